@@ -1,0 +1,79 @@
+# What the C++ code stands on. Each is taken from the system where it is installed (Debian 12 has them all:
+# libprotozero-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev), else fetched
+# from its official release by pinned hash.
+
+include(FetchContent)
+set(onnx2nn_fetched "")
+
+# onnx2nn_dependency(NAME PACKAGE p TARGET t URL u SHA256 h): afterwards target t exists.
+macro(onnx2nn_dependency name)
+  cmake_parse_arguments(DEP "" "PACKAGE;TARGET;URL;SHA256" "" ${ARGN})
+  if(NOT TARGET ${DEP_TARGET})
+    find_package(${DEP_PACKAGE} CONFIG QUIET)
+  endif()
+  if(NOT TARGET ${DEP_TARGET})
+    if(NOT ONNX2NN_FETCH)
+      message(FATAL_ERROR "${DEP_PACKAGE} is not installed, and ONNX2NN_FETCH is off")
+    endif()
+    message(STATUS "onnx2nn: ${DEP_PACKAGE} is not installed; fetching ${DEP_URL}")
+    FetchContent_Declare(${name} URL ${DEP_URL} URL_HASH SHA256=${DEP_SHA256} DOWNLOAD_EXTRACT_TIMESTAMP ON SYSTEM)
+    FetchContent_MakeAvailable(${name})
+    list(APPEND onnx2nn_fetched ${name})
+  endif()
+endmacro()
+
+set(FMT_INSTALL ON) # our static libraries need it wherever they are installed
+onnx2nn_dependency(
+  fmt PACKAGE fmt TARGET fmt::fmt
+  URL https://github.com/fmtlib/fmt/archive/refs/tags/10.2.1.tar.gz
+  SHA256 1250e4cc58bf06ee631567523f48848dc4596133e163f02615c97f78bab6c811)
+
+set(JSON_BuildTests OFF)
+onnx2nn_dependency(
+  nlohmann_json PACKAGE nlohmann_json TARGET nlohmann_json::nlohmann_json
+  URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
+  SHA256 d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d)
+
+set(CLI11_BUILD_TESTS OFF)
+set(CLI11_BUILD_EXAMPLES OFF)
+set(CLI11_BUILD_DOCS OFF)
+onnx2nn_dependency(
+  CLI11 PACKAGE CLI11 TARGET CLI11::CLI11
+  URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.1.tar.gz
+  SHA256 73b7ec52261ce8fe980a29df6b4ceb66243bb0b779451dbd3d014cfec9fdbb58)
+
+# protozero is headers only and has no package file of its own.
+add_library(onnx2nn_protozero INTERFACE)
+find_path(PROTOZERO_INCLUDE_DIR protozero/pbf_reader.hpp)
+if(NOT PROTOZERO_INCLUDE_DIR)
+  if(NOT ONNX2NN_FETCH)
+    message(FATAL_ERROR "protozero is not installed, and ONNX2NN_FETCH is off")
+  endif()
+  # SOURCE_SUBDIR names no folder: the headers are all we want, not its tests and tools.
+  FetchContent_Declare(
+    protozero
+    URL https://github.com/mapbox/protozero/archive/refs/tags/v1.7.1.tar.gz
+    URL_HASH SHA256=27e0017d5b3ba06d646a3ec6391d5ccc8500db821be480aefd2e4ddc3de5ff99
+    DOWNLOAD_EXTRACT_TIMESTAMP ON
+    SOURCE_SUBDIR headers-only)
+  FetchContent_MakeAvailable(protozero)
+  set(PROTOZERO_INCLUDE_DIR ${protozero_SOURCE_DIR}/include)
+endif()
+target_include_directories(onnx2nn_protozero SYSTEM INTERFACE ${PROTOZERO_INCLUDE_DIR})
+
+if(ONNX2NN_TESTS)
+  set(INSTALL_GTEST OFF)
+  onnx2nn_dependency(
+    googletest PACKAGE GTest TARGET GTest::gtest_main
+    URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz
+    SHA256 8ad598c73ad796e0d8280b082cebd82a630d73e73cd3c70057938a6501bba5d7)
+endif()
+
+if(ONNX2NN_BENCH)
+  set(BENCHMARK_ENABLE_TESTING OFF)
+  set(BENCHMARK_ENABLE_INSTALL OFF)
+  onnx2nn_dependency(
+    benchmark PACKAGE benchmark TARGET benchmark::benchmark_main
+    URL https://github.com/google/benchmark/archive/refs/tags/v1.8.3.tar.gz
+    SHA256 6bc180a57d23d4d9515519f92b0c83d61b05b5bab188961f36ac7b06b0d9e9ce)
+endif()

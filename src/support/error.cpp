@@ -1,0 +1,140 @@
+#include "support/error.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <system_error>
+
+#include <nlohmann/json.hpp>
+
+#include "support/text.h"
+
+namespace onnx2nn {
+
+void fail_io(const std::string& what, int error_number) {
+  throw Error("io", what + ": " + std::generic_category().message(error_number));
+}
+
+namespace detail {
+
+void check_failed(const char* file, int line, const char* condition, const std::string& what) {
+  const char* slash = std::strrchr(file, '/');
+  throw InternalError(fmt::format("internal error at {}:{}: {} ({}); please report it",
+                                  slash ? slash + 1 : file, line, what, condition));
+}
+
+}  // namespace detail
+
+std::string_view severity_name(Severity severity) {
+  switch (severity) {
+    case Severity::Error: return "error";
+    case Severity::Warning: return "warning";
+    case Severity::Note: return "note";
+  }
+  return "error";
+}
+
+void Diagnostics::add(Severity severity, std::string code, std::string message, std::string hint) {
+  Diagnostic d;
+  d.severity = severity;
+  d.code = std::move(code);
+  d.message = std::move(message);
+  d.hint = std::move(hint);
+  list_.push_back(std::move(d));
+}
+
+void Diagnostics::add(const Error& error) {
+  add(Severity::Error, error.code(), error.message(), error.hint());
+}
+
+void Diagnostics::append(const Diagnostics& other) {
+  list_.insert(list_.end(), other.list_.begin(), other.list_.end());
+}
+
+std::size_t Diagnostics::count(Severity severity) const {
+  return static_cast<std::size_t>(std::count_if(
+      list_.begin(), list_.end(), [&](const Diagnostic& d) { return d.severity == severity; }));
+}
+
+namespace {
+
+std::string printable_domain(const Diagnostic& d) {
+  return d.domain.empty() ? "ai.onnx" : printable(d.domain);
+}
+
+void append_field(std::string& out, std::string_view label, std::string_view value) {
+  bool first = true;
+  for (std::string_view line : split(value, '\n')) {
+    out += fmt::format("  {:<8}{}\n", first ? label : "", printable(line));
+    first = false;
+  }
+}
+
+}  // namespace
+
+std::string Diagnostics::text(std::string_view file) const {
+  std::string out;
+  for (const Diagnostic& d : list_) {
+    if (!file.empty()) out += printable(file) + ": ";
+    out += fmt::format("{}[{}]: ", severity_name(d.severity), printable(d.code));
+    if (!d.op_type.empty()) out += printable(d.op_type) + ": ";
+    // A message of ours may have several lines; the later ones are indented.
+    bool first = true;
+    for (std::string_view line : split(d.message, '\n')) {
+      if (!first) out += "    ";
+      out += printable(line) + "\n";
+      first = false;
+    }
+    if (!d.node.empty() || !d.op_type.empty()) {
+      out += "  node    " + (d.node.empty() ? std::string("(unnamed)") : printable(d.node));
+      if (!d.op_type.empty()) {
+        out += fmt::format("   ({}::{}", printable_domain(d), printable(d.op_type));
+        if (d.opset > 0) out += fmt::format(", opset {}", d.opset);
+        out += ")";
+      }
+      out += "\n";
+    }
+    if (!d.inputs.empty()) append_field(out, "inputs", d.inputs);
+    if (!d.hint.empty()) append_field(out, "hint", d.hint);
+  }
+  return out;
+}
+
+std::string Diagnostics::summary(std::size_t nodes) const {
+  std::size_t errors = 0;
+  std::set<std::pair<std::string_view, std::string_view>> op_types;
+  std::set<std::string_view> bad_nodes;
+  for (const Diagnostic& d : list_) {
+    if (d.severity != Severity::Error) continue;
+    ++errors;
+    if (!d.op_type.empty()) op_types.emplace(d.domain, d.op_type);
+    if (!d.node.empty()) bad_nodes.insert(d.node);
+  }
+  const auto plural = [](std::size_t n, std::string_view word) {
+    return fmt::format("{} {}{}", n, word, n == 1 ? "" : "s");
+  };
+  std::string out = plural(errors, "error");
+  if (!op_types.empty()) out += " in " + plural(op_types.size(), "op type");
+  if (nodes != 0 && bad_nodes.size() <= nodes)
+    out += fmt::format("; {} of {} nodes are convertible", nodes - bad_nodes.size(), nodes);
+  return out;
+}
+
+std::string Diagnostics::json() const {
+  auto array = nlohmann::ordered_json::array();
+  for (const Diagnostic& d : list_) {
+    array.push_back({{"severity", severity_name(d.severity)},
+                     {"code", d.code},
+                     {"message", d.message},
+                     {"node", d.node},
+                     {"op_type", d.op_type},
+                     {"domain", d.domain},
+                     {"opset", d.opset},
+                     {"inputs", d.inputs},
+                     {"hint", d.hint}});
+  }
+  // Model text may be no UTF-8; replacing is right for something to be read.
+  return array.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace onnx2nn

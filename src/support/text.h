@@ -1,0 +1,48 @@
+// Text: UTF-8, literals for Python and JSON, and small string helpers.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace onnx2nn {
+
+/// Strict UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+bool is_utf8(std::string_view text);
+/// `text` with each invalid byte replaced by U+FFFD.
+std::string to_utf8(std::string_view text);
+
+/// For a terminal or a comment: control, invisible and direction characters and invalid bytes
+/// become escapes, so that the result is one line.
+std::string printable(std::string_view text);
+
+/// A JSON string, ASCII only, with the quotes; invalid bytes become U+FFFD.
+std::string json_quote(std::string_view text);
+
+/// A Python str literal as `ruff format` leaves it: double quotes, unless single ones save
+/// escapes. Anything but plain letters, digits and signs is escaped; invalid bytes become \ufffd.
+std::string python_quote(std::string_view text);
+/// A Python bytes literal, in the same style.
+std::string python_bytes(std::string_view bytes);
+/// Columns that `text` takes, as formatters count them: 2 for wide East Asian characters.
+std::size_t display_width(std::string_view text);
+
+/// Fields between separators; an empty text is one empty field.
+std::vector<std::string_view> split(std::string_view text, char separator);
+std::string_view strip(std::string_view text);  // ASCII blanks at both ends
+std::string to_lower(std::string_view text);    // ASCII only
+
+template <typename Range>
+std::string join(const Range& parts, std::string_view separator) {
+  std::string out;
+  bool first = true;
+  for (const auto& part : parts) {
+    if (!first) out += separator;
+    out += part;
+    first = false;
+  }
+  return out;
+}
+
+}  // namespace onnx2nn

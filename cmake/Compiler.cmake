@@ -27,6 +27,7 @@ target_compile_options(
     -Wundef
     -Wimplicit-fallthrough
     -Wno-missing-field-initializers # rows of the operator table name only the fields they set
+    -Wno-overlength-strings # embedded text is one literal
     -fdiagnostics-color=auto)
 if(ONNX2NN_WERROR)
   target_compile_options(onnx2nn_options INTERFACE -Werror)

@@ -3,7 +3,7 @@
 # from its official release by pinned hash.
 
 include(FetchContent)
-set(onnx2nn_fetched "")
+set(CMAKE_POLICY_VERSION_MINIMUM 3.10) # some releases ask for a CMake so old that CMake 4 refuses it
 
 # onnx2nn_dependency(NAME PACKAGE p TARGET t URL u SHA256 h): afterwards target t exists.
 macro(onnx2nn_dependency name)
@@ -18,7 +18,6 @@ macro(onnx2nn_dependency name)
     message(STATUS "onnx2nn: ${DEP_PACKAGE} is not installed; fetching ${DEP_URL}")
     FetchContent_Declare(${name} URL ${DEP_URL} URL_HASH SHA256=${DEP_SHA256} DOWNLOAD_EXTRACT_TIMESTAMP ON SYSTEM)
     FetchContent_MakeAvailable(${name})
-    list(APPEND onnx2nn_fetched ${name})
   endif()
 endmacro()
 

@@ -35,4 +35,6 @@ target_link_libraries(onnx2nn_python PRIVATE onnx2nn_cli onnx2nn_options)
 if(ONNX2NN_DEV)
   set_target_properties(onnx2nn_python PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PROJECT_SOURCE_DIR}/python/onnx2nn)
 endif()
-install(TARGETS onnx2nn_python LIBRARY DESTINATION onnx2nn COMPONENT python)
+if(SKBUILD) # a wheel is being built: beside the package's Python files
+  install(TARGETS onnx2nn_python LIBRARY DESTINATION onnx2nn COMPONENT python)
+endif()

@@ -15,7 +15,7 @@ IN_PLACE_OPERATORS = {"__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshi
 def is_wanted(schema: torch._C.FunctionSchema) -> bool:
     name = schema.name.removeprefix(PREFIX)
     overload = schema.overload_name
-    in_place = name.endswith("_") and not name.endswith("__") or name in IN_PLACE_OPERATORS
+    in_place = (name.endswith("_") and not name.endswith("__")) or name in IN_PLACE_OPERATORS
     writes_out = (
         overload == "out" or overload.endswith("_out") or any(a.is_out for a in schema.arguments)
     )

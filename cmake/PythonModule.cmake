@@ -9,7 +9,9 @@ if(NOT ONNX2NN_PYTHON STREQUAL "AUTO")
   set(onnx2nn_required REQUIRED)
 endif()
 find_package(Python 3.10 COMPONENTS Interpreter Development.Module ${onnx2nn_required})
-if(Python_FOUND AND NOT nanobind_DIR)
+# pip builds in a folder that is gone afterwards: a path kept from an earlier run may lead nowhere.
+if(Python_FOUND AND NOT EXISTS "${nanobind_DIR}/nanobind-config.cmake")
+  unset(nanobind_DIR CACHE)
   execute_process(
     COMMAND ${Python_EXECUTABLE} -m nanobind --cmake_dir
     OUTPUT_VARIABLE nanobind_found

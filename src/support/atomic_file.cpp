@@ -37,6 +37,29 @@ void write_fully(int fd, std::uint64_t offset, std::span<const std::byte> bytes,
   }
 }
 
+/// Copies inside the kernel and moves `from`, `to` and `length` past what was copied; false where
+/// something is left. Other file systems, old kernels and odd files refuse: the caller then copies
+/// the rest itself, and meets an error that is real (a full disk) again.
+bool copy_in_kernel(int from_fd, std::uint64_t& from, int to_fd, std::uint64_t& to,
+                    std::uint64_t& length) {
+#ifdef __linux__
+  while (length > 0) {
+    auto from_offset = static_cast<off64_t>(from);
+    auto to_offset = static_cast<off64_t>(to);
+    const auto chunk = static_cast<std::size_t>(std::min<std::uint64_t>(length, 1U << 30));
+    const ssize_t n = ::copy_file_range(from_fd, &from_offset, to_fd, &to_offset, chunk, 0);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    from += static_cast<std::uint64_t>(n);
+    to += static_cast<std::uint64_t>(n);
+    length -= static_cast<std::uint64_t>(n);
+  }
+#else
+  (void)from_fd, (void)from, (void)to_fd, (void)to;
+#endif
+  return length == 0;
+}
+
 }  // namespace
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
@@ -74,7 +97,9 @@ void AtomicFile::append(std::span<const std::byte> bytes) {
   buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
 }
 
-void AtomicFile::append(std::string_view text) { append(std::as_bytes(std::span(text))); }
+void AtomicFile::append(std::string_view text) {
+  append(std::as_bytes(std::span(text)));
+}
 
 void AtomicFile::append_zeros(std::uint64_t count) {
   static constexpr std::byte kZeros[4096] = {};
@@ -85,53 +110,25 @@ void AtomicFile::append_zeros(std::uint64_t count) {
   }
 }
 
-bool AtomicFile::copy_in_kernel(const MappedFile& file, std::uint64_t& offset,
-                                std::uint64_t& length) {
-#ifdef __linux__
-  while (length > 0) {
-    auto from = static_cast<off64_t>(offset);
-    auto to = static_cast<off64_t>(flushed_);
-    const auto chunk = static_cast<std::size_t>(std::min<std::uint64_t>(length, 1U << 30));
-    const ssize_t n = ::copy_file_range(file.fd(), &from, fd_, &to, chunk, 0);
-    if (n < 0 && errno == EINTR) continue;
-    // Other file systems, old kernels and odd files refuse: the caller copies the rest itself, and
-    // meets an error that is real (a full disk) again.
-    if (n <= 0) return false;
-    offset += static_cast<std::uint64_t>(n);
-    length -= static_cast<std::uint64_t>(n);
-    flushed_ += static_cast<std::uint64_t>(n);
-  }
-  return true;
-#else
-  (void)file, (void)offset;
-  return length == 0;
-#endif
-}
-
 void AtomicFile::append_range(const MappedFile& file, std::uint64_t offset, std::uint64_t length) {
   if (offset > file.size() || length > file.size() - offset)
-    fail("io", "{}: {} bytes at {} reach past its end at {}", printable(file.path()), length, offset,
-         file.size());
+    fail("io", "{}: {} bytes at {} reach past its end at {}", printable(file.path()), length,
+         offset, file.size());
   if (!file.is_mapped())
-    return append(file.bytes().subspan(static_cast<std::size_t>(offset),
-                                       static_cast<std::size_t>(length)));
+    return append(
+        file.bytes().subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(length)));
   constexpr std::uint64_t kWorthACall = 1U << 16;
   if (length >= kWorthACall) {
     flush();
-    if (copy_in_kernel(file, offset, length)) return;
+    const std::uint64_t start = flushed_;
+    flushed_ = checked_add(flushed_, length, "file size");
+    return copy_at(start, file, offset, length);
   }
-  // Read into the buffer itself: what is small is joined, what is large passes through it.
+  const auto n = static_cast<std::size_t>(length);
+  if (n > kBufferSize - buffer_.size()) flush();
   if (buffer_.capacity() == 0) buffer_.reserve(kBufferSize);
-  while (length > 0) {
-    if (buffer_.size() == kBufferSize) flush();
-    const std::size_t used = buffer_.size();
-    const auto n =
-        static_cast<std::size_t>(std::min<std::uint64_t>(length, kBufferSize - used));
-    buffer_.resize(used + n);
-    file.read(offset, std::span(buffer_).subspan(used));
-    offset += n;
-    length -= n;
-  }
+  buffer_.resize(buffer_.size() + n);
+  file.read(offset, std::span(buffer_).last(n));
 }
 
 void AtomicFile::append(const ByteSource& source) {
@@ -154,6 +151,40 @@ void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes
   ONNX2NN_CHECK(offset <= flushed_ && bytes.size() <= flushed_ - offset,
                 "write outside of what was written");
   write_fully(fd_, offset, bytes, path_);
+}
+
+void AtomicFile::copy_at(std::uint64_t offset, const MappedFile& file, std::uint64_t file_offset,
+                         std::uint64_t length) {
+  ONNX2NN_CHECK(offset <= flushed_ && length <= flushed_ - offset,
+                "copy to outside of what was written");
+  if (!file.is_mapped()) {
+    return write_at(offset, file.bytes().subspan(static_cast<std::size_t>(file_offset),
+                                                 static_cast<std::size_t>(length)));
+  }
+  if (copy_in_kernel(file.fd(), file_offset, fd_, offset, length)) return;
+  std::vector<std::byte> buffer(
+      static_cast<std::size_t>(std::min<std::uint64_t>(length, kBufferSize)));
+  while (length > 0) {
+    const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(length, buffer.size()));
+    const std::span<std::byte> part = std::span(buffer).first(n);
+    file.read(file_offset, part);
+    write_fully(fd_, offset, part, path_);
+    file_offset += n;
+    offset += n;
+    length -= n;
+  }
+}
+
+void AtomicFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
+  ONNX2NN_CHECK(offset <= flushed_ && out.size() <= flushed_ - offset,
+                "read outside of what was written");
+  while (!out.empty()) {
+    const ssize_t n = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail_io("cannot read " + printable(path_), n < 0 ? errno : EIO);
+    out = out.subspan(static_cast<std::size_t>(n));
+    offset += static_cast<std::uint64_t>(n);
+  }
 }
 
 void AtomicFile::close() {

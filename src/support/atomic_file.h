@@ -39,10 +39,13 @@ class AtomicFile {
 
   /// Makes room for `count` bytes at the end, to be filled by write_at; returns where it starts.
   std::uint64_t extend(std::uint64_t count);
-  /// Writes inside what was appended or extended. May be called from several threads at once, but
-  /// not together with the other functions.
+  /// The three below work inside what was flushed or extended. They may be called from several
+  /// threads at once, but not together with the other functions.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
-  /// To be called before write_at touches what was appended.
+  void copy_at(std::uint64_t offset, const MappedFile& file, std::uint64_t file_offset,
+               std::uint64_t length);
+  void read_at(std::uint64_t offset, std::span<std::byte> out) const;
+  /// To be called before one of the three touches what was appended.
   void flush();
 
   /// Gives the file its name; nothing can be written afterwards.
@@ -52,7 +55,6 @@ class AtomicFile {
   friend class AtomicFileSet;
   void close();
   void write_through(std::span<const std::byte> bytes);
-  bool copy_in_kernel(const MappedFile& file, std::uint64_t& offset, std::uint64_t& length);
 
   std::string path_;
   std::string temporary_;  // empty once committed

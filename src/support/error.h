@@ -51,10 +51,10 @@ namespace detail {
                                const std::string& what);
 }
 
-#define ONNX2NN_CHECK(condition, what)                                                \
-  do {                                                                                \
-    if (!(condition)) [[unlikely]]                                                    \
-      ::onnx2nn::detail::check_failed(__FILE__, __LINE__, #condition, (what));        \
+#define ONNX2NN_CHECK(condition, what)                                         \
+  do {                                                                         \
+    if (!(condition)) [[unlikely]]                                             \
+      ::onnx2nn::detail::check_failed(__FILE__, __LINE__, #condition, (what)); \
   } while (false)
 
 enum class Severity : std::uint8_t { Error, Warning, Note };
@@ -65,11 +65,11 @@ struct Diagnostic {
   Severity severity = Severity::Error;
   std::string code;
   std::string message;
-  std::string node;     // empty where the message is about no node
+  std::string node;  // empty where the message is about no node
   std::string op_type;
-  std::string domain;   // "" is ai.onnx
+  std::string domain;  // "" is ai.onnx
   std::int64_t opset = 0;
-  std::string inputs;   // one input a line
+  std::string inputs;  // one input a line
   std::string hint;
 };
 
@@ -88,7 +88,8 @@ class Diagnostics {
 
   /// For people. Text that came from a model cannot move the cursor or break a line.
   std::string text(std::string_view file) const;
-  /// "3 errors in 2 op types; 411 of 414 nodes are convertible"; `nodes` 0 leaves the second half out.
+  /// "3 errors in 2 op types; 411 of 414 nodes are convertible"; `nodes` 0 leaves the second half
+  /// out.
   std::string summary(std::size_t nodes = 0) const;
   /// A JSON array of objects with the fields' names as keys.
   std::string json() const;

@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -64,6 +66,39 @@ void MappedFile::read(std::uint64_t offset, std::span<std::byte> out) const {
   }
 }
 
+void MappedFile::read_rows(std::uint64_t offset, std::span<std::byte> out, std::size_t row_size,
+                           std::size_t stride) const {
+  if (row_size == 0) return;
+  const std::size_t rows = (out.size() - row_size) / stride + 1;
+  constexpr std::size_t kGroup = 256;  // fewer than any system's limit for one call
+  for (std::size_t first = 0; first < rows; first += kGroup) {
+    const std::size_t count = std::min(kGroup, rows - first);
+    std::array<iovec, kGroup> parts{};
+    for (std::size_t i = 0; i < count; ++i)
+      parts[i] = {out.data() + (first + i) * stride, row_size};
+    const std::uint64_t at = offset + first * row_size;
+    const std::size_t wanted = count * row_size;
+    if (is_mapped() && at <= size() && wanted <= size() - at) {
+      const ssize_t n =
+          ::preadv(fd_, parts.data(), static_cast<int>(count), static_cast<off_t>(at));
+      if (n >= 0 && static_cast<std::size_t>(n) == wanted) continue;
+    }
+    // In memory, out of range or cut short: row by row, with its errors.
+    for (std::size_t i = 0; i < count; ++i)
+      read(at + i * row_size, out.subspan((first + i) * stride, row_size));
+  }
+}
+
+void MappedFile::prefetch(std::uint64_t offset, std::uint64_t length) const {
+#ifdef __linux__
+  if (is_mapped())
+    (void)::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(length),
+                          POSIX_FADV_WILLNEED);
+#else
+  (void)offset, (void)length;
+#endif
+}
+
 void MappedFile::drop_pages(std::uint64_t offset, std::uint64_t length) const {
   if (!is_mapped() || offset > size() || length > size() - offset) return;
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
@@ -76,8 +111,8 @@ void MappedFile::drop_pages(std::uint64_t offset, std::uint64_t length) const {
 ByteSource ByteSource::of_file(std::shared_ptr<const MappedFile> file, std::uint64_t offset,
                                std::uint64_t length) {
   if (offset > file->size() || length > file->size() - offset)
-    fail("bad-model", "{}: {} bytes at {} reach past its end at {}", printable(file->path()), length,
-         offset, file->size());
+    fail("bad-model", "{}: {} bytes at {} reach past its end at {}", printable(file->path()),
+         length, offset, file->size());
   ByteSource source;
   source.bytes = file->bytes().subspan(offset, length);
   source.keep = file;

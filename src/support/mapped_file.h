@@ -33,6 +33,12 @@ class MappedFile {
 
   /// Fills `out` from `offset`, not through the mapping. Past the end is an Error("io").
   void read(std::uint64_t offset, std::span<std::byte> out) const;
+  /// Fills rows of `row_size` bytes, one each `stride` bytes of `out`, from consecutive bytes of
+  /// the file; `out` holds the last row too.
+  void read_rows(std::uint64_t offset, std::span<std::byte> out, std::size_t row_size,
+                 std::size_t stride) const;
+  /// Tells the system that a range will be read soon.
+  void prefetch(std::uint64_t offset, std::uint64_t length) const;
   /// Hands the pages of a range that was read through the mapping back to the system.
   void drop_pages(std::uint64_t offset, std::uint64_t length) const;
 

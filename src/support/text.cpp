@@ -46,7 +46,9 @@ struct CharRange {
   char32_t last;
 };
 
-bool within(char32_t c, const CharRange& r) { return c >= r.first && c <= r.last; }
+bool within(char32_t c, const CharRange& r) {
+  return c >= r.first && c <= r.last;
+}
 
 /// Letters that are safe to show as they are: no blanks, marks, controls or right-to-left scripts.
 bool is_plain(char32_t c) {
@@ -67,10 +69,17 @@ bool is_wide(char32_t c) {
 
 void append_escape(std::string& out, char32_t c) {
   switch (c) {
-    case '\n': out += "\\n"; return;
-    case '\r': out += "\\r"; return;
-    case '\t': out += "\\t"; return;
-    default: break;
+    case '\n':
+      out += "\\n";
+      return;
+    case '\r':
+      out += "\\r";
+      return;
+    case '\t':
+      out += "\\t";
+      return;
+    default:
+      break;
   }
   const auto code = static_cast<std::uint32_t>(c);
   if (code < 0x100) {

@@ -1,0 +1,68 @@
+// Weight files: safetensors, and the zip archive that torch.load reads as a state_dict.
+// Bytes that need no change go from file to file inside the kernel; matrices to be transposed are
+// streamed in tiles. Memory use does not depend on the size of the weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "support/atomic_file.h"
+#include "support/mapped_file.h"
+
+namespace onnx2nn::emit {
+
+struct WeightEntry {
+  std::string key;                  // in the state_dict; UTF-8
+  std::string dtype;                // as safetensors names it: "F32", "BF16", "I64", ...; or "C128"
+  std::vector<std::int64_t> shape;  // as written
+  /// The bytes, little-endian and row-major; not looked at where `fill` or `alias_of` is set.
+  ByteSource source;
+  /// `source` is a matrix [shape[1], shape[0]].
+  bool transpose = false;
+  /// Computes the weight into a buffer of its whole size. Called on the calling thread, each one
+  /// alone.
+  std::function<void(std::span<std::byte>)> fill;
+  /// The key of the entry that this one shares its storage with; of the same dtype and size, and
+  /// no alias itself.
+  std::string alias_of;
+};
+
+/// safetensors' name for a torch dtype ("float32" -> "F32"); empty where torch has no such dtype.
+std::string_view weight_dtype(std::string_view torch_dtype);
+/// Bytes per element of a dtype that weight_dtype gives.
+std::size_t weight_item_size(std::string_view dtype);
+/// Whether a .safetensors file can hold it.
+bool safetensors_has(std::string_view dtype);
+
+/// Hugging Face's default.
+inline constexpr std::uint64_t kShardLimit = 5'000'000'000;
+
+/// Adds to `files` a safetensors file, or above `shard_limit` bytes of weights
+/// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json. An alias is not written: the
+/// metadata names its target, as safetensors.torch.save_model does. `metadata` need not hold
+/// "format". Throws Error where a weight cannot be written.
+void add_safetensors(AtomicFileSet& files, const std::string& path,
+                     std::span<const WeightEntry> entries,
+                     const std::map<std::string, std::string>& metadata = {},
+                     std::uint64_t shard_limit = kShardLimit);
+
+/// Adds to `files` an archive for torch.load(path, weights_only=True), also with mmap=True. Aliases
+/// share their storage.
+void add_state_dict_pth(AtomicFileSet& files, const std::string& path,
+                        std::span<const WeightEntry> entries);
+
+/// The same, committed; return the paths written.
+std::vector<std::string> write_safetensors(const std::string& path,
+                                           std::span<const WeightEntry> entries,
+                                           const std::map<std::string, std::string>& metadata = {},
+                                           std::uint64_t shard_limit = kShardLimit);
+std::vector<std::string> write_state_dict_pth(const std::string& path,
+                                              std::span<const WeightEntry> entries);
+
+}  // namespace onnx2nn::emit

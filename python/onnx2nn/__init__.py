@@ -1,0 +1,51 @@
+"""Turn an ONNX model into readable, verified PyTorch source.
+
+    net = onnx2nn.load("model.onnx")             # an nn.Module, weights mapped from the file
+    onnx2nn.convert("model.onnx", "net.py")      # source, with net.safetensors beside it
+    onnx2nn.verify("model.onnx", "net.py").ok    # compared with ONNX Runtime
+
+Importing this package imports neither torch nor numpy: each function brings in what it needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx2nn.api import Error, convert, inspect, register_op, simplify
+    from onnx2nn.loading import load
+    from onnx2nn.verification import verify
+
+__version__ = "0.1.0"
+__all__ = [
+    "Error",
+    "__version__",
+    "convert",
+    "inspect",
+    "load",
+    "register_op",
+    "simplify",
+    "verify",
+]
+
+# No submodule may be called as one of these: importing it would put the module in the way.
+_HOME = {
+    "Error": "api",
+    "convert": "api",
+    "inspect": "api",
+    "load": "loading",
+    "register_op": "api",
+    "simplify": "api",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'onnx2nn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"onnx2nn.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

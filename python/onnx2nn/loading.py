@@ -1,0 +1,150 @@
+"""`load`: an ONNX file as an nn.Module whose weights are mapped from that file."""
+
+import itertools
+import linecache
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from onnx2nn.api import Error, Model, as_source, run_native
+
+_counter = itertools.count(1)
+
+
+def load(model: Model, **options: Any) -> nn.Module:
+    """An ONNX model as an nn.Module in eval mode, with its weights mapped from the file.
+
+    The time this takes depends on the number of nodes, not on the weights: they are read when
+    first used, and only those that lie misaligned in the file, or are stored in another form
+    than torch's, are copied. The mapping is private: training changes memory, never the file.
+    Do not change the file while the module lives.
+
+    options: `simplify`, `input_shapes`, `class_name`, `allow_unknown`, `fuse`.
+    Raises Error, with all diagnostics, where the model cannot be read or converted.
+    """
+    source = as_source(model)
+    net = build(run_native(source, options))
+    # A model that had to be saved to a temporary folder keeps it while it is in use.
+    if source.folder is not None:
+        object.__setattr__(net, "_onnx2nn_folder", source.folder)
+    return net
+
+
+def build(conversion: Any, names: dict[str, Any] | None = None) -> nn.Module:
+    """The module of a native Conversion; `names` are put into the source's namespace first."""
+    module = run_source(conversion.source, conversion.class_name, names)
+    with torch.device("meta"):
+        net = getattr(module, conversion.class_name)()
+    assign_weights(net, conversion)
+    net.eval()
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def run_source(source: str, label: str, names: dict[str, Any] | None = None) -> ModuleType:
+    """Execute emitted source as a module of its own, known to `inspect`, tracebacks and pickle."""
+    name = f"onnx2nn_loaded_{next(_counter)}_{label}"
+    filename = f"<{name}.py>"
+    module = ModuleType(name, f"Emitted by onnx2nn for {label}.")
+    module.__file__ = filename
+    module.__dict__.update(names or {})
+    # No modification time: linecache then keeps the lines for good.
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    sys.modules[name] = module
+    try:
+        exec(compile(source, filename, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name], linecache.cache[filename]
+        raise
+    return module
+
+
+class _Maps:
+    """Weight files, each mapped once, copy-on-write."""
+
+    def __init__(self) -> None:
+        self._maps: dict[str, np.ndarray[Any, np.dtype[np.uint8]]] = {}
+
+    def __call__(self, path: str) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+        if path not in self._maps:
+            if os.path.getsize(path) == 0:
+                self._maps[path] = np.empty(0, np.uint8)
+            else:
+                # Slices of a plain array are an order faster to make than those of a memmap.
+                self._maps[path] = np.asarray(np.memmap(path, np.uint8, "c"))
+        return self._maps[path]
+
+
+def weight_tensor(conversion: Any, index: int, maps: Callable[[str], Any]) -> torch.Tensor:
+    """Weight `index` as a tensor: a view of its mapped file where alignment allows, else a copy.
+
+    Each view has a storage of its own, so that saving a state_dict writes just the weights.
+    """
+    w = conversion.weights[index]
+    dtype = getattr(torch, w["dtype"].removeprefix("torch."))
+    shape = list(w["shape"])
+    count = 1
+    for d in shape:
+        count *= d
+    if w["file"] is None:
+        raw = np.asarray(conversion.weight_data(index)).reshape(-1).view(np.uint8)
+    else:
+        offset, nbytes = w["offset"], w["nbytes"]
+        data = maps(w["file"])
+        if offset + nbytes > data.size:
+            raise Error(f"{w['file']}: ends before the weight {w['key']}: has it been changed?")
+        raw = data[offset : offset + nbytes]
+    if raw.size != count * dtype.itemsize:
+        raise Error(f"weight {w['key']}: {raw.size} bytes for {dtype} of shape {shape}")
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    if raw.ctypes.data % dtype.itemsize or not raw.flags.writeable:
+        raw = raw.copy()
+    flat = torch.from_numpy(raw).view(dtype)
+    if w.get("transpose"):
+        # `shape` is what the module has; the file holds it transposed.
+        return flat.view(shape[::-1]).t()
+    return flat.view(shape)
+
+
+def assign_weights(net: nn.Module, conversion: Any) -> None:
+    """Put a conversion's weights into a module that was built on the meta device.
+
+    Every place that shares a parameter gets the same new one, so that tied weights stay tied.
+    """
+    slots: dict[int, list[tuple[dict[str, Any], str]]] = {}
+    by_key: dict[str, torch.Tensor] = {}
+    for prefix, module in net.named_modules(remove_duplicate=False):
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    by_key[f"{prefix}.{name}" if prefix else name] = tensor
+                    slots.setdefault(id(tensor), []).append((table, name))
+    maps = _Maps()
+    for index, w in enumerate(conversion.weights):
+        placeholder = by_key.get(w["key"])
+        if placeholder is None:
+            raise Error(f"internal: the emitted class has no place for the weight {w['key']}")
+        value = weight_tensor(conversion, index, maps)
+        if value.shape != placeholder.shape:
+            raise Error(
+                f"internal: weight {w['key']} has shape {list(value.shape)} where the emitted "
+                f"class expects {list(placeholder.shape)}"
+            )
+        if isinstance(placeholder, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=w.get("requires_grad", True))
+        for table, name in slots[id(placeholder)]:
+            table[name] = value
+    left = [
+        key
+        for key, tensor in [*net.named_parameters(), *net.named_buffers()]
+        if tensor.device.type == "meta"
+    ]
+    if left:
+        raise Error(f"internal: no value for {', '.join(left[:5])}")

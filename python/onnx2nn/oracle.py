@@ -1,0 +1,142 @@
+"""Who knows the right answer: ONNX Runtime, else ONNX's reference evaluator."""
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+
+from onnx2nn.api import Error, Source
+from onnx2nn.tensors import DTYPE_NAMES, is_torch_only, numpy_dtype
+
+# Types that ONNX Runtime hands over only as raw bits.
+_RAW_TYPES = ("bfloat16", "float8", "int4", "int2", "float4")
+
+
+def read_proto(source: Source) -> Any:
+    """The model as a ModelProto, external data left where it is."""
+    import onnx
+
+    try:
+        if isinstance(source.data, bytes):
+            return onnx.load_from_string(source.data)
+        return onnx.load(source.data, load_external_data=False)
+    except Exception as error:  # protobuf's own error types differ between its versions
+        raise Error(f"{source.name}: not an ONNX model: {error}", unreadable=True) from error
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line, short enough to print."""
+    text = str(error).strip().split("\n")[0]
+    return text[:300] or type(error).__name__
+
+
+class Runtime:
+    """An ONNX Runtime session, with graph optimisations off where it runs so."""
+
+    def __init__(self, model: str | bytes, folder: str | None = None, threads: int = 0) -> None:
+        import onnxruntime as ort
+
+        self.name = f"ONNX Runtime {ort.__version__}"
+        self.check_dtype = True
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        if isinstance(model, bytes) and folder:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", folder
+            )
+        level = ort.GraphOptimizationLevel
+        providers = ["CPUExecutionProvider"]
+        options.graph_optimization_level = level.ORT_DISABLE_ALL
+        try:
+            self._session = ort.InferenceSession(model, options, providers=providers)
+        except Exception:
+            # Some models hold operators that ONNX Runtime has kernels for only once it has fused.
+            options.graph_optimization_level = level.ORT_ENABLE_BASIC
+            self._session = ort.InferenceSession(model, options, providers=providers)
+        self.outputs = [o.name for o in self._session.get_outputs()]
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        self._raw = any(t in o.type for o in self._session.get_outputs() for t in _RAW_TYPES)
+
+    def run(self, feed: dict[str, Any]) -> list[Any]:
+        """The outputs for one set of inputs."""
+        import onnxruntime as ort
+
+        feed = {k: v for k, v in feed.items() if k in self._inputs}
+        narrow = any(isinstance(v, np.ndarray) and is_ml(v.dtype) for v in feed.values())
+        if not narrow and not self._raw:
+            return list(self._session.run(None, feed))
+        values = {k: _ort_value(ort, v) for k, v in feed.items() if v is not None}
+        return [_from_ort(v) for v in self._session.run_with_ort_values(None, values)]
+
+
+def is_ml(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is one that ml_dtypes adds to numpy."""
+    return is_torch_only(dtype) or dtype.name in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn")
+
+
+def _ort_value(ort: Any, value: Any) -> Any:
+    if isinstance(value, np.ndarray) and is_ml(value.dtype):
+        import onnx
+
+        kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(value, kind)
+    return ort.OrtValue.ortvalue_from_numpy(value)
+
+
+def _from_ort(value: Any) -> Any:
+    try:
+        kind = value.element_type()
+    except Exception:  # a sequence or a map has none
+        return value.numpy()
+    array = value.numpy()
+    if 16 <= kind <= 26:
+        dtype = numpy_dtype(DTYPE_NAMES[kind])
+        return array if array.dtype == dtype else array.view(dtype)
+    return array
+
+
+class Reference:
+    """ONNX's own reference evaluator: slow, and right by definition."""
+
+    name = "ONNX reference evaluator"
+    check_dtype = False
+
+    def __init__(self, source: Source, threads: int = 0) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        del threads
+        self._evaluator: Any = ReferenceEvaluator(source.data)
+        self.outputs = list(self._evaluator.output_names)
+
+    def run(self, feed: dict[str, Any]) -> list[Any]:
+        """The outputs for one set of inputs."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return list(self._evaluator.run(None, feed))
+
+    def run_all(self, feed: dict[str, Any]) -> dict[str, Any]:
+        """Every value of the main graph, by name."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return dict(self._evaluator.run(None, feed, intermediate=True))
+
+
+def with_outputs(proto: Any, names: list[str]) -> bytes:
+    """The model with these values as its only outputs, serialised."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    known = {o.name: o for o in proto.graph.output}
+    del copy.graph.output[:]
+    for name in names:
+        # ONNX Runtime finds out the type of an output that does not say it.
+        copy.graph.output.append(known.get(name) or onnx.ValueInfoProto(name=name))
+    return bytes(copy.SerializeToString())
+
+
+def model_folder(source: Source) -> str | None:
+    """Where a model's external data lies."""
+    return os.path.dirname(os.path.abspath(source.data)) if isinstance(source.data, str) else None

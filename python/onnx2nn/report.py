@@ -1,0 +1,193 @@
+"""What people see: plain text by default, rich tables where something was compared."""
+
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from onnx2nn.api import Diagnostic, diagnostic_text
+
+if TYPE_CHECKING:
+    from onnx2nn.verification import Report
+
+# How long a run may be silent before it shows what it is doing.
+_PATIENCE_S = 2.0
+_COLOURS = {"error": "31", "warning": "33", "note": "36"}
+
+
+def human_bytes(count: float) -> str:
+    """A size as people write it, in powers of 1024."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return ""
+
+
+def paint(stream: Any, text: str, code: str) -> str:
+    """The text in a colour, on a terminal that wants it."""
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\033[{code}m{text}\033[0m"
+
+
+def printable(text: str) -> str:
+    """Text from a model without what could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def print_diagnostics(model: str, diagnostics: list[Diagnostic], quiet: bool = False) -> None:
+    """Diagnostics on stderr, errors first; `quiet` leaves only the errors."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    shown = sorted(diagnostics, key=lambda d: order.get(d.get("severity", "error"), 0))
+    for d in shown:
+        severity = d.get("severity", "error")
+        if quiet and severity != "error":
+            continue
+        head, _, rest = printable(diagnostic_text(model, d)).partition("\n")
+        head = head.replace(
+            f"{severity}[", paint(sys.stderr, severity, _COLOURS.get(severity, "31")) + "[", 1
+        )
+        print(head + ("\n" + rest if rest else ""), file=sys.stderr)
+
+
+class Stages:
+    """Shows the stage that a run is in, once it has taken over two seconds, on a terminal only."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self._total = total
+        self._done = 0
+        self._stage = ""
+        self._progress: Any = None
+        self._task: Any = None
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        if not quiet and sys.stderr.isatty():
+            self._timer = threading.Timer(_PATIENCE_S, self._show)
+            self._timer.daemon = True
+        self.started = time.perf_counter()
+
+    def __enter__(self) -> "Stages":
+        if self._timer:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer:
+            self._timer.cancel()
+        with self._lock:
+            self._timer = None
+            if self._progress:
+                self._progress.stop()
+                self._progress = None
+
+    def __call__(self, stage: str) -> None:
+        """Enter the next stage."""
+        with self._lock:
+            self._done, self._stage = self._done + 1, stage
+            if self._progress:
+                self._progress.update(self._task, completed=self._done - 1, description=stage)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        progress = Progress(
+            BarColumn(20),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        with self._lock:
+            if self._timer is None:
+                return
+            self._progress = progress
+            self._task = progress.add_task(
+                self._stage, total=self._total, completed=max(0, self._done - 1)
+            )
+            progress.start()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else "0" if value == 0 else f"{value:.2e}"
+
+
+def _shape(shape: Any) -> str:
+    return "" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
+
+
+def inputs_text(inputs: list[tuple[str, str, list[int] | None]]) -> str:
+    """Names, types and shapes in one line."""
+    return ", ".join(f"{n} {d}{_shape(s)}" for n, d, s in inputs)
+
+
+def print_report(report: "Report", title: str, quiet: bool = False, per_node: bool = False) -> None:
+    """What `verify` found, as a table that fits the terminal."""
+    out = sys.stdout
+    if report.skipped is not None:
+        print(f"{paint(out, 'not checked', '33')}: {printable(report.skipped)}")
+        return
+    if quiet and report.ok:
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, no_color=None if out.isatty() else True)
+    compared = per_node and report.nodes
+    rows = report.nodes if compared else report.outputs
+    if rows:
+        table = Table(title=None, show_edge=False, pad_edge=False, box=None, header_style="bold")
+        table.add_column("value" if compared else "output", overflow="fold", ratio=None)
+        table.add_column("type", overflow="fold")
+        columns = ["mse", "max abs", "max rel"]
+        with_argmax = any(c.argmax is not None for c in rows)
+        for column in columns + (["argmax"] if with_argmax else []):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("")
+        for c in rows:
+            cells = [escape(printable(c.name)), escape(f"{c.dtype}{_shape(c.shape)}")]
+            cells += [_number(c.mse), _number(c.max_abs), _number(c.max_rel)]
+            if with_argmax:
+                cells.append("" if c.argmax is None else f"{c.argmax:.1%}")
+            cells.append(
+                f"[red]WRONG[/]: {escape(c.reason or '')}"
+                if not c.ok
+                else "[yellow]random[/]"
+                if c.random
+                else "[green]ok[/]"
+            )
+            table.add_row(*cells)
+        console.print(table)
+    if report.error:
+        console.print(f"[red]failed[/]: {escape(printable(report.error))}")
+    first = report.first_difference
+    if first is not None:
+        name = printable(first.node) or "(unnamed)"
+        console.print(
+            f"[red]first difference[/]: node {first.index}, {escape(name)} "
+            f"({escape(printable(first.op_type))}), output {escape(printable(first.output))}"
+        )
+        for n, d, s in first.inputs:
+            console.print(f"    input {escape(printable(n))}: {escape(d + _shape(s))}")
+        reason = first.error or (first.comparison.reason if first.comparison else None)
+        if reason:
+            console.print(f"    {escape(printable(reason))}")
+    if not quiet:
+        for note in report.notes:
+            console.print(f"note: {escape(printable(note))}", style="dim")
+    verdict = "[green]right[/]" if report.ok else "[red]WRONG[/]"
+    given = escape(printable(inputs_text(report.inputs)))
+    console.print(
+        f"{escape(title)}: {verdict}, against {report.oracle} "
+        f"on {given or 'no inputs'} ({report.seconds:.1f} s)"
+    )

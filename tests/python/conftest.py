@@ -1,0 +1,31 @@
+"""Fixtures: the tiny model in files, and the native core replaced by a stand-in."""
+
+from pathlib import Path
+
+import pytest
+
+from stand_in import FakeNative, make_model
+
+
+@pytest.fixture
+def core(monkeypatch: pytest.MonkeyPatch) -> FakeNative:
+    """The native core replaced by one that knows the tiny model."""
+    fake = FakeNative()
+    monkeypatch.setattr("onnx2nn.api.native", lambda: fake)
+    return fake
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """The tiny model in a file, weights inside."""
+    path = tmp_path / "tiny.onnx"
+    make_model(path)
+    return path
+
+
+@pytest.fixture
+def tiny_external(tmp_path: Path) -> Path:
+    """The tiny model with its weights in a second file."""
+    path = tmp_path / "tiny.onnx"
+    make_model(path, external=True)
+    return path

@@ -1,0 +1,127 @@
+"""`load`: weights as views of the file, source that tools can see."""
+
+import inspect
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+import onnx2nn
+from onnx2nn.loading import assign_weights, run_source, weight_tensor
+from stand_in import make_model
+
+
+def weights_of(path: Path) -> dict[str, np.ndarray]:
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load(str(path)).graph.initializer}
+
+
+def test_load_from_file_bytes_and_proto(core: object, tiny: Path) -> None:
+    want = weights_of(tiny)
+    for model in (tiny, tiny.read_bytes(), make_model()):
+        net = onnx2nn.load(model)
+        assert not net.training
+        state = net.state_dict()
+        np.testing.assert_array_equal(state["fc1.weight"].numpy(), want["fc1.weight"])
+        np.testing.assert_array_equal(state["fc2.weight"].numpy(), want["onnx::fc2"].T)
+
+
+def test_external_weights_are_mapped_and_the_file_is_never_written(
+    core: object, tiny_external: Path
+) -> None:
+    data = tiny_external.parent / "tiny.data"
+    before = data.read_bytes()
+    net = onnx2nn.load(tiny_external)
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(data) in maps.read_text()
+    assert net.fc2.weight.stride() == (1, 3)
+    with torch.no_grad():
+        net.fc1.weight.fill_(5)
+    assert data.read_bytes() == before
+    # Each weight has a storage of its own, so that saving writes just the weights.
+    assert net.fc1.bias.untyped_storage().nbytes() == 32
+    torch.save(net.state_dict(), io.BytesIO())
+
+
+def test_a_loaded_module_trains(core: object, tiny_external: Path) -> None:
+    net = onnx2nn.load(tiny_external)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.randn(2, 4))[:, 0].sum().backward()
+    assert net.fc2.weight.grad is not None
+    optimiser.step()
+
+
+class OneWeight:
+    """A conversion of a single weight in a file."""
+
+    def __init__(self, path: Path, dtype: str, shape: list[int], offset: int, nbytes: int) -> None:
+        self.weights = [
+            {
+                "key": "w",
+                "dtype": dtype,
+                "shape": shape,
+                "requires_grad": False,
+                "is_buffer": True,
+                "file": str(path),
+                "offset": offset,
+                "nbytes": nbytes,
+                "transpose": False,
+            }
+        ]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "bfloat16", "float8_e4m3fn", "int64", "bool", "complex64"]
+)
+@pytest.mark.parametrize("offset", [0, 8, 3])
+def test_types_and_alignment(tmp_path: Path, dtype: str, offset: int) -> None:
+    path = tmp_path / "w"
+    kind = getattr(torch, dtype)
+    want = torch.ones(2, 3).to(kind)
+    raw = want.view(torch.uint8).numpy().tobytes() if dtype != "bool" else b"\1" * 6
+    path.write_bytes(b"\0" * offset + raw)
+    data = np.memmap(path, np.uint8, "c")
+    got = weight_tensor(
+        OneWeight(path, dtype, [2, 3], offset, len(raw)), 0, lambda _: np.asarray(data)
+    )
+    assert got.dtype == kind
+    assert got.to(torch.complex64).equal(want.to(torch.complex64))
+    assert got.data_ptr() % kind.itemsize == 0
+    shared = data.ctypes.data <= got.data_ptr() < data.ctypes.data + data.size
+    assert shared == (offset % kind.itemsize == 0)
+
+
+def test_a_file_that_shrank_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    path.write_bytes(b"\0" * 10)
+    with pytest.raises(onnx2nn.Error, match="ends before"):
+        weight_tensor(OneWeight(path, "float32", [4], 0, 16), 0, lambda p: np.fromfile(p, np.uint8))
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    source = (
+        "import torch\nfrom torch import nn\n\n\nclass Tied(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.a = nn.Parameter(torch.empty(2))\n"
+        "        self.b = nn.Linear(2, 1, bias=False)\n        self.b.weight2 = self.a\n"
+        "        del self.b.weight\n"
+    )
+    path = tmp_path / "w"
+    path.write_bytes(np.arange(2, dtype=np.float32).tobytes())
+    with torch.device("meta"):
+        net = run_source(source, "Tied").Tied()
+    conversion = OneWeight(path, "float32", [2], 0, 8)
+    conversion.weights[0]["key"] = "a"
+    assign_weights(net, conversion)
+    assert net.a is net.b.weight2
+    assert net.a.tolist() == [0, 1]
+
+
+def test_the_source_can_be_seen(core: object, tiny: Path) -> None:
+    net = onnx2nn.load(tiny)
+    assert "self.fc1(x)" in inspect.getsource(type(net).forward)
+    assert type(onnx2nn.load(tiny)).__module__ != type(net).__module__

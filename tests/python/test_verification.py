@@ -1,0 +1,174 @@
+"""`verify`: right is right, wrong is named, and what was not checked is said."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from safetensors.torch import load_file, save_file
+
+import onnx2nn
+from onnx2nn.compare import Random, compare
+from stand_in import make_model
+
+
+def test_right_in_memory_and_written(core: object, tiny: Path, tmp_path: Path) -> None:
+    report = onnx2nn.verify(tiny)
+    assert report.ok
+    assert report
+    assert report.oracle is not None
+    assert report.oracle.startswith("ONNX Runtime")
+    (c,) = report.outputs
+    assert c.argmax == 1.0
+    assert c.shape == (1, 3)
+    for out in ("net.py", "other.pth"):
+        onnx2nn.convert(tiny, tmp_path / out)
+        assert onnx2nn.verify(tiny, tmp_path / out).ok
+    assert onnx2nn.verify(tiny, tiny).ok
+    assert onnx2nn.verify(tiny, onnx2nn.load(tiny)).ok
+    assert onnx2nn.verify(make_model()).ok
+
+
+def test_a_wrong_weight_is_found_and_its_node_named(
+    core: object, tiny: Path, tmp_path: Path
+) -> None:
+    onnx2nn.convert(tiny, tmp_path / "net.py")
+    weights = load_file(tmp_path / "net.safetensors")
+    weights["fc2.weight"][1, 2] += 3
+    save_file(weights, tmp_path / "net.safetensors")
+    report = onnx2nn.verify(tiny, tmp_path / "net.py", input_shapes={"x": [16, 4]})
+    assert not report.ok
+    first = report.first_difference
+    assert first is not None
+    assert (first.node, first.op_type, first.output, first.index) == ("gemm2", "Gemm", "scores", 2)
+    assert first.inputs == [
+        ("act", "float32", [16, 8]),
+        ("onnx::fc2", "float32", [8, 3]),
+        ("fc2.bias", "float32", [3]),
+    ]
+    assert [c.ok for c in report.nodes] == [True, True, False]
+
+
+def test_per_node_on_demand(core: object, tiny: Path) -> None:
+    report = onnx2nn.verify(tiny, per_node=True)
+    assert report.ok
+    assert [c.name for c in report.nodes] == ["hidden", "act", "scores"]
+    assert report.first_difference is None
+
+
+def test_another_onnx_that_differs(core: object, tiny: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(tiny))
+    model.graph.node[1].op_type = "Sigmoid"
+    onnx.save(model, str(tmp_path / "b.onnx"))
+    report = onnx2nn.verify(tiny, tmp_path / "b.onnx")
+    assert not report.ok
+    assert report.first_difference is not None
+    assert report.first_difference.node == "relu"
+
+
+def test_code_that_raises_is_a_finding(core: object, tiny: Path, tmp_path: Path) -> None:
+    onnx2nn.convert(tiny, tmp_path / "net.py")
+    code = (tmp_path / "net.py").read_text()
+    (tmp_path / "net.py").write_text(code.replace("self.fc2(act)", "self.fc2(act[0, 0])"))
+    report = onnx2nn.verify(tiny, tmp_path / "net.py")
+    assert not report.ok
+    assert report.error is not None
+    assert "self.fc2(act[0, 0])" in report.error
+    assert any("differs" in n for n in report.notes)
+
+
+def test_inputs_given(core: object, tiny: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.zeros((5, 4), np.float32))
+    report = onnx2nn.verify(tiny, inputs=tmp_path / "in.npz")
+    assert report.ok
+    assert report.inputs == [("x", "float32", [5, 4])]
+    with pytest.raises(onnx2nn.Error, match="no input 'z'"):
+        onnx2nn.verify(tiny, inputs={"z": np.zeros(3)})
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    with pytest.raises(onnx2nn.Error, match=r"not an \.npz"):
+        onnx2nn.verify(tiny, inputs=tmp_path / "bad.npz")
+
+
+def test_what_nobody_can_run_is_skipped_and_says_why(core: object) -> None:
+    model = make_model()
+    model.graph.node[1].op_type = "Magic"
+    report = onnx2nn.verify(model)
+    assert not report.ok
+    assert report.skipped is not None
+    assert "ONNX Runtime" in report.skipped
+    assert "reference" in report.skipped
+
+
+def test_missing_targets(core: object, tiny: Path, tmp_path: Path) -> None:
+    for target, text in (
+        ("no.py", "does not exist"),
+        ("a.pt2", "cannot be checked"),
+        ("a.txt", "not a"),
+    ):
+        with pytest.raises(onnx2nn.Error, match=text):
+            onnx2nn.verify(tiny, tmp_path / target)
+    (tmp_path / "broken.py").write_text("def load(:")
+    with pytest.raises(onnx2nn.Error, match="cannot be executed"):
+        onnx2nn.verify(tiny, tmp_path / "broken.py")
+
+
+def test_random_outputs_are_compared_by_shape() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("RandomNormalLike", ["x"], ["y"]),
+            helper.make_node("Relu", ["x"], ["z"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3, 3]) for n in "yz"],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.randn_like(x), x.relu()
+
+    report = onnx2nn.verify(model, Net())
+    assert report.ok
+    assert [c.random for c in report.outputs] == [True, False]
+    assert any("by shape only" in n for n in report.notes)
+
+
+def array(*values: float, dtype: str = "float32") -> np.ndarray:
+    return np.array(values, dtype)
+
+
+@pytest.mark.parametrize(
+    ("want", "got", "ok"),
+    [
+        (array(1, 2, 3), array(1, 2, 3.00001), True),
+        (array(1, 2, 3), array(1, 2, 3.01), False),
+        # Small answers count as much as large ones.
+        (array(1e-6, 2e-6, 3e-6), array(0, 0, 0), False),
+        (array(1e6, 2e6, 3e6), array(1e6, 2e6, 3e6 + 1), True),
+        (array(np.nan, 1, 2), array(np.nan, 1, 2), True),
+        (array(np.nan, 1, 2), array(0, 1, 2), False),
+        (array(np.inf, 1, 2), array(np.inf, 1, 2), True),
+        (array(np.inf, 1, 2), array(-np.inf, 1, 2), False),
+        (array(1, 2, 3), array(1, 2), False),
+        (array(1, 2, 3), array(1, 2, 3, dtype="float64"), False),
+        (array(1, 2, dtype="int64"), array(1, 2, dtype="int64"), True),
+        (array(1, 2, dtype="int64"), array(1, 3, dtype="int64"), False),
+        (np.array(["a", "b"], object), np.array(["a", "b"], object), True),
+        (np.array(["a", "b"], object), np.array(["a", "c"], object), False),
+        ([array(1), array(2)], [array(1), array(2)], True),
+        ([array(1), array(2)], [array(1)], False),
+        ([{1: 0.5, 2: 0.25}], [{1: 0.5, 2: 0.25}], True),
+        ([{1: 0.5, 2: 0.25}], [{1: 0.5, 3: 0.25}], False),
+        (None, None, True),
+        (Random(array(1, 2)), array(5, 6), True),
+        (Random(array(1, 2)), array(5, 6, 7), False),
+        (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), True),
+    ],
+)
+def test_what_counts_as_the_same(want: object, got: object, ok: bool) -> None:
+    c = compare("y", want, got)
+    assert c.ok == ok
+    assert (c.reason is None) == ok

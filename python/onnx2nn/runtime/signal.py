@@ -1,0 +1,89 @@
+"""Fourier transforms, windows and filter banks."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def interleaved_to_complex(x: Tensor) -> Tensor:
+    """ONNX's [..., 1] (real) or [..., 2] (complex) as a real or complex tensor."""
+    if x.shape[-1] == 1:
+        return x.squeeze(-1)
+    return torch.complex(x[..., 0].contiguous(), x[..., 1].contiguous())
+
+
+def dft(
+    x: Tensor,
+    dft_length: int | None = None,
+    *,
+    axis: int = -2,
+    inverse: bool = False,
+    onesided: bool = False,
+) -> Tensor:
+    """ONNX DFT with its last axis for real and imaginary parts (opset 17: axis is 1 if absent)."""
+    axis %= x.dim()
+    signal = interleaved_to_complex(x if x.dtype == torch.float64 else x.to(torch.float32))
+    if dft_length is None and inverse and onesided:
+        dft_length = 2 * (signal.shape[axis] - 1)
+    if inverse and onesided:
+        real: Tensor = torch.fft.irfft(signal, dft_length, axis)
+        return real.unsqueeze(-1).to(x.dtype)
+    if inverse:
+        y = torch.fft.ifft(signal, dft_length, axis)
+    elif onesided and not signal.is_complex():
+        y = torch.fft.rfft(signal, dft_length, axis)
+    else:
+        y = torch.fft.fft(signal, dft_length, axis)
+        if onesided:
+            y = y.narrow(axis, 0, y.shape[axis] // 2 + 1)
+    return torch.view_as_real(y).to(x.dtype)
+
+
+def stft(
+    signal: Tensor,
+    frame_step: int,
+    window: Tensor | None = None,
+    frame_length: int | None = None,
+    *,
+    onesided: bool = True,
+) -> Tensor:
+    """ONNX STFT: [batch, frames, bins, 2] from [batch, time, 1 or 2], axes torch.stft lacks."""
+    if frame_length is None:
+        frame_length = signal.shape[1] if window is None else window.shape[0]
+    wide = signal if signal.dtype == torch.float64 else signal.to(torch.float32)
+    frames = interleaved_to_complex(wide).unfold(1, frame_length, frame_step)
+    if window is not None:
+        frames = frames * window.to(wide.dtype)
+    if onesided and not frames.is_complex():
+        y = torch.fft.rfft(frames)
+    else:
+        y = torch.fft.fft(frames)
+        if onesided:
+            y = y[..., : frame_length // 2 + 1]
+    return torch.view_as_real(y).to(signal.dtype)
+
+
+def mel_weight_matrix(
+    num_mel_bins: int,
+    dft_length: int,
+    sample_rate: int,
+    lower_edge_hertz: float,
+    upper_edge_hertz: float,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """ONNX MelWeightMatrix [dft_length // 2 + 1, num_mel_bins]: triangles even on the mel scale."""
+    low = 2595 * math.log10(1 + lower_edge_hertz / 700)
+    high = 2595 * math.log10(1 + upper_edge_hertz / 700)
+    mels = torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device)
+    hertz = 700 * (10 ** ((mels * ((high - low) / (num_mel_bins + 2)) + low) / 2595) - 1)
+    bins = ((dft_length + 1) * hertz / sample_rate).floor()
+    left, center, right = bins[:-2], bins[1:-1], bins[2:]
+    at = torch.arange(dft_length // 2 + 1, dtype=torch.float64, device=device).unsqueeze(1)
+    # A triangle without a left side is 1 at its centre, and so is every other.
+    rising = (at - left) / (center - left).clamp(min=1)
+    falling = (right - at) / (right - center).clamp(min=1)
+    matrix = torch.where(at < center, rising, torch.where(at > center, falling, 1.0))
+    return matrix.clamp(min=0).to(dtype)

@@ -13,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 SOURCE = '''"""Converted by onnx2nn."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,13 +36,14 @@ class Tiny(nn.Module):
         return F.softmax(scores, dim=-1)
 
 
-def load(weights: str = "model.safetensors") -> Tiny:
+def load(weights: str | Path = Path(__file__).parent / "model.safetensors") -> Tiny:
     """The module with its weights."""
     from safetensors.torch import load_file
 
     with torch.device("meta"):
         net = Tiny()
-    net.load_state_dict(load_file(weights), assign=True)
+    state = load_file(weights)
+    net.load_state_dict(state, assign=True)
     return net.eval()
 '''
 
@@ -95,6 +98,12 @@ class FakeConversion:
             self.source = SOURCE.replace("#trace ", "")
         else:
             self.source = re.sub(r" *#trace .*\n", "", SOURCE)
+        if "weights_name" in options:
+            self.source = self.source.replace("model.safetensors", options["weights_name"])
+        if options.get("weights_name", "").endswith(".pth"):
+            self.source = self.source.replace(
+                "load_file(weights)", "torch.load(weights, weights_only=True)"
+            )
         self.diagnostics: list[dict[str, Any]] = []
         self.inputs = [
             {

@@ -16,7 +16,8 @@ Diagnostic: TypeAlias = dict[str, Any]
 
 # protobuf serialises nothing above this size.
 _PROTOBUF_LIMIT = 2**31 - 1
-_UNREADABLE = re.compile(r"read|wire|file|truncat|malformed|parse|external|io\b")
+# The codes of diagnostics about the file itself.
+_UNREADABLE = {"bad-model", "io", "unreadable-file"}
 
 
 class Error(Exception):
@@ -123,25 +124,18 @@ def run_native(source: Source, options: dict[str, Any]) -> Any:
             f"{source.name}: {error}", [_diagnostic("unreadable-file", str(error))], unreadable=True
         ) from error
     if not conversion.ok:
-        raise refused(source, list(conversion.diagnostics))
+        raise refused(source, list(conversion.diagnostics), getattr(conversion, "readable", True))
     return conversion
 
 
-def refused(source: Source, diagnostics: list[Diagnostic]) -> Error:
+def refused(source: Source, diagnostics: list[Diagnostic], readable: bool = True) -> Error:
     """The Error for a model that the core refused, with every reason in its text."""
     errors = [d for d in diagnostics if d.get("severity") == "error"] or diagnostics
     lines = [diagnostic_text(source.name, d) for d in errors[:20]]
     if len(errors) > 20:
         lines.append(f"... and {len(errors) - 20} more")
-    unreadable = bool(errors) and all(_is_unreadable(d) for d in errors)
+    unreadable = not readable or any(d.get("code") in _UNREADABLE for d in errors)
     return Error("\n".join(lines) or f"{source.name}: cannot be converted", diagnostics, unreadable)
-
-
-def _is_unreadable(diagnostic: Diagnostic) -> bool:
-    """Whether the file itself is at fault; the reader's diagnostics name no operator."""
-    return not diagnostic.get("op_type") and bool(
-        _UNREADABLE.search(str(diagnostic.get("code", "")))
-    )
 
 
 def diagnostic_text(model: str, d: Diagnostic) -> str:
@@ -154,6 +148,9 @@ def diagnostic_text(model: str, d: Diagnostic) -> str:
         lines.append(
             f"  node    {d.get('node') or '(unnamed)'}   ({domain}::{d['op_type']}{opset})"
         )
+    if d.get("inputs"):
+        first, *rest = str(d["inputs"]).split("\n")
+        lines += [f"  inputs  {first}", *[f"          {line}" for line in rest]]
     if d.get("hint"):
         lines.append(f"  hint    {d['hint']}")
     return "\n".join(lines)

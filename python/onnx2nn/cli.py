@@ -357,15 +357,11 @@ def _usage(done: Any) -> str:
     path = Path(done.files[0])
     where = "" if str(path.parent) == "." else f"    # in {path.parent}, or with it on sys.path\n"
     arguments = ", ".join(_example(i) for i in done.inputs)
-    weights = next((f for f in done.files if not f.endswith(".py")), None)
-    load = (
-        f'load("{os.path.basename(weights)}")' if weights and weights.endswith(".pth") else "load()"
-    )
     return (
         f"Use it:\n{where}"
         f"    import torch\n"
         f"    from {path.stem} import load\n\n"
-        f"    net = {load}.eval()\n"
+        f"    net = load()\n"
         f"    y = net({arguments})"
     )
 

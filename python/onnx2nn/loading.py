@@ -39,7 +39,7 @@ def load(model: Model, **options: Any) -> nn.Module:
 def build(conversion: Any, names: dict[str, Any] | None = None) -> nn.Module:
     """The module of a native Conversion; `names` are put into the source's namespace first."""
     module = run_source(conversion.source, conversion.class_name, names)
-    with torch.device("meta"):
+    with torch.device("meta" if conversion.weights else "cpu"):
         net = getattr(module, conversion.class_name)()
     assign_weights(net, conversion)
     net.eval()
@@ -92,7 +92,7 @@ def weight_tensor(conversion: Any, index: int, maps: Callable[[str], Any]) -> to
     count = 1
     for d in shape:
         count *= d
-    if w["file"] is None:
+    if not w["file"]:
         raw = np.asarray(conversion.weight_data(index)).reshape(-1).view(np.uint8)
     else:
         offset, nbytes = w["offset"], w["nbytes"]

@@ -1,6 +1,7 @@
 """`verify`: a conversion compared with ONNX Runtime, whole and node by node."""
 
 import importlib.util
+import inspect
 import itertools
 import os
 import re
@@ -302,14 +303,11 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     code = path.with_suffix(".py")
     if not code.is_file():
         raise Error(f"{code}: does not exist; it holds the source", unreadable=True)
-    weights = path if suffix != ".py" else _weights_beside(code)
     name = f"onnx2nn_written_{next(_counter)}"
     module = _import_file(name, code)
     try:
-        if weights is None or weights.suffix != ".pth":
-            net = module.load() if weights is None else module.load(str(weights))
-        else:
-            net = _load_pth(module, weights)
+        # Without an argument it takes the weights that it was written with.
+        net = module.load() if suffix == ".py" else _load_weights(module, path)
     except Exception as error:
         raise Error(
             f"{code}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
@@ -319,14 +317,6 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     if not isinstance(net, nn.Module):
         raise Error(f"{code}: its load() gave a {type(net).__name__}, not a module")
     return net.eval()
-
-
-def _weights_beside(code: Path) -> Path | None:
-    for suffix in (".safetensors", ".safetensors.index.json", ".pth"):
-        path = code.with_suffix(suffix)
-        if path.is_file():
-            return path
-    return None
 
 
 def _import_file(name: str, path: Path) -> ModuleType:
@@ -349,23 +339,28 @@ def _import_file(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _load_pth(module: ModuleType, weights: Path) -> Any:
+def _load_weights(module: ModuleType, weights: Path) -> Any:
+    """A written module with the weights of another file than its own."""
+    default = inspect.signature(module.load).parameters["weights"].default
+    if Path(default).suffix == weights.suffix:
+        return module.load(weights)
     import torch
     from torch import nn
 
-    load = getattr(module, "load", None)
-    if load is not None and ".pth" in (getattr(load, "__doc__", None) or ""):
-        return load(str(weights))
     classes = [
         c
         for c in vars(module).values()
         if isinstance(c, type) and issubclass(c, nn.Module) and c.__module__ == module.__name__
     ]
-    if not classes:
-        raise Error(f"{module.__file__}: holds no module class")
     with torch.device("meta"):
         net = classes[-1]()
-    net.load_state_dict(torch.load(weights, weights_only=True, mmap=True), assign=True)
+    if weights.suffix == ".pth":
+        state = torch.load(weights, weights_only=True, mmap=True)
+    else:
+        from safetensors.torch import load_file
+
+        state = load_file(weights)
+    net.load_state_dict(state, assign=True)
     return net
 
 

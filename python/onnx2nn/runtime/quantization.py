@@ -1,0 +1,470 @@
+"""Quantised operators of ONNX and com.microsoft; torch's own lack their types and rounding."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnx2nn.runtime.casting import cast_float4, cast_float8
+
+
+def spread_blocks(value: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
+    """Shapes a scale or zero point to broadcast with x: one value, one a slice, or one a block."""
+    if value.numel() == 1 and value.dim() <= 1:
+        return value.reshape([])
+    if block_size:
+        value = value.repeat_interleave(block_size, dim=axis)
+        return value.narrow(axis, 0, x.shape[axis])
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return value.reshape(shape)
+
+
+def integer_limits(dtype: torch.dtype, bits: int = 0) -> tuple[int, int]:
+    """The least and the largest value of an integer dtype, or of `bits` of it."""
+    bits = bits or 8 * dtype.itemsize
+    if dtype.is_signed:
+        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    return 0, (1 << bits) - 1
+
+
+def quantize_linear(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.uint8,
+    bits: int = 0,
+    axis: int = 1,
+    block_size: int = 0,
+    saturate: int = 1,
+    precision: torch.dtype | None = None,
+) -> Tensor:
+    """ONNX QuantizeLinear: torch's quantises to few types, and never in blocks.
+
+    `dtype` is what the result is carried in (float32 for float4e2m1), `bits` is 2 or 4 for types
+    narrower than that.
+    """
+    scale = spread_blocks(scale, x, axis, block_size)
+    if precision is not None:
+        scaled = x.to(precision) / scale.to(precision)
+    elif x.dtype.is_floating_point:
+        scaled = x / scale.to(x.dtype)
+    else:
+        scaled = x.to(scale.dtype) / scale
+    if dtype == torch.float32:
+        return cast_float4(scaled)
+    if dtype.is_floating_point:
+        return cast_float8(scaled, dtype, saturate=saturate)
+    low, high = integer_limits(dtype, bits)
+    rounded = scaled.float().round()
+    if zero_point is not None:
+        rounded = rounded + spread_blocks(zero_point.float(), x, axis, block_size)
+    return rounded.clamp(low, high).to(dtype)
+
+
+def dequantize_linear(
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """ONNX DequantizeLinear: torch's knows few types, and no blocks."""
+    value = x.float()
+    if zero_point is not None and not x.dtype.is_floating_point:
+        value = x.to(torch.int32) if x.dtype != torch.int32 else x
+        value = value - spread_blocks(zero_point.to(torch.int32), x, axis, block_size)
+        value = value.float()
+    scaled = value * spread_blocks(scale.float(), x, axis, block_size)
+    return scaled.to(scale.dtype if dtype is None else dtype)
+
+
+def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ONNX DynamicQuantizeLinear: torch finds no scale and zero point as ONNX does."""
+    lowest, highest = x.amin().clamp(max=0), x.amax().clamp(min=0)
+    scale = torch.where(highest == lowest, 1.0, highest - lowest) / 255.0
+    zero_point = (-lowest / scale).clamp(0, 255).round()
+    y = ((x / scale).round() + zero_point).clamp(0, 255).to(torch.uint8)
+    return y, scale.to(x.dtype), zero_point.to(torch.uint8)
+
+
+def centred_rows(x: Tensor, zero_point: Tensor | None) -> Tensor:
+    """A left matrix less its zero point, which is one value or one a row, as int32."""
+    value = x.to(torch.int32)
+    if zero_point is None:
+        return value
+    zero = zero_point.to(torch.int32)
+    if zero.dim() == 1 and zero.numel() > 1:
+        zero = zero.unsqueeze(1)
+    return value - zero
+
+
+def centred_columns(x: Tensor, zero_point: Tensor | None) -> Tensor:
+    """A right matrix less its zero point, which is one value or one a column, as int32."""
+    value = x.to(torch.int32)
+    return value if zero_point is None else value - zero_point.to(torch.int32)
+
+
+def integer_product(a: Tensor, b: Tensor) -> Tensor:
+    """A product of int32 matrices; in double, which is exact here, and which every device has."""
+    return (a.double() @ b.double()).to(torch.int64).to(torch.int32)
+
+
+def matmul_integer(
+    a: Tensor, b: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None
+) -> Tensor:
+    """ONNX MatMulInteger: torch.matmul of 8-bit integers overflows and has no zero points."""
+    return integer_product(centred_rows(a, a_zero_point), centred_columns(b, b_zero_point))
+
+
+def requantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor | None, dtype: torch.dtype = torch.uint8
+) -> Tensor:
+    """Real values to integers by one scale, with ONNX's round half to even and saturation."""
+    low, high = integer_limits(dtype)
+    rounded = (x / scale.float()).round()
+    if zero_point is not None:
+        rounded = rounded + zero_point.float()
+    return rounded.clamp(low, high).to(dtype)
+
+
+def qlinear_matmul(
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero_point: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+) -> Tensor:
+    """ONNX QLinearMatMul: torch has no product of quantised matrices with ONNX's rounding."""
+    product = matmul_integer(a, b, a_zero_point, b_zero_point)
+    if a_scale.dim() == 1 and a_scale.numel() > 1:
+        a_scale = a_scale.unsqueeze(1)
+    factor = a_scale.float() * b_scale.float() / y_scale.float()
+    low, high = integer_limits(y_zero_point.dtype)
+    rounded = (product * factor).round() + y_zero_point.float()
+    return rounded.clamp(low, high).to(y_zero_point.dtype)
+
+
+def dequantized(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    """Integers to real values by one scale and zero point."""
+    value = x.float() if zero_point is None else x.float() - zero_point.float()
+    return value * scale.float()
+
+
+def qlinear_add(
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero_point: Tensor | None,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor | None,
+    c_scale: Tensor,
+    c_zero_point: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft QLinearAdd: torch's quantised add needs tensors of its own quantised types."""
+    total = dequantized(a, a_scale, a_zero_point) + dequantized(b, b_scale, b_zero_point)
+    return requantize(total, c_scale, c_zero_point, a.dtype)
+
+
+def qlinear_mul(
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero_point: Tensor | None,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor | None,
+    c_scale: Tensor,
+    c_zero_point: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft QLinearMul: torch's quantised mul needs tensors of its own quantised types."""
+    product = dequantized(a, a_scale, a_zero_point) * dequantized(b, b_scale, b_zero_point)
+    return requantize(product, c_scale, c_zero_point, a.dtype)
+
+
+def qlinear_concat(y_scale: Tensor, y_zero_point: Tensor, *inputs: Tensor, axis: int) -> Tensor:
+    """com.microsoft QLinearConcat: parts come as tensor, scale and zero point."""
+    parts = [
+        requantize(dequantized(*inputs[i : i + 3]), y_scale, y_zero_point, y_zero_point.dtype)
+        for i in range(0, len(inputs), 3)
+    ]
+    return torch.cat(parts, dim=axis)
+
+
+def qlinear_sigmoid(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft QLinearSigmoid: torch has no sigmoid from integers to integers."""
+    y = torch.sigmoid(dequantized(x, x_scale, x_zero_point))
+    return requantize(y, y_scale, y_zero_point, x.dtype)
+
+
+def qlinear_leaky_relu(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    alpha: float = 0.01,
+) -> Tensor:
+    """com.microsoft QLinearLeakyRelu: torch has no leaky relu from integers to integers."""
+    y = F.leaky_relu(dequantized(x, x_scale, x_zero_point), alpha)
+    return requantize(y, y_scale, y_zero_point, x.dtype)
+
+
+def qlinear_softmax(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    *,
+    opset: int,
+    axis: int = -1,
+) -> Tensor:
+    """com.microsoft QLinearSoftmax: before opset 13 all axes from `axis` on are one."""
+    value = dequantized(x, x_scale, x_zero_point)
+    if opset < 13:
+        axis %= x.dim()
+        flat = value.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+        y = flat.softmax(-1).reshape(x.shape)
+    else:
+        y = value.softmax(axis)
+    return requantize(y, y_scale, y_zero_point, x.dtype)
+
+
+def qlinear_average_pool(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    kernel_shape: list[int],
+    strides: list[int] | None = None,
+    pads: list[int] | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    channels_last: int = 0,
+) -> Tensor:
+    """com.microsoft QLinearAveragePool: torch pools neither integers nor with uneven padding."""
+    value = dequantized(x, x_scale, x_zero_point)
+    value = value.movedim(-1, 1) if channels_last else value
+    rank = len(kernel_shape)
+    strides = strides or [1] * rank
+    begin = list(pads[:rank]) if pads else [0] * rank
+    end = list(pads[rank:]) if pads else [0] * rank
+    extra = [0] * rank
+    for i, (kernel, stride) in enumerate(zip(kernel_shape, strides, strict=True)):
+        size = value.shape[2 + i]
+        if auto_pad.startswith("SAME"):
+            missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            small = missing // 2
+            begin[i] = small if auto_pad == "SAME_UPPER" else missing - small
+            end[i] = missing - begin[i]
+        rest = (size + begin[i] + end[i] - kernel) % stride
+        # A last window that only ceil_mode adds must start inside the padded input.
+        if ceil_mode and rest and stride - rest < kernel:
+            extra[i] = stride - rest
+    sides = [(begin[i], end[i] + extra[i]) for i in reversed(range(rank))]
+    padded = F.pad(value, [side for pair in sides for side in pair])
+    counted = torch.ones_like(value[:1, :1])
+    if count_include_pad:
+        plain = [(begin[i], end[i]) for i in reversed(range(rank))]
+        counted = F.pad(counted, [side for pair in plain for side in pair], value=1.0)
+        counted = F.pad(counted, [side for i in reversed(range(rank)) for side in (0, extra[i])])
+    else:
+        counted = F.pad(counted, [side for pair in sides for side in pair])
+    pool = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][rank - 1]
+    y = pool(padded, kernel_shape, strides) / pool(counted, kernel_shape, strides)
+    y = y.movedim(1, -1) if channels_last else y
+    return requantize(y, y_scale, y_zero_point, x.dtype)
+
+
+def qlinear_global_average_pool(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor,
+    *,
+    channels_last: int = 0,
+) -> Tensor:
+    """com.microsoft QLinearGlobalAveragePool: torch has no mean from integers to integers."""
+    axes = list(range(1, x.dim() - 1)) if channels_last else list(range(2, x.dim()))
+    y = dequantized(x, x_scale, x_zero_point).mean(axes, keepdim=True)
+    return requantize(y, y_scale, y_zero_point, x.dtype)
+
+
+def qgemm(
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero_point: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor,
+    c: Tensor | None = None,
+    y_scale: Tensor | None = None,
+    y_zero_point: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
+    """com.microsoft QGemm: torch has no product of quantised matrices; real without y_scale."""
+    left = (a.T if transA else a).to(torch.int32) - a_zero_point.to(torch.int32)
+    right = (b.T if transB else b).to(torch.int32) - b_zero_point.to(torch.int32)
+    product = integer_product(left, right)
+    if c is not None:
+        product = product + c
+    y = product.float() * (alpha * a_scale.float() * b_scale.float())
+    if y_scale is None or y_zero_point is None:
+        return y
+    return requantize(y, y_scale, y_zero_point, y_zero_point.dtype)
+
+
+def matmul_integer_to_float(
+    a: Tensor,
+    b: Tensor,
+    a_scale: Tensor,
+    b_scale: Tensor,
+    a_zero_point: Tensor | None = None,
+    b_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft MatMulIntegerToFloat: an integer product given real by both scales."""
+    left = a.to(torch.int32)
+    if a_zero_point is not None:
+        left = left - a_zero_point.to(torch.int32)
+    product = integer_product(left, centred_columns(b, b_zero_point))
+    y = product.to(a_scale.dtype) * (a_scale * b_scale)
+    return y if bias is None else y + bias
+
+
+def dynamic_quantize_matmul(
+    a: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft DynamicQuantizeMatMul: quantises the left matrix by its own range first."""
+    quantized, a_scale, a_zero_point = dynamic_quantize_linear(a)
+    return matmul_integer_to_float(quantized, b, a_scale, b_scale, a_zero_point, b_zero_point, bias)
+
+
+def unpack_bits(packed: Tensor, bits: int) -> Tensor:
+    """Unsigned values of `bits` bits from bytes, lowest bits first, along the last axis."""
+    if bits == 8:
+        return packed
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=packed.device)
+    return ((packed.unsqueeze(-1) >> shifts) & ((1 << bits) - 1)).flatten(-2)
+
+
+def nbits_weight(
+    packed: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    g_idx: Tensor | None,
+    rows: int,
+    columns: int,
+    bits: int,
+    block_size: int,
+) -> Tensor:
+    """The real [rows, columns] weight of com.microsoft MatMulNBits from its packed blocks."""
+    blocks = -(-columns // block_size)
+    values = unpack_bits(packed.reshape(rows, blocks, -1), bits).to(scales.dtype)
+    if zero_points is None:
+        zeros = torch.full_like(scales, 1 << (bits - 1)).reshape(rows, blocks)
+    elif zero_points.dtype.is_floating_point:
+        zeros = zero_points.reshape(rows, blocks)
+    else:
+        zeros = unpack_bits(zero_points.reshape(rows, -1), bits)[:, :blocks].to(scales.dtype)
+    scales = scales.reshape(rows, blocks)
+    if g_idx is not None:
+        # Each column names its own group.
+        group = g_idx[:columns].to(torch.int64)
+        flat = values.reshape(rows, -1)[:, :columns]
+        return (flat - zeros[:, group]) * scales[:, group]
+    real = (values - zeros.unsqueeze(-1)) * scales.unsqueeze(-1)
+    return real.reshape(rows, -1)[:, :columns]
+
+
+def matmul_nbits(
+    a: Tensor,
+    packed: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None = None,
+    g_idx: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    K: int,
+    N: int,
+    block_size: int,
+    bits: int = 4,
+) -> Tensor:
+    """com.microsoft MatMulNBits: torch has no product with such packed weights."""
+    weight = nbits_weight(packed, scales, zero_points, g_idx, N, K, bits, block_size)
+    return F.linear(a, weight.to(a.dtype), bias)
+
+
+def gather_block_quantized(
+    data: Tensor,
+    indices: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None = None,
+    *,
+    gather_axis: int = 0,
+    quantize_axis: int = 1,
+    block_size: int = 128,
+    bits: int = 4,
+    packed: bool = False,
+) -> Tensor:
+    """com.microsoft GatherBlockQuantized: rows of a quantised table, made real.
+
+    `packed` says that data (and zero points) are bytes that hold several values each; otherwise
+    int4 or uint4 values are carried one in a byte.
+    """
+    gather_axis %= data.dim()
+    quantize_axis %= data.dim()
+    index = indices.to(torch.int64)
+    index = torch.where(index < 0, index + data.shape[gather_axis], index)
+    pick = index.reshape(-1)
+    values = data.index_select(gather_axis, pick)
+    scale = scales.index_select(gather_axis, pick)
+    if packed:
+        values = unpack_bits(values, bits)
+    values = values.to(scale.dtype)
+    if zero_points is not None:
+        zeros = zero_points.index_select(gather_axis, pick)
+        if packed:
+            zeros = unpack_bits(zeros, bits).narrow(-1, 0, scale.shape[-1])
+        zeros = zeros.to(scale.dtype).repeat_interleave(block_size, dim=quantize_axis)
+        values = values - zeros.narrow(quantize_axis, 0, values.shape[quantize_axis])
+    elif packed:
+        values = values - (1 << (bits - 1))
+    factor = scale.repeat_interleave(block_size, dim=quantize_axis)
+    y = values * factor.narrow(quantize_axis, 0, values.shape[quantize_axis])
+    return y.reshape(y.shape[:gather_axis] + indices.shape + y.shape[gather_axis + 1 :])
+
+
+def packed_weight(packed: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+    """The real weight of a quantised LSTM: [directions, inputs, gates], scales per direction."""
+    scale, zero = scale.float(), zero_point
+    shape = [scale.shape[0] if scale.dim() else 1, 1, -1]
+    value = packed.float()
+    if zero is not None:
+        value = value - zero.float().reshape(shape)
+    return value * scale.reshape(shape)

@@ -1,0 +1,228 @@
+"""Quantisation helpers against ONNX's node cases."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from onnx.backend.test.case.test_case import TestCase
+
+from onnx2nn.runtime import quantization as qz
+
+from . import ort_nodes as ort
+from . import tensor_cases as tc
+
+BITS = {TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.UINT2: 2, TensorProto.INT2: 2}
+
+
+def carrier(element_type: int) -> torch.dtype:
+    name = str(onnx.helper.tensor_dtype_to_np_dtype(element_type))
+    return getattr(torch, tc.WIDENED.get(name, name))
+
+
+@pytest.mark.parametrize("case", **tc.named(tc.cases_of("QuantizeLinear")))
+def test_quantize_linear(case: TestCase) -> None:
+    element_type = case.model.graph.output[0].type.tensor_type.elem_type
+
+    def call(v: list[Any], a: dict[str, Any]) -> Any:
+        a.pop("output_dtype", None)
+        return qz.quantize_linear(
+            *v, dtype=carrier(element_type), bits=BITS.get(element_type, 0), **a
+        )
+
+    tc.check(case, call)
+
+
+@pytest.mark.parametrize("case", **tc.named(tc.cases_of("DequantizeLinear")))
+def test_dequantize_linear(case: TestCase) -> None:
+    tc.check(case, lambda v, a: qz.dequantize_linear(*v, **a))
+
+
+HELPERS = {
+    "QLinearMatMul": qz.qlinear_matmul,
+    "MatMulInteger": qz.matmul_integer,
+    "DynamicQuantizeLinear": qz.dynamic_quantize_linear,
+}
+
+
+@pytest.mark.parametrize("case", **tc.named(tc.cases_of(*HELPERS)))
+def test_node_case(case: TestCase) -> None:
+    tc.check(case, lambda v, a: HELPERS[case.model.graph.node[0].op_type](*v))
+
+
+RNG = np.random.default_rng(7)
+
+
+def random_integers(*shape: int, dtype: Any = np.uint8) -> np.ndarray:
+    info = np.iinfo(dtype)
+    return RNG.integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def f32(value: Any) -> np.ndarray:
+    return np.array(value, np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+def test_qlinear_binary(op: str, dtype: Any) -> None:
+    zero = [np.array(v, dtype) for v in (3, 100, 20)]
+    a, b = random_integers(2, 3, 8, dtype=dtype), random_integers(3, 1, dtype=dtype)
+    x = [a, f32(0.02), zero[0], b, f32(0.03), zero[1], f32(0.05), zero[2]]
+    helper = qz.qlinear_add if op == "QLinearAdd" else qz.qlinear_mul
+    ort.assert_close(helper(*ort.tensors(x)), ort.run_node(op, x)[0], steps=1)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_qlinear_concat(axis: int) -> None:
+    x = [f32(0.04), np.uint8(9)]
+    for scale, zero in ((0.02, 4), (0.05, 200)):
+        x += [random_integers(2, 3, 3), f32(scale), np.uint8(zero)]
+    x = [np.asarray(v) for v in x]
+    wanted = ort.run_node("QLinearConcat", x, axis=axis)[0]
+    ort.assert_close(qz.qlinear_concat(*ort.tensors(x), axis=axis), wanted, steps=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_qlinear_activations(dtype: Any) -> None:
+    zero = np.array(3, dtype), np.array(-5 if dtype == np.int8 else 5, dtype)
+    x = [random_integers(3, 33, dtype=dtype), f32(0.03), zero[0], f32(0.01), zero[1]]
+    t = ort.tensors(x)
+    ort.assert_close(qz.qlinear_sigmoid(*t), ort.run_node("QLinearSigmoid", x)[0], steps=1)
+    wanted = ort.run_node("QLinearLeakyRelu", x, alpha=0.1)[0]
+    ort.assert_close(qz.qlinear_leaky_relu(*t, alpha=0.1), wanted, steps=1)
+
+
+@pytest.mark.parametrize("opset", [12, 13])
+@pytest.mark.parametrize("axis", [1, -1])
+def test_qlinear_softmax(opset: int, axis: int) -> None:
+    x = [random_integers(2, 3, 5), f32(0.02), np.uint8(7), f32(1 / 256), np.uint8(0)]
+    x = [np.asarray(v) for v in x]
+    wanted = ort.run_node("QLinearSoftmax", x, extra={"opset": opset}, axis=axis)[0]
+    got = qz.qlinear_softmax(*ort.tensors(x), opset=opset, axis=axis)
+    ort.assert_close(got, wanted, steps=1)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"kernel_shape": [3, 3], "pads": [1, 0, 2, 1], "strides": [2, 2]},
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+        {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER", "strides": [2, 2]},
+        {"kernel_shape": [2, 3], "ceil_mode": 1, "strides": [2, 2]},
+        {"kernel_shape": [2, 2], "channels_last": 1},
+    ],
+)
+def test_qlinear_average_pool(attributes: dict[str, Any]) -> None:
+    shape = (2, 7, 8, 3) if attributes.get("channels_last") else (2, 3, 7, 8)
+    x = [
+        random_integers(*shape),
+        f32(0.02),
+        np.array(7, np.uint8),
+        f32(0.03),
+        np.array(5, np.uint8),
+    ]
+    wanted = ort.run_node("QLinearAveragePool", x, **attributes)[0]
+    ort.assert_close(qz.qlinear_average_pool(*ort.tensors(x), **attributes), wanted, steps=1)
+
+
+@pytest.mark.parametrize("channels_last", [0, 1])
+def test_qlinear_global_average_pool(channels_last: int) -> None:
+    x = [random_integers(2, 3, 4, 5), f32(0.02), np.uint8(7), f32(0.01), np.uint8(5)]
+    x = [np.asarray(v) for v in x]
+    wanted = ort.run_node("QLinearGlobalAveragePool", x, channels_last=channels_last)[0]
+    got = qz.qlinear_global_average_pool(*ort.tensors(x), channels_last=channels_last)
+    ort.assert_close(got, wanted, steps=1)
+
+
+@pytest.mark.parametrize("trans", [(0, 0), (1, 1)])
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("per_column", [False, True])
+def test_qgemm(trans: tuple[int, int], quantised: bool, per_column: bool) -> None:
+    a = random_integers(*((4, 5)[:: -1 if trans[0] else 1]))
+    b = random_integers(*((5, 6)[:: -1 if trans[1] else 1]), dtype=np.int8)
+    b_scale = f32(RNG.random(6)) if per_column else f32(0.02)
+    b_zero = random_integers(6, dtype=np.int8) if per_column else np.array(3, np.int8)
+    c = RNG.integers(-100, 100, 6).astype(np.int32)
+    x = [a, f32(0.03), np.array(9, np.uint8), b, b_scale, b_zero, c]
+    if quantised:
+        x += [f32(0.7), np.array(128, np.uint8)]
+    options = {"transA": trans[0], "transB": trans[1], "alpha": 1.5}
+    wanted = ort.run_node("QGemm", x, **options)[0]
+    ort.assert_close(qz.qgemm(*ort.tensors(x), **options), wanted, steps=1)
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+def test_integer_products_to_float(per_column: bool) -> None:
+    b = random_integers(2, 5, 6, dtype=np.int8)
+    scale = f32(RNG.random((2, 1, 6))) if per_column else f32([0.02])
+    zero = random_integers(2, 1, 6, dtype=np.int8) if per_column else np.array([4], np.int8)
+    if per_column:
+        b, scale, zero = b[0], scale[0, 0], zero[0, 0]
+    bias = f32(RNG.random(6))
+    a = random_integers(2, 4, 5)
+    x = [a, b, f32([0.1]), scale, np.array([7], np.uint8), zero, bias]
+    wanted = ort.run_node("MatMulIntegerToFloat", x)[0]
+    ort.assert_close(qz.matmul_integer_to_float(*ort.tensors(x)), wanted)
+    x = [f32(RNG.normal(size=(2, 4, 5))), b, scale, zero, bias]
+    wanted = ort.run_node("DynamicQuantizeMatMul", x)[0]
+    ort.assert_close(qz.dynamic_quantize_matmul(*ort.tensors(x)), wanted)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("zeros", ["none", "packed", "float"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_matmul_nbits(bits: int, zeros: str, grouped: bool) -> None:
+    if grouped and (bits == 2 or zeros == "packed"):
+        pytest.skip("ONNX Runtime's CPU kernel takes g_idx with neither 2 bits nor zero points")
+    n, k, block = 6, 40, 16
+    blocks = -(-k // block)
+    packed = random_integers(n, blocks, block * bits // 8)
+    scales = f32(RNG.random(n * blocks) + 0.1)
+    zero_points = None
+    if zeros == "packed":
+        zero_points = random_integers(n * -(-blocks * bits // 8))
+    elif zeros == "float":
+        zero_points = f32(RNG.random(n * blocks) * 3)
+    g_idx = RNG.integers(0, blocks, blocks * block).astype(np.int32) if grouped else None
+    x = [f32(RNG.normal(size=(2, 3, k))), packed, scales, zero_points, g_idx, f32(RNG.random(n))]
+    options = {"K": k, "N": n, "block_size": block, "bits": bits}
+    try:
+        wanted = ort.run_node("MatMulNBits", x, **options)[0]
+    except Exception as error:
+        pytest.skip(f"ONNX Runtime refuses it: {str(error)[:80]}")
+    ort.assert_close(qz.matmul_nbits(*ort.tensors(x), **options), wanted, 1e-4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("index_shape", [(2, 3), ()])
+def test_gather_block_quantized(bits: int, zeros: bool, index_shape: tuple[int, ...]) -> None:
+    rows, columns, block = 5, 32, 16
+    data = random_integers(rows, columns * bits // 8)
+    scales = f32(RNG.random((rows, columns // block)) + 0.1)
+    zero_points = random_integers(rows, -(-columns // block * bits // 8)) if zeros else None
+    indices = RNG.integers(0, rows, index_shape).astype(np.int64)
+    x = [data, indices, scales, zero_points]
+    options = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
+    wanted = ort.run_node("GatherBlockQuantized", x, **options)[0]
+    got = qz.gather_block_quantized(*ort.tensors(x), **options, packed=True)
+    ort.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_gather_block_quantized_by_nibbles(signed: bool) -> None:
+    name = "int4" if signed else "uint4"
+    low = -8 if signed else 0
+    data = RNG.integers(low, low + 16, (5, 32))
+    zero_points = RNG.integers(low, low + 16, (5, 2))
+    scales, indices = f32(RNG.random((5, 2)) + 0.1), np.array([[0, 4, 2]])
+    element = getattr(ml_dtypes, name)
+    wanted = (data - zero_points.repeat(16, 1)).astype(np.float32) * scales.repeat(16, 1)
+    carried = np.int8 if signed else np.uint8
+    assert data.astype(element).astype(carried).tolist() == data.tolist()
+    x = [data.astype(carried), indices, scales, zero_points.astype(carried)]
+    got = qz.gather_block_quantized(*ort.tensors(x), block_size=16)
+    ort.assert_close(got, wanted[indices])

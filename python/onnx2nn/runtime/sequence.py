@@ -1,0 +1,78 @@
+"""ONNX sequences are Python lists and optionals may be None: what needs more than list syntax."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def sequence_at(
+    sequence: list[Tensor] | list[np.ndarray], position: Tensor | int
+) -> Tensor | np.ndarray:
+    """ONNX SequenceAt: negative positions count from the end."""
+    return sequence[int(position)]
+
+
+def sequence_insert(
+    sequence: list[Tensor | np.ndarray],
+    value: Tensor | np.ndarray,
+    position: Tensor | int | None = None,
+) -> list[Tensor | np.ndarray]:
+    """ONNX SequenceInsert: a new list with `value` before `position`, at the end without one."""
+    at = len(sequence) if position is None else int(position)
+    at = at + len(sequence) if at < 0 else at
+    return [*sequence[:at], value, *sequence[at:]]
+
+
+def sequence_erase(
+    sequence: list[Tensor | np.ndarray], position: Tensor | int | None = None
+) -> list[Tensor | np.ndarray]:
+    """ONNX SequenceErase: a new list without the element at `position`, the last without one."""
+    at = -1 if position is None else int(position)
+    at = at + len(sequence) if at < 0 else at
+    return [*sequence[:at], *sequence[at + 1 :]]
+
+
+def concat_from_sequence(
+    sequence: list[Tensor] | list[np.ndarray], *, axis: int, new_axis: int = 0
+) -> Tensor | np.ndarray:
+    """ONNX ConcatFromSequence: torch.cat or torch.stack, for strings too."""
+    tensors = [x for x in sequence if isinstance(x, Tensor)]
+    if len(tensors) == len(sequence):
+        return torch.stack(tensors, axis) if new_axis else torch.cat(tensors, axis)
+    arrays = [x for x in sequence if not isinstance(x, Tensor)]
+    return np.stack(arrays, axis) if new_axis else np.concatenate(arrays, axis)
+
+
+def split_to_sequence(
+    x: Tensor | np.ndarray,
+    split: Tensor | list[int] | int | None = None,
+    *,
+    axis: int = 0,
+    keepdims: int = 1,
+) -> list[Tensor] | list[np.ndarray]:
+    """ONNX SplitToSequence: pieces of one size, of listed sizes, or single slices; strings too."""
+    sizes = split.tolist() if isinstance(split, Tensor) else split
+    extent = x.shape[axis]
+    if sizes is None or isinstance(sizes, int):
+        step = 1 if sizes is None else sizes
+        sizes = [min(step, extent - start) for start in range(0, extent, step)]
+    drop = split is None and not keepdims
+    if isinstance(x, Tensor):
+        return list(x.unbind(axis)) if drop else list(torch.split(x, sizes, axis))
+    ends = np.cumsum(np.asarray(sizes, dtype=np.int64))[:-1].tolist()
+    pieces = np.split(x, ends, axis) if sizes else []
+    return [p.squeeze(axis) for p in pieces] if drop else pieces
+
+
+def optional_has_element(x: Tensor | np.ndarray | list[Tensor] | None = None) -> Tensor:
+    """ONNX OptionalHasElement as a tensor; where Python decides, `x is not None` says the same."""
+    return torch.tensor(x is not None)
+
+
+def optional_get_element(
+    x: Tensor | np.ndarray | list[Tensor] | None,
+) -> Tensor | np.ndarray | list[Tensor]:
+    """ONNX OptionalGetElement: x itself, which must not be None."""
+    if x is None:
+        raise ValueError("OptionalGetElement: the optional is empty")
+    return x

@@ -1,0 +1,229 @@
+"""ONNX operators on strings: string tensors are numpy object arrays of str, torch has none."""
+
+import re
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def string_array(values: list[str]) -> np.ndarray:
+    """A one-dimensional string tensor from a list; an object array, so that lengths stay free."""
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+def string_pick(values: list[str], index: Tensor) -> np.ndarray:
+    """`values[index]` as a string tensor of `index`'s shape; torch cannot index strings."""
+    picked = string_array(values)[index.cpu().numpy()]
+    return np.asarray(picked, dtype=object)
+
+
+def string_index(x: np.ndarray, keys: list[str]) -> Tensor:
+    """The first position of each string of `x` in `keys`, len(keys) where it is none of them."""
+    table: dict[str, int] = {}
+    for position, key in enumerate(keys):
+        table.setdefault(key, position)
+    found = [table.get(s, len(keys)) for s in x.reshape(-1).tolist()]
+    return torch.tensor(found, dtype=torch.int64).reshape(x.shape)
+
+
+def string_equal(x: np.ndarray, y: np.ndarray) -> Tensor:
+    """ONNX Equal on strings, with broadcasting; torch has no strings."""
+    return torch.from_numpy(np.asarray(np.equal(x, y), dtype=bool))
+
+
+def string_concat(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """ONNX StringConcat: x + y elementwise with broadcasting; torch has no strings."""
+    return np.asarray(np.add(x, y), dtype=object)
+
+
+def string_split(
+    x: np.ndarray, *, delimiter: str | None = None, maxsplit: int | None = None
+) -> tuple[np.ndarray, Tensor]:
+    """ONNX StringSplit: pieces padded with "" along a new last axis, and their counts."""
+    limit = -1 if maxsplit is None else maxsplit
+    words = x.reshape(-1).tolist()
+    if delimiter:
+        pieces = [s.split(delimiter, limit) if s else [] for s in words]  # "" has no piece
+    else:
+        pieces = [s.strip().split(None, limit) for s in words]
+    counts = [len(p) for p in pieces]
+    width = max(counts, default=0)
+    padded = string_array([s for p in pieces for s in p + [""] * (width - len(p))])
+    return (
+        padded.reshape(*x.shape, width),
+        torch.tensor(counts, dtype=torch.int64).reshape(x.shape),
+    )
+
+
+def change_case(text: str, action: str, locale: str) -> str:
+    """Maps characters one by one, as C's towlower and towupper do in `locale`."""
+    language = re.split(r"[_.@-]", locale)[0].lower()
+    if action == "NONE":
+        return text
+    if locale in ("C", "POSIX"):
+        kept = [c.lower() if action == "LOWER" else c.upper() for c in text]
+        return "".join(k if c.isascii() else c for c, k in zip(text, kept, strict=True))
+    if language in ("tr", "az"):
+        text = text.replace("I", "ı") if action == "LOWER" else text.replace("i", "İ")
+    if action == "LOWER":
+        return "".join(c.lower()[0] for c in text)
+    return "".join(c.upper() if len(c.upper()) == 1 else c for c in text)
+
+
+def string_normalizer(
+    x: np.ndarray,
+    *,
+    case_change_action: str = "NONE",
+    is_case_sensitive: int = 0,
+    locale: str = "en_US.UTF-8",
+    stopwords: list[str] | None = None,
+) -> np.ndarray:
+    """ONNX StringNormalizer on [C] or [1, C]: drops stop words, changes case; else one ""."""
+    words: list[str] = x.reshape(-1).tolist()
+    if stopwords and is_case_sensitive:
+        drop = set(stopwords)
+        words = [w for w in words if w not in drop]
+    elif stopwords:
+        fold = "UPPER" if case_change_action == "UPPER" else "LOWER"
+        drop = {change_case(w, fold, locale) for w in stopwords}
+        words = [w for w in words if change_case(w, fold, locale) not in drop]
+    words = [change_case(w, case_change_action, locale) for w in words] or [""]
+    return string_array(words).reshape(*x.shape[:-1], len(words))
+
+
+def python_regex(pattern: str) -> str:
+    """Rewrites RE2 syntax as Python's: POSIX classes, \\z, \\Q..\\E, flags set inside a group."""
+    posix = {
+        "alnum": "0-9A-Za-z",
+        "alpha": "A-Za-z",
+        "ascii": "\\x00-\\x7f",
+        "blank": "\\t ",
+        "cntrl": "\\x00-\\x1f\\x7f",
+        "digit": "0-9",
+        "graph": "!-~",
+        "lower": "a-z",
+        "print": " -~",
+        "punct": "!-/:-@\\[-`{-~",
+        "space": "\\t\\n\\v\\f\\r ",
+        "upper": "A-Z",
+        "word": "0-9A-Za-z_",
+        "xdigit": "0-9A-Fa-f",
+    }
+    token = re.compile(
+        r"\\Q(?P<quoted>.*?)(?:\\E|$)|\\x\{(?P<code>[0-9A-Fa-f]+)\}|(?P<escape>\\.)"
+        r"|\[:(?P<posix>\w+):\]|(?P<flags>\(\?[imsU]*(?:-[imsU]+)?\))|(?P<name>\(\?<(?![=!]))|(?P<one>.)",
+        re.DOTALL,
+    )
+    out: list[str] = []
+    open_flags: list[list[str]] = [[]]  # for each open group, the flag groups opened inside it
+    in_class = False
+    for m in token.finditer(pattern):
+        text = m.group()
+        if m["quoted"] is not None:
+            text = re.escape(m["quoted"])
+        elif m["code"]:
+            text = re.escape(chr(int(m["code"], 16)))
+        elif m["escape"]:
+            text = "\\Z" if text == "\\z" else text
+        elif in_class:
+            in_class = text != "]" or out[-1] in ("[", "[^")
+            if m["posix"] and m["posix"] in posix:
+                text = posix[m["posix"]]
+            elif text == "^" and out[-1] == "[":
+                out[-1], text = "[^", ""
+            elif text == "[":
+                text = "\\["
+        elif m["flags"]:
+            text = text[:-1] + ":"
+            open_flags[-1].append(text)
+        elif m["name"]:
+            open_flags.append([])
+            text = "(?P<"
+        elif text == "|":
+            text = ")" * len(open_flags[-1]) + "|" + "".join(open_flags[-1])
+        elif text == "(":
+            open_flags.append([])
+        elif text == ")" and len(open_flags) > 1:
+            text += ")" * len(open_flags.pop())
+        elif text == "[":
+            in_class = True
+        if text:
+            out.append(text)
+    return "".join(out) + ")" * len(open_flags[0])
+
+
+def regex_full_match(x: np.ndarray, *, pattern: str) -> Tensor:
+    """ONNX RegexFullMatch, whose patterns are RE2's: \\w, \\d, \\s and \\b mean ASCII."""
+    matcher = re.compile(python_regex(pattern), re.ASCII)
+    found = [matcher.fullmatch(s) is not None for s in x.reshape(-1).tolist()]
+    return torch.tensor(found, dtype=torch.bool).reshape(x.shape)
+
+
+def find_sorted(table: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of `x` in the ascending `table` (not empty), and where it is there at all."""
+    position = torch.searchsorted(table, x.contiguous()).clamp(max=table.shape[0] - 1)
+    return position, table[position] == x
+
+
+def tf_idf_vectorizer(
+    x: Tensor | np.ndarray,
+    pool: Tensor | list[str],
+    ngram_indexes: Tensor,
+    weights: Tensor | None = None,
+    *,
+    mode: str,
+    ngram_counts: list[int],
+    min_gram_length: int,
+    max_gram_length: int,
+    max_skip_count: int,
+    size: int,
+) -> Tensor:
+    """ONNX TfIdfVectorizer: how often each n-gram of `pool` occurs in a row; `size` columns.
+
+    x: [C] or [B, C], integers or strings; returns float32 [size] or [B, size]. Each n-gram is
+    numbered through its prefixes, so that a look-up is a binary search for all windows at once.
+    """
+    if isinstance(pool, list):
+        words = string_array(pool)
+        tokens = string_index(np.asarray(x, dtype=object), pool)
+        entries = string_index(words, pool)
+    else:
+        tokens, entries = torch.as_tensor(x).to(torch.int64), pool.to(torch.int64)
+    device = ngram_indexes.device
+    rows = tokens.to(device) if tokens.dim() == 2 else tokens.to(device).reshape(1, -1)
+    entries = entries.to(device)
+    counts = torch.zeros(rows.shape[0], size, device=device)
+    first_ngram = 0
+    for n, begin in enumerate(ngram_counts, start=1):
+        end = ngram_counts[n] if n < len(ngram_counts) else entries.shape[0]
+        grams = entries[begin:end].reshape(-1, n)
+        first, first_ngram = first_ngram, first_ngram + grams.shape[0]
+        if not grams.shape[0] or not min_gram_length <= n <= max_gram_length:
+            continue
+        for stride in range(1, 2 + (max_skip_count if n > 1 else 0)):
+            width = rows.shape[1] - (n - 1) * stride
+            if width <= 0:
+                break
+            vocabulary, key = torch.unique(grams[:, 0], return_inverse=True)
+            number, known = find_sorted(vocabulary, rows[:, :width])
+            for j in range(1, n):
+                vocabulary, token = torch.unique(grams[:, j], return_inverse=True)
+                column, there = find_sorted(vocabulary, rows[:, j * stride : j * stride + width])
+                prefix = vocabulary.shape[0]
+                vocabulary, key = torch.unique(key * prefix + token, return_inverse=True)
+                number, found = find_sorted(vocabulary, number * prefix + column)
+                known = known & there & found
+            ngram = torch.zeros_like(key).scatter(0, key, torch.arange(len(key), device=device))
+            hit = first + ngram[number]
+            gain = known.to(counts.dtype)
+            if mode == "TFIDF" and weights is not None:
+                gain = gain * weights[hit]
+            counts = counts.scatter_add(1, ngram_indexes[hit], gain)
+    if mode == "IDF":
+        counts = (counts > 0).to(counts.dtype)
+        if weights is not None:
+            counts = counts * weights.new_zeros(size).scatter(0, ngram_indexes, weights)
+    return counts if tokens.dim() == 2 else counts[0]

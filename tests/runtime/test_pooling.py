@@ -45,15 +45,14 @@ def test_node(case: TestCase) -> None:
     vc.check(case, CALLS[case.model.graph.node[0].op_type])
 
 
-def configurations(count: int, dilated: bool, seed: int) -> list[tuple[list[int], dict[str, Any]]]:
+def configurations(count: int, seed: int) -> list[tuple[list[int], dict[str, Any]]]:
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(count):
         n = int(rng.integers(1, 4))
         kernel = rng.integers(1, 4, n).tolist()
         a: dict[str, Any] = {"kernel_shape": kernel, "strides": rng.integers(1, 4, n).tolist()}
-        if dilated:
-            a["dilations"] = rng.integers(1, 3, n).tolist()
+        a["dilations"] = rng.integers(1, 3, n).tolist()
         if rng.random() < 0.3:
             a["auto_pad"] = str(rng.choice(["SAME_UPPER", "SAME_LOWER", "VALID"]))
             a.pop("dilations", None)
@@ -65,7 +64,7 @@ def configurations(count: int, dilated: bool, seed: int) -> list[tuple[list[int]
     return found
 
 
-@pytest.mark.parametrize("shape, a", configurations(30, True, 0))
+@pytest.mark.parametrize("shape, a", configurations(30, 0))
 @pytest.mark.parametrize("order", [0, 1])
 def test_max_pool_runtime(shape: list[int], a: dict[str, Any], order: int) -> None:
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
@@ -75,7 +74,7 @@ def test_max_pool_runtime(shape: list[int], a: dict[str, Any], order: int) -> No
     np.testing.assert_array_equal(got[1].numpy(), want[1])
 
 
-@pytest.mark.parametrize("shape, a", configurations(30, False, 2))
+@pytest.mark.parametrize("shape, a", configurations(30, 2))
 @pytest.mark.parametrize("include", [0, 1])
 def test_average_pool_runtime(shape: list[int], a: dict[str, Any], include: int) -> None:
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
@@ -84,7 +83,7 @@ def test_average_pool_runtime(shape: list[int], a: dict[str, Any], include: int)
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape, a", configurations(20, True, 3))
+@pytest.mark.parametrize("shape, a", configurations(20, 3))
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_lp_pool_runtime(shape: list[int], a: dict[str, Any], p: int) -> None:
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)

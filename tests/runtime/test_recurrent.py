@@ -49,7 +49,7 @@ def test_runtime(op: str, direction: str, lengths: bool, rich: bool, own: bool) 
 
     g = GATES[op] * h
     arrays: list[Any] = [draw(t, n, i), draw(d, g, i), draw(d, g, h), draw(d, 2 * g)]
-    arrays.append(np.array([5, 2, 3], np.int32) if lengths else None)
+    arrays.append(np.array([5, 0, 3], np.int32) if lengths else None)
     arrays.append(draw(d, n, h) if rich else None)
     a: dict[str, Any] = {"direction": direction, "hidden_size": h}
     if op == "LSTM":

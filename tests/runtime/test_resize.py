@@ -121,6 +121,21 @@ def test_resize_policy_runtime(policy: str) -> None:
     resize_both(x, None, [5, 12], a, 1e-4)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_crop_runtime(mode: str) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 1, 5, 7)).astype(np.float32)
+    roi = [0, 0, 0.1, -0.3, 1, 1, 0.8, 1.2]
+    sizes = [1, 1, 7, 8]
+    a: dict[str, Any] = {
+        "mode": mode,
+        "coordinate_transformation_mode": "tf_crop_and_resize",
+        "extrapolation_value": 5.0,
+    }
+    (want,) = vc.runtime("Resize", [x, np.array(roi, np.float32), None, np.array(sizes)], **a)
+    got = resize.resize(torch.from_numpy(x), roi=roi, sizes=sizes, **a)
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-5)
+
+
 def test_resize_other_ranks_and_types() -> None:
     x = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
     assert resize.resize(x, sizes=[2, 3, 8]).dtype == torch.uint8

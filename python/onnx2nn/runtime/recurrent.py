@@ -83,6 +83,11 @@ def keep_steps(
     return kept, torch.where(going, new[0], torch.zeros_like(new[0]))
 
 
+def drop_empty(state: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last state of ONNX's recurrent operators: zeros where a sequence has no steps."""
+    return state if lengths is None else state * (lengths > 0).unsqueeze(1)
+
+
 def stack_steps(steps: list[Tensor], like: Tensor) -> Tensor:
     """Outputs of all steps as one tensor, also where there was no step."""
     return torch.stack(steps) if steps else like.new_zeros([0, *like.shape])
@@ -120,7 +125,7 @@ def lstm_direction(
         new_h = o * rnn_activation(new_c, *hidden)
         (h, c), y = keep_steps([new_h, new_c], [h, c], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), h, c
+    return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
 
 
 def lstm(
@@ -202,7 +207,7 @@ def gru_direction(
         g = rnn_activation(clip_symmetric(g, clip), *hidden)
         (h,), y = keep_steps([(1 - z) * g + z * h], [h], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), h
+    return stack_steps(steps, h), drop_empty(h, lengths)
 
 
 def gru(
@@ -267,7 +272,7 @@ def rnn_direction(
         new = rnn_activation(clip_symmetric(inputs[t] + F.linear(h, r), clip), *activation)
         (h,), y = keep_steps([new], [h], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), h
+    return stack_steps(steps, h), drop_empty(h, lengths)
 
 
 def rnn(

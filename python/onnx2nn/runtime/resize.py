@@ -176,7 +176,7 @@ def resize(
         y = torch.where(lost, torch.full([], extrapolation_value, device=x.device).to(y.dtype), y)
     if computed and not x.dtype.is_floating_point:
         limits = torch.iinfo(x.dtype)
-        y = (y.round() if antialias else y).clamp(limits.min, limits.max)
+        y = ((y + 0.5).floor() if antialias else y).clamp(limits.min, limits.max)
     return y.to(x.dtype)
 
 

@@ -1,5 +1,7 @@
 """Who knows the right answer: ONNX Runtime, else ONNX's reference evaluator."""
 
+import ctypes
+import math
 import os
 import warnings
 from typing import Any
@@ -11,6 +13,7 @@ from onnx2nn.tensors import DTYPE_NAMES, is_torch_only, numpy_dtype
 
 # Types that ONNX Runtime hands over only as raw bits.
 _RAW_TYPES = ("bfloat16", "float8", "int4", "int2", "float4")
+_BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}
 
 
 def read_proto(source: Source) -> Any:
@@ -81,20 +84,50 @@ def _ort_value(ort: Any, value: Any) -> Any:
         import onnx
 
         kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        bits = _BITS.get(value.dtype.name)
+        if bits:
+            value = _pack(value, bits)
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(value, kind)
     return ort.OrtValue.ortvalue_from_numpy(value)
 
 
 def _from_ort(value: Any) -> Any:
-    try:
-        kind = value.element_type()
-    except Exception:  # a sequence or a map has none
+    """An OrtValue as numpy; types that numpy lacks are read from its memory."""
+    if not value.is_tensor() or value.data_type() == "tensor(string)":
         return value.numpy()
-    array = value.numpy()
-    if 16 <= kind <= 26:
-        dtype = numpy_dtype(DTYPE_NAMES[kind])
-        return array if array.dtype == dtype else array.view(dtype)
-    return array
+    kind = value.element_type()
+    if not 16 <= kind <= 26:
+        return value.numpy()
+    dtype = numpy_dtype(DTYPE_NAMES[kind])
+    shape, size = tuple(value.shape()), value.tensor_size_in_bytes()
+    if size == 0:
+        return np.empty(shape, dtype)
+    raw = np.array((ctypes.c_uint8 * size).from_address(value.data_ptr()), np.uint8)
+    bits = _BITS.get(dtype.name)
+    return _unpack(raw, bits, dtype, shape) if bits else raw.view(dtype).reshape(shape)
+
+
+def _pack(value: Any, bits: int) -> Any:
+    """Elements narrower than a byte as ONNX packs them, in the first bytes of an array as large."""
+    low = value.reshape(-1).view(np.uint8) & (2**bits - 1)
+    per_byte = 8 // bits
+    padded = np.zeros(-(-low.size // per_byte) * per_byte, np.uint8)
+    padded[: low.size] = low
+    packed = np.zeros(low.size, np.uint8)
+    parts = padded.reshape(-1, per_byte) << (np.arange(per_byte, dtype=np.uint8) * bits)
+    packed[: len(parts)] = np.bitwise_or.reduce(parts, 1)
+    return packed.reshape(value.shape)
+
+
+def _unpack(raw: Any, bits: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
+    shifts = np.arange(8 // bits, dtype=np.uint8) * bits
+    low = ((raw[:, None] >> shifts) & (2**bits - 1)).reshape(-1)[: math.prod(shape)]
+    if dtype.name.startswith("int"):
+        sign = 2 ** (bits - 1)
+        return ((low.astype(np.int8) ^ sign) - sign).astype(dtype).reshape(shape)
+    return (
+        low.view(dtype).reshape(shape) if dtype.name[0] == "f" else low.astype(dtype).reshape(shape)
+    )
 
 
 class Reference:

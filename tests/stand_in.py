@@ -5,6 +5,7 @@ It keeps these tests about the Python package: what they find wrong is wrong her
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ class FakeConversion:
     """What the native `convert` gives for the tiny model."""
 
     ok = True
+    readable = True
     class_name = "Tiny"
 
     def __init__(self, model: str | bytes, options: dict[str, Any]) -> None:
@@ -123,7 +125,13 @@ class FakeConversion:
                 "shape": ["batch", 3],
             }
         ]
-        self.stats = {"nodes_before": 4, "nodes_after": 4, "weight_bytes": 268}
+        self.stats = {
+            "nodes_before": 4,
+            "nodes_after": 4,
+            "weight_bytes": 268,
+            "op_types": {"Gemm": 2, "Relu": 1, "Softmax": 1},
+            "opsets": {"": 17},
+        }
         self._names = ["fc1.weight", "fc1.bias", "onnx::fc2", "fc2.bias"]
         keys = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]
         shapes = [[8, 4], [8], [3, 8], [3]]
@@ -182,7 +190,11 @@ class FakeNative:
         try:
             conversion: Any = FakeConversion(model, options)
         except Exception as error:
-            raise RuntimeError(f"cannot read: {error}") from error
+            refused = SimpleNamespace(ok=False, readable=False)
+            refused.diagnostics = [
+                {"severity": "error", "code": "bad-model", "message": str(error)}
+            ]
+            return refused
         if "onnx::fc2" not in conversion._tensors:
             conversion.ok = False
             conversion.diagnostics = [
@@ -198,16 +210,6 @@ class FakeNative:
                 }
             ]
         return conversion
-
-    def inspect(self, model: str | bytes) -> dict[str, Any]:
-        conversion = self.convert(model, {})
-        return {
-            "opsets": {"": 17},
-            "inputs": conversion.inputs,
-            "outputs": conversion.outputs,
-            "op_types": {"Gemm": 2, "Relu": 1, "Softmax": 1},
-            "diagnostics": conversion.diagnostics,
-        }
 
     def simplify(
         self, model: str | bytes, out: str | None, options: dict[str, Any]

@@ -17,7 +17,7 @@ Diagnostic: TypeAlias = dict[str, Any]
 # protobuf serialises nothing above this size.
 _PROTOBUF_LIMIT = 2**31 - 1
 # The codes of diagnostics about the file itself.
-_UNREADABLE = {"bad-model", "io", "unreadable-file"}
+_UNREADABLE = {"bad-model", "unreadable-file"}
 
 
 class Error(Exception):
@@ -107,7 +107,10 @@ def _diagnostic(code: str, message: str) -> Diagnostic:
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:
-    chosen = {k: v for k, v in options.items() if v is not None}
+    # What is at its default need not be known to the core.
+    chosen = {
+        k: v for k, v in options.items() if (v is not None and v is not False) or k == "simplify"
+    }
     if "input_shapes" in chosen:
         chosen["input_shapes"] = {k: list(v) for k, v in chosen["input_shapes"].items()}
     if _custom_ops:
@@ -119,12 +122,12 @@ def run_native(source: Source, options: dict[str, Any]) -> Any:
     """The native Conversion of a model; raises Error where it was refused."""
     try:
         conversion = native().convert(source.data, _options(options))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise Error(
-            f"{source.name}: {error}", [_diagnostic("unreadable-file", str(error))], unreadable=True
-        ) from error
+    except TypeError as error:
+        if "unknown option" not in str(error):
+            raise
+        raise Error(f"{source.name}: {error}") from error
     if not conversion.ok:
-        raise refused(source, list(conversion.diagnostics), getattr(conversion, "readable", True))
+        raise refused(source, list(conversion.diagnostics), conversion.readable)
     return conversion
 
 
@@ -201,10 +204,9 @@ def convert(model: Model, out: str | os.PathLike[str] | None = None, **options: 
     conversion = run_native(source, options)
     files: list[str] = []
     if paths is not None:
-        try:
-            files = [str(f) for f in conversion.write(*paths)]
-        except (RuntimeError, OSError) as error:
-            raise Error(f"{paths[0]}: cannot be written: {error}") from error
+        files = [str(f) for f in conversion.write(*paths)]
+        if not files:
+            raise refused(Source(paths[0]), list(conversion.diagnostics))
     return Converted(
         conversion.source,
         conversion.class_name,
@@ -217,14 +219,31 @@ def convert(model: Model, out: str | os.PathLike[str] | None = None, **options: 
 
 
 def inspect(model: Model) -> dict[str, Any]:
-    """What is in a model and what would not convert, and why, without converting it."""
+    """What is in a model and what would not convert, and why; nothing is written.
+
+    Returns `convertible`, `producer`, `ir_version`, `opsets`, `nodes`, `nodes_after`,
+    `weight_bytes`, `inputs`, `outputs`, `op_types` (counts by operator) and `diagnostics`.
+    Raises Error where the model cannot be read.
+    """
     source = as_source(model)
-    try:
-        return dict(native().inspect(source.data))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise Error(
-            f"{source.name}: {error}", [_diagnostic("unreadable-file", str(error))], unreadable=True
-        ) from error
+    conversion = native().convert(source.data, _options({}))
+    diagnostics = list(conversion.diagnostics)
+    if not conversion.readable:
+        raise refused(source, diagnostics, readable=False)
+    stats = conversion.stats
+    return {
+        "convertible": conversion.ok,
+        "producer": stats.get("producer", ""),
+        "ir_version": stats.get("ir_version", 0),
+        "opsets": dict(stats.get("opsets", {})),
+        "nodes": stats["nodes_before"],
+        "nodes_after": stats["nodes_after"],
+        "weight_bytes": stats["weight_bytes"],
+        "inputs": list(conversion.inputs),
+        "outputs": list(conversion.outputs),
+        "op_types": dict(stats.get("op_types", {})),
+        "diagnostics": diagnostics,
+    }
 
 
 def simplify(
@@ -238,16 +257,11 @@ def simplify(
     core = native()
     if not hasattr(core, "simplify"):
         raise Error("this build of onnx2nn has no simplifier")
-    try:
-        result = dict(
-            core.simplify(source.data, None if out is None else os.fspath(out), _options(options))
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise Error(
-            f"{source.name}: {error}", [_diagnostic("unreadable-file", str(error))], unreadable=True
-        ) from error
+    target = None if out is None else os.fspath(out)
+    result = dict(core.simplify(source.data, target, _options(options)))
     if not result.get("ok", True):
-        raise refused(source, list(result.get("diagnostics", [])))
+        diagnostics = list(result.get("diagnostics", []))
+        raise refused(source, diagnostics, result.get("readable", True))
     return result
 
 

@@ -481,7 +481,7 @@ def _run_verify(a: argparse.Namespace) -> int:
 def _run_inspect(a: argparse.Namespace) -> int:
     found = inspect(a.model)
     diagnostics = list(found.get("diagnostics", []))
-    code = WRONG if any(d.get("severity") == "error" for d in diagnostics) else DONE
+    code = DONE if found["convertible"] else WRONG
     if a.json:
         _print_json({"command": "inspect", "model": a.model, **found, "exit_code": code})
         return code
@@ -497,29 +497,25 @@ def _run_inspect(a: argparse.Namespace) -> int:
 
 def _inspect_text(model: str, found: dict[str, Any]) -> str:
     """What is in a model, line by line; counts of operators in columns."""
-    lines = [model]
-    for key, value in found.items():
-        if key in ("inputs", "outputs"):
-            for v in value:
-                dims = v.get("shape")
-                shape = (
-                    ""
-                    if dims is None
-                    else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
-                )
-                kind = "" if v.get("kind", "tensor") == "tensor" else f"{v['kind']} of "
-                lines.append(f"  {key[:-1]:10} {v.get('name')}  {kind}{v.get('dtype')}{shape}")
-        elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            lines.append(f"  {key.replace('_', ' '):10} {value}")
-        elif key == "opsets":
-            pairs = value.items() if isinstance(value, dict) else value
-            text = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in pairs)
-            lines.append(f"  {'opsets':10} {text}")
-    counts = found.get("op_types") or (found.get("stats") or {}).get("op_types") or {}
-    if counts:
-        lines.append("  operators")
-        for name, count in sorted(counts.items(), key=lambda kv: (-int(kv[1]), kv[0])):
-            lines.append(f"    {count:6} {name}")
+    from onnx2nn.report import human_bytes
+
+    opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in found["opsets"].items())
+    lines = [
+        model,
+        f"  producer   {found['producer'] or '(not said)'}, IR version {found['ir_version']}",
+        f"  opsets     {opsets}",
+        f"  nodes      {found['nodes']}, {found['nodes_after']} simplified",
+        f"  weights    {human_bytes(found['weight_bytes'])}",
+    ]
+    for key in ("inputs", "outputs"):
+        for v in found[key]:
+            dims = v.get("shape")
+            shape = "" if dims is None else "[" + ", ".join(str(d or "?") for d in dims) + "]"
+            kind = "" if v.get("kind", "tensor") == "tensor" else f"{v['kind']} of "
+            lines.append(f"  {key[:-1]:10} {v['name']}  {kind}{v['dtype']}{shape}")
+    lines.append("  operators")
+    counts = sorted(found["op_types"].items(), key=lambda kv: (-int(kv[1]), kv[0]))
+    lines += [f"    {count:6} {name}" for name, count in counts]
     return "\n".join(lines)
 
 

@@ -81,12 +81,13 @@ class _Maps:
         return self._maps[path]
 
 
-def weight_tensor(conversion: Any, index: int, maps: Callable[[str], Any]) -> torch.Tensor:
-    """Weight `index` as a tensor: a view of its mapped file where alignment allows, else a copy.
+def weight_tensor(
+    conversion: Any, index: int, w: dict[str, Any], maps: Callable[[str], Any]
+) -> torch.Tensor:
+    """Weight `index`, described by `w`: a view of its mapped file, or a copy where misaligned.
 
     Each view has a storage of its own, so that saving a state_dict writes just the weights.
     """
-    w = conversion.weights[index]
     dtype = getattr(torch, w["dtype"].removeprefix("torch."))
     shape = list(w["shape"])
     count = 1
@@ -131,7 +132,7 @@ def assign_weights(net: nn.Module, conversion: Any) -> None:
         placeholder = by_key.get(w["key"])
         if placeholder is None:
             raise Error(f"internal: the emitted class has no place for the weight {w['key']}")
-        value = weight_tensor(conversion, index, maps)
+        value = weight_tensor(conversion, index, w, maps)
         if value.shape != placeholder.shape:
             raise Error(
                 f"internal: weight {w['key']} has shape {list(value.shape)} where the emitted "

@@ -105,7 +105,11 @@ def test_exit_codes(tiny: Path, capsys: pytest.CaptureFixture[str], core: Any) -
     assert run(capsys, tiny, "--input_shape", "x:a,b")[0] == 1
     assert run(capsys, "--help")[0] == 0
     assert run(capsys, "--version")[0] == 0
-    core.convert = None
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a promise was broken")
+
+    core.convert = broken
     code, _, err = run(capsys, tiny)
     assert code == 3
     assert "please report it" in err

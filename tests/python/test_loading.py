@@ -85,9 +85,8 @@ def test_types_and_alignment(tmp_path: Path, dtype: str, offset: int) -> None:
     raw = want.view(torch.uint8).numpy().tobytes() if dtype != "bool" else b"\1" * 6
     path.write_bytes(b"\0" * offset + raw)
     data = np.memmap(path, np.uint8, "c")
-    got = weight_tensor(
-        OneWeight(path, dtype, [2, 3], offset, len(raw)), 0, lambda _: np.asarray(data)
-    )
+    conversion = OneWeight(path, dtype, [2, 3], offset, len(raw))
+    got = weight_tensor(conversion, 0, conversion.weights[0], lambda _: np.asarray(data))
     assert got.dtype == kind
     assert got.to(torch.complex64).equal(want.to(torch.complex64))
     assert got.data_ptr() % kind.itemsize == 0
@@ -98,8 +97,9 @@ def test_types_and_alignment(tmp_path: Path, dtype: str, offset: int) -> None:
 def test_a_file_that_shrank_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(b"\0" * 10)
+    conversion = OneWeight(path, "float32", [4], 0, 16)
     with pytest.raises(onnx2nn.Error, match="ends before"):
-        weight_tensor(OneWeight(path, "float32", [4], 0, 16), 0, lambda p: np.fromfile(p, np.uint8))
+        weight_tensor(conversion, 0, conversion.weights[0], lambda p: np.fromfile(p, np.uint8))
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:

@@ -446,6 +446,8 @@ def _draw_type(
     if kind == "sequence_type":
         return [_draw_type(rng, w, type_.sequence_type.elem_type, shape, s) for _ in range(2)]
     if kind == "optional_type":
+        if s.plain_low:
+            return None
         return _draw_type(rng, w, type_.optional_type.elem_type, shape, s)
     if kind not in ("tensor_type", "sparse_tensor_type") or w.elem_type not in DTYPE_NAMES:
         raise Error(

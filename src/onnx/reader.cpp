@@ -1,0 +1,791 @@
+#include "onnx/reader.h"
+
+#include <algorithm>
+#include <cctype>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "onnx/tensor_reader.h"
+#include "onnx/wire.h"
+
+namespace onnx2nn::onnx {
+namespace {
+
+using ir::Attribute;
+using ir::DType;
+using ir::Graph;
+using ir::Node;
+using ir::Type;
+using ir::Value;
+using wire::Reader;
+
+// Graphs in graphs, functions in functions, types in types: a real model needs three or four.
+constexpr int kMaxDepth = 48;
+// Inlining multiplies nodes; past this the file is taken to be hostile.
+constexpr std::size_t kMaxInlinedNodes = 4'000'000;
+
+struct RawNode {
+  std::vector<std::string_view> inputs;
+  std::vector<std::string_view> outputs;
+  std::string_view name, op_type, domain, overload, doc_string;
+  std::vector<Reader> attributes;
+  std::vector<std::pair<std::string, std::string>> metadata;
+  std::uint64_t offset = 0;
+};
+
+struct Function {
+  std::string_view name, domain, overload;
+  std::vector<std::string_view> inputs, outputs;
+  std::vector<RawNode> nodes;
+  std::vector<Reader> attribute_defaults;
+  std::map<std::string, std::int64_t> opsets;
+};
+
+/// Attributes of the node that calls a function, for `ref_attr_name`.
+struct CallAttributes {
+  const std::vector<Reader>* given = nullptr;
+  const std::vector<Reader>* defaults = nullptr;
+  const CallAttributes* outer = nullptr;
+};
+
+/// Names that a graph can see: its own, then its outer graphs'.
+struct Scope {
+  std::unordered_map<std::string_view, Value*> values;
+  const Scope* outer = nullptr;
+  Value* find(std::string_view name) const {
+    for (const Scope* s = this; s != nullptr; s = s->outer)
+      if (const auto it = s->values.find(name); it != s->values.end()) return it->second;
+    return nullptr;
+  }
+};
+
+std::string canonical_domain(std::string_view domain) {
+  return domain == "ai.onnx" ? std::string() : std::string(domain);
+}
+
+std::pair<std::string, std::string> read_entry(Reader m) {
+  std::pair<std::string, std::string> out;
+  while (m.next()) {
+    if (m.field() == 1) {
+      out.first = m.string();
+    } else if (m.field() == 2) {
+      out.second = m.string();
+    } else {
+      m.skip();
+    }
+  }
+  return out;
+}
+
+std::pair<std::string, std::int64_t> read_opset(Reader m) {
+  std::pair<std::string, std::int64_t> out{"", 0};
+  while (m.next()) {
+    if (m.field() == 1) {
+      out.first = canonical_domain(m.text());
+    } else if (m.field() == 2) {
+      out.second = m.int64();
+    } else {
+      m.skip();
+    }
+  }
+  return out;
+}
+
+RawNode read_node(Reader m) {
+  RawNode n;
+  n.offset = m.offset();
+  while (m.next()) {
+    switch (m.field()) {
+      case 1:
+        n.inputs.push_back(m.text());
+        break;
+      case 2:
+        n.outputs.push_back(m.text());
+        break;
+      case 3:
+        n.name = m.text();
+        break;
+      case 4:
+        n.op_type = m.text();
+        break;
+      case 5:
+        n.attributes.push_back(m.message("AttributeProto"));
+        break;
+      case 6:
+        n.doc_string = m.text();
+        break;
+      case 7:
+        n.domain = m.text();
+        break;
+      case 8:
+        n.overload = m.text();
+        break;
+      case 9:
+        n.metadata.push_back(read_entry(m.message("StringStringEntryProto")));
+        break;
+      default:
+        m.skip();
+    }
+  }
+  return n;
+}
+
+std::string_view attribute_name(Reader m) {
+  std::string_view name;
+  while (m.next()) {
+    if (m.field() == 1) {
+      name = m.text();
+    } else {
+      m.skip();
+    }
+  }
+  return name;
+}
+
+class Importer {
+ public:
+  Importer(std::shared_ptr<const MappedFile> file, const std::string& folder)
+      : file_(file), tensors_(file, folder), model_(std::make_unique<ir::Model>()) {}
+
+  std::unique_ptr<ir::Model> run() {
+    Reader m(file_->bytes(), 0, "ModelProto");
+    std::optional<Reader> graph;
+    auto& info = model_->info;
+    while (m.next()) {
+      switch (m.field()) {
+        case 1:
+          info.ir_version = m.int64();
+          break;
+        case 2:
+          info.producer_name = m.string();
+          break;
+        case 3:
+          info.producer_version = m.string();
+          break;
+        case 4:
+          info.domain = m.string();
+          break;
+        case 5:
+          info.model_version = m.int64();
+          break;
+        case 6:
+          info.doc_string = m.string();
+          break;
+        case 7:
+          graph = m.message("GraphProto");
+          break;
+        case 8: {
+          const auto [domain, version] = read_opset(m.message("OperatorSetIdProto"));
+          info.opsets[domain] = version;
+          break;
+        }
+        case 14:
+          info.metadata.push_back(read_entry(m.message("StringStringEntryProto")));
+          break;
+        case 25:
+          read_function(m.message("FunctionProto"));
+          break;
+        default:
+          m.skip();
+      }
+    }
+    if (!graph) throw Error("bad-model", "the file holds no graph", "is it an ONNX model?");
+    // IR versions below 3 had no opset_import: opset 1 is meant.
+    if (info.opsets.empty()) info.opsets[""] = 1;
+    if (info.opsets.count("") == 0) info.opsets[""] = 1;
+    opsets_ = &info.opsets;
+    Scope scope;
+    read_graph(*graph, *model_->graph, scope, {}, 0);
+    return std::move(model_);
+  }
+
+ private:
+  void read_function(Reader m) {
+    Function f;
+    while (m.next()) {
+      switch (m.field()) {
+        case 1:
+          f.name = m.text();
+          break;
+        case 4:
+          f.inputs.push_back(m.text());
+          break;
+        case 5:
+          f.outputs.push_back(m.text());
+          break;
+        case 7:
+          f.nodes.push_back(read_node(m.message("NodeProto")));
+          break;
+        case 9: {
+          const auto [domain, version] = read_opset(m.message("OperatorSetIdProto"));
+          f.opsets[domain] = version;
+          break;
+        }
+        case 10:
+          f.domain = m.text();
+          break;
+        case 11:
+          f.attribute_defaults.push_back(m.message("AttributeProto"));
+          break;
+        case 13:
+          f.overload = m.text();
+          break;
+        default:
+          m.skip();
+      }
+    }
+    functions_[function_key(f.domain, f.name, f.overload)] = std::move(f);
+  }
+
+  static std::string function_key(std::string_view domain, std::string_view name, std::string_view overload) {
+    std::string key = canonical_domain(domain);
+    key += '\0';
+    key += name;
+    key += '\0';
+    key += overload;
+    return key;
+  }
+
+  // -------------------------------------------------------------- types
+
+  ir::Dim dim_symbol(std::string_view name) {
+    if (name.empty()) return ir::Dim::unknown();
+    const auto it = symbols_.find(std::string(name));
+    if (it != symbols_.end()) return ir::Dim::symbol(it->second);
+    // Symbols are printed; a name that is no identifier gets one.
+    std::string id;
+    for (const char c : name.substr(0, 40)) id += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+    if (std::isdigit(static_cast<unsigned char>(id[0])) != 0) id = "d" + id;
+    while (symbol_ids_.count(id) != 0) id += "_";
+    symbol_ids_.insert(id);
+    symbols_[std::string(name)] = id;
+    return ir::Dim::symbol(id);
+  }
+
+  ir::Shape read_shape(Reader m) {
+    ir::Dims dims;
+    while (m.next()) {
+      if (m.field() != 1) {
+        m.skip();
+        continue;
+      }
+      Reader d = m.message("TensorShapeProto.Dimension");
+      ir::Dim dim;
+      while (d.next()) {
+        if (d.field() == 1) {
+          const std::int64_t v = d.int64();
+          dim = v >= 0 ? ir::Dim(v) : ir::Dim::unknown();
+        } else if (d.field() == 2) {
+          dim = dim_symbol(d.text());
+        } else {
+          d.skip();
+        }
+      }
+      dims.push_back(dim);
+    }
+    return ir::Shape(std::move(dims));
+  }
+
+  DType read_dtype(Reader& m) {
+    const std::int32_t v = m.int32();
+    return v > 0 && v < ir::kDTypeCount ? static_cast<DType>(v) : DType::Undefined;
+  }
+
+  Type read_type(Reader m, int depth) {
+    if (depth > kMaxDepth) m.fail("types are nested too deeply");
+    Type type;
+    while (m.next()) {
+      const std::uint32_t field = m.field();
+      if (field != 1 && field != 4 && field != 5 && field != 8 && field != 9) {
+        m.skip();
+        continue;
+      }
+      Reader t = m.message("TypeProto");
+      Type element;
+      while (t.next()) {
+        if ((field == 1 || field == 8 || field == 5) && t.field() == 1) {
+          type.dtype = read_dtype(t);
+        } else if ((field == 1 || field == 8) && t.field() == 2) {
+          type.shape = read_shape(t.message("TensorShapeProto"));
+        } else if (((field == 4 || field == 9) && t.field() == 1) || (field == 5 && t.field() == 2)) {
+          element = read_type(t.message("TypeProto"), depth + 1);
+        } else {
+          t.skip();
+        }
+      }
+      type.kind = field == 1   ? Type::Kind::Tensor
+                  : field == 8 ? Type::Kind::SparseTensor
+                  : field == 4 ? Type::Kind::Sequence
+                  : field == 9 ? Type::Kind::Optional
+                               : Type::Kind::Map;
+      if (field == 4 || field == 5 || field == 9) type.element = std::make_shared<const Type>(std::move(element));
+    }
+    return type;
+  }
+
+  std::pair<std::string_view, Type> read_value_info(Reader m) {
+    std::pair<std::string_view, Type> out;
+    while (m.next()) {
+      if (m.field() == 1) {
+        out.first = m.text();
+      } else if (m.field() == 2) {
+        out.second = read_type(m.message("TypeProto"), 0);
+      } else {
+        m.skip();
+      }
+    }
+    return out;
+  }
+
+  // -------------------------------------------------------------- graphs
+
+  void read_graph(Reader m, Graph& graph, Scope& scope, const CallAttributes& call, int depth) {
+    if (depth > kMaxDepth) m.fail("graphs are nested too deeply");
+    std::vector<RawNode> nodes;
+    std::vector<std::pair<std::string_view, Type>> inputs;
+    std::vector<std::pair<std::string_view, Type>> outputs;
+    std::unordered_map<std::string_view, Type> value_infos;
+    std::vector<TensorReader::Named> initializers;
+    while (m.next()) {
+      switch (m.field()) {
+        case 1:
+          nodes.push_back(read_node(m.message("NodeProto")));
+          break;
+        case 2:
+          graph.name = m.string();
+          break;
+        case 5:
+          initializers.push_back(tensors_.read(m.message("TensorProto")));
+          break;
+        case 10:
+          graph.doc_string = m.string();
+          break;
+        case 11:
+          inputs.push_back(read_value_info(m.message("ValueInfoProto")));
+          break;
+        case 12:
+          outputs.push_back(read_value_info(m.message("ValueInfoProto")));
+          break;
+        case 13: {
+          auto [name, type] = read_value_info(m.message("ValueInfoProto"));
+          value_infos[name] = std::move(type);
+          break;
+        }
+        case 15:
+          initializers.push_back(tensors_.read_sparse(m.message("SparseTensorProto")));
+          break;
+        default:
+          m.skip();
+      }
+    }
+    for (auto& [name, type] : inputs) {
+      if (scope.values.count(name) != 0) throw Error("bad-model", "the graph input \"" + std::string(name) + "\" is there twice");
+      Value* v = graph.new_value(std::string(name));
+      v->type = std::move(type);
+      v->is_graph_input = true;
+      graph.inputs.push_back(v);
+      scope.values[name] = v;
+    }
+    for (auto& [name, tensor] : initializers) {
+      const auto it = scope.values.find(name);
+      if (it != scope.values.end() && it->second->is_graph_input && !it->second->constant) {
+        Value* v = it->second;  // an input with a default: the initialiser
+        v->constant = tensor;
+        v->is_initializer = true;
+        v->type = Type::tensor(tensor->dtype(), ir::Shape::of(tensor->dims()));
+        graph.initializers.push_back(v);
+        continue;
+      }
+      if (it != scope.values.end()) throw Error("bad-model", "the initialiser \"" + name + "\" is there twice");
+      Value* v = graph.add_initializer(name, tensor, true);
+      scope.values[keep(name)] = v;
+    }
+    add_nodes(graph, nodes, scope, call, *opsets_, "", depth);
+    for (auto& [name, type] : outputs) {
+      Value* v = scope.find(name);
+      if (v == nullptr) throw Error("bad-model", "the graph output \"" + std::string(name) + "\" is not defined");
+      graph.add_output(v, std::string(name), std::move(type));
+    }
+    // Declared types are hints: their symbols mean nothing elsewhere.
+    const auto hint = [&](std::string_view name, const Type& declared) {
+      const auto it = scope.values.find(name);
+      if (it == scope.values.end() || it->second->producer() == nullptr) return;
+      it->second->type = without_symbols(declared);
+    };
+    for (const auto& [name, type] : value_infos) hint(name, type);
+    for (std::size_t i = 0; i < graph.output_count(); ++i) hint(graph.output_names[i], graph.output_types[i]);
+  }
+
+  static Type without_symbols(Type type) {
+    for (ir::Dim& d : type.shape.dims())
+      if (!d.is_const()) d = ir::Dim::unknown();
+    return type;
+  }
+
+  std::string_view keep(const std::string& name) { return *kept_.insert(name).first; }
+
+  /// Adds `nodes` in an order in which everything is defined before it is used.
+  void add_nodes(Graph& graph, const std::vector<RawNode>& nodes, Scope& scope, const CallAttributes& call,
+                 const std::map<std::string, std::int64_t>& opsets, const std::string& prefix, int depth) {
+    const std::vector<std::size_t> order = topological_order(nodes, scope);
+    for (const std::size_t i : order) add_node(graph, nodes[i], scope, call, opsets, prefix, depth);
+  }
+
+  // Names that a nested graph of this node uses and that are defined outside of it.
+  void captured_names(Reader graph, std::vector<std::string_view>& out, int depth) {
+    if (depth > kMaxDepth) graph.fail("graphs are nested too deeply");
+    while (graph.next()) {
+      if (graph.field() == 1) {
+        const RawNode n = read_node(graph.message("NodeProto"));
+        out.insert(out.end(), n.inputs.begin(), n.inputs.end());
+        for (const Reader& a : n.attributes) captured_in_attribute(a, out, depth + 1);
+      } else if (graph.field() == 12) {
+        Reader o = graph.message("ValueInfoProto");
+        while (o.next()) {
+          if (o.field() == 1) {
+            out.push_back(o.text());
+          } else {
+            o.skip();
+          }
+        }
+      } else {
+        graph.skip();
+      }
+    }
+  }
+
+  void captured_in_attribute(Reader a, std::vector<std::string_view>& out, int depth) {
+    while (a.next()) {
+      if (a.field() == 6 || a.field() == 11) {
+        captured_names(a.message("GraphProto"), out, depth);
+      } else {
+        a.skip();
+      }
+    }
+  }
+
+  std::vector<std::size_t> topological_order(const std::vector<RawNode>& nodes, const Scope& scope) {
+    std::unordered_map<std::string_view, std::size_t> producer;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      for (const std::string_view o : nodes[i].outputs) {
+        if (o.empty()) continue;
+        if (!producer.emplace(o, i).second || scope.values.count(o) != 0)
+          throw Error("bad-model", "the value \"" + std::string(o) + "\" is defined twice, by the node \"" +
+                                       std::string(nodes[i].name) + "\" (" + std::string(nodes[i].op_type) + ") too");
+      }
+    }
+    std::vector<std::vector<std::size_t>> needed_by(nodes.size());
+    std::vector<std::size_t> missing(nodes.size(), 0);
+    bool sorted = true;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      std::vector<std::string_view> uses = nodes[i].inputs;
+      for (const Reader& a : nodes[i].attributes) captured_in_attribute(a, uses, 0);
+      for (const std::string_view u : uses) {
+        const auto it = producer.find(u);
+        if (it == producer.end()) continue;
+        if (it->second >= i) sorted = false;
+        needed_by[it->second].push_back(i);
+        ++missing[i];
+      }
+    }
+    std::vector<std::size_t> order;
+    order.reserve(nodes.size());
+    if (sorted) {
+      for (std::size_t i = 0; i < nodes.size(); ++i) order.push_back(i);
+      return order;
+    }
+    std::set<std::size_t> ready;
+    for (std::size_t i = 0; i < nodes.size(); ++i)
+      if (missing[i] == 0) ready.insert(i);
+    while (!ready.empty()) {
+      const std::size_t i = *ready.begin();
+      ready.erase(ready.begin());
+      order.push_back(i);
+      for (const std::size_t user : needed_by[i])
+        if (--missing[user] == 0) ready.insert(user);
+    }
+    if (order.size() != nodes.size()) {
+      for (std::size_t i = 0; i < nodes.size(); ++i)
+        if (missing[i] != 0)
+          throw Error("bad-model", "the graph has a cycle through the node \"" + std::string(nodes[i].name) + "\" (" +
+                                       std::string(nodes[i].op_type) + ")");
+    }
+    return order;
+  }
+
+  void add_node(Graph& graph, const RawNode& raw, Scope& scope, const CallAttributes& call,
+                const std::map<std::string, std::int64_t>& opsets, const std::string& prefix, int depth) {
+    std::vector<Value*> inputs;
+    for (const std::string_view name : raw.inputs) {
+      if (name.empty()) {
+        inputs.push_back(nullptr);
+        continue;
+      }
+      Value* v = scope.find(name);
+      if (v == nullptr)
+        throw Error("bad-model", "node \"" + std::string(raw.name) + "\" (" + std::string(raw.op_type) + ") at byte " +
+                                     std::to_string(raw.offset) + " uses the value \"" + std::string(name) +
+                                     "\", which nothing defines");
+      inputs.push_back(v);
+    }
+    if (const auto it = functions_.find(function_key(raw.domain, raw.op_type, raw.overload)); it != functions_.end())
+      return inline_function(graph, it->second, raw, inputs, scope, call, prefix, depth);
+    if (++node_count_ > kMaxInlinedNodes) throw Error("bad-model", "the model's functions expand to too many nodes");
+    const std::string domain = canonical_domain(raw.domain);
+    if (raw.op_type == "Constant" && domain.empty() && raw.outputs.size() == 1) {
+      if (ir::TensorPtr t = constant_tensor(raw, call, depth)) {
+        Value* v = graph.add_initializer(prefix + std::string(raw.outputs[0]), t, false);
+        scope.values[raw.outputs[0]] = v;
+        return;
+      }
+    }
+    std::vector<std::string> outputs;
+    outputs.reserve(raw.outputs.size());
+    for (const std::string_view o : raw.outputs) outputs.push_back(o.empty() ? "" : prefix + std::string(o));
+    Node* n = graph.add_node(std::string(raw.op_type), domain, inputs, outputs);
+    n->name = prefix + std::string(raw.name);
+    n->overload = raw.overload;
+    n->doc_string = raw.doc_string;
+    n->metadata = raw.metadata;
+    const auto version = opsets.find(domain);
+    n->opset = version == opsets.end() ? 1 : version->second;
+    for (const Reader& a : raw.attributes)
+      if (auto attribute = read_attribute(a, n, &graph, scope, call, depth)) n->attributes.push_back(std::move(*attribute));
+    for (std::size_t i = 0; i < raw.outputs.size(); ++i)
+      if (Value* v = n->output(i)) scope.values[raw.outputs[i]] = v;
+  }
+
+  void inline_function(Graph& graph, const Function& f, const RawNode& raw, const std::vector<Value*>& inputs, Scope& scope,
+                       const CallAttributes& call, const std::string& prefix, int depth) {
+    if (depth > kMaxDepth) throw Error("bad-model", "the function " + std::string(f.name) + " calls itself");
+    // A body sees its inputs only, not the caller's names; an absent one stays absent.
+    Scope body;
+    std::vector<RawNode> nodes = f.nodes;
+    std::set<std::string_view> absent;
+    for (std::size_t i = 0; i < f.inputs.size(); ++i) {
+      Value* v = i < inputs.size() ? inputs[i] : nullptr;
+      if (v == nullptr) {
+        absent.insert(f.inputs[i]);
+      } else {
+        body.values[f.inputs[i]] = v;
+      }
+    }
+    for (RawNode& n : nodes)
+      for (std::string_view& name : n.inputs)
+        if (absent.count(name) != 0) name = {};
+    const CallAttributes inner{&raw.attributes, &f.attribute_defaults, &call};
+    const std::string inner_prefix =
+        prefix + (raw.name.empty() ? std::string(f.name) + "_" + std::to_string(inlined_++) : std::string(raw.name)) + "/";
+    const auto* caller_opsets = std::exchange(opsets_, &f.opsets);
+    add_nodes(graph, nodes, body, inner, f.opsets, inner_prefix, depth + 1);
+    opsets_ = caller_opsets;
+    for (std::size_t i = 0; i < f.outputs.size() && i < raw.outputs.size(); ++i) {
+      if (raw.outputs[i].empty()) continue;
+      Value* v = body.find(f.outputs[i]);
+      if (v == nullptr)
+        throw Error("bad-model", "the function " + std::string(f.name) + " does not define its output \"" +
+                                     std::string(f.outputs[i]) + "\"");
+      if (v->producer() != nullptr && v->producer()->graph() == &graph && !renamed_.count(v) &&
+          std::find(inputs.begin(), inputs.end(), v) == inputs.end()) {
+        v->name = prefix + std::string(raw.outputs[i]);  // the caller's name is the one people know
+        renamed_.insert(v);
+      }
+      scope.values[raw.outputs[i]] = v;
+    }
+  }
+
+  ir::TensorPtr constant_tensor(const RawNode& raw, const CallAttributes& call, int depth) {
+    for (const Reader& r : raw.attributes) {
+      const auto a = read_attribute(r, nullptr, nullptr, Scope{}, call, depth);
+      if (!a) continue;
+      if (const auto* t = std::get_if<ir::TensorPtr>(&a->data)) return *t;
+      if (a->name == "value_int") return ir::Tensor::scalar(std::get<std::int64_t>(a->data));
+      if (a->name == "value_ints") return ir::Tensor::ints(std::get<std::vector<std::int64_t>>(a->data));
+      if (a->name == "value_float")
+        return ir::Tensor::from<float>(DType::Float32, {}, {static_cast<float>(std::get<double>(a->data))});
+      if (a->name == "value_floats") {
+        const auto& v = std::get<std::vector<double>>(a->data);
+        return ir::Tensor::from<float>(DType::Float32, {static_cast<std::int64_t>(v.size())},
+                                       std::vector<float>(v.begin(), v.end()));
+      }
+      if (a->name == "value_string")
+        return std::make_shared<const ir::Tensor>(std::vector<std::int64_t>{},
+                                                  std::vector<std::string>{std::get<std::string>(a->data)});
+      if (a->name == "value_strings") {
+        const auto& v = std::get<std::vector<std::string>>(a->data);
+        return std::make_shared<const ir::Tensor>(std::vector<std::int64_t>{static_cast<std::int64_t>(v.size())}, v);
+      }
+    }
+    return nullptr;
+  }
+
+  /// The attribute, or nothing where it refers to one that the function's caller did not give.
+  std::optional<Attribute> read_attribute(Reader m, Node* owner, Graph* graph, const Scope& scope,
+                                          const CallAttributes& call, int depth) {
+    Attribute a;
+    std::int64_t type = 0;
+    std::string_view reference;
+    std::optional<std::int64_t> i;
+    std::optional<double> f;
+    std::optional<std::string> s;
+    std::vector<std::int64_t> ints;
+    std::vector<double> floats;
+    std::vector<std::string> strings;
+    ir::TensorPtr tensor;
+    std::vector<ir::TensorPtr> tensors;
+    std::optional<Type> type_value;
+    std::vector<Reader> graphs;
+    bool single_graph = false;
+    while (m.next()) {
+      switch (m.field()) {
+        case 1:
+          a.name = m.string();
+          break;
+        case 2:
+          f = m.f32();
+          break;
+        case 3:
+          i = m.int64();
+          break;
+        case 4:
+          s = m.string();
+          break;
+        case 5:
+          tensor = tensors_.read(m.message("TensorProto")).tensor;
+          break;
+        case 6:
+          single_graph = true;
+          graphs.push_back(m.message("GraphProto"));
+          break;
+        case 7:
+          m.fixeds<float>([&](float v) { floats.push_back(v); });
+          break;
+        case 8:
+          m.int64s([&](std::int64_t v) { ints.push_back(v); });
+          break;
+        case 9:
+          strings.push_back(m.string());
+          break;
+        case 10:
+          tensors.push_back(tensors_.read(m.message("TensorProto")).tensor);
+          break;
+        case 11:
+          graphs.push_back(m.message("GraphProto"));
+          break;
+        case 14:
+          type_value = read_type(m.message("TypeProto"), 0);
+          break;
+        case 20:
+          type = m.int64();
+          break;
+        case 21:
+          reference = m.text();
+          break;
+        case 22:
+          tensor = tensors_.read_sparse(m.message("SparseTensorProto")).tensor;
+          break;
+        case 23:
+          tensors.push_back(tensors_.read_sparse(m.message("SparseTensorProto")).tensor);
+          break;
+        default:
+          m.skip();
+      }
+    }
+    if (!reference.empty()) {
+      for (const auto* list : {call.given, call.defaults}) {
+        if (list == nullptr) continue;
+        for (const Reader& r : *list) {
+          if (attribute_name(r) != reference) continue;
+          auto found = read_attribute(r, owner, graph, scope, call.outer ? *call.outer : CallAttributes{}, depth + 1);
+          if (found) found->name = a.name;
+          return found;
+        }
+      }
+      return std::nullopt;
+    }
+    // Files of IR version 1 have no type; what is there says it.
+    if (type == 0)
+      type = f ? 1 : i ? 2 : s ? 3 : tensor ? 4 : single_graph ? 5 : !floats.empty() ? 6 : !ints.empty() ? 7 : !strings.empty() ? 8 : 7;
+    const auto missing = [&]() -> Error {
+      return Error("bad-model", "the attribute \"" + a.name + "\" has no value of its type");
+    };
+    switch (type) {
+      case 1:
+        a.data = f.value_or(0.0);
+        break;
+      case 2:
+        a.data = i.value_or(0);
+        break;
+      case 3:
+        a.data = s.value_or("");
+        break;
+      case 4:
+      case 11:
+        if (!tensor) throw missing();
+        a.data = tensor;
+        break;
+      case 5: {
+        if (graphs.size() != 1) throw missing();
+        a.data = nested(graphs[0], owner, scope, call, depth);
+        break;
+      }
+      case 6:
+        a.data = std::move(floats);
+        break;
+      case 7:
+        a.data = std::move(ints);
+        break;
+      case 8:
+        a.data = std::move(strings);
+        break;
+      case 9:
+      case 12:
+        a.data = std::move(tensors);
+        break;
+      case 10: {
+        Attribute::Graphs all;
+        for (const Reader& g : graphs) all.push_back(nested(g, owner, scope, call, depth));
+        a.data = std::move(all);
+        break;
+      }
+      case 13:
+        if (!type_value) throw missing();
+        a.data = *type_value;
+        break;
+      default:
+        throw Error("bad-model", "the attribute \"" + a.name + "\" has the unknown type " + std::to_string(type));
+    }
+    return a;
+  }
+
+  std::unique_ptr<Graph> nested(Reader m, Node* owner, const Scope& scope, const CallAttributes& call, int depth) {
+    auto graph = std::make_unique<Graph>(model_.get(), owner);
+    Scope inner;
+    inner.outer = &scope;
+    read_graph(m, *graph, inner, call, depth + 1);
+    return graph;
+  }
+
+  std::shared_ptr<const MappedFile> file_;
+  TensorReader tensors_;
+  std::unique_ptr<ir::Model> model_;
+  const std::map<std::string, std::int64_t>* opsets_ = nullptr;
+  std::map<std::string, Function> functions_;
+  std::map<std::string, std::string> symbols_;
+  std::set<std::string> symbol_ids_;
+  std::set<std::string> kept_;
+  std::unordered_set<Value*> renamed_;
+  std::size_t node_count_ = 0;
+  std::size_t inlined_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<ir::Model> read_model(std::shared_ptr<const MappedFile> file, const std::string& folder) {
+  return Importer(std::move(file), folder).run();
+}
+
+}  // namespace onnx2nn::onnx

@@ -1,0 +1,175 @@
+// Lowering: from the graph to the torch program. LowerContext is what an operator's `lower` sees.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "ops/context.h"
+#include "torch/program.h"
+
+namespace onnx2nn::ops {
+
+using torch::Args;
+using torch::aten;
+using torch::Ex;
+using torch::helper;
+using torch::kNone;
+using torch::Kwargs;
+using torch::list;
+using torch::op;
+
+struct LowerOptions {
+  std::string class_name;
+  bool allow_unknown = false;
+};
+
+/// What an ONNX value has become: a Python expression, or Python integers.
+struct Lowered {
+  Ex ex;              // a tensor, sequence, ...; unset where host
+  bool host = false;  // `elements` are Python integers; the value itself is made only where it is needed
+  std::vector<Ex> elements;
+};
+
+/// A weight of a module under construction.
+struct ModuleParam {
+  std::string name;            // in the module: "weight"
+  ir::Value* value = nullptr;  // a constant; null: `tensor` is its value
+  bool transpose = false;
+  std::vector<std::int64_t> shape;  // as the module has it; empty: the tensor's (transposed)
+  ir::TensorPtr tensor;
+  bool buffer = false;
+};
+
+/// State of one lowering: the program that grows, and what values have become.
+class Lowering {
+ public:
+  Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics);
+  torch::Program run();
+
+  torch::Block lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs);
+
+ private:
+  friend class LowerContext;
+  void lower_nodes(const ir::Graph& graph);
+  void lower_node(const ir::Node& node);
+  bool lower_as_integers(const ir::Node& node);
+  void define(const ir::Value* value, Lowered lowered);
+  void bind_symbols(const ir::Value* value);
+  Lowered lowered(const ir::Value* value);
+  Ex tensor_of(const ir::Value* value);
+  std::optional<Ex> integer(const Dim& dim);
+  Ex device();
+  torch::VarPtr new_var(std::string hint, const ir::Value* value);
+  torch::ParamPtr param_of(const ir::Value* value);
+  Ex param_expr(const torch::ParamPtr& param);
+  Ex constant_expr(std::string_view hint, const Ex& value);
+  std::vector<std::string> claim_path(std::vector<std::string> path);
+  torch::Port port(const ir::Value* value, const std::string& onnx_name, const Type& type);
+
+  const ir::Model& model_;
+  LowerOptions options_;
+  Diagnostics& diagnostics_;
+  torch::Program program_;
+  torch::Block* block_ = nullptr;
+  const ir::Node* node_ = nullptr;
+  std::unordered_map<const ir::Value*, Lowered> values_;
+  std::unordered_map<const ir::Node*, bool> done_;  // nodes that another node's lowering took along
+  std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols_;
+  std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
+  std::unordered_map<const ir::Value*, bool> in_module_;
+  std::vector<std::pair<std::string, torch::ModulePtr>> module_keys_;
+  std::map<std::string, torch::ModulePtr> modules_by_key_;
+  std::set<std::string> leaf_paths_;
+  std::set<std::string> inner_paths_;
+  std::map<std::string, int> stem_counts_;
+  int next_var_ = 0;
+  std::unordered_set<const ir::Value*> failed_;
+};
+
+class LowerContext : public NodeContext {
+ public:
+  LowerContext(const ir::Node& node, Lowering& lowering) : NodeContext(node), l_(lowering) {}
+
+  // ---- inputs
+  /// Input `i` as a tensor (or sequence, ...); None where it is absent.
+  Ex in(std::size_t i);
+  /// The same, but a constant of one element and rank 0 is a Python number: for the operand of an
+  /// elementwise operator whose other operand is a tensor of the same dtype.
+  Ex operand(std::size_t i);
+  bool is_scalar_constant(std::size_t i) const;
+  /// An integer input of rank 0 or 1 as a Python list of integers.
+  Ex int_list(std::size_t i);
+  /// Its elements, where their number is known.
+  std::optional<std::vector<Ex>> int_elements(std::size_t i);
+  /// An integer input of one element as a Python integer.
+  Ex int_scalar(std::size_t i);
+  /// A constant float or integer input of one element as a Python number, else a tensor's `.item()`-free expression:
+  /// nothing where it is not constant.
+  std::optional<double> const_number(std::size_t i) const;
+  /// The size of input `i` along `axis`: a number where it is fixed.
+  Ex dim(std::size_t i, std::int64_t axis);
+  /// `dim` as a Python expression, where its symbols have been seen.
+  std::optional<Ex> integer(const Dim& dim) { return l_.integer(dim); }
+  /// Sizes of a shape as Python integers, where all can be said.
+  std::optional<std::vector<Ex>> sizes(const Shape& shape);
+  /// The device on which new tensors are made: that of the first tensor input. None where there is none.
+  Ex device() { return l_.device(); }
+  bool is_constant(std::size_t i) const { return constant(i) != nullptr; }
+
+  // ---- outputs
+  /// Output `i` is `value`: a new variable.
+  void out(std::size_t i, const Ex& value);
+  /// Several outputs from one call that returns a tuple; absent outputs are discarded.
+  void outs(const Ex& tuple);
+  /// Output `i` is what the expression already says, with no variable of its own (an alias).
+  void alias(std::size_t i, const Ex& value);
+  /// A helper variable.
+  Ex let(const Ex& value, std::string hint = "t");
+  /// Several helper variables from one tuple.
+  std::vector<Ex> lets(const Ex& tuple, const std::vector<std::string>& hints);
+  /// Takes another node along: its output 0 is `value`, and it is not lowered by itself.
+  void absorb(const ir::Node& other, const Ex& value);
+  /// Where output 0 is used once, by `type` in the default domain, and is no graph output: that node.
+  const ir::Node* only_user(std::string_view type) const;
+  void emit(torch::Stmt statement);
+
+  // ---- weights
+  /// A call of a torch.nn module with these weights; nothing where a weight is not constant or is
+  /// shared in a way that a module cannot say (then use the function instead).
+  std::optional<Ex> module(const std::string& type, const Args& args, const Kwargs& keywords,
+                           const std::vector<ModuleParam>& params, const Args& call_args);
+  /// A tensor that the lowering computed itself, kept as a buffer.
+  Ex buffer(std::string_view hint, ir::TensorPtr tensor);
+  /// A Python value (a list of strings, say) kept in __init__.
+  Ex constant_value(std::string_view hint, const Ex& value) { return l_.constant_expr(hint, value); }
+
+  // ---- nested graphs
+  torch::Block block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs) {
+    return l_.lower_block(graph, inputs, outputs);
+  }
+  Lowered lowered(std::size_t i) { return l_.lowered(input(i)); }
+  Ex materialise(const Lowered& lowered, DType dtype, bool scalar);
+  torch::VarPtr new_var(std::string hint, const ir::Value* value = nullptr) { return l_.new_var(std::move(hint), value); }
+  void define(const ir::Value* value, Lowered lowered) { l_.define(value, std::move(lowered)); }
+
+ private:
+  Lowering& l_;
+};
+
+/// Python name stem from an ONNX value's name: "/layer1/conv1/Conv_output_0" gives "conv1".
+std::string variable_hint(std::string_view onnx_name, std::string_view op_type);
+
+/// ATen's spelling of a constant's element as a Python number.
+Ex number(const ir::Tensor& tensor, std::int64_t i = 0);
+/// Nested Python lists of a small constant.
+Ex nested_list(const ir::Tensor& tensor);
+
+}  // namespace onnx2nn::ops

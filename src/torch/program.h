@@ -1,0 +1,87 @@
+// The torch program: modules, parameters and functions. Every emitter prints this one thing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ir/tensor.h"
+#include "torch/expr.h"
+
+namespace onnx2nn::torch {
+
+/// A parameter or buffer; its value is a tensor of the ONNX file.
+struct Param {
+  std::vector<std::string> path;  // components of its state_dict key
+  ir::TensorPtr tensor;
+  std::vector<std::int64_t> shape;  // as torch has it
+  ir::DType dtype = ir::DType::Float32;  // as torch has it (int4 as int8, ...)
+  bool trainable = false;           // nn.Parameter; else a buffer
+  bool transpose = false;           // the tensor is 2-D and stored the other way round
+  std::string onnx_name;
+  std::string key() const;
+};
+using ParamPtr = std::shared_ptr<Param>;
+
+/// A torch.nn module with its constructor's arguments.
+struct Module {
+  std::vector<std::string> path;
+  std::string type;  // "Conv2d"
+  Args args;
+  Kwargs keywords;
+  std::vector<std::pair<std::string, ParamPtr>> params;  // "weight" -> its value
+};
+using ModulePtr = std::shared_ptr<Module>;
+
+/// A value that is no tensor, set in __init__: a list of strings, a nested list of numbers.
+struct Constant {
+  std::string name;
+  Ex value;
+};
+
+struct Stmt;
+using Block = std::vector<Stmt>;
+
+struct Stmt {
+  enum class Kind : std::uint8_t {
+    Assign,  // targets = value; no target: an expression for its effect
+    If,      // if value: body else: orelse
+    For,     // for targets[0] in value: body
+    While,   // while value: body
+    Break,   // if value: break
+    Return,  // return value
+    Def,     // def targets[0](params): body
+  };
+  Kind kind = Kind::Assign;
+  std::vector<VarPtr> targets;
+  Ex value;
+  Block body;
+  Block orelse;
+  std::vector<VarPtr> params;  // of Def
+  std::string origin;          // the ONNX node, for --comments
+};
+
+struct Port {
+  std::string onnx_name;
+  VarPtr var;        // of an input
+  std::string kind;  // tensor, sequence, optional, map
+  std::string dtype;
+  std::optional<std::vector<std::string>> shape;  // dimensions as text; numbers, symbols or "?"
+  std::string type_text;                          // "f32[N, 3, 224, 224]"
+};
+
+struct Program {
+  std::string class_name;
+  std::string doc;  // the module's docstring, lines
+  std::vector<ModulePtr> modules;
+  std::vector<ParamPtr> params;  // those of modules too
+  std::vector<Constant> constants;
+  std::vector<Port> inputs;
+  std::vector<Port> outputs;
+  Block forward;
+};
+
+}  // namespace onnx2nn::torch

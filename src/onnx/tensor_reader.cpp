@@ -115,7 +115,6 @@ TensorReader::Named TensorReader::read(Reader m) {
     in_pieces = true;
     r.fixeds<T>(add_fixed);
   };
-  Reader start = m;
   while (m.next()) {
     switch (m.field()) {
       case 1:

@@ -1,0 +1,105 @@
+// The public API: an ONNX model in, PyTorch source and weights out.
+//
+//     onnx2nn::Conversion c = onnx2nn::convert_file("model.onnx", {});
+//     if (c.ok()) c.write("model.py");
+//     else std::cerr << c.diagnostics_text();
+//
+// Nothing here throws; what goes wrong is in the diagnostics.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace onnx2nn {
+
+struct ConvertOptions {
+  bool simplify = true;
+  /// Shapes for inputs, by name; they overrule the model's.
+  std::map<std::string, std::vector<std::int64_t>> input_shapes;
+  std::string class_name;    // from the file's name where empty
+  std::string weights_name;  // "<stem>.safetensors" where empty; a name in ".pth" is a state_dict
+  bool trace = false;        // `_trace(name, value)` after each statement
+  bool comments_origin = false;
+  bool allow_unknown = false;  // stubs that raise for operators that are not supported
+};
+
+/// One input or output of the model.
+struct PortInfo {
+  std::string name;     // in ONNX
+  std::string py_name;  // in the source; empty for outputs
+  std::string kind;     // "tensor", "sequence", "optional" or "map"
+  std::string dtype;    // "float32", "int64", "string", ...
+  std::optional<std::vector<std::string>> shape;  // numbers, symbols or "?"; nothing where the rank is unknown
+};
+
+/// One parameter or buffer.
+struct WeightInfo {
+  std::string key;  // in the state_dict
+  std::string dtype;
+  std::vector<std::int64_t> shape;
+  bool trainable = false;
+  bool is_buffer = false;
+  std::string file;  // where its bytes lie; empty where only in memory
+  std::uint64_t offset = 0;
+  std::uint64_t nbytes = 0;
+  bool transpose = false;  // the bytes are those of a matrix [shape[1], shape[0]]
+  std::string onnx_name;
+};
+
+struct DiagnosticInfo {
+  std::string severity, code, message, node, op_type, domain, inputs, hint;
+  std::int64_t opset = 0;
+};
+
+struct ConversionStats {
+  std::size_t nodes_before = 0;
+  std::size_t nodes_after = 0;
+  std::uint64_t weight_bytes = 0;
+  std::map<std::string, std::size_t> op_types;  // of the model, before simplification
+  std::map<std::string, std::size_t> rules;     // what each simplification did
+  std::int64_t ir_version = 0;
+  std::string producer;
+  std::map<std::string, std::int64_t> opsets;
+};
+
+/// The result of a conversion; keeps the model and its mapped files.
+class Conversion {
+ public:
+  struct Impl;
+  explicit Conversion(std::shared_ptr<Impl> impl);
+
+  bool ok() const;
+  const std::string& source() const;
+  const std::string& class_name() const;
+  const std::vector<DiagnosticInfo>& diagnostics() const;
+  /// For people; `file` names the model.
+  std::string diagnostics_text() const;
+  std::string diagnostics_json() const;
+  /// Whether the model could be read at all; else it is no ONNX model, or its files are missing.
+  bool readable() const;
+  const std::vector<PortInfo>& inputs() const;
+  const std::vector<PortInfo>& outputs() const;
+  const std::vector<WeightInfo>& weights() const;
+  const ConversionStats& stats() const;
+  /// The bytes of weight `i` as the model holds them.
+  std::string_view weight_bytes(std::size_t i) const;
+  /// Writes the source to `python_path` and the weights beside it (or to `weights_path`), all or nothing.
+  /// Returns the files written, or nothing and an added diagnostic.
+  std::vector<std::string> write(const std::string& python_path, const std::string& weights_path = "");
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+Conversion convert_file(const std::string& path, const ConvertOptions& options);
+/// `bytes` are a serialised ModelProto; `name` stands for the file in messages.
+Conversion convert_bytes(std::string bytes, const ConvertOptions& options, const std::string& name = "model");
+
+}  // namespace onnx2nn

@@ -1,0 +1,238 @@
+// The way a model takes, from file to source, on one screen.
+#include "onnx2nn/convert.h"
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+
+#include "emit/python.h"
+#include "emit/weights.h"
+#include "onnx/reader.h"
+#include "ops/context.h"
+#include "ops/lower.h"
+#include "passes/passes.h"
+#include "support/atomic_file.h"
+#include "support/text.h"
+
+namespace onnx2nn {
+
+struct Conversion::Impl {
+  std::string file_name;
+  std::unique_ptr<ir::Model> model;
+  torch::Program program;
+  Diagnostics diagnostics;
+  std::vector<DiagnosticInfo> diagnostic_infos;
+  std::string source;
+  std::vector<PortInfo> inputs, outputs;
+  std::vector<WeightInfo> weights;
+  ConversionStats stats;
+  ConvertOptions options;
+  bool readable = false;
+  std::string stem;
+};
+
+namespace {
+
+using Impl = Conversion::Impl;
+
+std::string class_name_of(const std::string& stem) {
+  std::string out;
+  bool upper = true;
+  for (const char c : stem) {
+    const auto u = static_cast<unsigned char>(c);
+    if (std::isalnum(u) == 0) {
+      upper = true;
+    } else {
+      out += upper ? static_cast<char>(std::toupper(u)) : c;
+      upper = false;
+    }
+  }
+  if (out.empty() || std::isdigit(static_cast<unsigned char>(out[0])) != 0) out = "Model" + out;
+  static const std::vector<std::string> kTaken = {"Tensor", "Path", "F", "None", "True", "False", "Any"};
+  if (std::find(kTaken.begin(), kTaken.end(), out) != kTaken.end()) out += "Model";
+  return out.substr(0, 60);
+}
+
+void apply_input_shapes(ir::Graph& graph, const ConvertOptions& options) {
+  for (const auto& [name, shape] : options.input_shapes) {
+    const auto it = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const ir::Value* v) { return v->name == name; });
+    if (it == graph.inputs.end()) throw Error("bad-option", "the model has no input \"" + name + "\"");
+    const auto& known = (*it)->type.shape;
+    if (known.has_rank() && known.rank() != shape.size())
+      throw Error("bad-option", "the input \"" + name + "\" has rank " + std::to_string(known.rank()) + ", not " + std::to_string(shape.size()));
+    ir::Dims dims;
+    for (std::size_t i = 0; i < shape.size(); ++i) dims.push_back(shape[i] >= 0 ? ir::Dim(shape[i]) : known.has_rank() ? known[i] : ir::Dim());
+    (*it)->type.shape = ir::Shape(std::move(dims));
+  }
+}
+
+std::string header(const Impl& c) {
+  const auto& info = c.model->info;
+  std::string line = c.program.class_name + ", converted from " + printable(c.file_name) + " by onnx2nn.";
+  std::string text;
+  for (const char ch : line) text += ch == '"' || ch == '\\' ? '\'' : ch;
+  text += "\n\nopset " + std::to_string(c.model->opset(""));
+  if (!info.producer_name.empty()) {
+    std::string producer;
+    for (const char ch : printable(info.producer_name + " " + info.producer_version)) producer += ch == '"' || ch == '\\' ? '\'' : ch;
+    text += ", produced by " + std::string(strip(producer));
+  }
+  text += "\n";
+  return text;
+}
+
+std::string emit_weights_name(const Impl& c) {
+  return c.options.weights_name.empty() ? c.stem + ".safetensors" : c.options.weights_name;
+}
+
+PortInfo port_info(const torch::Port& p) {
+  return {p.onnx_name, p.var ? p.var->hint : "", p.kind, p.dtype, p.shape};
+}
+
+void describe_weights(Impl& c) {
+  for (const auto& p : c.program.params) {
+    WeightInfo w;
+    w.key = p->key();
+    w.dtype = ir::info(p->dtype).torch_name;
+    w.shape = p->shape;
+    w.trainable = p->trainable;
+    w.is_buffer = !p->trainable;
+    const ByteSource& s = p->tensor->source();
+    if (s.file && s.file->is_mapped()) {
+      w.file = s.file->path();
+      w.offset = s.file_offset;
+    }
+    w.nbytes = s.bytes.size();
+    w.transpose = p->transpose;
+    w.onnx_name = p->onnx_name;
+    c.stats.weight_bytes += w.nbytes;
+    c.weights.push_back(std::move(w));
+  }
+}
+
+void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& folder, const std::string& stem) {
+  c.stem = stem;
+  c.model = onnx::read_model(std::move(file), folder);
+  ir::Graph& graph = *c.model->graph;
+  c.readable = true;
+  c.stats.ir_version = c.model->info.ir_version;
+  c.stats.producer = c.model->info.producer_name;
+  c.stats.opsets = c.model->info.opsets;
+  ir::for_each_node(graph, [&](ir::Node& n) {
+    n.op = ops::find_op(n.domain, n.op_type);
+    ++c.stats.op_types[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type];
+    ++c.stats.nodes_before;
+  });
+  apply_input_shapes(graph, c.options);
+  if (c.options.simplify) {
+    passes::simplify(*c.model, passes::for_conversion(), c.diagnostics, c.stats.rules);
+  } else {
+    ops::infer_graph(graph, c.diagnostics);
+  }
+  ir::for_each_node(graph, [&](ir::Node&) { ++c.stats.nodes_after; });
+  ops::LowerOptions lower;
+  lower.class_name = c.options.class_name.empty() ? class_name_of(stem) : c.options.class_name;
+  lower.allow_unknown = c.options.allow_unknown;
+  c.program = ops::Lowering(*c.model, lower, c.diagnostics).run();
+  if (c.diagnostics.has_errors()) return;
+  emit::PythonOptions python;
+  python.weights_name = emit_weights_name(c);
+  python.trace = c.options.trace;
+  python.comments_origin = c.options.comments_origin;
+  python.header = header(c);
+  c.source = emit::print_python(c.program, python);
+  for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
+  for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));
+  describe_weights(c);
+}
+
+void collect(Impl& c) {
+  c.diagnostic_infos.clear();
+  for (const Diagnostic& d : c.diagnostics.list())
+    c.diagnostic_infos.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node, d.op_type, d.domain, d.inputs, d.hint, d.opset});
+}
+
+template <typename Work>
+void guarded(Impl& c, Work&& work) {
+  try {
+    work();
+  } catch (const Error& e) {
+    c.diagnostics.add(e);
+  } catch (const std::bad_alloc&) {
+    c.diagnostics.add(Error("too-large", "not enough memory"));
+  } catch (const std::exception& e) {
+    c.diagnostics.add(Error("internal", std::string("internal error, please report it: ") + e.what()));
+  }
+  collect(c);
+}
+
+}  // namespace
+
+Conversion::Conversion(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+bool Conversion::ok() const { return !impl_->diagnostics.has_errors(); }
+bool Conversion::readable() const { return impl_->readable; }
+const std::string& Conversion::source() const { return impl_->source; }
+const std::string& Conversion::class_name() const { return impl_->program.class_name; }
+const std::vector<DiagnosticInfo>& Conversion::diagnostics() const { return impl_->diagnostic_infos; }
+std::string Conversion::diagnostics_text() const { return impl_->diagnostics.text(impl_->file_name); }
+std::string Conversion::diagnostics_json() const { return impl_->diagnostics.json(); }
+const std::vector<PortInfo>& Conversion::inputs() const { return impl_->inputs; }
+const std::vector<PortInfo>& Conversion::outputs() const { return impl_->outputs; }
+const std::vector<WeightInfo>& Conversion::weights() const { return impl_->weights; }
+const ConversionStats& Conversion::stats() const { return impl_->stats; }
+
+std::string_view Conversion::weight_bytes(std::size_t i) const {
+  const auto b = impl_->program.params.at(i)->tensor->bytes();
+  return {reinterpret_cast<const char*>(b.data()), b.size()};
+}
+
+std::vector<std::string> Conversion::write(const std::string& python_path, const std::string& weights_path) {
+  std::vector<std::string> written;
+  guarded(*impl_, [&] {
+    const std::filesystem::path python(python_path);
+    std::string weights = weights_path;
+    if (weights.empty()) weights = (python.parent_path() / emit_weights_name(*impl_)).string();
+    std::vector<emit::WeightEntry> entries;
+    for (const auto& p : impl_->program.params) {
+      emit::WeightEntry e;
+      e.key = p->key();
+      e.dtype = emit::weight_dtype(ir::info(p->dtype).torch_name);
+      e.shape = p->shape;
+      e.source = p->tensor->source();
+      e.transpose = p->transpose;
+      entries.push_back(std::move(e));
+    }
+    AtomicFileSet files;
+    files.add(python_path).append(std::string_view(impl_->source));
+    if (weights.ends_with(".pth")) {
+      emit::add_state_dict_pth(files, weights, entries);
+    } else if (!entries.empty()) {
+      emit::add_safetensors(files, weights, entries, {{"format", "pt"}});
+    }
+    files.commit();
+    written = files.paths();
+  });
+  return written;
+}
+
+Conversion convert_file(const std::string& path, const ConvertOptions& options) {
+  auto c = std::make_shared<Impl>();
+  const std::filesystem::path p(path);
+  c->file_name = p.filename().string();
+  c->options = options;
+  guarded(*c, [&] {
+    const std::string folder = p.has_parent_path() ? p.parent_path().string() : ".";
+    run(*c, MappedFile::open(path), folder, p.stem().string());
+  });
+  return Conversion(c);
+}
+
+Conversion convert_bytes(std::string bytes, const ConvertOptions& options, const std::string& name) {
+  auto c = std::make_shared<Impl>();
+  c->file_name = name;
+  c->options = options;
+  guarded(*c, [&] { run(*c, MappedFile::from_memory(std::move(bytes)), "", name); });
+  return Conversion(c);
+}
+
+}  // namespace onnx2nn

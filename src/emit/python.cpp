@@ -1,0 +1,838 @@
+#include "emit/python.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "emit/python_style.h"
+#include "emit/runtime_source.h"
+#include "support/error.h"
+#include "support/text.h"
+#include "torch/schema.h"
+
+namespace onnx2nn::emit {
+namespace {
+
+using torch::Block;
+using torch::Expr;
+using torch::ExprKind;
+using torch::ExprPtr;
+using torch::Program;
+using torch::Stmt;
+using torch::Var;
+
+constexpr std::size_t kWidth = 88;
+
+/// Text of an expression as a tree of brackets, so that a long line can be broken as ruff would.
+struct Text {
+  std::string head;          // "F.conv2d(" or the whole text where there is nothing to break
+  std::vector<Text> items;   // inside the brackets
+  std::string tail;          // ")"
+  bool breakable = false;
+  int precedence = 100;
+  std::string prefix;        // "kernel_size=" before an item
+  bool one_tuple = false;
+
+  std::string flat() const {
+    std::string out = prefix + head;
+    for (std::size_t i = 0; i < items.size(); ++i) out += (i > 0 ? ", " : "") + items[i].flat();
+    if (one_tuple && items.size() == 1) out += ",";
+    return out + tail;
+  }
+};
+
+Text atom(std::string s, int precedence = 100) {
+  Text t;
+  t.head = std::move(s);
+  t.precedence = precedence;
+  return t;
+}
+
+void write_text(const Text& t, std::size_t indent, std::size_t column, std::size_t after, std::string& out) {
+  const std::string flat = t.flat();
+  if (!t.breakable || t.items.empty() || column + flat.size() + after <= kWidth) {
+    out += flat;
+    return;
+  }
+  const std::string pad(indent + 4, ' ');
+  out += t.prefix + t.head + "\n";
+  std::string one;
+  for (std::size_t i = 0; i < t.items.size(); ++i) one += (i > 0 ? ", " : "") + t.items[i].flat();
+  if (!t.one_tuple && pad.size() + one.size() <= kWidth) {
+    out += pad + one + "\n";
+  } else {
+    for (const Text& item : t.items) {
+      out += pad;
+      write_text(item, indent + 4, pad.size(), 1, out);
+      out += ",\n";
+    }
+  }
+  out += std::string(indent, ' ') + t.tail;
+}
+
+std::string float_text(double v, bool is_double) {
+  if (std::isnan(v)) return "torch.nan";
+  if (std::isinf(v)) return v > 0 ? "torch.inf" : "-torch.inf";
+  char buffer[40];
+  const auto f = static_cast<float>(v);
+  const bool short_form = !is_double && static_cast<double>(f) == v;
+  auto r = short_form ? std::to_chars(buffer, buffer + sizeof buffer, f) : std::to_chars(buffer, buffer + sizeof buffer, v);
+  std::string s(buffer, r.ptr);
+  if (s.find_first_of(".en") == std::string::npos) {
+    s += ".0";
+  }
+  return s;
+}
+
+class Printer {
+ public:
+  Printer(const Program& program, const PythonOptions& options) : program_(program), options_(options) {}
+
+  std::string run();
+
+ private:
+  // ---- names
+  struct Life {
+    int def = 0;
+    int last = 0;
+    int uses = 0;
+    const Block* block = nullptr;
+    bool pinned = false;  // assigned more than once (a loop's variable): never inlined, never shares
+  };
+  void scan_expr(const Expr& e, int position);
+  int scan_block(const Block& block, int position);
+  void name_block(const Block& block);
+  void name_var(const torch::VarPtr& v, int position);
+  std::string claim(const std::string& base, int position, int last, bool exclusive);
+  const std::string& name_of(const Var& v) { return names_.at(v.id); }
+
+  // ---- expressions
+  Text text(const Expr& e);
+  Text call(std::string callee, std::vector<Text> args);
+  Text aten(const Expr& e);
+  std::string operand(const Expr& e, int precedence);
+  std::string path_of(const std::vector<std::string>& path) const;
+  Text int_list(const Expr& e);
+  bool is_default(const Expr& e, const torch::SchemaArg& arg);
+
+  // ---- statements
+  void block(const Block& b, std::size_t indent);
+  void statement(const Stmt& s, std::size_t indent);
+  void line(std::size_t indent, const std::string& lead, const Text& t, const std::string& trail = "");
+  bool try_inline(const Stmt& s, const Stmt* next);
+  void init();
+
+  const Program& program_;
+  const PythonOptions& options_;
+  std::string out_;
+  std::unordered_map<int, Life> lives_;
+  std::unordered_map<int, std::string> names_;
+  std::map<std::string, int> held_until_;  // name -> position of its holder's last use
+  std::unordered_map<int, ExprPtr> inlined_;
+  std::unordered_map<int, int> depth_;  // of what is inlined
+  int position_ = 0;
+  std::set<std::string> helpers_;
+};
+
+// ---------------------------------------------------------------- names
+
+void Printer::scan_expr(const Expr& e, int position) {
+  if (e.kind == ExprKind::Var) {
+    Life& l = lives_[e.var->id];
+    l.last = std::max(l.last, position);
+    ++l.uses;
+  }
+  if (e.kind == ExprKind::Helper) helpers_.insert(e.text);
+  for (const auto& a : e.args) scan_expr(*a, position);
+  for (const auto& [_, v] : e.keywords) scan_expr(*v, position);
+}
+
+int Printer::scan_block(const Block& b, int position) {
+  for (const Stmt& s : b) {
+    ++position;
+    scan_expr(*s.value, position);
+    for (const auto& v : s.targets) {
+      const bool again = lives_.count(v->id) != 0 && lives_[v->id].block != nullptr;
+      Life& l = lives_[v->id];
+      if (again) {
+        l.pinned = true;
+        l.last = std::max(l.last, position);
+      } else {
+        l.def = position;
+        l.block = &b;
+        l.last = std::max(l.last, position);
+      }
+    }
+    const int start = position;
+    for (const auto& v : s.params) {
+      lives_[v->id].def = position;
+      lives_[v->id].block = &s.body;
+      lives_[v->id].last = position;
+    }
+    position = scan_block(s.body, position);
+    position = scan_block(s.orelse, position);
+    if (s.kind == Stmt::Kind::For || s.kind == Stmt::Kind::While || s.kind == Stmt::Kind::Def) {
+      ++position;
+      // What a loop's body reads from outside lives until the loop ends.
+      const auto extend = [&](auto&& self, const Block& inner) -> void {
+        const auto in_expr = [&](auto&& again, const Expr& e) -> void {
+          if (e.kind == ExprKind::Var) {
+            Life& l = lives_[e.var->id];
+            if (l.def <= start) l.last = std::max(l.last, position);
+          }
+          for (const auto& a : e.args) again(again, *a);
+          for (const auto& [_, v] : e.keywords) again(again, *v);
+        };
+        for (const Stmt& t : inner) {
+          in_expr(in_expr, *t.value);
+          for (const auto& v : t.targets)
+            if (lives_[v->id].def <= start) lives_[v->id].last = std::max(lives_[v->id].last, position);
+          self(self, t.body);
+          self(self, t.orelse);
+        }
+      };
+      extend(extend, s.body);
+    }
+  }
+  return position;
+}
+
+const std::set<std::string>& reserved_names() {
+  static const std::set<std::string> kNames = {
+      "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
+      "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
+      "not", "or", "pass", "raise", "return", "try", "while", "with", "yield", "match", "case", "self", "torch", "F",
+      "nn", "Tensor", "math", "np", "re", "int", "float", "bool", "len", "min", "max", "range", "list", "tuple", "dict",
+      "str", "sum", "abs", "round", "zip", "enumerate", "reversed", "sorted", "isinstance", "Path", "load", "set",
+      "super", "object", "print", "type", "any", "all", "map", "filter", "next", "iter", "slice", "_trace", "Any", "cast"};
+  return kNames;
+}
+
+std::string Printer::claim(const std::string& base, int position, int last, bool exclusive) {
+  for (int k = 0;; ++k) {
+    std::string n = k == 0 ? base : base + (std::isdigit(static_cast<unsigned char>(base.back())) != 0 ? "_" : "") + std::to_string(k + 1);
+    if (reserved_names().count(n) != 0 || helpers_.count(n) != 0) {
+      n += "_";
+    }
+    const auto it = held_until_.find(n);
+    if (it != held_until_.end() && (exclusive || it->second > position)) continue;
+    held_until_[n] = exclusive ? 1 << 30 : last;
+    return n;
+  }
+}
+
+void Printer::name_var(const torch::VarPtr& v, int position) {
+  if (names_.count(v->id) != 0) return;
+  if (v->hint == "_" || lives_[v->id].uses == 0) {
+    if (!options_.trace || v->onnx_name.empty()) {
+      names_[v->id] = "_";
+      return;
+    }
+  }
+  const Life& l = lives_[v->id];
+  const bool short_lived = !l.pinned && l.last - l.def <= 2;
+  if (short_lived) {
+    const auto it = held_until_.find("x");
+    if (it == held_until_.end() || it->second <= position) {
+      held_until_["x"] = l.last;
+      names_[v->id] = "x";
+      return;
+    }
+  }
+  names_[v->id] = claim(v->hint, position, l.last, l.pinned);
+}
+
+// ---------------------------------------------------------------- expressions
+
+Text Printer::call(std::string callee, std::vector<Text> args) {
+  Text t;
+  t.head = std::move(callee) + "(";
+  t.items = std::move(args);
+  t.tail = ")";
+  t.breakable = true;
+  return t;
+}
+
+std::string Printer::operand(const Expr& e, int precedence) {
+  const Text t = text(e);
+  const std::string s = t.flat();
+  return t.precedence < precedence ? "(" + s + ")" : s;
+}
+
+std::string Printer::path_of(const std::vector<std::string>& path) const {
+  std::string out = "self";
+  for (const std::string& p : path)
+    out += std::isdigit(static_cast<unsigned char>(p[0])) != 0 ? "[\"" + p + "\"]" : "." + p;
+  return out;
+}
+
+Text Printer::int_list(const Expr& e) {
+  Text t;
+  t.head = "(";
+  for (const auto& a : e.args) t.items.push_back(text(*a));
+  t.tail = ")";
+  t.breakable = true;
+  t.one_tuple = t.items.size() == 1;
+  return t;
+}
+
+bool Printer::is_default(const Expr& e, const torch::SchemaArg& arg) {
+  if (arg.default_text.empty()) return false;
+  const std::string_view d = arg.default_text;
+  switch (e.kind) {
+    case ExprKind::None:
+      return d == "None";
+    case ExprKind::Bool:
+      return d == (e.integer != 0 ? "True" : "False");
+    case ExprKind::Int:
+      return d == std::to_string(e.integer);
+    case ExprKind::Float: {
+      double v = 0;
+      const auto r = std::from_chars(d.data(), d.data() + d.size(), v);
+      return r.ec == std::errc() && r.ptr == d.data() + d.size() && (v == e.number || static_cast<double>(static_cast<float>(v)) == e.number);
+    }
+    case ExprKind::Str:
+      return d == "'" + e.text + "'" || d == "\"" + e.text + "\"";
+    case ExprKind::List: {
+      if (e.args.empty()) return d == "[]";
+      std::string all = "[";
+      bool same = true;  // one number stands for a list of it
+      for (const auto& a : e.args) {
+        if (a->kind != ExprKind::Int) return false;
+        const std::string n = std::to_string(a->integer);
+        all += (all.size() > 1 ? ", " : "") + n;
+        same = same && d == n;
+      }
+      return same || all + "]" == d;
+    }
+    default:
+      return false;
+  }
+}
+
+Text Printer::aten(const Expr& e) {
+  const std::string_view full = e.text;
+  const std::string_view base = full.substr(0, full.find('.'));
+  const auto style = style_of(base);
+  const auto arg = [&](std::size_t i) -> const Expr& { return *e.args[i]; };
+
+  if (style.kind == StyleKind::Infix && e.args.size() == 2 && e.keywords.empty()) {
+    const int p = style.precedence;
+    // Comparisons do not chain: both sides bind tighter. Powers bind to the right.
+    const bool comparison = p == kCompare;
+    const bool power = base == "pow";
+    return atom(operand(arg(0), comparison || power ? p + 1 : p) + " " + std::string(style.text) + " " +
+                    operand(arg(1), power ? p : p + 1),
+                p);
+  }
+  if (style.kind == StyleKind::Prefix && e.args.size() == 1) return atom(std::string(style.text) + operand(arg(0), kUnary), kUnary);
+  if (base == "slice" && e.args.size() >= 4 && arg(1).kind == ExprKind::Int && arg(1).integer >= -1 && arg(1).integer < 5) {
+    const auto bound = [&](std::size_t i) -> std::string {
+      if (i >= e.args.size() || arg(i).kind == ExprKind::None) return "";
+      if (i == 3 && arg(i).kind == ExprKind::Int && arg(i).integer == INT64_MAX) return "";
+      if (i == 2 && arg(i).kind == ExprKind::Int && arg(i).integer == 0) return "";
+      if (i == 4 && arg(i).kind == ExprKind::Int && arg(i).integer == 1) return "";
+      const Text t = text(arg(i));
+      return t.flat();
+    };
+    const auto simple = [&](std::size_t i) {
+      return i >= e.args.size() || arg(i).kind == ExprKind::None || arg(i).kind == ExprKind::Int || arg(i).kind == ExprKind::Var;
+    };
+    std::string s = bound(2);
+    // ruff puts blanks around the colon where a bound is an expression.
+    const std::string colon = simple(2) && simple(3) ? ":" : (s.empty() ? ":" : " :");
+    s += colon;
+    const std::string end = bound(3);
+    if (!end.empty()) s += (simple(2) && simple(3) ? "" : " ") + end;
+    const std::string step = bound(4);
+    if (!step.empty()) s += ":" + step;
+    std::string lead;
+    for (std::int64_t i = 0; i < arg(1).integer; ++i) lead += ":, ";
+    if (arg(1).integer == -1) lead = "..., ";
+    return atom(operand(arg(0), kPostfix) + "[" + lead + s + "]");
+  }
+  if (base == "select" && e.args.size() == 3 && arg(1).kind == ExprKind::Int && arg(1).integer >= -1 && arg(1).integer < 5) {
+    std::string lead;
+    for (std::int64_t i = 0; i < arg(1).integer; ++i) lead += ":, ";
+    if (arg(1).integer == -1) lead = "..., ";
+    return atom(operand(arg(0), kPostfix) + "[" + lead + text(arg(2)).flat() + "]");
+  }
+
+  bool known = false;
+  const auto schema = torch::schema_of(full, &known);
+  ONNX2NN_CHECK(known, "no ATen overload is called " + std::string(full));
+  ONNX2NN_CHECK(e.args.size() <= schema.size(), "too many arguments for " + std::string(full));
+
+  const bool method = style.kind == StyleKind::Method;
+  std::vector<Text> args;
+  bool skipped = false;
+  for (std::size_t i = 0; i < e.args.size(); ++i) {
+    const Expr& a = arg(i);
+    if (i > 0 && is_default(a, schema[i])) {
+      skipped = true;
+      continue;
+    }
+    if (method && i == 0) continue;
+    const bool ints = a.kind == ExprKind::List && (schema[i].type.starts_with("int[") || schema[i].type.starts_with("SymInt["));
+    if (style.spread && ints && i == 1) {
+      for (const auto& item : a.args) args.push_back(text(*item));
+      continue;
+    }
+    Text t;
+    const bool sized = schema[i].type.find("[]") == std::string_view::npos;
+    const bool same = ints && !a.args.empty() && sized && std::all_of(a.args.begin(), a.args.end(), [&](const ExprPtr& x) {
+      return x->kind == ExprKind::Int && x->integer == a.args[0]->integer;
+    });
+    if (same && (a.args.size() == 1 || schema[i].name != "dim")) {
+      t = text(*a.args[0]);
+    } else if (ints) {
+      t = int_list(a);
+    } else {
+      t = text(a);
+    }
+    const bool is_tensor = schema[i].type.starts_with("Tensor");
+    const bool positional = !skipped && !schema[i].keyword_only && (i == 0 || (is_tensor && !style.keywords) || i <= style.positional);
+    if (!positional) {
+      std::string key(schema[i].name);
+      if (key == "self") key = "input";
+      t.prefix = key + "=";
+    }
+    args.push_back(std::move(t));
+  }
+  for (const auto& [key, value] : e.keywords) {
+    Text t = text(*value);
+    t.prefix = key + "=";
+    args.push_back(std::move(t));
+  }
+  std::string callee;
+  if (method) {
+    callee = operand(arg(0), kPostfix) + "." + std::string(style.text.empty() ? base : style.text);
+  } else if (style.kind == StyleKind::Functional) {
+    callee = "F." + std::string(style.text.empty() ? base : style.text);
+  } else {
+    callee = "torch." + std::string(style.text.empty() ? base : style.text);
+  }
+  return call(std::move(callee), std::move(args));
+}
+
+Text Printer::text(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::None:
+      return atom("None");
+    case ExprKind::Bool:
+      return atom(e.integer != 0 ? "True" : "False");
+    case ExprKind::Int:
+      return atom(std::to_string(e.integer), e.integer < 0 ? kUnary : 100);
+    case ExprKind::Float:
+      return atom(float_text(e.number, e.integer == 64), e.number < 0 ? kUnary : 100);
+    case ExprKind::Str:
+      return atom(python_quote(e.text));
+    case ExprKind::DType:
+      return atom("torch." + std::string(ir::info(static_cast<ir::DType>(e.integer)).torch_name));
+    case ExprKind::Name:
+      return atom(e.text);
+    case ExprKind::Var:
+      if (const auto it = inlined_.find(e.var->id); it != inlined_.end()) return text(*it->second);
+      return atom(name_of(*e.var));
+    case ExprKind::Param:
+      return atom(path_of(e.param->path));
+    case ExprKind::Constant:
+      return atom("self." + e.text);
+    case ExprKind::Module: {
+      std::vector<Text> args;
+      for (const auto& a : e.args) args.push_back(text(*a));
+      return call(path_of(e.module->path), std::move(args));
+    }
+    case ExprKind::Aten:
+      return aten(e);
+    case ExprKind::Helper: {
+      std::vector<Text> args;
+      for (const auto& a : e.args) args.push_back(text(*a));
+      for (const auto& [key, value] : e.keywords) {
+        Text t = text(*value);
+        t.prefix = key + "=";
+        args.push_back(std::move(t));
+      }
+      return call(e.text, std::move(args));
+    }
+    case ExprKind::Size:
+      return atom(operand(*e.args[0], kPostfix) + ".shape[" + std::to_string(e.integer) + "]");
+    case ExprKind::ShapeOf:
+      return atom(operand(*e.args[0], kPostfix) + ".shape");
+    case ExprKind::List:
+    case ExprKind::Tuple: {
+      if (e.kind == ExprKind::Tuple) return int_list(e);
+      Text t;
+      t.head = "[";
+      for (const auto& a : e.args) t.items.push_back(text(*a));
+      t.tail = "]";
+      t.breakable = true;
+      return t;
+    }
+    case ExprKind::Dict: {
+      Text t;
+      t.head = "{";
+      for (std::size_t i = 0; i + 1 < e.args.size(); i += 2) {
+        Text item = text(*e.args[i + 1]);
+        item.prefix = text(*e.args[i]).flat() + ": ";
+        t.items.push_back(std::move(item));
+      }
+      t.tail = "}";
+      t.breakable = true;
+      return t;
+    }
+    case ExprKind::Lambda:
+      return atom(e.text);
+    case ExprKind::Op:
+      break;
+  }
+  // Python's own operators and builtins.
+  const std::string& o = e.text;
+  static const std::map<std::string, int> kInfix = {{"or", 20},  {"and", 22}, {"==", kCompare}, {"!=", kCompare}, {"<", kCompare},
+                                                    {">", kCompare}, {"<=", kCompare}, {">=", kCompare}, {"in", kCompare},
+                                                    {"is", kCompare}, {"is not", kCompare}, {"|", 34}, {"^", 36}, {"&", 38},
+                                                    {"+", kSum}, {"-", kSum}, {"*", kProduct}, {"/", kProduct}, {"//", kProduct}, {"%", kProduct}};
+  if (const auto it = kInfix.find(o); it != kInfix.end() && e.args.size() == 2) {
+    const int p = it->second;
+    return atom(operand(*e.args[0], p == kCompare ? p + 1 : p) + " " + o + " " + operand(*e.args[1], p + 1), p);
+  }
+  if (o == "neg") return atom("-" + operand(*e.args[0], kUnary), kUnary);
+  if (o == "not") return atom("not " + operand(*e.args[0], 24), 24);
+  if (o == "if") return atom(operand(*e.args[1], 19) + " if " + operand(*e.args[0], 19) + " else " + operand(*e.args[2], 18), 18);
+  if (o == "[]") return atom(operand(*e.args[0], kPostfix) + "[" + text(*e.args[1]).flat() + "]");
+  if (o == "*") return atom("*" + operand(*e.args[0], kPostfix));
+  if (o == "raw") return atom(e.args[0]->text);
+  if (o[0] == '.') {
+    static const std::set<std::string> kAttributes = {".device", ".dtype", ".shape", ".real", ".imag", ".ndim", ".T", ".mT"};
+    const std::string callee = operand(*e.args[0], kPostfix) + o;
+    if (kAttributes.count(o) != 0) return atom(callee);
+    std::vector<Text> args;
+    for (std::size_t i = 1; i < e.args.size(); ++i) args.push_back(text(*e.args[i]));
+    return call(callee, std::move(args));
+  }
+  std::vector<Text> args;
+  for (const auto& a : e.args) args.push_back(text(*a));
+  return call(o, std::move(args));
+}
+
+// ---------------------------------------------------------------- statements
+
+void Printer::line(std::size_t indent, const std::string& lead, const Text& t, const std::string& trail) {
+  out_ += std::string(indent, ' ') + lead;
+  const std::size_t column = indent + lead.size();
+  if (!t.breakable && column + t.flat().size() + trail.size() > kWidth && t.precedence < kPostfix) {
+    // An expression of operators has no brackets of its own to break at.
+    out_ += "(\n" + std::string(indent + 4, ' ') + t.flat() + "\n" + std::string(indent, ' ') + ")" + trail + "\n";
+    return;
+  }
+  write_text(t, indent, column, trail.size(), out_);
+  out_ += trail + "\n";
+}
+
+int nesting(const Expr& e, const std::unordered_map<int, int>& depth) {
+  int inner = 0;
+  for (const auto& a : e.args) inner = std::max(inner, nesting(*a, depth));
+  for (const auto& [_, v] : e.keywords) inner = std::max(inner, nesting(*v, depth));
+  if (e.kind == ExprKind::Var) {
+    const auto it = depth.find(e.var->id);
+    return it == depth.end() ? 0 : it->second;
+  }
+  switch (e.kind) {
+    case ExprKind::Module:
+    case ExprKind::Aten:
+    case ExprKind::Helper:
+      return inner + 1;
+    default:
+      return inner;
+  }
+}
+
+int count_uses(const Expr& e, int id) {
+  int n = e.kind == ExprKind::Var && e.var->id == id ? 1 : 0;
+  for (const auto& a : e.args) n += count_uses(*a, id);
+  for (const auto& [_, v] : e.keywords) n += count_uses(*v, id);
+  return n;
+}
+
+bool Printer::try_inline(const Stmt& s, const Stmt* next) {
+  if (options_.trace || next == nullptr || s.kind != Stmt::Kind::Assign || s.targets.size() != 1) return false;
+  if (next->kind != Stmt::Kind::Assign && next->kind != Stmt::Kind::Return) return false;
+  const int id = s.targets[0]->id;
+  const Life& l = lives_[id];
+  if (l.pinned || l.uses != 1 || count_uses(*next->value, id) != 1) return false;
+  const Expr& value = *s.value;
+  const Expr& user = *next->value;
+  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten) return false;
+  if (user.kind != ExprKind::Aten) return false;
+  const auto base = [](const Expr& e) { return std::string_view(e.text).substr(0, e.text.find('.')); };
+  const auto user_style = style_of(base(user)).kind;
+  const bool infix_user = user_style == StyleKind::Infix || user_style == StyleKind::Prefix;
+  const bool value_infix = value.kind == ExprKind::Aten && style_of(base(value)).kind == StyleKind::Infix;
+  // Inline an operand of arithmetic, or what an activation or a method is applied to.
+  const bool first = !user.args.empty() && user.args[0]->kind == ExprKind::Var && user.args[0]->var->id == id;
+  if (!infix_user && !first) return false;
+  if (nesting(value, depth_) > (value_infix ? 3 : 2)) return false;
+  if (text(value).flat().size() > 48) return false;
+  inlined_[id] = s.value.ptr();
+  if (text(user).flat().size() > 68) {
+    inlined_.erase(id);
+    return false;
+  }
+  depth_[id] = nesting(value, depth_);
+  return true;
+}
+
+void Printer::statement(const Stmt& s, std::size_t indent) {
+  const std::string trail = options_.comments_origin && !s.origin.empty() ? "  # " + printable(s.origin) : "";
+  std::string lead;
+  switch (s.kind) {
+    case Stmt::Kind::Assign: {
+      const Text value = text(*s.value);  // before the targets take over a name
+      for (const auto& v : s.targets) name_var(v, position_);
+      std::string targets;
+      for (std::size_t i = 0; i < s.targets.size(); ++i) targets += (i > 0 ? ", " : "") + name_of(*s.targets[i]);
+      if (!s.targets.empty()) lead = targets + " = ";
+      line(indent, lead, value, trail);
+      if (options_.trace)
+        for (const auto& v : s.targets)
+          if (!v->onnx_name.empty() && name_of(*v) != "_")
+            out_ += std::string(indent, ' ') + "_trace(" + python_quote(v->onnx_name) + ", " + name_of(*v) + ")\n";
+      return;
+    }
+    case Stmt::Kind::Return:
+      if (s.value->kind == ExprKind::Tuple && s.value->args.size() > 1) {
+        std::string flat = text(*s.value).flat();
+        flat = flat.substr(1, flat.size() - 2);
+        if (indent + 7 + flat.size() <= kWidth) {
+          out_ += std::string(indent, ' ') + "return " + flat + "\n";
+          return;
+        }
+      }
+      line(indent, "return ", text(*s.value));
+      return;
+    case Stmt::Kind::Break:
+      if (!s.value.is_none()) {
+        line(indent, "if ", text(*s.value), ":");
+        indent += 4;
+      }
+      out_ += std::string(indent, ' ') + "break\n";
+      return;
+    case Stmt::Kind::If:
+      line(indent, "if ", text(*s.value), ":");
+      block(s.body, indent + 4);
+      if (!s.orelse.empty()) {
+        out_ += std::string(indent, ' ') + "else:\n";
+        block(s.orelse, indent + 4);
+      }
+      return;
+    case Stmt::Kind::For: {
+      const Text value = text(*s.value);
+      name_var(s.targets[0], position_);
+      line(indent, "for " + name_of(*s.targets[0]) + " in ", value, ":");
+      block(s.body, indent + 4);
+      return;
+    }
+    case Stmt::Kind::While:
+      line(indent, "while ", text(*s.value), ":");
+      block(s.body, indent + 4);
+      return;
+    case Stmt::Kind::Def: {
+      name_var(s.targets[0], position_);
+      std::string params;
+      for (const auto& p : s.params) {
+        name_var(p, position_);
+        params += (params.empty() ? "" : ", ") + name_of(*p);
+      }
+      out_ += std::string(indent, ' ') + "def " + name_of(*s.targets[0]) + "(" + params + "):\n";
+      block(s.body, indent + 4);
+      return;
+    }
+  }
+}
+
+void Printer::block(const Block& b, std::size_t indent) {
+  if (b.empty()) out_ += std::string(indent, ' ') + "pass\n";
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    ++position_;
+    if (!try_inline(b[i], i + 1 < b.size() ? &b[i + 1] : nullptr)) statement(b[i], indent);
+    if (b[i].kind == Stmt::Kind::For || b[i].kind == Stmt::Kind::While || b[i].kind == Stmt::Kind::Def) ++position_;
+  }
+}
+
+void Printer::init() {
+  out_ += "    def __init__(self) -> None:\n        super().__init__()\n";
+  // A container whose children are numbers is a ModuleDict.
+  std::set<std::string> numbered;
+  std::set<std::string> made;
+  const auto full = [](const std::vector<std::string>& path, std::size_t n) {
+    std::string out;
+    for (std::size_t i = 0; i < n; ++i) out += (i > 0 ? "." : "") + path[i];
+    return out;
+  };
+  const auto note = [&](const std::vector<std::string>& path) {
+    for (std::size_t i = 1; i < path.size(); ++i)
+      if (std::isdigit(static_cast<unsigned char>(path[i][0])) != 0) numbered.insert(full(path, i));
+  };
+  for (const auto& m : program_.modules) note(m->path);
+  for (const auto& p : program_.params) note(p->path);
+  const auto containers = [&](const std::vector<std::string>& path) {
+    for (std::size_t i = 1; i < path.size(); ++i) {
+      const std::string name = full(path, i);
+      if (!made.insert(name).second) continue;
+      out_ += "        " + path_of({path.begin(), path.begin() + static_cast<std::ptrdiff_t>(i)}) + " = nn." +
+              (numbered.count(name) != 0 ? "ModuleDict" : "Module") + "()\n";
+    }
+  };
+  std::set<const torch::Param*> of_modules;
+  for (const auto& m : program_.modules) {
+    containers(m->path);
+    made.insert(full(m->path, m->path.size()));
+    std::vector<Text> args;
+    for (const auto& a : m->args) args.push_back(a->kind == ExprKind::List ? int_list(*a) : text(*a));
+    for (const auto& [key, value] : m->keywords) {
+      Text t;
+      const Expr& v = *value;
+      const bool ints = v.kind == ExprKind::List;
+      const bool same = ints && !v.args.empty() && key != "normalized_shape" &&
+                        std::all_of(v.args.begin(), v.args.end(), [&](const ExprPtr& x) { return x->kind == ExprKind::Int && x->integer == v.args[0]->integer; });
+      t = same ? text(*v.args[0]) : ints ? int_list(v) : text(v);
+      t.prefix = key + "=";
+      args.push_back(std::move(t));
+    }
+    for (const auto& [_, p] : m->params) of_modules.insert(p.get());
+    line(8, path_of(m->path) + " = ", call("nn." + m->type, std::move(args)));
+  }
+  for (const auto& p : program_.params) {
+    if (of_modules.count(p.get()) != 0) continue;
+    containers(p->path);
+    std::vector<Text> dims;
+    for (const std::int64_t d : p->shape) dims.push_back(atom(std::to_string(d)));
+    if (dims.empty()) dims.push_back(atom("()"));
+    if (p->dtype != ir::DType::Float32) {
+      Text t = atom("torch." + std::string(ir::info(p->dtype).torch_name));
+      t.prefix = "dtype=";
+      dims.push_back(std::move(t));
+    }
+    Text empty = call("torch.empty", std::move(dims));
+    if (p->trainable) {
+      line(8, path_of(p->path) + " = ", call("nn.Parameter", {std::move(empty)}));
+    } else {
+      std::vector<std::string> owner(p->path.begin(), p->path.end() - 1);
+      line(8, "", call(path_of(owner) + ".register_buffer", {atom(python_quote(p->path.back())), std::move(empty)}));
+    }
+  }
+  for (const auto& c : program_.constants) line(8, "self." + c.name + " = ", text(*c.value));
+}
+
+std::string Printer::run() {
+  for (const auto& c : program_.constants) scan_expr(*c.value, 0);
+  for (const auto& p : program_.inputs) {
+    Life& l = lives_[p.var->id];
+    l.block = &program_.forward;
+  }
+  scan_block(program_.forward, 0);
+  const RuntimeSource runtime = runtime_source(helpers_);
+  for (const std::string& f : runtime.functions) helpers_.insert(f);
+
+  std::string params;
+  std::vector<std::string> signature{"self"};
+  for (const auto& p : program_.inputs) {
+    Life& l = lives_[p.var->id];
+    std::string base = p.var->hint;
+    names_[p.var->id] = claim(base, 0, l.last, false);
+    signature.push_back(name_of(*p.var) + (p.kind == "tensor" && p.dtype != "string" ? ": Tensor" : ""));
+  }
+
+  std::string body;
+  out_.clear();
+  init();
+  out_ += "\n";
+  const bool typed = program_.outputs.size() == 1 && program_.outputs[0].kind == "tensor" && program_.outputs[0].dtype != "string";
+  bool all_tensors = !program_.outputs.empty();
+  for (const auto& o : program_.outputs) all_tensors = all_tensors && o.kind == "tensor" && o.dtype != "string";
+  std::string result = typed ? "Tensor" : all_tensors && program_.outputs.size() > 1 ? "tuple[Tensor, ...]" : "";
+  if (program_.outputs.size() > 1 && program_.outputs.size() <= 4 && all_tensors) {
+    result = "tuple[Tensor";
+    for (std::size_t i = 1; i < program_.outputs.size(); ++i) result += ", Tensor";
+    result += "]";
+  }
+  Text head;
+  head.head = "def forward(";
+  for (const std::string& s : signature) head.items.push_back(atom(s));
+  head.tail = ")" + (result.empty() ? "" : " -> " + result);
+  head.breakable = true;
+  line(4, "", head, ":");
+  std::string doc;
+  for (const auto& p : program_.inputs) doc += (doc.empty() ? "" : ", ") + name_of(*p.var) + ": " + printable(p.type_text);
+  doc += " -> ";
+  for (std::size_t i = 0; i < program_.outputs.size(); ++i)
+    doc += (i > 0 ? ", " : "") + printable(program_.outputs[i].onnx_name) + ": " + printable(program_.outputs[i].type_text);
+  std::string safe;
+  for (const char c : doc) safe += c == '"' ? '\'' : c == '\\' ? '/' : c;
+  if (safe.size() + 8 + 6 <= kWidth) {
+    out_ += "        \"\"\"" + safe + "\"\"\"\n";
+  } else {
+    out_ += "        \"\"\"\n";
+    const auto entry = [&](const std::string& name, const std::string& type) {
+      std::string text;
+      for (const char c : name + ": " + type) text += c == '"' ? '\'' : c == '\\' ? '/' : c;
+      out_ += "        " + text + "\n";
+    };
+    for (const auto& p : program_.inputs) entry(name_of(*p.var), printable(p.type_text));
+    out_ += "        ->\n";
+    for (const auto& p : program_.outputs) entry(printable(p.onnx_name), printable(p.type_text));
+    out_ += "        \"\"\"\n";
+  }
+  position_ = 0;
+  block(program_.forward, 8);
+  body = std::move(out_);
+
+  const auto uses = [&](std::string_view what) { return body.find(what) != std::string::npos || runtime.text.find(what) != std::string::npos; };
+  std::string out = "\"\"\"";
+  out += options_.header;
+  out += "\"\"\"\n\n";
+  std::set<std::string> imports(runtime.imports.begin(), runtime.imports.end());
+  std::string standard;
+  for (const std::string& i : imports)
+    if (i == "import math" || i == "import re" || i == "import io" || i.rfind("from typing", 0) == 0 || i.rfind("from collections", 0) == 0 ||
+        i == "import locale" || i == "import bisect")
+      standard += i + "\n";
+  standard += "from pathlib import Path\n";
+  out += standard + "\n";
+  if (imports.count("import numpy as np") != 0) out += "import numpy as np\n";
+  out += "import torch\n";
+  if (uses("F.")) out += "import torch.nn.functional as F\n";
+  for (const std::string& i : imports)
+    if (i.rfind("from PIL", 0) == 0 || i.rfind("import PIL", 0) == 0) out += i + "\n";
+  out += "from torch import Tensor, nn\n\n\n";
+  if (!runtime.text.empty()) out += runtime.text + "\n\n";
+  out += "class " + program_.class_name + "(nn.Module):\n";
+  out += body;
+  out += "\n\ndef load(\n    weights: str | Path = Path(__file__).parent / " + python_quote(options_.weights_name) + ",\n) -> " +
+         program_.class_name + ":\n";
+  out += "    \"\"\"The model in eval mode, with its weights.\"\"\"\n";
+  const bool pth = options_.weights_name.ends_with(".pth");
+  if (!program_.params.empty()) {
+    if (!pth) out += "    from safetensors.torch import load_file\n\n";
+    out += "    with torch.device(\"meta\"):\n        model = " + program_.class_name + "()\n";
+    if (pth) {
+      out += "    state = torch.load(weights, mmap=True, weights_only=True)\n";
+    } else {
+      out += "    state = load_file(weights)\n";
+    }
+    out += "    model.load_state_dict(state, strict=True, assign=True)\n";
+    out += "    return model.eval()\n";
+  } else {
+    out += "    return " + program_.class_name + "().eval()\n";
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string print_python(const Program& program, const PythonOptions& options) { return Printer(program, options).run(); }
+
+}  // namespace onnx2nn::emit

@@ -1,0 +1,23 @@
+// The torch program as Python source that a person would have written.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "torch/program.h"
+
+namespace onnx2nn::emit {
+
+struct PythonOptions {
+  std::string weights_name = "model.safetensors";  // beside the source; ".pth" for a state_dict
+  std::string header;                              // lines of the file's docstring
+  bool trace = false;                              // `_trace(name, value)` after each statement; nothing is inlined
+  bool comments_origin = false;                    // "# <ONNX node>" behind each line
+};
+
+/// The file's text, formatted as `ruff format` does (88 columns). The source imports torch only, and
+/// safetensors inside `load`. Text from the model is there as claimed identifiers and escaped literals.
+std::string print_python(const torch::Program& program, const PythonOptions& options);
+
+}  // namespace onnx2nn::emit

@@ -1,0 +1,9 @@
+// Activations
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> activation_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// Cast, CastLike, BitCast
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> cast_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// If, Loop, Scan, SequenceMap
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> control_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// Gemm, MatMul, Einsum
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> linear_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

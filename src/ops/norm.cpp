@@ -1,0 +1,9 @@
+// Normalisations
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> norm_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// Pooling
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> pool_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// LSTM, GRU, RNN
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> recurrent_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,30 @@
+#include "ops/registry.h"
+
+#include <array>
+#include <unordered_map>
+
+namespace onnx2nn::ops {
+
+std::span<const std::span<const OpDef>> all_families() {
+  static const std::array kFamilies = {
+      activation_ops(), attention_ops(), cast_ops(),  control_ops(), conv_ops(),     create_ops(),    elementwise_ops(), image_ops(),
+      index_ops(),      linear_ops(),    loss_ops(),  microsoft_ops(), ml_ops(),     norm_ops(),      pool_ops(),        quantize_ops(),
+      recurrent_ops(),  reduce_ops(),    sequence_ops(), shape_ops(), signal_ops(), text_ops()};
+  return kFamilies;
+}
+
+const OpDef* find_op(std::string_view domain, std::string_view type) {
+  static const auto kTable = [] {
+    std::unordered_map<std::string_view, std::vector<const OpDef*>> table;
+    for (const auto family : all_families())
+      for (const OpDef& op : family) table[op.type].push_back(&op);
+    return table;
+  }();
+  const auto it = kTable.find(type);
+  if (it == kTable.end()) return nullptr;
+  for (const OpDef* op : it->second)
+    if (op->domain == domain) return op;
+  return nullptr;
+}
+
+}  // namespace onnx2nn::ops

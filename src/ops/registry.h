@@ -1,0 +1,33 @@
+// The families of operators, one source file each. A new family is a line here and one in registry.cpp.
+#pragma once
+
+#include <span>
+
+#include "ops/op.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> activation_ops();
+std::span<const OpDef> attention_ops();
+std::span<const OpDef> cast_ops();
+std::span<const OpDef> control_ops();
+std::span<const OpDef> conv_ops();
+std::span<const OpDef> create_ops();
+std::span<const OpDef> elementwise_ops();
+std::span<const OpDef> image_ops();
+std::span<const OpDef> index_ops();
+std::span<const OpDef> linear_ops();
+std::span<const OpDef> loss_ops();
+std::span<const OpDef> microsoft_ops();
+std::span<const OpDef> ml_ops();
+std::span<const OpDef> norm_ops();
+std::span<const OpDef> pool_ops();
+std::span<const OpDef> quantize_ops();
+std::span<const OpDef> recurrent_ops();
+std::span<const OpDef> reduce_ops();
+std::span<const OpDef> sequence_ops();
+std::span<const OpDef> shape_ops();
+std::span<const OpDef> signal_ops();
+std::span<const OpDef> text_ops();
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// Sequences and optionals
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> sequence_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,9 @@
+// Strings
+#include "ops/lower.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+
+std::span<const OpDef> text_ops() { return {}; }
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,163 @@
+// The native module: the public API, as Python sees it.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "onnx2nn/convert.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+onnx2nn::ConvertOptions options_of(const nb::dict& d) {
+  onnx2nn::ConvertOptions o;
+  for (const auto& [key, value] : d) {
+    const auto k = nb::cast<std::string>(key);
+    if (k == "simplify") {
+      o.simplify = nb::cast<bool>(value);
+    } else if (k == "input_shapes") {
+      if (!value.is_none()) o.input_shapes = nb::cast<std::map<std::string, std::vector<std::int64_t>>>(value);
+    } else if (k == "class_name") {
+      if (!value.is_none()) o.class_name = nb::cast<std::string>(value);
+    } else if (k == "weights_name") {
+      if (!value.is_none()) o.weights_name = nb::cast<std::string>(value);
+    } else if (k == "trace") {
+      o.trace = nb::cast<bool>(value);
+    } else if (k == "comments_origin") {
+      o.comments_origin = nb::cast<bool>(value);
+    } else if (k == "allow_unknown") {
+      o.allow_unknown = nb::cast<bool>(value);
+    } else {
+      throw nb::type_error(("unknown option " + k).c_str());
+    }
+  }
+  return o;
+}
+
+onnx2nn::Conversion convert(const nb::object& model, const nb::dict& options) {
+  const auto o = options_of(options);
+  if (nb::isinstance<nb::bytes>(model)) {
+    const auto b = nb::cast<nb::bytes>(model);
+    std::string bytes(b.c_str(), b.size());
+    const nb::gil_scoped_release release;
+    return onnx2nn::convert_bytes(std::move(bytes), o);
+  }
+  const auto path = nb::cast<std::string>(nb::str(model));
+  const nb::gil_scoped_release release;
+  return onnx2nn::convert_file(path, o);
+}
+
+nb::object shape_of(const std::optional<std::vector<std::string>>& shape) {
+  if (!shape) return nb::none();
+  nb::list out;
+  for (const std::string& d : *shape) {
+    if (d == "?") {
+      out.append(nb::none());
+    } else if (d.find_first_not_of("0123456789") == std::string::npos) {
+      out.append(nb::int_(std::stoll(d)));
+    } else {
+      out.append(nb::str(d.c_str()));
+    }
+  }
+  return out;
+}
+
+nb::list ports(const std::vector<onnx2nn::PortInfo>& list) {
+  nb::list out;
+  for (const auto& p : list) {
+    nb::dict d;
+    d["name"] = p.name;
+    d["py_name"] = p.py_name;
+    d["kind"] = p.kind;
+    d["dtype"] = p.dtype;
+    d["shape"] = shape_of(p.shape);
+    out.append(d);
+  }
+  return out;
+}
+
+nb::list weights(const onnx2nn::Conversion& c) {
+  nb::list out;
+  for (const auto& w : c.weights()) {
+    nb::dict d;
+    d["key"] = w.key;
+    d["dtype"] = w.dtype;
+    d["shape"] = w.shape;
+    d["requires_grad"] = w.trainable;
+    d["is_buffer"] = w.is_buffer;
+    d["file"] = w.file.empty() ? nb::object(nb::none()) : nb::object(nb::str(w.file.c_str()));
+    d["offset"] = w.offset;
+    d["nbytes"] = w.nbytes;
+    d["transpose"] = w.transpose;
+    d["onnx_name"] = w.onnx_name;
+    out.append(d);
+  }
+  return out;
+}
+
+nb::list diagnostics(const onnx2nn::Conversion& c) {
+  nb::list out;
+  for (const auto& d : c.diagnostics()) {
+    nb::dict e;
+    e["severity"] = d.severity;
+    e["code"] = d.code;
+    e["message"] = d.message;
+    e["node"] = d.node;
+    e["op_type"] = d.op_type;
+    e["domain"] = d.domain;
+    e["opset"] = d.opset;
+    e["inputs"] = d.inputs;
+    e["hint"] = d.hint;
+    out.append(e);
+  }
+  return out;
+}
+
+nb::dict stats(const onnx2nn::Conversion& c) {
+  const auto& s = c.stats();
+  nb::dict d;
+  d["nodes_before"] = s.nodes_before;
+  d["nodes_after"] = s.nodes_after;
+  d["weight_bytes"] = s.weight_bytes;
+  d["op_types"] = s.op_types;
+  d["rules"] = s.rules;
+  d["ir_version"] = s.ir_version;
+  d["producer"] = s.producer;
+  d["opsets"] = s.opsets;
+  return d;
+}
+
+nb::object weight_data(const onnx2nn::Conversion& c, std::size_t i) {
+  if (i >= c.weights().size()) throw nb::index_error("no such weight");
+  const std::string_view bytes = c.weight_bytes(i);
+  auto* copy = new std::string(bytes);
+  const nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::string*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(copy->data(), {copy->size()}, owner));
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "The C++ core of onnx2nn";
+  nb::class_<onnx2nn::Conversion>(m, "Conversion")
+      .def_prop_ro("ok", &onnx2nn::Conversion::ok)
+      .def_prop_ro("readable", &onnx2nn::Conversion::readable)
+      .def_prop_ro("source", &onnx2nn::Conversion::source)
+      .def_prop_ro("class_name", &onnx2nn::Conversion::class_name)
+      .def_prop_ro("diagnostics", &diagnostics)
+      .def_prop_ro("diagnostics_text", &onnx2nn::Conversion::diagnostics_text)
+      .def_prop_ro("inputs", [](const onnx2nn::Conversion& c) { return ports(c.inputs()); })
+      .def_prop_ro("outputs", [](const onnx2nn::Conversion& c) { return ports(c.outputs()); })
+      .def_prop_ro("weights", &weights)
+      .def_prop_ro("stats", &stats)
+      .def("weight_data", &weight_data, "i"_a)
+      .def(
+          "write", [](onnx2nn::Conversion& c, const std::string& python, const std::string& weights_path) { return c.write(python, weights_path); },
+          "path_py"_a, "path_weights"_a = "", nb::call_guard<nb::gil_scoped_release>());
+  m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
+}

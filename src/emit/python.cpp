@@ -566,6 +566,10 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
   const Expr& value = *s.value;
   const Expr& user = *next->value;
   if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten) return false;
+  if (next->kind == Stmt::Kind::Return && user.kind == ExprKind::Var && text(value).flat().size() <= 72) {
+    inlined_[id] = s.value.ptr();
+    return true;
+  }
   if (user.kind != ExprKind::Aten) return false;
   const auto base = [](const Expr& e) { return std::string_view(e.text).substr(0, e.text.find('.')); };
   const auto user_style = style_of(base(user)).kind;

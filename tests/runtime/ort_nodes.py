@@ -17,9 +17,13 @@ def run_node(
     opset: int = 21,
     types: dict[int, int] | None = None,
     extra: dict[str, Any] | None = None,
+    shared: dict[int, int] | None = None,
     **attributes: Any,
 ) -> list[Any]:
-    """The node's outputs; an input of None is left out, `extra` are more attributes."""
+    """The node's outputs; an input of None is left out, `extra` are more attributes.
+
+    `shared` names outputs that must lie in the memory of an input.
+    """
     attributes.update(extra or {})
     names = [f"i{i}" if x is not None else "" for i, x in enumerate(inputs)]
     node = helper.make_node(op_type, names, [f"o{i}" for i in range(outputs)], domain=domain)
@@ -43,7 +47,21 @@ def run_node(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     feeds = {f"i{i}": x for i, x in enumerate(inputs) if x is not None}
-    return session.run(None, feeds)
+    if not shared:
+        return session.run(None, feeds)
+    # The bound values lie in the arrays' memory, so copies of the arrays are kept.
+    copies = {name: np.array(value) for name, value in feeds.items()}
+    binding, kept = session.io_binding(), {}
+    for name, value in copies.items():
+        kept[name] = onnxruntime.OrtValue.ortvalue_from_numpy(value)
+        binding.bind_ortvalue_input(name, kept[name])
+    for i in range(outputs):
+        if i in shared:
+            binding.bind_ortvalue_output(f"o{i}", kept[f"i{shared[i]}"])
+        else:
+            binding.bind_output(f"o{i}")
+    session.run_with_iobinding(binding)
+    return [value.numpy().copy() for value in binding.get_outputs()]
 
 
 def tensors(inputs: list[np.ndarray | None]) -> list[Any]:

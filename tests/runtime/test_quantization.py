@@ -226,3 +226,42 @@ def test_gather_block_quantized_by_nibbles(signed: bool) -> None:
     x = [data.astype(carried), indices, scales, zero_points.astype(carried)]
     got = qz.gather_block_quantized(*ort.tensors(x), block_size=16)
     ort.assert_close(got, wanted[indices])
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("full", [False, True])
+def test_dynamic_quantize_lstm(direction: str, per_channel: bool, batch: int, full: bool) -> None:
+    count, steps, size, hidden = (2 if direction == "bidirectional" else 1), 4, 5, 8
+
+    def scale() -> np.ndarray:
+        return f32(RNG.random((count, 4 * hidden) if per_channel else count) * 0.004 + 0.001)
+
+    def zero() -> np.ndarray:
+        shape = (count, 4 * hidden) if per_channel else (count,)
+        return np.zeros(shape, np.int8) if per_channel else random_integers(*shape, dtype=np.int8)
+
+    def real(*shape: int) -> np.ndarray | None:
+        return f32(RNG.normal(size=shape)) if full else None
+
+    x = [
+        f32(RNG.normal(size=(steps, batch, size))),
+        random_integers(count, size, 4 * hidden, dtype=np.int8),
+        random_integers(count, hidden, 4 * hidden, dtype=np.int8),
+        real(count, 8 * hidden),
+        np.array([4, 2, 3][:batch], np.int32) if full else None,
+        real(count, batch, hidden),
+        real(count, batch, hidden),
+        real(count, 3 * hidden),
+        scale(),
+        zero(),
+        scale(),
+        zero(),
+    ]
+    options = {"hidden_size": hidden, "direction": direction}
+    wanted = ort.run_node("DynamicQuantizeLSTM", x, 3, **options)
+    got = qz.dynamic_quantize_lstm(*ort.tensors(x), direction=direction)
+    for y, z in zip(got, wanted):
+        # A hidden state on the edge between two integers may go either way.
+        ort.assert_close(y, z, 5e-3)

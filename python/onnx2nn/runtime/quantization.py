@@ -7,6 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onnx2nn.runtime.casting import cast_float4, cast_float8
+from onnx2nn.runtime.recurrent import (
+    clip_symmetric,
+    drop_empty,
+    keep_steps,
+    reverse_steps,
+    rnn_activation,
+    rnn_activations,
+    stack_steps,
+)
 
 
 def spread_blocks(value: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
@@ -460,11 +469,99 @@ def gather_block_quantized(
     return y.reshape(y.shape[:gather_axis] + indices.shape + y.shape[gather_axis + 1 :])
 
 
-def packed_weight(packed: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
-    """The real weight of a quantised LSTM: [directions, inputs, gates], scales per direction."""
-    scale, zero = scale.float(), zero_point
-    shape = [scale.shape[0] if scale.dim() else 1, 1, -1]
-    value = packed.float()
-    if zero is not None:
-        value = value - zero.float().reshape(shape)
-    return value * scale.reshape(shape)
+def quantized_product(x: Tensor, weight: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """x times an integer weight, x being quantised by its own range first."""
+    if weight.dtype != torch.float64:
+        weight = weight.double()
+    quantized, x_scale, x_zero_point = dynamic_quantize_linear(x)
+    left = quantized.double() - x_zero_point.double()
+    return (left @ (weight - zero_point.double())).float() * (x_scale * scale)
+
+
+def quantized_lstm_direction(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    h: Tensor,
+    c: Tensor,
+    p: Tensor | None,
+    scales: list[Tensor],
+    activations: list[tuple[str, float, float]],
+    clip: float | None,
+    input_forget: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction of DynamicQuantizeLSTM over x [time, batch, input]."""
+    gate, cell, hidden = activations
+    w_scale, w_zero, r_scale, r_zero = scales
+    inputs = quantized_product(x, w, w_scale, w_zero)
+    if b is not None:
+        inputs = inputs + b[: b.shape[0] // 2] + b[b.shape[0] // 2 :]
+    pi, po, pf = p.chunk(3) if p is not None else (None, None, None)
+    recurrent = r.double()
+    steps: list[Tensor] = []
+    for t in range(x.shape[0]):
+        i, o, f, g = (inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)).chunk(4, 1)
+        if pi is not None and pf is not None:
+            i, f = i + pi * c, f + pf * c
+        i = rnn_activation(clip_symmetric(i, clip), *gate)
+        f = 1 - i if input_forget else rnn_activation(clip_symmetric(f, clip), *gate)
+        new_c = f * c + i * rnn_activation(clip_symmetric(g, clip), *cell)
+        o = o if po is None else o + po * new_c
+        o = rnn_activation(clip_symmetric(o, clip), *gate)
+        new_h = o * rnn_activation(new_c, *hidden)
+        (h, c), y = keep_steps([new_h, new_c], [h, c], t, lengths)
+        steps.append(y)
+    return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
+
+
+def dynamic_quantize_lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    sequence_lens: Tensor | None,
+    initial_h: Tensor | None,
+    initial_c: Tensor | None,
+    p: Tensor | None,
+    w_scale: Tensor,
+    w_zero_point: Tensor,
+    r_scale: Tensor,
+    r_zero_point: Tensor,
+    *,
+    direction: str = "forward",
+    activations: list[str] | None = None,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    clip: float | None = None,
+    input_forget: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """com.microsoft DynamicQuantizeLSTM: torch's quantised LSTM lacks ONNX's forms and rounding."""
+    count = 2 if direction == "bidirectional" else 1
+    names = activations or ["Sigmoid", "Tanh", "Tanh"] * count
+    chosen = rnn_activations(names, activation_alpha, activation_beta)
+    zeros = x.new_zeros([x.shape[1], r.shape[1]])
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for d in range(count):
+        backwards = direction == "reverse" or d == 1
+        y, h, c = quantized_lstm_direction(
+            reverse_steps(x, sequence_lens) if backwards else x,
+            w[d],
+            r[d],
+            None if b is None else b[d],
+            sequence_lens,
+            zeros if initial_h is None else initial_h[d],
+            zeros if initial_c is None else initial_c[d],
+            None if p is None else p[d],
+            [w_scale[d], w_zero_point[d], r_scale[d], r_zero_point[d]],
+            chosen[3 * d : 3 * d + 3],
+            clip,
+            bool(input_forget),
+        )
+        parts.append((reverse_steps(y, sequence_lens) if backwards else y, h, c))
+    y, h, c = (
+        torch.stack(part, dim)
+        for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
+    )
+    return y, h, c

@@ -474,3 +474,36 @@ def test_sparse_attention(stage: str, options: dict[str, Any]) -> None:
     got = at.sparse_attention(*ort.tensors(x), **options)
     ort.assert_close(got[0], wanted[0], 1e-4)
     np.testing.assert_allclose(got[1][:, :, :total], wanted[1][:, :, :total], 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 2.0}, {"local_window_size": 3}], ids=str)
+@pytest.mark.parametrize("rotary", [0, 1])
+def test_paged_attention_as_grouped(options: dict[str, Any], rotary: int) -> None:
+    """ONNX Runtime has it for CUDA only, so each sequence is done by its own grouped attention."""
+    heads, kv_heads, size, block = 4, 2, 8, 4
+    lengths, past = [3, 1, 5], [2, 6, 0]
+    table = torch.tensor([[7, 2, -1], [0, 5, -1], [3, 1, -1]], dtype=torch.int32)
+    pool = [torch.from_numpy(f32(8, block, kv_heads, size)) for _ in range(2)]
+    q = torch.from_numpy(f32(9, heads * size))
+    k, v = (torch.from_numpy(f32(9, kv_heads * size)) for _ in range(2))
+    caches = [torch.from_numpy(f32(16, size // 2)) for _ in range(2)]
+    starts = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
+    options = options | {"num_heads": heads, "kv_num_heads": kv_heads, "do_rotary": rotary}
+    y, key_pool, _ = at.paged_attention(
+        q, k, v, *pool, starts, torch.tensor(past), table, *caches, **options
+    )
+    for i, (length, old) in enumerate(zip(lengths, past)):
+        rows = slice(int(starts[i]), int(starts[i + 1]))
+        olds = [p[table[i, :2].long()].flatten(0, 1)[:old].transpose(0, 1)[None] for p in pool]
+        total = length + old
+        wanted, key_now, _, _ = at.group_query_attention(
+            *(part[rows][None] for part in (q, k, v)),
+            *olds,
+            torch.tensor([total - 1]),
+            total,
+            *caches,
+            **options,
+        )
+        torch.testing.assert_close(y[rows], wanted[0])
+        kept = key_pool[table[i, :2].long()].flatten(0, 1)[:total].transpose(0, 1)
+        torch.testing.assert_close(kept, key_now[0])

@@ -165,7 +165,9 @@ def test_empty_tensors() -> None:
     assert ix.top_k(x, 3)[1].shape == (0, 3)
     assert ix.cum_sum(x, 0, exclusive=1).shape == (0, 7)
     assert ix.unique_values(x)[0].shape == (0,)
-    assert ix.reshape_copy_zeros(x, [0, -1]).shape == (0, 0)
+    assert ix.reshape_copy_zeros(x, [0, -1]).shape == (0, 7)
+    assert ix.reshape_copy_zeros(x, [-1, 7]).shape == (0, 7)
+    assert ix.reshape_copy_zeros(x, [-1]).shape == (0,)
     assert ix.reshape_copy_zeros(x, [7, 0], allowzero=1).shape == (7, 0)
 
 

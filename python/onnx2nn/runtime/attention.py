@@ -902,6 +902,74 @@ def sparse_attention(
     return y, present_key, present_value
 
 
+def paged_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cumulative_sequence_length: Tensor,
+    past_seqlens: Tensor,
+    block_table: Tensor,
+    cos_cache: Tensor | None = None,
+    sin_cache: Tensor | None = None,
+    head_sink: Tensor | None = None,
+    *,
+    num_heads: int,
+    kv_num_heads: int,
+    scale: float = 0.0,
+    softcap: float = 0.0,
+    do_rotary: int = 0,
+    rotary_interleaved: int = 0,
+    local_window_size: int = -1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """com.microsoft PagedAttention: sequences packed end to end, their cache in blocks of a pool."""
+    if key is None or value is None:
+        size = query.shape[1] // (num_heads + 2 * kv_num_heads)
+        query, key, value = split_parts(query, [num_heads * size] + [kv_num_heads * size] * 2)
+    block_size, cache_heads, size = key_cache.shape[1:]
+    starts, past = cumulative_sequence_length.long(), past_seqlens.long()
+    tokens = torch.arange(query.shape[0], device=query.device)
+    owner = torch.searchsorted(starts[1:].contiguous(), tokens, right=True)
+    place = tokens - starts[owner]
+    position = past[owner] + place
+    q = query.reshape(-1, num_heads, size)
+    k, v = key.reshape(-1, cache_heads, size), value.reshape(-1, cache_heads, value_cache.shape[-1])
+    if do_rotary and cos_cache is not None and sin_cache is not None:
+        cos, sin = F.embedding(position, cos_cache), F.embedding(position, sin_cache)
+        q, k = (
+            rotate_heads(part.unsqueeze(2), cos.unsqueeze(1), sin.unsqueeze(1), rotary_interleaved)
+            .squeeze(2)
+            .contiguous()
+            for part in (q, k)
+        )
+    table = block_table.long()
+    slot = table[owner, position // block_size] * block_size + position % block_size
+    key_cache = key_cache.flatten(0, 1).index_copy(0, slot, k).reshape(key_cache.shape)
+    value_cache = value_cache.flatten(0, 1).index_copy(0, slot, v).reshape(value_cache.shape)
+    # Every sequence's queries side by side, the short ones filled up with zeros.
+    longest = int((starts[1:] - starts[:-1]).max())
+    padded = q.new_zeros(past.shape[0], longest, num_heads, size)
+    padded = padded.index_put((owner, place), q).transpose(1, 2)
+    pages = table.clamp(min=0)
+    keys = repeat_heads(key_cache[pages].flatten(1, 2).transpose(1, 2), num_heads)
+    values = repeat_heads(value_cache[pages].flatten(1, 2).transpose(1, 2), num_heads)
+    window = local_window_size - 1 if local_window_size > 0 else -1
+    offset = past.reshape(-1, 1, 1, 1)
+    allowed = visible_keys(longest, keys.shape[2], offset, 1, window, -1, q.device)
+    scores = (padded @ keys.mT).float() * (scale or 1.0 / math.sqrt(size))
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -torch.inf)
+    if head_sink is not None:
+        extra = head_sink.float().reshape(1, -1, 1, 1).expand(scores.shape[0], -1, longest, 1)
+        scores = torch.cat([scores, extra], dim=-1)
+    weights = scores.softmax(-1)[..., : keys.shape[2]].to(values.dtype)
+    y = (weights @ values).transpose(1, 2)[owner, place]
+    return y.flatten(1), key_cache, value_cache
+
+
 def bifurcation_detector(
     src_tokens: Tensor,
     cur_tokens: Tensor,

@@ -323,12 +323,13 @@ def eye_like(x: Tensor, *, k: int = 0, dtype: torch.dtype | None = None) -> Tens
 
 def reshape_copy_zeros(x: Tensor, shape: list[int], *, allowzero: int = 0) -> Tensor:
     """ONNX Reshape with a shape known only at run time, in which 0 copies a dimension."""
-    if not allowzero:
-        shape = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
+    copied = [] if allowzero else [i for i, size in enumerate(shape) if size == 0]
     if -1 in shape and x.numel() == 0:
-        # torch cannot infer -1 when the other sizes multiply to 0.
-        known = math.prod(size for size in shape if size != -1)
-        shape = [0 if size == -1 and known else max(size, 0) for size in shape]
+        # torch cannot infer -1 among zeros; without what is copied there may be none left.
+        known = math.prod(size for size in shape if size > 0)
+        left = math.prod(size for i, size in enumerate(x.shape) if i not in copied)
+        shape = [left // known if size == -1 else size for size in shape]
+    shape = [x.shape[i] if i in copied else size for i, size in enumerate(shape)]
     return x.reshape(shape)
 
 

@@ -21,7 +21,7 @@ PRECISION = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.b
 def call_attention(v: list[Any], a: dict[str, Any], scores: bool) -> Any:
     if "softmax_precision" in a:
         a["softmax_precision"] = PRECISION[a["softmax_precision"]]
-    return at.attention(*v, qk_matmul_output=scores, **a)
+    return at.onnx_attention(*v, qk_matmul_output=scores, **a)
 
 
 # The reference sums bfloat16 one by one and rounds each time; torch rounds once, which is nearer.
@@ -57,7 +57,7 @@ def call_flex(v: list[Any], a: dict[str, Any]) -> Any:
 HELPERS = {
     "RotaryEmbedding": lambda v, a: at.rotary_embedding(*v, **a),
     "LinearAttention": lambda v, a: at.linear_attention(*v, **a),
-    "SwiGLU": lambda v, a: at.swiglu(*v, **a),
+    "SwiGLU": lambda v, a: at.swish_gated_unit(*v, **a),
     "FlexAttention": call_flex,
 }
 

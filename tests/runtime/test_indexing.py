@@ -42,7 +42,7 @@ def call_div(v: list[Any], a: dict[str, Any]) -> Any:
 
 
 HELPERS = {
-    "Gather": lambda v, a: ix.gather(*v, **a),
+    "Gather": lambda v, a: ix.gather_slices(*v, **a),
     "GatherElements": lambda v, a: ix.gather_elements(*v, **a),
     "GatherND": lambda v, a: ix.gather_nd(*v, **a),
     "ScatterElements": lambda v, a: ix.scatter_elements(*v, **a),
@@ -159,7 +159,7 @@ def test_slice_bounds(size: int, step: int) -> None:
 
 def test_empty_tensors() -> None:
     x = torch.zeros(0, 7)
-    assert ix.gather(x, torch.tensor([[0, -1]]), 1).shape == (0, 1, 2)
+    assert ix.gather_slices(x, torch.tensor([[0, -1]]), 1).shape == (0, 1, 2)
     assert ix.gather_nd(x, torch.zeros(0, 3, 1, dtype=torch.int64), 1).shape == (0, 3)
     assert ix.scatter_nd(x, torch.zeros(0, 1, dtype=torch.int64), x).shape == (0, 7)
     assert ix.top_k(x, 3)[1].shape == (0, 3)
@@ -187,7 +187,7 @@ def test_gradients() -> None:
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     index = torch.tensor([[0, -1]])
     for call in (
-        lambda t: ix.gather(t, index, 1),
+        lambda t: ix.gather_slices(t, index, 1),
         lambda t: ix.gather_elements(t, index, 1),
         lambda t: ix.gather_nd(t, index),
         lambda t: ix.scatter_nd(t, index, torch.ones(1, dtype=t.dtype)),

@@ -73,7 +73,7 @@ def softmax_of_visible(scores: Tensor) -> Tensor:
     return (powers / powers.sum(-1, keepdim=True)).masked_fill(hidden, 0.0)
 
 
-def attention(
+def onnx_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -277,7 +277,7 @@ def flex_attention(
     return (weights @ repeat_heads(v, q.shape[1]).to(softmax_precision)).to(v.dtype)
 
 
-def swiglu(a: Tensor, b: Tensor, *, alpha: float = 1.0) -> Tensor:
+def swish_gated_unit(a: Tensor, b: Tensor, *, alpha: float = 1.0) -> Tensor:
     """ONNX SwiGLU: torch has no swish whose sigmoid is scaled."""
     return a * torch.sigmoid(alpha * a) * b
 
@@ -389,7 +389,7 @@ def padding_bias(
     if mask is None:
         return None
     if mask.dim() == 1:
-        raise ValueError("a mask of one axis needs the batch size: use length_mask")
+        raise ValueError("a mask of one axis needs the batch size")
     if mask.dim() == 2:
         valid = mask.reshape(mask.shape[0], 1, 1, mask.shape[1])
     elif mask.dim() == 3:

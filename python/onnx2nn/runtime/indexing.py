@@ -20,7 +20,7 @@ def movable(x: Tensor) -> Tensor:
 
 
 def moved(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gives what `movable` made its dtype back."""
+    """Gives a tensor that was viewed as integers to be moved its dtype back."""
     return y if y.dtype == dtype else y.view(dtype)
 
 
@@ -40,7 +40,7 @@ def comparable(x: Tensor) -> Tensor:
 
 
 def compared(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gives what `comparable` made its dtype back."""
+    """Gives a tensor that was mapped to be ordered its dtype back."""
     if dtype == torch.uint64:
         return (y ^ torch.iinfo(torch.int64).min).view(torch.uint64)
     return y if y.dtype == dtype else y.to(dtype)
@@ -60,7 +60,7 @@ def computable(x: Tensor) -> Tensor:
 
 
 def computed(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """Gives what `computable` made its dtype back; integers wrap around."""
+    """Gives a tensor that was mapped for arithmetic its dtype back; integers wrap around."""
     if dtype == torch.uint64 and y.dtype == torch.int64:
         return y.view(torch.uint64)
     return y if y.dtype == dtype else y.to(dtype)
@@ -72,7 +72,7 @@ def wrap_indices(indices: Tensor, size: int) -> Tensor:
     return torch.where(indices < 0, indices + size, indices)
 
 
-def gather(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
+def gather_slices(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
     """ONNX Gather: torch's index_select takes neither negative nor multi-dimensional indices."""
     axis %= x.dim()
     out = x.index_select(axis, wrap_indices(indices, x.shape[axis]).reshape(-1))

@@ -55,7 +55,7 @@ std::string class_name_of(const std::string& stem) {
 
 void apply_input_shapes(ir::Graph& graph, const ConvertOptions& options) {
   for (const auto& [name, shape] : options.input_shapes) {
-    const auto it = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const ir::Value* v) { return v->name == name; });
+    const auto it = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&wanted = name](const ir::Value* v) { return v->name == wanted; });
     if (it == graph.inputs.end()) throw Error("bad-option", "the model has no input \"" + name + "\"");
     const auto& known = (*it)->type.shape;
     if (known.has_rank() && known.rank() != shape.size())

@@ -597,25 +597,33 @@ class Importer {
     }
   }
 
+  /// What a Constant's attribute holds, which its name promises and its type may not keep.
+  template <typename T>
+  static const T& held(const Attribute& a) {
+    const T* value = std::get_if<T>(&a.data);
+    if (value == nullptr) fail("bad-model", "Constant: the attribute {} has the wrong type", a.name);
+    return *value;
+  }
+
   ir::TensorPtr constant_tensor(const RawNode& raw, const CallAttributes& call, int depth) {
     for (const Reader& r : raw.attributes) {
       const auto a = read_attribute(r, nullptr, nullptr, Scope{}, call, depth);
       if (!a) continue;
       if (const auto* t = std::get_if<ir::TensorPtr>(&a->data)) return *t;
-      if (a->name == "value_int") return ir::Tensor::scalar(std::get<std::int64_t>(a->data));
-      if (a->name == "value_ints") return ir::Tensor::ints(std::get<std::vector<std::int64_t>>(a->data));
+      if (a->name == "value_int") return ir::Tensor::scalar(held<std::int64_t>(*a));
+      if (a->name == "value_ints") return ir::Tensor::ints(held<std::vector<std::int64_t>>(*a));
       if (a->name == "value_float")
-        return ir::Tensor::from<float>(DType::Float32, {}, {static_cast<float>(std::get<double>(a->data))});
+        return ir::Tensor::from<float>(DType::Float32, {}, {static_cast<float>(held<double>(*a))});
       if (a->name == "value_floats") {
-        const auto& v = std::get<std::vector<double>>(a->data);
+        const auto& v = held<std::vector<double>>(*a);
         return ir::Tensor::from<float>(DType::Float32, {static_cast<std::int64_t>(v.size())},
                                        std::vector<float>(v.begin(), v.end()));
       }
       if (a->name == "value_string")
         return std::make_shared<const ir::Tensor>(std::vector<std::int64_t>{},
-                                                  std::vector<std::string>{std::get<std::string>(a->data)});
+                                                  std::vector<std::string>{held<std::string>(*a)});
       if (a->name == "value_strings") {
-        const auto& v = std::get<std::vector<std::string>>(a->data);
+        const auto& v = held<std::vector<std::string>>(*a);
         return std::make_shared<const ir::Tensor>(std::vector<std::int64_t>{static_cast<std::int64_t>(v.size())}, v);
       }
     }

@@ -299,7 +299,11 @@ def qlinear_average_pool(
     pool = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][rank - 1]
     y = pool(padded, kernel_shape, strides) / pool(counted, kernel_shape, strides)
     y = y.movedim(1, -1) if channels_last else y
-    return requantize(y, y_scale, y_zero_point, x.dtype)
+    # ONNX Runtime adds the zero point before it rounds here, which decides halves.
+    scaled = y / y_scale.float()
+    scaled = scaled if y_zero_point is None else scaled + y_zero_point.float()
+    low, high = integer_limits(x.dtype)
+    return scaled.round().clamp(low, high).to(x.dtype)
 
 
 def qlinear_global_average_pool(

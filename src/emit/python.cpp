@@ -448,7 +448,8 @@ Text Printer::text(const Expr& e) {
     }
     case ExprKind::Aten:
       return aten(e);
-    case ExprKind::Helper: {
+    case ExprKind::Helper:
+    case ExprKind::Function: {
       std::vector<Text> args;
       for (const auto& a : e.args) args.push_back(text(*a));
       for (const auto& [key, value] : e.keywords) {
@@ -502,6 +503,14 @@ Text Printer::text(const Expr& e) {
   if (o == "neg") return atom("-" + operand(*e.args[0], kUnary), kUnary);
   if (o == "not") return atom("not " + operand(*e.args[0], 24), 24);
   if (o == "if") return atom(operand(*e.args[1], 19) + " if " + operand(*e.args[0], 19) + " else " + operand(*e.args[2], 18), 18);
+  if (o == "[]" && e.args[1]->kind == ExprKind::Op && e.args[1]->text == "slice") {
+    std::string range;
+    for (std::size_t i = 0; i < e.args[1]->args.size(); ++i) {
+      const Expr& bound = *e.args[1]->args[i];
+      range += (i > 0 ? ":" : "") + (bound.kind == ExprKind::None ? "" : text(bound).flat());
+    }
+    return atom(operand(*e.args[0], kPostfix) + "[" + range + "]");
+  }
   if (o == "[]") return atom(operand(*e.args[0], kPostfix) + "[" + text(*e.args[1]).flat() + "]");
   if (o == "*") return atom("*" + operand(*e.args[0], kPostfix));
   if (o == "raw") return atom(e.args[0]->text);
@@ -544,6 +553,7 @@ int nesting(const Expr& e, const std::unordered_map<int, int>& depth) {
     case ExprKind::Module:
     case ExprKind::Aten:
     case ExprKind::Helper:
+    case ExprKind::Function:
       return inner + 1;
     default:
       return inner;
@@ -565,7 +575,7 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
   if (l.pinned || l.uses != 1 || count_uses(*next->value, id) != 1) return false;
   const Expr& value = *s.value;
   const Expr& user = *next->value;
-  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten) return false;
+  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten && value.kind != ExprKind::Function) return false;
   if (next->kind == Stmt::Kind::Return && user.kind == ExprKind::Var && text(value).flat().size() <= 72) {
     inlined_[id] = s.value.ptr();
     return true;

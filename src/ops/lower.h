@@ -19,6 +19,7 @@ namespace onnx2nn::ops {
 
 using torch::Args;
 using torch::aten;
+using torch::call;
 using torch::Ex;
 using torch::helper;
 using torch::kNone;

@@ -11,7 +11,7 @@ ExprPtr with_args(ExprKind kind, std::string text, const Args& args) {
   return e;
 }
 
-ExprPtr call(ExprKind kind, std::string function, const Args& args, const Kwargs& keywords) {
+ExprPtr call_of(ExprKind kind, std::string function, const Args& args, const Kwargs& keywords) {
   auto e = Ex::make(kind);
   e->text = std::move(function);
   for (const Ex& a : args) e->args.push_back(a.ptr());
@@ -26,11 +26,15 @@ Ex list(const Args& items) { return Ex(with_args(ExprKind::List, "", items)); }
 Ex tuple(const Args& items) { return Ex(with_args(ExprKind::Tuple, "", items)); }
 
 Ex aten(std::string overload, const Args& args, const Kwargs& keywords) {
-  return Ex(call(ExprKind::Aten, std::move(overload), args, keywords));
+  return Ex(call_of(ExprKind::Aten, std::move(overload), args, keywords));
 }
 
 Ex helper(std::string function, const Args& args, const Kwargs& keywords) {
-  return Ex(call(ExprKind::Helper, std::move(function), args, keywords));
+  return Ex(call_of(ExprKind::Helper, std::move(function), args, keywords));
+}
+
+Ex call(std::string function, const Args& args, const Kwargs& keywords) {
+  return Ex(call_of(ExprKind::Function, std::move(function), args, keywords));
 }
 
 Ex op(std::string operation, const Args& args) { return Ex(with_args(ExprKind::Op, std::move(operation), args)); }

@@ -41,6 +41,7 @@ enum class ExprKind : std::uint8_t {
   Module,     // a submodule called with args
   Aten,       // an ATen overload, "softmax.int", with positional args in the schema's order
   Helper,     // a runtime helper, copied into the file
+  Function,   // a Python function by its dotted name: what torch has in Python only, such as F.interpolate
   Op,         // a Python operator on its args: + - * // % / == < ... not, min, max, int, len, float, bool, [] (subscript)
   Size,       // args[0].shape[index]
   ShapeOf,    // args[0].shape
@@ -54,7 +55,7 @@ struct Expr {
   ExprKind kind = ExprKind::None;
   std::int64_t integer = 0;  // Int, Bool, Size's index, DType
   double number = 0.0;       // Float
-  std::string text;          // Str, Name, Aten's and Helper's and Op's name
+  std::string text;          // Str, Name, the name of an Aten, Helper, Function or Op
   std::vector<ExprPtr> args;
   std::vector<std::pair<std::string, ExprPtr>> keywords;
   VarPtr var;
@@ -141,6 +142,8 @@ Ex tuple(const Args& items);
 /// An ATen overload with positional arguments in its schema's order; trailing defaults may be left out.
 Ex aten(std::string overload, const Args& args, const Kwargs& keywords = {});
 Ex helper(std::string function, const Args& args, const Kwargs& keywords = {});
+/// A function of torch that is no ATen overload, by its dotted name: "F.interpolate", "F.grid_sample".
+Ex call(std::string function, const Args& args, const Kwargs& keywords = {});
 /// Python's own operator or builtin: "+", "//", "not", "min", "int", "len", "[]", "if" (a if c else b: {c, a, b}), ...
 Ex op(std::string operation, const Args& args);
 Ex size(const Ex& tensor, std::int64_t dim);

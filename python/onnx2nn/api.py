@@ -16,6 +16,8 @@ Diagnostic: TypeAlias = dict[str, Any]
 
 # protobuf serialises nothing above this size.
 _PROTOBUF_LIMIT = 2**31 - 1
+# How many nodes are named that one and the same thing is wrong with.
+_SHOWN_NODES = 5
 # The codes of diagnostics about the file itself.
 _UNREADABLE = {"bad-model", "unreadable-file"}
 
@@ -134,24 +136,39 @@ def run_native(source: Source, options: dict[str, Any]) -> Any:
 def refused(source: Source, diagnostics: list[Diagnostic], readable: bool = True) -> Error:
     """The Error for a model that the core refused, with every reason in its text."""
     errors = [d for d in diagnostics if d.get("severity") == "error"] or diagnostics
-    lines = [diagnostic_text(source.name, d) for d in errors[:20]]
-    if len(errors) > 20:
-        lines.append(f"... and {len(errors) - 20} more")
+    lines = [diagnostic_text(source.name, *group) for group in grouped(errors)]
     unreadable = not readable or any(d.get("code") in _UNREADABLE for d in errors)
     return Error("\n".join(lines) or f"{source.name}: cannot be converted", diagnostics, unreadable)
 
 
-def diagnostic_text(model: str, d: Diagnostic) -> str:
-    """One diagnostic as people read it: what is wrong, where, and what to do."""
+def grouped(diagnostics: list[Diagnostic]) -> list[list[Diagnostic]]:
+    """Diagnostics that say the same of several nodes together, in order of their first."""
+    groups: dict[tuple[Any, ...], list[Diagnostic]] = {}
+    for d in diagnostics:
+        said = tuple(
+            d.get(k) for k in ("severity", "code", "message", "op_type", "domain", "opset")
+        )
+        groups.setdefault(said, []).append(d)
+    return list(groups.values())
+
+
+def diagnostic_text(model: str, *same: Diagnostic) -> str:
+    """One diagnostic as people read it: what is wrong, where, and what to do.
+
+    `same`: those that say the same, of several nodes.
+    """
+    d = same[0]
     head = f"{model}: {d.get('severity', 'error')}[{d.get('code', '')}]: {d.get('message', '')}"
     lines = [head]
     if d.get("node") or d.get("op_type"):
         domain = d.get("domain") or "ai.onnx"
         opset = f", opset {d['opset']}" if d.get("opset") else ""
-        lines.append(
-            f"  node    {d.get('node') or '(unnamed)'}   ({domain}::{d['op_type']}{opset})"
-        )
-    if d.get("inputs"):
+        names = [str(x.get("node") or "(unnamed)") for x in same]
+        lines.append(f"  node    {names[0]}   ({domain}::{d['op_type']}{opset})")
+        lines += [f"          {name}" for name in names[1:_SHOWN_NODES]]
+        if len(names) > _SHOWN_NODES:
+            lines.append(f"          and {len(names) - _SHOWN_NODES} more")
+    if d.get("inputs") and len(same) == 1:
         first, *rest = str(d["inputs"]).split("\n")
         lines += [f"  inputs  {first}", *[f"          {line}" for line in rest]]
     if d.get("hint"):

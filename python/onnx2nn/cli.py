@@ -362,7 +362,7 @@ def _usage(done: Any) -> str:
         f"    import torch\n"
         f"    from {path.stem} import load\n\n"
         f"    net = load()\n"
-        f"    y = net({arguments})"
+        f"    {'y' if len(done.outputs) == 1 else 'outputs'} = net({arguments})"
     )
 
 

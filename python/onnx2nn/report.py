@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Diagnostic, diagnostic_text
+from onnx2nn.api import Diagnostic, diagnostic_text, grouped
 
 if TYPE_CHECKING:
     from onnx2nn.verification import Report
@@ -42,11 +42,11 @@ def print_diagnostics(model: str, diagnostics: list[Diagnostic], quiet: bool = F
     """Diagnostics on stderr, errors first; `quiet` leaves only the errors."""
     order = {"error": 0, "warning": 1, "note": 2}
     shown = sorted(diagnostics, key=lambda d: order.get(d.get("severity", "error"), 0))
-    for d in shown:
-        severity = d.get("severity", "error")
+    for group in grouped(shown):
+        severity = group[0].get("severity", "error")
         if quiet and severity != "error":
             continue
-        head, _, rest = printable(diagnostic_text(model, d)).partition("\n")
+        head, _, rest = printable(diagnostic_text(model, *group)).partition("\n")
         head = head.replace(
             f"{severity}[", paint(sys.stderr, severity, _COLOURS.get(severity, "31")) + "[", 1
         )

@@ -13,8 +13,6 @@ from safetensors.torch import load_file, save_file
 import onnx2nn
 from onnx2nn.cli import main
 
-pytest.importorskip("onnx2nn._native")
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.onnx"
 
 
@@ -82,6 +80,24 @@ def test_per_node() -> None:
     assert report.ok
     assert len(report.nodes) >= 3
     assert all(c.ok for c in report.nodes)
+
+
+def test_a_refusal_names_each_operator_once_with_its_nodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx.load(EXAMPLE)
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Magic"
+    onnx.save(model, tmp_path / "magic.onnx")
+    assert main([str(tmp_path / "magic.onnx")]) == 1
+    err = capsys.readouterr().err
+    assert err.count("error[") == 1
+    assert err.count("/layer2/Relu") == 2
+    assert "5 errors in 1 operator types" in err
+    with pytest.raises(onnx2nn.Error) as e:
+        onnx2nn.load(model)
+    assert len(e.value.diagnostics) == 5
 
 
 def test_inspect() -> None:

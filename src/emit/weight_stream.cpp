@@ -1,9 +1,12 @@
 #include "emit/weight_stream.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <exception>
+#include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "emit/crc32.h"
@@ -14,185 +17,263 @@
 namespace onnx2nn::emit {
 namespace {
 
-constexpr std::size_t kReadBuffer = std::size_t{8} << 20;
-constexpr std::size_t kWriteBuffer = std::size_t{1} << 20;
-constexpr std::uint64_t kCopyChunk = std::uint64_t{16} << 20;
+// What is held at most: the matrices, or parts of them, that are being transposed, and for each
+// thread what it writes next.
+constexpr std::uint64_t kMatrixBuffer = std::uint64_t{24} << 20;
+constexpr std::uint64_t kJobSize = std::uint64_t{1} << 20;
+constexpr std::uint64_t kCopySize = std::uint64_t{16} << 20;
 constexpr std::uint64_t kWorthAThread = std::uint64_t{4} << 20;
+constexpr std::uint64_t kCacheLine = 64;
 
-struct Buffers {
-  std::vector<std::byte> read;
-  std::vector<std::byte> write;
-};
+using Buffer = std::vector<std::byte>;
+using Buffers = std::array<Buffer, 2>;  // one for each thread
 
-/// Calls work(i, buffers) for each i below `count`, on two threads where `two` says so. The first
+/// Calls work(i, buffer) for each i below `count`, on two threads where `two` says so. The first
 /// exception stops both and is thrown here.
 template <typename Work>
-void run_tasks(std::size_t count, bool two, const Work& work) {
+void run_jobs(std::size_t count, bool two, Buffers& buffers, const Work& work) {
   std::atomic<std::size_t> next = 0;
   std::exception_ptr failure;
   std::mutex mutex;
-  const auto loop = [&] {
-    Buffers buffers;
+  const auto loop = [&](Buffer& buffer) {
     try {
-      for (std::size_t i = next++; i < count; i = next++) work(i, buffers);
+      for (std::size_t i = next++; i < count; i = next++) work(i, buffer);
     } catch (...) {
       next = count;
       const std::scoped_lock lock(mutex);
       if (!failure) failure = std::current_exception();
     }
   };
+  std::thread helper;
   if (two && count > 1) {
-    std::thread helper;
     try {
-      helper = std::thread(loop);
+      helper = std::thread([&] { loop(buffers[1]); });
     } catch (const std::system_error&) {  // no thread to be had: this one does it all
     }
-    loop();
-    if (helper.joinable()) helper.join();
-  } else {
-    loop();
   }
+  loop(buffers[0]);
+  if (helper.joinable()) helper.join();
   if (failure) std::rethrow_exception(failure);
 }
 
-/// A piece of one weight: bytes to be copied as they are, or a tile of the matrix in the source.
-struct Task {
+/// A part of a matrix to be transposed; rows and columns are those of the source.
+struct Tile {
   const PlacedWeight* weight;
-  std::uint64_t begin = 0;  // of the bytes, or of the tile's rows
-  std::uint64_t end = 0;
-  std::uint64_t first_column = 0;
-  std::uint64_t last_column = 0;  // 0: bytes
-};
-
-struct Matrix {
-  std::uint64_t rows;  // of the source
+  std::uint64_t all_rows;
+  std::uint64_t all_columns;
+  std::uint64_t item;
+  std::uint64_t row;
+  std::uint64_t rows;
+  std::uint64_t column;
   std::uint64_t columns;
-  std::size_t item;
+  std::uint64_t place = 0;  // in the matrix buffer
+
+  bool is_in_memory() const {
+    const ByteSource& source = weight->entry->source;
+    return !source.file || !source.file->is_mapped();
+  }
+  std::uint64_t source_offset() const { return (row * all_columns + column) * item; }
+  /// Between rows in the buffer: a cache line more than a row, so that rows do not share their
+  /// cache sets.
+  std::uint64_t stride() const {
+    if (is_in_memory()) return all_columns * item;
+    return (columns * item + kCacheLine - 1) / kCacheLine * kCacheLine + kCacheLine;
+  }
+  std::uint64_t buffer_size() const { return is_in_memory() ? 0 : rows * stride(); }
 };
 
-Matrix matrix_of(const WeightEntry& entry) {
-  ONNX2NN_CHECK(entry.shape.size() == 2, "only matrices are transposed");
-  return {static_cast<std::uint64_t>(entry.shape[1]), static_cast<std::uint64_t>(entry.shape[0]),
-          weight_item_size(entry.dtype)};
-}
-
-/// Tiles are as wide and as high as the buffer allows: a tile's rows are the runs that are read,
-/// its columns the runs that are written. Where all rows fit, whole rows of the target are written.
-void add_tiles(std::vector<Task>& tasks, const PlacedWeight& weight, const Matrix& m) {
-  constexpr std::uint64_t kShortestRun = 4096;  // bytes
-  const std::uint64_t item = m.item;
-  const std::uint64_t block = 64 / item;
-  const auto fit = [&](std::uint64_t other) {
-    return std::max(kReadBuffer / item / other / block * block, block);
+/// Cuts a matrix into tiles that fit in the buffer. A tile's rows are the runs that are read, its
+/// columns the runs that are written. Tiles of full height are best, as what they write is one run;
+/// where that makes what is read too short, both are cut, and what is written stays longer, because
+/// a write costs the system several times what a read does.
+template <typename Add>
+void for_each_tile(const PlacedWeight& weight, const Add& add) {
+  constexpr std::uint64_t kShortestRead = 2048;
+  constexpr std::uint64_t kUsualRead = 4096;
+  constexpr std::uint64_t kLongestWrite = std::uint64_t{1} << 16;
+  Tile tile{};
+  tile.weight = &weight;
+  tile.all_rows = static_cast<std::uint64_t>(weight.entry->shape[1]);
+  tile.all_columns = static_cast<std::uint64_t>(weight.entry->shape[0]);
+  tile.item = weight_item_size(weight.entry->dtype);
+  const std::uint64_t block = kCacheLine / tile.item;
+  /// How many rows of `row_size` bytes the buffer holds, or the same for columns.
+  const auto fit = [&](std::uint64_t row_size) {
+    return std::max(kMatrixBuffer / (row_size + 2 * kCacheLine) / block * block, block);
   };
-  // 64 columns of the tile fit in the other buffer.
-  std::uint64_t height = std::min<std::uint64_t>(m.rows, kWriteBuffer / 64 / item * 4);
-  std::uint64_t width = std::min(m.columns, fit(height));
-  if (width < m.columns && width * item < kShortestRun) {
-    width = std::min(m.columns, kShortestRun / item);
-    height = std::min(height, fit(width));
-  }
-  for (std::uint64_t r = 0; r < m.rows; r += height) {
-    for (std::uint64_t c = 0; c < m.columns; c += width)
-      tasks.push_back(
-          {&weight, r, std::min(m.rows, r + height), c, std::min(m.columns, c + width)});
-  }
-}
-
-void copy_bytes(AtomicFile& file, const Task& task) {
-  const ByteSource& source = task.weight->entry->source;
-  const std::uint64_t target = task.weight->offset + task.begin;
-  const std::uint64_t size = task.end - task.begin;
-  if (source.file && source.file->is_mapped()) {
-    file.copy_at(target, *source.file, source.file_offset + task.begin, size);
-  } else {
-    file.write_at(target, source.bytes.subspan(static_cast<std::size_t>(task.begin),
-                                               static_cast<std::size_t>(size)));
+  std::uint64_t height = tile.all_rows;
+  std::uint64_t width = kMatrixBuffer / height < 3 * kCacheLine
+                            ? 0
+                            : (kMatrixBuffer / height - 2 * kCacheLine) / kCacheLine * block;
+  if (width < tile.all_columns && width * tile.item < kShortestRead) width = kUsualRead / tile.item;
+  width = std::min(width, tile.all_columns);
+  height = std::min({height, fit(width * tile.item), kLongestWrite / tile.item});
+  for (tile.row = 0; tile.row < tile.all_rows; tile.row += height) {
+    tile.rows = std::min(height, tile.all_rows - tile.row);
+    for (tile.column = 0; tile.column < tile.all_columns; tile.column += width) {
+      tile.columns = std::min(width, tile.all_columns - tile.column);
+      add(tile);
+    }
   }
 }
 
-void transpose_tile(AtomicFile& file, const Task& task, Buffers& buffers) {
-  const WeightEntry& entry = *task.weight->entry;
-  const ByteSource& source = entry.source;
-  const Matrix m = matrix_of(entry);
-  const auto rows = static_cast<std::size_t>(task.end - task.begin);
-  const auto columns = static_cast<std::size_t>(task.last_column - task.first_column);
-  const std::uint64_t start = (task.begin * m.columns + task.first_column) * m.item;
-  const std::byte* from = nullptr;
-  std::size_t stride = 0;
-  if (source.file && source.file->is_mapped()) {
-    // One cache line more than a row, so that the rows of a block do not share their cache sets.
-    const std::size_t row_size = columns * m.item;
-    stride = (row_size + 63) / 64 * 64 + 64;
-    const std::size_t size = (rows - 1) * stride + row_size;
-    if (buffers.read.size() < size) buffers.read.resize(size);
-    const std::span<std::byte> out = std::span(buffers.read).first(size);
-    if (start == 0) source.file->prefetch(source.file_offset, task.weight->size);
-    if (columns == m.columns) {
-      source.file->read_rows(source.file_offset + start, out, row_size, stride);
+/// Collects work until the matrix buffer is full, then does it: first all reading, then all
+/// transposing, writing and copying, both on two threads.
+class Streamer {
+ public:
+  Streamer(AtomicFile& file, bool two) : file_(file), two_(two) {}
+
+  void copy(const PlacedWeight& weight) {
+    for (std::uint64_t at = 0; at < weight.size; at += kCopySize)
+      copies_.push_back({&weight, at, std::min(kCopySize, weight.size - at)});
+  }
+
+  void transpose(const PlacedWeight& weight) {
+    for_each_tile(weight, [&](Tile tile) {
+      if (used_ + tile.buffer_size() > kMatrixBuffer) run();
+      tile.place = used_;
+      used_ += tile.buffer_size();
+      if (!tile.is_in_memory()) add_parts(reads_, tile.rows, kJobSize / tile.stride());
+      add_parts(writes_, tile.columns, block_columns(tile));
+      tiles_.push_back(tile);
+    });
+  }
+
+  void run() {
+    // Not cleared, so that pages which no tile needs are never touched.
+    if (used_ > 0 && !matrices_)
+      matrices_ = std::make_unique_for_overwrite<std::byte[]>(kMatrixBuffer);
+    run_jobs(reads_.size(), two_, buffers_, [&](std::size_t i, Buffer&) { read(reads_[i]); });
+    run_jobs(copies_.size() + writes_.size(), two_, buffers_, [&](std::size_t i, Buffer& buffer) {
+      if (i < copies_.size()) {
+        copy_bytes(copies_[i]);
+      } else {
+        write(writes_[i - copies_.size()], buffer);
+      }
+    });
+    copies_.clear();
+    tiles_.clear();
+    reads_.clear();
+    writes_.clear();
+    used_ = 0;
+  }
+
+ private:
+  struct Copy {
+    const PlacedWeight* weight;
+    std::uint64_t begin;
+    std::uint64_t size;
+  };
+  /// Some rows or columns of a tile.
+  struct Part {
+    std::size_t tile;
+    std::uint64_t first;
+    std::uint64_t count;
+  };
+
+  void add_parts(std::vector<Part>& parts, std::uint64_t all, std::uint64_t each) {
+    each = std::max<std::uint64_t>(each, 1);
+    for (std::uint64_t at = 0; at < all; at += each)
+      parts.push_back({tiles_.size(), at, std::min(each, all - at)});
+  }
+
+  /// How many columns are transposed at once: whole cache lines.
+  static std::uint64_t block_columns(const Tile& tile) {
+    const std::uint64_t block = kCacheLine / tile.item;
+    return std::max(kJobSize / (tile.rows * tile.item) / block * block, block);
+  }
+
+  void copy_bytes(const Copy& copy) {
+    const ByteSource& source = copy.weight->entry->source;
+    const std::uint64_t target = copy.weight->offset + copy.begin;
+    if (source.file && source.file->is_mapped()) {
+      // The system copies into a file one at a time anyway, and waits at the cost of a processor.
+      const std::scoped_lock lock(copying_);
+      file_.copy_at(target, *source.file, source.file_offset + copy.begin, copy.size);
     } else {
-      for (std::size_t r = 0; r < rows; ++r)
-        source.file->read(source.file_offset + start + r * m.columns * m.item,
-                          out.subspan(r * stride, row_size));
+      file_.write_at(target, source.bytes.subspan(static_cast<std::size_t>(copy.begin),
+                                                  static_cast<std::size_t>(copy.size)));
     }
-    from = out.data();
-  } else {
-    from = source.bytes.data() + start;
-    stride = static_cast<std::size_t>(m.columns) * m.item;
   }
 
-  const std::size_t run = rows * m.item;
-  const std::size_t block = 64 / m.item;
-  const std::size_t group = std::max(kWriteBuffer / run / block * block, block);
-  if (buffers.write.size() < std::min(group, columns) * run)
-    buffers.write.resize(std::min(group, columns) * run);
-  for (std::size_t c = 0; c < columns; c += group) {
-    const std::size_t count = std::min(group, columns - c);
-    transpose_block(from + c * m.item, stride, buffers.write.data(), run, rows, count, m.item);
-    const std::uint64_t target =
-        task.weight->offset + ((task.first_column + c) * m.rows + task.begin) * m.item;
-    const std::span<const std::byte> done = std::span(buffers.write).first(count * run);
-    if (rows == m.rows) {
-      file.write_at(target, done);
-      continue;
+  void read(const Part& part) {
+    const Tile& tile = tiles_[part.tile];
+    const ByteSource& source = tile.weight->entry->source;
+    const auto row_size = static_cast<std::size_t>(tile.columns * tile.item);
+    const auto stride = static_cast<std::size_t>(tile.stride());
+    const std::span<std::byte> out(matrices_.get() + tile.place + part.first * tile.stride(),
+                                   static_cast<std::size_t>(part.count * tile.stride()));
+    const std::uint64_t source_stride = tile.all_columns * tile.item;
+    const std::uint64_t start =
+        source.file_offset + tile.source_offset() + part.first * source_stride;
+    if (tile.columns == tile.all_columns) {
+      source.file->read_rows(start, out.first(out.size() - stride + row_size), row_size, stride);
+      return;
     }
-    for (std::size_t i = 0; i < count; ++i)
-      file.write_at(target + i * m.rows * m.item, done.subspan(i * run, run));
+    if (tile.row == 0 && tile.column == 0 && part.first == 0)
+      source.file->prefetch(source.file_offset, tile.weight->size);
+    for (std::size_t r = 0; r < part.count; ++r)
+      source.file->read(start + r * source_stride, out.subspan(r * stride, row_size));
   }
-}
+
+  void write(const Part& part, Buffer& buffer) {
+    const Tile& tile = tiles_[part.tile];
+    const std::byte* from = tile.is_in_memory()
+                                ? tile.weight->entry->source.bytes.data() + tile.source_offset()
+                                : matrices_.get() + tile.place;
+    const auto run = static_cast<std::size_t>(tile.rows * tile.item);
+    const auto count = static_cast<std::size_t>(part.count);
+    if (buffer.size() < count * run) buffer.resize(count * run);
+    transpose_block(from + part.first * tile.item, static_cast<std::size_t>(tile.stride()),
+                    buffer.data(), run, static_cast<std::size_t>(tile.rows), count,
+                    static_cast<std::size_t>(tile.item));
+    const std::span<const std::byte> done = std::span(buffer).first(count * run);
+    const std::uint64_t target_stride = tile.all_rows * tile.item;
+    const std::uint64_t target =
+        tile.weight->offset + (tile.column + part.first) * target_stride + tile.row * tile.item;
+    if (tile.rows == tile.all_rows) return file_.write_at(target, done);
+    for (std::size_t i = 0; i < count; ++i)
+      file_.write_at(target + i * target_stride, done.subspan(i * run, run));
+  }
+
+  AtomicFile& file_;
+  bool two_;
+  std::vector<Copy> copies_;
+  std::vector<Tile> tiles_;
+  std::vector<Part> reads_;   // rows
+  std::vector<Part> writes_;  // columns
+  std::unique_ptr<std::byte[]> matrices_;
+  std::uint64_t used_ = 0;
+  Buffers buffers_;
+  std::mutex copying_;
+};
 
 }  // namespace
 
 void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights) {
-  std::vector<Task> tasks;
   std::uint64_t total = 0;
   for (const PlacedWeight& weight : weights) {
-    const WeightEntry& entry = *weight.entry;
     if (weight.size == 0) continue;
-    if (entry.fill) {
-      std::vector<std::byte> bytes(narrow<std::size_t>(weight.size));
-      entry.fill(bytes);
-      file.write_at(weight.offset, bytes);
+    if (!weight.entry->fill) {
+      total += weight.size;
       continue;
     }
-    total += weight.size;
-    if (entry.transpose) {
-      const Matrix m = matrix_of(entry);
-      if (m.rows > 1 && m.columns > 1) {
-        add_tiles(tasks, weight, m);
-        continue;
-      }
-    }
-    for (std::uint64_t at = 0; at < weight.size; at += kCopyChunk)
-      tasks.push_back({&weight, at, std::min(weight.size, at + kCopyChunk)});
+    Buffer bytes(narrow<std::size_t>(weight.size));
+    weight.entry->fill(bytes);
+    file.write_at(weight.offset, bytes);
   }
-  run_tasks(tasks.size(), total >= kWorthAThread, [&](std::size_t i, Buffers& buffers) {
-    if (tasks[i].last_column == 0) {
-      copy_bytes(file, tasks[i]);
+  Streamer streamer(file, total >= kWorthAThread);
+  for (const PlacedWeight& weight : weights) {
+    const WeightEntry& entry = *weight.entry;
+    if (weight.size == 0 || entry.fill) continue;
+    // A matrix of one row or column has the same bytes either way.
+    if (entry.transpose && entry.shape[0] > 1 && entry.shape[1] > 1) {
+      streamer.transpose(weight);
     } else {
-      transpose_tile(file, tasks[i], buffers);
+      streamer.copy(weight);
     }
-  });
+  }
+  streamer.run();
 }
 
 std::vector<std::uint32_t> checksum_weights(const AtomicFile& file,
@@ -200,13 +281,14 @@ std::vector<std::uint32_t> checksum_weights(const AtomicFile& file,
   std::vector<std::uint32_t> sums(weights.size());
   std::uint64_t total = 0;
   for (const PlacedWeight& weight : weights) total += weight.size;
-  run_tasks(weights.size(), total >= kWorthAThread, [&](std::size_t i, Buffers& buffers) {
+  Buffers buffers;
+  run_jobs(weights.size(), total >= kWorthAThread, buffers, [&](std::size_t i, Buffer& buffer) {
     // Small enough to stay in the cache between being read and being summed.
-    buffers.read.resize(std::size_t{1} << 18);
+    buffer.resize(std::size_t{1} << 18);
     std::uint64_t at = weights[i].offset;
     for (std::uint64_t left = weights[i].size; left > 0;) {
-      const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffers.read.size()));
-      const std::span<std::byte> part = std::span(buffers.read).first(n);
+      const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size()));
+      const std::span<std::byte> part = std::span(buffer).first(n);
       file.read_at(at, part);
       sums[i] = crc32(part, sums[i]);
       at += n;

@@ -15,7 +15,7 @@ struct PlacedWeight {
   std::uint64_t size;
 };
 
-/// Fills the place of each weight; two threads, at most 20 MiB besides what `fill` needs.
+/// Fills the place of each weight; two threads, at most 30 MiB besides what `fill` needs.
 void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights);
 
 /// The CRC-32 of each weight's place, read back from the file.

@@ -1,11 +1,17 @@
-#include "ops/context.h"
 #include "passes/passes.h"
+
+#include "eval/eval.h"
+#include "ops/context.h"
 
 namespace onnx2nn::passes {
 namespace {
 
 // Folding may not make the file much larger: a few bytes never become a large constant.
-constexpr std::int64_t kMaxGrowth = 64 * 1024;
+constexpr std::uint64_t kMaxGrowth = 64 * 1024;
+// A float tensor of so few elements is a constant of a formula, not a weight.
+constexpr std::int64_t kSmall = 64;
+// Weights above this stay in their file.
+constexpr std::uint64_t kMaxMoved = 16 * 1024 * 1024;
 
 struct Simplifier {
   const Options& options;
@@ -19,6 +25,24 @@ struct Simplifier {
   }
 
   void replace(ir::Node& n, std::size_t i, ir::Value* with) { n.output(i)->replace_all_uses(with); }
+
+  /// The model's weight among the inputs: what people train, as opposed to the constants of formulas.
+  static const ir::Value* weight_of(const ir::Node& n) {
+    for (std::size_t i = 0; i < n.input_count(); ++i) {
+      const ir::Value* v = n.input(i);
+      if (v != nullptr && v->is_initializer && v->constant && ir::is_float(v->constant->dtype()) && v->constant->size() > kSmall) return v;
+    }
+    return nullptr;
+  }
+
+  /// Folding leaves weights as they are, unless the operator only moves or casts them.
+  bool may_fold(const ir::Node& n) const {
+    if (options.change_weights) return true;
+    const ir::Value* weight = weight_of(n);
+    if (weight == nullptr) return true;
+    static const std::set<std::string_view> kMoves = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"};
+    return kMoves.count(n.op_type) != 0 && weight->constant->bytes().size() <= kMaxMoved;
+  }
 
   void fold(ir::Node& n) {
     if (n.op == nullptr || n.op->nondeterministic) return;
@@ -34,10 +58,18 @@ struct Simplifier {
       v->replace_all_uses(g.add_initializer(v->name, tensor, false));
       note("fold-shapes");
     }
-    if (n.op->fold == nullptr) return;
     ops::FoldContext c(n);
     try {
-      if (!n.op->fold(c)) return;
+      const bool found = n.op->fold != nullptr && n.op->fold(c);
+      if (!found) {
+        if (!c.all_constant() || n.input_count() == 0 || !may_fold(n)) return;
+        std::uint64_t bytes = kMaxGrowth;
+        for (std::size_t i = 0; i < n.input_count(); ++i)
+          if (n.input(i) != nullptr) bytes += n.input(i)->constant->bytes().size();
+        const auto computed = eval::evaluate(n, bytes);
+        if (!computed) return;
+        for (std::size_t i = 0; i < computed->size(); ++i) c.set(i, (*computed)[i]);
+      }
     } catch (const Error&) {
       return;  // what cannot be computed is left as it is; lowering says what is wrong with it
     }
@@ -51,7 +83,9 @@ struct Simplifier {
         v->replace_all_uses(existing);
         note("fold-identity");
       } else if (c.results[i].tensor && c.results[i].tensor->bytes().size() <= in + kMaxGrowth) {
-        v->replace_all_uses(g.add_initializer(v->name, c.results[i].tensor, false));
+        const ir::Value* weight = weight_of(n);
+        const bool trainable = weight != nullptr;
+        v->replace_all_uses(g.add_initializer(trainable && weight->has_one_use() ? weight->name : v->name, c.results[i].tensor, trainable));
         note("fold-constants");
       }
     }

@@ -1,0 +1,148 @@
+#include "cli/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "onnx2nn/convert.h"
+#include "onnx2nn/version.h"
+
+namespace onnx2nn::cli {
+namespace {
+
+enum ExitCode { kDone = 0, kWrong = 1, kUnreadable = 2, kInternal = 3 };
+
+struct Arguments {
+  std::string model;
+  std::string output;
+  std::vector<std::string> input_shapes;
+  std::string class_name;
+  bool no_simplify = false;
+  bool allow_unknown = false;
+  bool origin = false;
+  bool quiet = false;
+  bool json = false;
+};
+
+/// "name:1,3,224,224"; the name itself may hold colons.
+std::pair<std::string, std::vector<std::int64_t>> parse_shape(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
+  std::vector<std::int64_t> dims;
+  for (std::size_t at = colon + 1; at < text.size();) {
+    const std::size_t end = std::min(text.find(',', at), text.size());
+    std::int64_t v = 0;
+    const auto r = std::from_chars(text.data() + at, text.data() + end, v);
+    if (r.ec != std::errc() || r.ptr != text.data() + end) throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
+    dims.push_back(v);
+    at = end + 1;
+  }
+  return {text.substr(0, colon), dims};
+}
+
+ConvertOptions options_of(const Arguments& a) {
+  ConvertOptions o;
+  o.simplify = !a.no_simplify;
+  o.class_name = a.class_name;
+  o.allow_unknown = a.allow_unknown;
+  o.comments_origin = a.origin;
+  for (const std::string& s : a.input_shapes) o.input_shapes.insert(parse_shape(s));
+  return o;
+}
+
+int failure(const Conversion& c, const Arguments& a) {
+  if (a.json) {
+    std::cout << c.diagnostics_json() << "\n";
+  } else {
+    std::cerr << c.diagnostics_text();
+  }
+  const auto& list = c.diagnostics();
+  if (std::any_of(list.begin(), list.end(), [](const DiagnosticInfo& d) { return d.code == "internal"; })) return kInternal;
+  return c.readable() ? kWrong : kUnreadable;
+}
+
+int convert(const Arguments& a) {
+  namespace fs = std::filesystem;
+  ConvertOptions options = options_of(a);
+  fs::path python = a.output.empty() ? fs::path(a.model).stem().replace_extension(".py") : fs::path(a.output);
+  std::string weights;
+  if (python.extension() == ".pth") {
+    weights = python.string();
+    python.replace_extension(".py");
+  } else if (python.extension() != ".py") {
+    std::cerr << "onnx2nn: the output must end in .py or .pth\n";
+    return kWrong;
+  } else {
+    weights = fs::path(python).replace_extension(".safetensors").string();
+  }
+  options.weights_name = fs::path(weights).filename().string();
+  Conversion c = convert_file(a.model, options);
+  if (!c.ok()) return failure(c, a);
+  const auto written = c.write(python.string(), weights);
+  if (!c.ok()) return failure(c, a);
+  if (a.json) {
+    std::cout << nlohmann::json{{"written", written}, {"checked", false}}.dump() << "\n";
+  } else if (!a.quiet) {
+    for (const std::string& file : written) std::cout << "wrote " << file << "\n";
+    std::cout << "not checked: that needs torch and ONNX Runtime (pip install onnx2nn[verify], then onnx2nn verify)\n";
+  }
+  return kDone;
+}
+
+int inspect(const Arguments& a) {
+  const Conversion c = convert_file(a.model, options_of(a));
+  if (!c.readable()) return failure(c, a);
+  const ConversionStats& s = c.stats();
+  if (a.json) {
+    nlohmann::json out{{"nodes", s.nodes_before}, {"op_types", s.op_types}, {"opsets", s.opsets}, {"convertible", c.ok()}};
+    out["diagnostics"] = nlohmann::json::parse(c.diagnostics_json());
+    std::cout << out.dump(2) << "\n";
+    return c.ok() ? kDone : kWrong;
+  }
+  std::cout << a.model << ": " << s.nodes_before << " nodes, " << s.nodes_after << " simplified\n";
+  for (const auto& [domain, version] : s.opsets) std::cout << "opset " << (domain.empty() ? "ai.onnx" : domain) << " " << version << "\n";
+  for (const auto& [type, count] : s.op_types) std::printf("%8zu  %s\n", count, type.c_str());
+  std::cout << std::flush << (c.ok() ? "converts\n" : c.diagnostics_text());
+  return c.ok() ? kDone : kWrong;
+}
+
+void add_common(CLI::App& app, Arguments& a) {
+  app.add_option("model", a.model, "an ONNX file")->required();
+  app.add_option("--input_shape,--input-shape", a.input_shapes, "the shape of an input, such as input:1,3,224,224; may be repeated");
+  app.add_flag("--no-simplify", a.no_simplify, "convert the graph as it is");
+  app.add_flag("--allow-unknown", a.allow_unknown, "write a stub that raises for each operator that is not known");
+  app.add_flag("--json", a.json, "print one JSON object and nothing else");
+  app.add_flag("-q,--quiet", a.quiet, "print only what is wrong");
+}
+
+}  // namespace
+
+int run(int argc, const char* const* argv) {
+  Arguments a;
+  CLI::App app{"ONNX models as readable PyTorch source.", "onnx2nn"};
+  app.set_version_flag("--version", std::string("onnx2nn ") + kVersion);
+  app.require_subcommand(1);
+  app.footer("examples:\n  onnx2nn convert model.onnx -o net.py   source and weights\n  onnx2nn inspect model.onnx             what is in it, and what would not convert");
+  CLI::App* converting = app.add_subcommand("convert", "write PyTorch source and weights");
+  add_common(*converting, a);
+  converting->add_option("-o,--output", a.output, "net.py, or net.pth for weights as a state_dict");
+  converting->add_option("--class-name", a.class_name, "of the emitted class");
+  converting->add_flag("--comments-origin", a.origin, "name the ONNX node behind each line");
+  CLI::App* inspecting = app.add_subcommand("inspect", "what is in a model, and what would not convert");
+  add_common(*inspecting, a);
+  try {
+    app.parse(argc, argv);
+    return *converting ? convert(a) : inspect(a);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? kDone : kWrong;
+  } catch (const std::exception& e) {
+    std::cerr << "onnx2nn: " << e.what() << "\n";
+    return kInternal;
+  }
+}
+
+}  // namespace onnx2nn::cli

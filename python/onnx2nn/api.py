@@ -176,6 +176,14 @@ def diagnostic_text(model: str, *same: Diagnostic) -> str:
     return "\n".join(lines)
 
 
+def parse_shape(text: str) -> tuple[str, list[int]]:
+    """(name, dims) of `name:1,3,224,224`; the name is empty where the text is only dims."""
+    name, _, dims = text.rpartition(":")
+    if not re.fullmatch(r"(\d+([,x]\d+)*)?", dims, re.ASCII):
+        raise Error(f"input shape: {text!r} is not like name:1,3,224,224")
+    return name, [int(d) for d in re.split("[,x]", dims) if d]
+
+
 @dataclass
 class Converted:
     """What `convert` did: the files it wrote, the source, warnings and counts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from onnx2nn import __version__
-from onnx2nn.api import Error, convert, inspect, simplify
+from onnx2nn.api import Error, convert, inspect, parse_shape, simplify
 
 DONE, WRONG, UNREADABLE, INTERNAL = 0, 1, 2, 3
 COMMANDS = ("convert", "simplify", "verify", "inspect", "completion")
@@ -166,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(_RUN[a.command](a))
     except Error as error:
         code = UNREADABLE if error.unreadable else WRONG
+        if any(d.get("code") == "internal" for d in error.diagnostics):
+            code = INTERNAL
         if as_json:
             _print_json({"error": str(error), "diagnostics": error.diagnostics, "exit_code": code})
         else:
@@ -217,9 +219,7 @@ def _shapes(texts: list[str], model: str) -> dict[str, list[int]]:
     """Shapes by input name; one without a name belongs to the only input."""
     shapes: dict[str, list[int]] = {}
     for text in texts:
-        name, _, dims = text.rpartition(":")
-        if not re.fullmatch(r"(\d+([,x]\d+)*)?", dims):
-            raise Error(f"--input_shape: {text!r} is not like name:1,3,224,224")
+        name, dims = parse_shape(text)
         if not name:
             inputs = [str(i["name"]) for i in inspect(model).get("inputs", [])]
             if len(inputs) != 1:
@@ -227,7 +227,7 @@ def _shapes(texts: list[str], model: str) -> dict[str, list[int]]:
                     f"--input_shape: {text!r} needs a name: the inputs are {', '.join(inputs)}"
                 )
             name = inputs[0]
-        shapes[name] = [int(d) for d in re.split("[,x]", dims) if d]
+        shapes[name] = dims
     return shapes
 
 

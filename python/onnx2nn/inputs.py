@@ -566,15 +566,3 @@ def read_npz(path: str | Path) -> dict[str, Any]:
             }
     except (OSError, ValueError, KeyError) as error:
         raise Error(f"{path}: not an .npz file of inputs: {error}", unreadable=True) from error
-
-
-def parse_shape(text: str) -> tuple[str, list[int]]:
-    """(name, dims) of `name:1,3,224,224`; the name is empty where the text is only dims."""
-    name, _, dims = text.rpartition(":")
-    try:
-        shape = [int(d) for d in dims.replace("x", ",").split(",")] if dims else []
-        if any(d < 0 for d in shape):
-            raise ValueError
-    except ValueError:
-        raise Error(f"input_shape: {text!r} is not like name:1,3,224,224") from None
-    return name, shape

@@ -4,7 +4,6 @@ import importlib.util
 import inspect
 import itertools
 import os
-import re
 import sys
 import time
 import traceback
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx2nn.api import Error, Model, Source, as_source, run_native
-from onnx2nn.compare import Comparison, Random, agree, compare, flatten
+from onnx2nn.compare import Comparison, Random, agree, compare
 from onnx2nn.inputs import candidates
 from onnx2nn.oracle import (
     Reference,
@@ -417,12 +416,10 @@ def _compare_outputs(report: Report, answer: Answer, got: list[Any], proto: Any)
 
 def _emitted_line(error: BaseException) -> str:
     """Where in emitted source an exception came from."""
+    prefixes = ("onnx2nn_loaded_", "onnx2nn_written_")
+    files = {m.__file__ for name, m in list(sys.modules.items()) if name.startswith(prefixes)}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if re.search(r"onnx2nn_loaded_\d+|\.py$", frame.filename) and (
-            "onnx2nn_loaded_" in frame.filename or frame.filename.endswith(".py")
-        ):
-            if os.sep + "torch" + os.sep in frame.filename:
-                continue
+        if frame.filename in files:
             return f" (line {frame.lineno}: {frame.line})"
     return ""
 
@@ -623,6 +620,3 @@ def _compare_onnx_nodes(
             )
             report.first_difference.comparison = c
             return
-
-
-__all__ = ["Difference", "Report", "describe", "flatten", "load_written", "verify"]

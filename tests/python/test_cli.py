@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,10 @@ def test_exit_codes(tiny: Path, capsys: pytest.CaptureFixture[str], core: Any) -
     assert run(capsys, tiny, "--input_shape", "x:a,b")[0] == 1
     assert run(capsys, "--help")[0] == 0
     assert run(capsys, "--version")[0] == 0
+
+    fault = {"severity": "error", "code": "internal", "message": "report it"}
+    core.convert = lambda *_: SimpleNamespace(ok=False, readable=True, diagnostics=[fault])
+    assert run(capsys, tiny)[0] == 3
 
     def broken(*_: Any) -> None:
         raise RuntimeError("a promise was broken")

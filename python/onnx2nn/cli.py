@@ -62,6 +62,9 @@ def _add_conversion(p: argparse.ArgumentParser) -> None:
     p.add_argument("--no-simplify", action="store_true", help="convert the graph as it is")
     p.add_argument("--class-name", metavar="NAME", help="of the emitted class")
     p.add_argument(
+        "--comments-origin", action="store_true", help="name the ONNX node behind each line"
+    )
+    p.add_argument(
         "--allow-unknown",
         action="store_true",
         help="write a stub that raises for each operator that is not known",
@@ -244,6 +247,7 @@ def _conversion_options(a: argparse.Namespace) -> dict[str, Any]:
     return {
         "simplify": not a.no_simplify,
         "class_name": a.class_name,
+        "comments_origin": a.comments_origin,
         "allow_unknown": a.allow_unknown,
         "fuse": a.fuse,
     }

@@ -7,6 +7,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "emit/hoist.h"
 #include "emit/python_style.h"
 #include "emit/runtime_source.h"
 #include "support/error.h"
@@ -847,6 +848,9 @@ std::string Printer::run() {
 
 }  // namespace
 
-std::string print_python(const Program& program, const PythonOptions& options) { return Printer(program, options).run(); }
+std::string print_python(const Program& program, const PythonOptions& options) {
+  const Program named = hoist_sizes(program);
+  return Printer(named, options).run();
+}
 
 }  // namespace onnx2nn::emit

@@ -27,17 +27,29 @@ struct Index {
 
 bool word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 
+/// Identifiers of Python text that can name a top-level function: not those in strings and comments,
+/// nor attributes (`x.gather` is not the helper `gather`).
 std::vector<std::string_view> words_of(std::string_view text) {
   std::vector<std::string_view> out;
   for (std::size_t i = 0; i < text.size();) {
-    if (!word_char(text[i])) {
+    const char c = text[i];
+    if (c == '#') {
+      i = std::min(text.find('\n', i), text.size());
+    } else if (text.substr(i).starts_with("\"\"\"")) {
+      const std::size_t end = text.find("\"\"\"", i + 3);
+      i = end == std::string_view::npos ? text.size() : end + 3;
+    } else if (c == '"' || c == '\'') {
+      for (++i; i < text.size() && text[i] != c; ++i)
+        if (text[i] == '\\') ++i;
       ++i;
-      continue;
+    } else if (word_char(c)) {
+      std::size_t j = i;
+      while (j < text.size() && word_char(text[j])) ++j;
+      if (i == 0 || text[i - 1] != '.') out.push_back(text.substr(i, j - i));
+      i = j;
+    } else {
+      ++i;
     }
-    std::size_t j = i;
-    while (j < text.size() && word_char(text[j])) ++j;
-    out.push_back(text.substr(i, j - i));
-    i = j;
   }
   return out;
 }

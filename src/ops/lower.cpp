@@ -285,7 +285,9 @@ std::optional<Ex> Lowering::integer(const Dim& dim) {
       if (it == symbols_.end()) return std::nullopt;
       const auto v = values_.find(it->second.first);
       if (v == values_.end() || v->second.host) return std::nullopt;
-      return torch::size(v->second.ex, it->second.second);
+      // The model's own symbols name what they stand for.
+      const std::string hint = a.key[0] == '%' ? "" : to_lower(a.key);
+      return torch::size(v->second.ex, it->second.second, hint);
     }
     const auto x = integer(a.args[0]);
     const auto y = integer(a.args[1]);

@@ -39,10 +39,11 @@ Ex call(std::string function, const Args& args, const Kwargs& keywords) {
 
 Ex op(std::string operation, const Args& args) { return Ex(with_args(ExprKind::Op, std::move(operation), args)); }
 
-Ex size(const Ex& tensor, std::int64_t dim) {
+Ex size(const Ex& tensor, std::int64_t dim, std::string hint) {
   auto e = Ex::make(ExprKind::Size);
   e->args.push_back(tensor.ptr());
   e->integer = dim;
+  e->text = std::move(hint);
   return Ex(ExprPtr(std::move(e)));
 }
 

@@ -146,7 +146,8 @@ Ex helper(std::string function, const Args& args, const Kwargs& keywords = {});
 Ex call(std::string function, const Args& args, const Kwargs& keywords = {});
 /// Python's own operator or builtin: "+", "//", "not", "min", "int", "len", "[]", "if" (a if c else b: {c, a, b}), ...
 Ex op(std::string operation, const Args& args);
-Ex size(const Ex& tensor, std::int64_t dim);
+/// `tensor.shape[dim]`; `hint` names it where it gets a variable of its own.
+Ex size(const Ex& tensor, std::int64_t dim, std::string hint = "");
 Ex shape_of(const Ex& tensor);
 
 }  // namespace onnx2nn::torch

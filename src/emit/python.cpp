@@ -377,6 +377,10 @@ Text Printer::aten(const Expr& e) {
       continue;
     }
     if (method && i == 0) continue;
+    if (base == "einsum" && i == 1 && a.kind == ExprKind::List) {
+      for (const auto& item : a.args) args.push_back(text(*item));
+      continue;
+    }
     const bool ints = a.kind == ExprKind::List && (schema[i].type.starts_with("int[") || schema[i].type.starts_with("SymInt["));
     if (style.spread && ints && i == 1) {
       for (const auto& item : a.args) args.push_back(text(*item));

@@ -132,6 +132,7 @@ constexpr std::array kRows = std::to_array<Row>({
     {"adaptive_max_pool1d", functional(1)},
     {"adaptive_max_pool2d", functional(1)},
     {"adaptive_max_pool3d", functional(1)},
+    {"col2im", functional(1, "fold")},
     {"pixel_shuffle", functional(1)},
     {"pixel_unshuffle", functional(1)},
     {"one_hot", functional(1)},

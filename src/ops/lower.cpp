@@ -658,7 +658,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   for (const Ex& a : args) key += "|" + key_text(a);
   for (const auto& [k, v] : keywords) key += "|" + k + "=" + key_text(v);
   for (const ModuleParam& p : params)
-    key += "|" + p.name + (p.transpose ? "^" : "=") + std::to_string(reinterpret_cast<std::uintptr_t>(p.value));
+    key += "|" + p.name + (p.transpose ? "^" : "=") + std::to_string(reinterpret_cast<std::uintptr_t>(p.value != nullptr ? p.value : p.source));
   const auto called = [&](const torch::ModulePtr& m) {
     auto e = Ex::make(torch::ExprKind::Module);
     e->module = m;

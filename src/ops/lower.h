@@ -47,6 +47,7 @@ struct ModuleParam {
   std::vector<std::int64_t> shape;  // as the module has it; empty: the tensor's (transposed)
   ir::TensorPtr tensor;
   bool buffer = false;
+  const ir::Value* source = nullptr;  // what `tensor` was computed from: equal modules of equal sources are one
 };
 
 /// State of one lowering: the program that grows, and what values have become.

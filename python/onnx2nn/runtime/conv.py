@@ -276,3 +276,17 @@ def causal_conv_with_state(
     if activation in ("silu", "swish"):
         y = F.silu(y)
     return y, seen[:, :, seen.shape[2] - carry :]
+
+
+def pad_same(
+    x: Tensor,
+    kernel: list[int],
+    strides: list[int],
+    *,
+    dilations: list[int] | None = None,
+    lower: bool = False,
+) -> Tensor:
+    """ONNX auto_pad SAME_* of an x whose size is known at run time only; torch has stride 1 only."""
+    dilations = dilations or [1] * len(kernel)
+    pads = same_pads(list(x.shape[2:]), kernel, strides, dilations, lower)
+    return F.pad(x, to_torch_pads(pads))

@@ -325,9 +325,14 @@ Text Printer::aten(const Expr& e) {
     // Comparisons do not chain: both sides bind tighter. Powers bind to the right.
     const bool comparison = p == kCompare;
     const bool power = base == "pow";
-    return atom(operand(arg(0), comparison || power ? p + 1 : p) + " " + std::string(style.text) + " " +
-                    operand(arg(1), power ? p : p + 1),
-                p);
+    if (power) {
+      // ruff hugs the operator where both sides are simple.
+      const std::string base_text = operand(arg(0), kPostfix);
+      const std::string exponent = operand(arg(1), kUnary);
+      const auto simple = [](const std::string& t) { return t.find_first_of(" ([") == std::string::npos; };
+      return atom(base_text + (simple(base_text) && simple(exponent) ? "**" : " ** ") + exponent, p);
+    }
+    return atom(operand(arg(0), comparison ? p + 1 : p) + " " + std::string(style.text) + " " + operand(arg(1), p + 1), p);
   }
   if (style.kind == StyleKind::Prefix && e.args.size() == 1) return atom(std::string(style.text) + operand(arg(0), kUnary), kUnary);
   if (base == "slice" && e.args.size() >= 4 && arg(1).kind == ExprKind::Int && arg(1).integer >= -1 && arg(1).integer < 5) {
@@ -418,7 +423,9 @@ Text Printer::aten(const Expr& e) {
   } else if (style.kind == StyleKind::Functional) {
     callee = "F." + std::string(style.text.empty() ? base : style.text);
   } else {
-    callee = "torch." + std::string(style.text.empty() ? base : style.text);
+    // What is no plain `a / b` (div with a rounding mode) goes by its name.
+    const bool by_name = style.text.empty() || style.kind == StyleKind::Infix || style.kind == StyleKind::Prefix;
+    callee = "torch." + std::string(by_name ? base : style.text);
   }
   return call(std::move(callee), std::move(args));
 }

@@ -1,9 +1,129 @@
-// Cast, CastLike, BitCast
+// Cast, CastLike and BitCast between all element types.
+// https://onnx.ai/onnx/operators/onnx__Cast.html
+// torch converts what it holds natively; the helpers do float8 (saturation), bare exponents, strings,
+// and the types narrower than a byte, which are carried in int8, uint8 or (float4) float32.
+#include <algorithm>
+#include <cstdint>
+
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 
 namespace onnx2nn::ops {
+namespace {
 
-std::span<const OpDef> cast_ops() { return {}; }
+DType target(const NodeContext& c) {
+  if (c.node().op_type == "CastLike") return c.dtype(1);
+  const DType t = c.attr_dtype("to", DType::Undefined);
+  if (t == DType::Undefined) c.fail("the attribute \"to\" is missing");
+  return t;
+}
+
+/// Whether `v` fits in the integer type `t`.
+bool fits(std::int64_t v, DType t) {
+  const int bits = ir::info(t).bits;
+  if (ir::is_unsigned(t)) return v >= 0 && (bits == 64 || v < (std::int64_t{1} << bits));
+  return bits == 64 || (v >= -(std::int64_t{1} << (bits - 1)) && v < (std::int64_t{1} << (bits - 1)));
+}
+
+void infer_cast(InferContext& c) {
+  const DType to = target(c);
+  c.set(0, to, c.shape(0));
+  const auto v = c.contents(0);
+  if (!v) return;
+  Dims out = *v;
+  if (ir::is_integer(to)) {
+    // A size fits in int32 and int64; narrower types keep numbers only.
+    const bool wide = ir::info(to).bits >= 32;
+    for (Dim& d : out)
+      if (d.is_const() ? !fits(d.value(), to) : !wide) d = Dim();
+  } else if (to == DType::Bool) {
+    for (Dim& d : out) d = d.is_const() ? Dim(d.value() != 0 ? 1 : 0) : Dim();
+  } else {
+    return;
+  }
+  c.set_contents(0, std::move(out));
+}
+
+bool fold_cast(FoldContext& c) {
+  const DType to = target(c);
+  if (c.dtype(0) != to || to == DType::Undefined) return false;
+  c.set(0, c.input(0));
+  return true;
+}
+
+/// `x` of type `from` as type `to`.
+Ex convert(LowerContext& c, const Ex& x, DType from, DType to) {
+  const bool saturate = c.attr_int("saturate", 1) != 0;
+  const std::string round_mode = c.attr_string("round_mode", "up");
+  const bool narrow = ir::is_sub_byte(to) && to != DType::Float4E2M1;
+  if (from == to) return x;
+  if (to == DType::String) return helper("cast_to_string", {x});
+  if (from == DType::String) {
+    const Ex y = helper("cast_from_string", {x, Ex(to == DType::Float64 ? to : ir::is_float(to) ? DType::Float32 : narrow ? DType::Int64 : to)});
+    if (ir::is_float(to) && to != DType::Float32 && to != DType::Float64) return convert(c, y, DType::Float32, to);
+    return narrow ? convert(c, y, DType::Int64, to) : y;
+  }
+  if (narrow) return helper("cast_narrow", {x, ir::info(to).bits}, {{"signed", Ex(!ir::is_unsigned(to))}});
+  if (to == DType::Float4E2M1) return helper("cast_float4", {x});
+  if (to == DType::Float8E8M0) {
+    Kwargs kw;
+    if (!saturate) kw.emplace_back("saturate", Ex(0));
+    if (round_mode != "up") kw.emplace_back("round_mode", Ex(round_mode));
+    return helper("cast_e8m0", {x}, kw);
+  }
+  if (is_float8(to)) return helper("cast_float8", {x, Ex(to)}, saturate ? Kwargs{} : Kwargs{{"saturate", Ex(0)}});
+  // float4 is carried in float32, the narrow integers in whole bytes.
+  if (ir::carrier(from) == to) return x;
+  return aten("to.dtype", {x, Ex(to)});
+}
+
+void lower_cast(LowerContext& c) {
+  const DType from = c.dtype(0);
+  DType to = target(c);
+  if (c.node().op_type == "CastLike" && to == DType::Undefined) {
+    c.ignore_attr("saturate");
+    c.ignore_attr("round_mode");
+    return c.out(0, aten("to.other", {c.in(0), c.in(1)}));
+  }
+  const bool native = !ir::is_sub_byte(to) && !is_float8(to) && to != DType::String;
+  if (native && !c.is_constant(0) && c.has_input(0) && c.lowered(0).host) {
+    c.ignore_attr("saturate");
+    c.ignore_attr("round_mode");
+    return c.out(0, c.materialise(c.lowered(0), to, c.rank(0) == 0U));
+  }
+  c.out(0, convert(c, c.in(0), from, to));
+}
+
+// ---------------------------------------------------------------- BitCast
+
+void infer_bit_cast(InferContext& c) { c.set(0, target(c), c.shape(0)); }
+
+void lower_bit_cast(LowerContext& c) {
+  const DType from = c.dtype(0);
+  const DType to = target(c);
+  const Ex x = c.in(0);
+  if (from == to) return c.out(0, x);
+  if (ir::info(from).bits != ir::info(to).bits && from != DType::Undefined) c.fail("the types have different widths");
+  if (from == DType::Float4E2M1) {
+    const Ex bits = helper("float4_bits", {x});
+    return c.out(0, ir::is_unsigned(to) ? bits : helper("bit_cast_narrow", {bits, 4}, {{"signed", Ex(true)}}));
+  }
+  if (to == DType::Float4E2M1) return c.out(0, helper("float4_values", {x}));
+  if (ir::is_sub_byte(to))
+    return c.out(0, helper("bit_cast_narrow", {x, ir::info(to).bits}, {{"signed", Ex(!ir::is_unsigned(to))}}));
+  if (to == DType::Bool) return c.out(0, helper("bit_cast", {x, Ex(to)}));
+  c.out(0, aten("view.dtype", {x, Ex(to)}));
+}
+
+constexpr OpDef kOps[] = {
+    {.type = "Cast", .changed_at = {1, 6, 9, 13, 19, 21, 23, 24}, .infer = infer_cast, .fold = fold_cast, .lower = lower_cast},
+    {.type = "CastLike", .changed_at = {15, 19, 21, 23, 24}, .infer = infer_cast, .fold = fold_cast, .lower = lower_cast},
+    {.type = "BitCast", .changed_at = {26}, .infer = infer_bit_cast, .lower = lower_bit_cast},
+};
+
+}  // namespace
+
+std::span<const OpDef> cast_ops() { return kOps; }
 
 }  // namespace onnx2nn::ops

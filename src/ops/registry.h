@@ -18,6 +18,7 @@ std::span<const OpDef> image_ops();
 std::span<const OpDef> index_ops();
 std::span<const OpDef> linear_ops();
 std::span<const OpDef> loss_ops();
+std::span<const OpDef> maths_ops();
 std::span<const OpDef> microsoft_ops();
 std::span<const OpDef> ml_ops();
 std::span<const OpDef> norm_ops();

@@ -88,3 +88,26 @@ def multinomial(
     chances = x.float().softmax(-1)
     generator = seeded_generator(seed, x.device)
     return torch.multinomial(chances, sample_size, True, generator=generator).to(dtype)
+
+
+def seeded_uniform(shape: list[int] | torch.Size, seed: int) -> Tensor:
+    """Numbers in [0, 1) as ONNX's reference draws them from a seed, with numpy's generator.
+
+    torch has the same generator (MT19937), but makes its numbers of other bits.
+    """
+    bits = torch.empty(shape, dtype=torch.int64)
+    bits.random_(-(2**63), None, generator=torch.Generator().manual_seed(seed))
+    high, low = (bits >> 37) & (2**27 - 1), (bits >> 6) & (2**26 - 1)
+    return (high * 2**26 + low).double() / 2**53
+
+
+def dropout_with_mask(
+    x: Tensor, ratio: Tensor | float, training: Tensor | bool, *, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """ONNX Dropout in training: F.dropout gives no mask, and takes neither tensors nor a seed."""
+    enabled = torch.as_tensor(training, device=x.device)
+    rate = torch.as_tensor(ratio, dtype=x.dtype, device=x.device)
+    noise = torch.rand_like(x) if seed is None else seeded_uniform(x.shape, seed).to(x.device)
+    mask = (noise >= rate) | ~enabled
+    scale = torch.where(enabled, 1 / (1 - rate), 1)
+    return torch.where(mask, x * scale, 0), mask

@@ -132,11 +132,13 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
   ir::for_each_node(graph, [&](ir::Node&) { ++c.stats.nodes_after; });
   ops::LowerOptions lower;
   lower.class_name = c.options.class_name.empty() ? class_name_of(stem) : c.options.class_name;
+  for (const CustomOp& op : c.options.custom_ops) lower.custom[{op.domain, op.op_type}] = op.name;
   lower.allow_unknown = c.options.allow_unknown;
   c.program = ops::Lowering(*c.model, lower, c.diagnostics).run();
   if (c.diagnostics.has_errors()) return;
   emit::PythonOptions python;
   python.weights_name = emit_weights_name(c);
+  for (const CustomOp& op : c.options.custom_ops) python.functions.emplace_back(op.name, op.source);
   python.trace = c.options.trace;
   python.comments_origin = c.options.comments_origin;
   python.header = header(c);

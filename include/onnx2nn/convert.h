@@ -19,6 +19,14 @@
 
 namespace onnx2nn {
 
+/// Torch code that a user supplies for an operator.
+struct CustomOp {
+  std::string domain;  // "" is ai.onnx
+  std::string op_type;
+  std::string name;    // of the function
+  std::string source;  // its `def`; called with the inputs, then the attributes as keywords
+};
+
 struct ConvertOptions {
   bool simplify = true;
   /// Shapes for inputs, by name; they overrule the model's.
@@ -27,6 +35,7 @@ struct ConvertOptions {
   std::string weights_name;  // "<stem>.safetensors" where empty; a name in ".pth" is a state_dict
   bool trace = false;        // `_trace(name, value)` after each statement
   bool comments_origin = false;
+  std::vector<CustomOp> custom_ops;
   bool allow_unknown = false;  // stubs that raise for operators that are not supported
 };
 

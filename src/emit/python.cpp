@@ -760,7 +760,15 @@ std::string Printer::run() {
     l.block = &program_.forward;
   }
   scan_block(program_.forward, 0);
-  const RuntimeSource runtime = runtime_source(helpers_);
+  std::set<std::string> of_runtime = helpers_;
+  std::string supplied;
+  for (const auto& [name, source] : options_.functions) {
+    if (of_runtime.erase(name) == 0) continue;
+    supplied += (supplied.empty() ? "" : "\n\n") + std::string(strip(source)) + "\n";
+  }
+  RuntimeSource runtime = runtime_source(of_runtime);
+  if (!supplied.empty()) runtime.text += (runtime.text.empty() ? "" : "\n\n") + supplied;
+  if (supplied.find("math.") != std::string::npos) runtime.imports.emplace_back("import math");
   for (const std::string& f : runtime.functions) helpers_.insert(f);
 
   std::string params;

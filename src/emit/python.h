@@ -12,6 +12,7 @@ namespace onnx2nn::emit {
 struct PythonOptions {
   std::string weights_name = "model.safetensors";  // beside the source; ".pth" for a state_dict
   std::string header;                              // lines of the file's docstring
+  std::vector<std::pair<std::string, std::string>> functions;  // names and sources that the program calls beside the runtime's
   bool trace = false;                              // `_trace(name, value)` after each statement; nothing is inlined
   bool comments_origin = false;                    // "# <ONNX node>" behind each line
 };

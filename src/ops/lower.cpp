@@ -375,10 +375,44 @@ bool Lowering::lower_as_integers(const ir::Node& node) {
   return true;
 }
 
+namespace {
+
+/// A node that a user's function computes: inputs, then attributes as keywords.
+void lower_custom(LowerContext& c, const std::string& function) {
+  Args args;
+  for (std::size_t i = 0; i < c.input_count(); ++i) args.push_back(c.in(i));
+  Kwargs keywords;
+  for (const ir::Attribute& a : c.node().attributes) {
+    std::optional<Ex> value;
+    if (const auto* i = std::get_if<std::int64_t>(&a.data)) value = Ex(*i);
+    if (const auto* f = std::get_if<double>(&a.data)) value = Ex(*f);
+    if (const auto* s = std::get_if<std::string>(&a.data)) value = Ex(*s);
+    if (const auto* is = std::get_if<Ints>(&a.data)) value = Ex(*is);
+    if (const auto* fs = std::get_if<std::vector<double>>(&a.data)) value = Ex(*fs);
+    if (const auto* ss = std::get_if<std::vector<std::string>>(&a.data)) value = Ex(*ss);
+    if (const auto* t = std::get_if<ir::TensorPtr>(&a.data)) value = c.buffer(a.name, *t);
+    if (!value) c.unsupported("the attribute \"" + a.name + "\" cannot be given to a function");
+    if (!is_identifier(a.name) || is_keyword(a.name)) c.unsupported("the attribute \"" + a.name + "\" is no Python name");
+    keywords.emplace_back(a.name, *value);
+  }
+  const Ex result = helper(function, args, keywords);
+  if (c.output_count() == 1) {
+    c.out(0, result);
+  } else {
+    c.outs(result);
+  }
+}
+
+}  // namespace
+
 void Lowering::lower_node(const ir::Node& node) {
   node_ = &node;
   if (done_.count(&node) != 0) return;
   try {
+    if (const auto custom = options_.custom.find({node.domain, node.op_type}); custom != options_.custom.end()) {
+      LowerContext c(node, *this);
+      return lower_custom(c, custom->second);
+    }
     if (node.op == nullptr || node.op->lower == nullptr) {
       if (!options_.allow_unknown)
         throw Error("unsupported-operator", "the operator " + (node.domain.empty() ? "" : node.domain + "::") + node.op_type + " is not supported",

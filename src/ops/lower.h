@@ -30,6 +30,8 @@ using torch::op;
 struct LowerOptions {
   std::string class_name;
   bool allow_unknown = false;
+  /// Functions that users supply for operators: (domain, type) -> name.
+  std::map<std::pair<std::string, std::string>, std::string> custom;
 };
 
 /// What an ONNX value has become: a Python expression, or Python integers.

@@ -30,6 +30,11 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
       o.trace = nb::cast<bool>(value);
     } else if (k == "comments_origin") {
       o.comments_origin = nb::cast<bool>(value);
+    } else if (k == "custom_ops") {
+      for (const auto& entry : nb::cast<nb::list>(value)) {
+        const auto op = nb::cast<std::map<std::string, std::string>>(entry);
+        o.custom_ops.push_back({op.at("domain"), op.at("op_type"), op.at("name"), op.at("source")});
+      }
     } else if (k == "allow_unknown") {
       o.allow_unknown = nb::cast<bool>(value);
     } else {

@@ -587,12 +587,12 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
   if (l.pinned || l.uses != 1 || count_uses(*next->value, id) != 1) return false;
   const Expr& value = *s.value;
   const Expr& user = *next->value;
-  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten && value.kind != ExprKind::Function) return false;
+  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten && value.kind != ExprKind::Function && value.kind != ExprKind::Helper) return false;
   if (next->kind == Stmt::Kind::Return && user.kind == ExprKind::Var && text(value).flat().size() <= 72) {
     inlined_[id] = s.value.ptr();
     return true;
   }
-  if (user.kind != ExprKind::Aten) return false;
+  if (user.kind != ExprKind::Aten || value.kind == ExprKind::Helper) return false;
   const auto base = [](const Expr& e) { return std::string_view(e.text).substr(0, e.text.find('.')); };
   const auto user_style = style_of(base(user)).kind;
   const bool infix_user = user_style == StyleKind::Infix || user_style == StyleKind::Prefix;

@@ -66,19 +66,15 @@ void lower_softsign(LowerContext& c) {
 
 void lower_gelu(LowerContext& c) { c.out(0, aten("gelu", {c.in(0)}, {{"approximate", Ex(c.attr_string("approximate", "none"))}})); }
 
-void lower_swish(LowerContext& c) {
-  const double alpha = c.attr_float("alpha", 1.0);
-  const Ex x = c.in(0);
-  if (alpha == 1.0) return c.out(0, aten("silu", {x}));
-  c.out(0, aten("mul.Tensor", {x, aten("sigmoid", {aten("mul.Tensor", {alpha, x})})}));
+Ex swish(const Ex& x, double alpha) {
+  if (alpha == 1.0) return aten("silu", {x});
+  return aten("mul.Tensor", {x, aten("sigmoid", {aten("mul.Tensor", {alpha, x})})});
 }
 
+void lower_swish(LowerContext& c) { c.out(0, swish(c.in(0), c.attr_float("alpha", 1.0))); }
+
 /// Swish of the first input gates the second.
-void lower_swiglu(LowerContext& c) {
-  const double alpha = c.attr_float("alpha", 1.0);
-  if (alpha == 1.0) return c.out(0, aten("mul.Tensor", {aten("silu", {c.in(0)}), c.in(1)}));
-  c.out(0, helper("swiglu", {c.in(0), c.in(1)}, {{"alpha", Ex(alpha)}}));
-}
+void lower_swiglu(LowerContext& c) { c.out(0, aten("mul.Tensor", {swish(c.in(0), c.attr_float("alpha", 1.0)), c.in(1)})); }
 
 void infer_swiglu(InferContext& c) { c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(1))); }
 

@@ -114,6 +114,8 @@ class Printer {
   Text text(const Expr& e);
   Text call(std::string callee, std::vector<Text> args);
   Text aten(const Expr& e);
+  std::string slice_text(const Expr& e);
+  Text subscript_of_slices(const Expr& e);
   std::string operand(const Expr& e, int precedence);
   std::string path_of(const std::vector<std::string>& path) const;
   Text int_list(const Expr& e);
@@ -314,6 +316,54 @@ bool Printer::is_default(const Expr& e, const torch::SchemaArg& arg) {
   }
 }
 
+/// An axis that a subscript can reach: the last one, or one of the first.
+bool is_sliced_axis(const Expr& axis) { return axis.kind == ExprKind::Int && axis.integer >= -1 && axis.integer < 8; }
+
+std::string Printer::slice_text(const Expr& e) {
+  const auto given = [&](std::size_t i) -> const Expr* {
+    if (i >= e.args.size() || e.args[i]->kind == ExprKind::None) return nullptr;
+    const bool is_default = e.args[i]->kind == ExprKind::Int && ((i == 2 && e.args[i]->integer == 0) || (i == 3 && e.args[i]->integer == INT64_MAX) ||
+                                                                 (i == 4 && e.args[i]->integer == 1));
+    return is_default ? nullptr : e.args[i].get();
+  };
+  // Blanks go around the colon where a bound is an expression of operators.
+  bool simple = true;
+  std::string bounds[3];
+  for (std::size_t i = 2; i < 5; ++i) {
+    if (const Expr* b = given(i)) {
+      const Text t = text(*b);
+      bounds[i - 2] = t.flat();
+      simple = simple && t.precedence >= kUnary;
+    }
+  }
+  const std::string blank = simple ? "" : " ";
+  std::string out = bounds[0] + (bounds[0].empty() ? "" : blank) + ":" + (bounds[1].empty() ? "" : blank) + bounds[1];
+  if (!bounds[2].empty()) out += blank + ":" + blank + bounds[2];
+  return out;
+}
+
+/// Slices of several axes in one subscript: x[:, 1:, ::2].
+Text Printer::subscript_of_slices(const Expr& e) {
+  std::map<std::int64_t, std::string> axes;
+  const Expr* x = &e;
+  while (x->kind == ExprKind::Aten && x->text == "slice.Tensor" && x->args.size() >= 4 && is_sliced_axis(*x->args[1])) {
+    const std::int64_t axis = x->args[1]->integer;
+    if (axes.count(axis) != 0 || (!axes.empty() && (axis < 0 || axes.begin()->first < 0))) break;
+    axes[axis] = slice_text(*x);
+    x = x->args[0].get();
+  }
+  std::string items;
+  if (axes.begin()->first < 0) {
+    items = "..., " + axes.begin()->second;
+  } else {
+    for (std::int64_t i = 0; i <= axes.rbegin()->first; ++i) {
+      const auto it = axes.find(i);
+      items += (i > 0 ? ", " : "") + (it == axes.end() ? ":" : it->second);
+    }
+  }
+  return atom(operand(*x, kPostfix) + "[" + items + "]");
+}
+
 Text Printer::aten(const Expr& e) {
   const std::string_view full = e.text;
   const std::string_view base = full.substr(0, full.find('.'));
@@ -335,32 +385,13 @@ Text Printer::aten(const Expr& e) {
     return atom(operand(arg(0), comparison ? p + 1 : p) + " " + std::string(style.text) + " " + operand(arg(1), p + 1), p);
   }
   if (style.kind == StyleKind::Prefix && e.args.size() == 1) return atom(std::string(style.text) + operand(arg(0), kUnary), kUnary);
-  if (base == "slice" && e.args.size() >= 4 && arg(1).kind == ExprKind::Int && arg(1).integer >= -1 && arg(1).integer < 5) {
-    const auto bound = [&](std::size_t i) -> std::string {
-      if (i >= e.args.size() || arg(i).kind == ExprKind::None) return "";
-      if (i == 3 && arg(i).kind == ExprKind::Int && arg(i).integer == INT64_MAX) return "";
-      if (i == 2 && arg(i).kind == ExprKind::Int && arg(i).integer == 0) return "";
-      if (i == 4 && arg(i).kind == ExprKind::Int && arg(i).integer == 1) return "";
-      const Text t = text(arg(i));
-      return t.flat();
-    };
-    const auto simple = [&](std::size_t i) {
-      return i >= e.args.size() || arg(i).kind == ExprKind::None || arg(i).kind == ExprKind::Int || arg(i).kind == ExprKind::Var;
-    };
-    std::string s = bound(2);
-    // ruff puts blanks around the colon where a bound is an expression.
-    const std::string colon = simple(2) && simple(3) ? ":" : (s.empty() ? ":" : " :");
-    s += colon;
-    const std::string end = bound(3);
-    if (!end.empty()) s += (simple(2) && simple(3) ? "" : " ") + end;
-    const std::string step = bound(4);
-    if (!step.empty()) s += ":" + step;
-    std::string lead;
-    for (std::int64_t i = 0; i < arg(1).integer; ++i) lead += ":, ";
-    if (arg(1).integer == -1) lead = "..., ";
-    return atom(operand(arg(0), kPostfix) + "[" + lead + s + "]");
+  if (base == "slice" && e.args.size() >= 4 && is_sliced_axis(arg(1))) return subscript_of_slices(e);
+  if (base == "index" && e.args.size() == 2 && arg(1).kind == ExprKind::List) {
+    std::string items;
+    for (const auto& a : arg(1).args) items += (items.empty() ? "" : ", ") + (a->kind == ExprKind::None ? ":" : text(*a).flat());
+    return atom(operand(arg(0), kPostfix) + "[" + items + "]");
   }
-  if (base == "select" && e.args.size() == 3 && arg(1).kind == ExprKind::Int && arg(1).integer >= -1 && arg(1).integer < 5) {
+  if (base == "select" && e.args.size() == 3 && is_sliced_axis(arg(1))) {
     std::string lead;
     for (std::int64_t i = 0; i < arg(1).integer; ++i) lead += ":, ";
     if (arg(1).integer == -1) lead = "..., ";
@@ -836,7 +867,10 @@ std::string Printer::run() {
       standard += i + "\n";
   standard += "from pathlib import Path\n";
   out += standard + "\n";
-  if (imports.count("import numpy as np") != 0) out += "import numpy as np\n";
+  bool numpy = imports.count("import numpy as np") != 0;
+  for (std::size_t at = body.find("np."); !numpy && at != std::string::npos; at = body.find("np.", at + 1))
+    numpy = at > 0 && std::string_view(" ([*-").find(body[at - 1]) != std::string_view::npos;
+  if (numpy) out += "import numpy as np\n";
   out += "import torch\n";
   if (uses("F.")) out += "import torch.nn.functional as F\n";
   for (const std::string& i : imports)

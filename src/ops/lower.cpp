@@ -336,7 +336,10 @@ Lowered Lowering::lowered(const ir::Value* value) {
   if (value->constant->dtype() == DType::String) {
     std::vector<Ex> strings;
     for (const std::string& s : value->constant->strings()) strings.emplace_back(s);
-    out.ex = constant_expr(value->name, helper("string_array", {list(strings), Ex(value->constant->dims())}));
+    Args reshaped{helper("string_array", {list(strings)})};
+    for (const std::int64_t d : value->constant->dims()) reshaped.emplace_back(d);
+    if (value->constant->rank() == 0) reshaped.push_back(torch::tuple({}));
+    out.ex = constant_expr(value->name, value->constant->rank() == 1 ? reshaped[0] : op(".reshape", reshaped));
     values_[value] = out;
     return out;
   }

@@ -7,9 +7,33 @@ namespace onnx2nn::ops {
 
 std::span<const std::span<const OpDef>> all_families() {
   static const std::array kFamilies = {
-      activation_ops(), attention_ops(), cast_ops(),  control_ops(), conv_ops(),     create_ops(),    elementwise_ops(), image_ops(),
-      index_ops(),      linear_ops(),    loss_ops(),  maths_ops(), microsoft_ops(), ml_ops(),     norm_ops(),      pool_ops(),        quantize_ops(),
-      recurrent_ops(),  reduce_ops(),    sequence_ops(), shape_ops(), signal_ops(), text_ops()};
+      activation_ops(),
+      attention_ops(),
+      cast_ops(),
+      control_ops(),
+      conv_ops(),
+      create_ops(),
+      elementwise_ops(),
+      image_ops(),
+      index_ops(),
+      linear_ops(),
+      loss_ops(),
+      maths_ops(),
+      microsoft_ops(),
+      ml_ops(),
+      norm_ops(),
+      pad_ops(),
+      pool_ops(),
+      quantize_ops(),
+      recurrent_ops(),
+      reduce_ops(),
+      resize_ops(),
+      sequence_ops(),
+      shape_ops(),
+      signal_ops(),
+      slice_ops(),
+      text_ops(),
+  };
   return kFamilies;
 }
 

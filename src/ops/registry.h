@@ -22,13 +22,16 @@ std::span<const OpDef> maths_ops();
 std::span<const OpDef> microsoft_ops();
 std::span<const OpDef> ml_ops();
 std::span<const OpDef> norm_ops();
+std::span<const OpDef> pad_ops();
 std::span<const OpDef> pool_ops();
 std::span<const OpDef> quantize_ops();
 std::span<const OpDef> recurrent_ops();
 std::span<const OpDef> reduce_ops();
+std::span<const OpDef> resize_ops();
 std::span<const OpDef> sequence_ops();
 std::span<const OpDef> shape_ops();
 std::span<const OpDef> signal_ops();
+std::span<const OpDef> slice_ops();
 std::span<const OpDef> text_ops();
 
 }  // namespace onnx2nn::ops

@@ -109,7 +109,7 @@ void lower_reshape(LowerContext& c) {
   const auto target = reshape_target(c);
   if (!target) {
     if (const auto elements = c.int_elements(1)) return c.out(0, aten("reshape", {c.in(0), list(*elements)}));
-    return c.out(0, helper("reshape", {c.in(0), c.int_list(1)}, {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
+    return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)}, {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
   }
   const Shape& in = c.shape(0);
   std::vector<Ex> sizes;
@@ -128,7 +128,7 @@ void lower_reshape(LowerContext& c) {
     }
   }
   if (unknown > (free ? 0U : 1U))
-    return c.out(0, helper("reshape", {c.in(0), c.int_list(1)}, {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
+    return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)}, {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
   c.out(0, aten("reshape", {c.in(0), list(sizes)}));
 }
 
@@ -153,7 +153,7 @@ void lower_flatten(LowerContext& c) {
     if (const auto sizes = c.sizes(c.node().output(0)->type.shape)) return c.out(0, aten("reshape", {c.in(0), list(*sizes)}));
   }
   if (rank && *rank == 0) return c.out(0, aten("reshape", {c.in(0), list({1, 1})}));
-  c.out(0, helper("flatten", {c.in(0)}, {{"axis", Ex(given)}}));
+  c.out(0, helper("flatten_to_matrix", {c.in(0)}, {{"axis", Ex(given)}}));
 }
 
 // ---------------------------------------------------------------- Squeeze, Unsqueeze
@@ -212,12 +212,12 @@ void infer_unsqueeze(InferContext& c) {
 
 void lower_unsqueeze(LowerContext& c) {
   const auto axes = c.ints("axes", 1);
-  if (!axes) return c.out(0, helper("unsqueeze", {c.in(0), c.int_list(1)}));
+  if (!axes) return c.out(0, helper("insert_axes", {c.in(0), c.int_list(1)}));
   Ints a = *axes;
   if (c.rank(0)) {
     a = c.axes(a, *c.rank(0) + a.size());
   } else if (a.size() > 1 && std::any_of(a.begin(), a.end(), [](std::int64_t v) { return v < 0; })) {
-    return c.out(0, helper("unsqueeze", {c.in(0), Ex(a)}));
+    return c.out(0, helper("insert_axes", {c.in(0), Ex(a)}));
   }
   std::sort(a.begin(), a.end());
   Ex x = c.in(0);
@@ -255,7 +255,7 @@ void infer_transpose(InferContext& c) {
 void lower_transpose(LowerContext& c) {
   const auto rank = c.rank(0);
   const auto given = c.attr_ints("perm");
-  if (!rank && !given) return c.out(0, helper("transpose_all", {c.in(0)}));
+  if (!rank && !given) return c.out(0, op(".permute", {c.in(0), op("*", {op("reversed", {op("range", {op(".dim", {c.in(0)})})})})}));
   const Ints perm = permutation(c, rank ? *rank : given->size());
   Ints moved;
   for (std::size_t i = 0; i < perm.size(); ++i)
@@ -304,7 +304,7 @@ void lower_concat(LowerContext& c) {
   Args parts;
   for (std::size_t i = 0; i < c.input_count(); ++i) parts.push_back(c.in(i));
   const std::int64_t axis = c.attr_int("axis", 1);
-  if (c.dtype(0) == DType::String) return c.out(0, helper("string_cat", {list(parts)}, {{"axis", Ex(axis)}}));
+  if (c.dtype(0) == DType::String) return c.out(0, call("np.concatenate", {list(parts)}, {{"axis", Ex(axis)}}));
   if (parts.size() == 1) return c.out(0, parts[0]);
   c.out(0, aten("cat", {list(parts), c.rank(0) ? c.axis(axis, *c.rank(0)) : axis}));
 }

@@ -333,6 +333,20 @@ def reshape_copy_zeros(x: Tensor, shape: list[int], *, allowzero: int = 0) -> Te
     return x.reshape(shape)
 
 
+def flatten_to_matrix(x: Tensor, *, axis: int = 1) -> Tensor:
+    """ONNX Flatten where the rank is known only at run time: torch.flatten keeps other axes."""
+    axis = axis + x.dim() if axis < 0 else axis
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def insert_axes(x: Tensor, axes: list[int]) -> Tensor:
+    """ONNX Unsqueeze of axes known only at run time: torch.unsqueeze adds one at a time."""
+    rank = x.dim() + len(axes)
+    for axis in sorted(a % rank for a in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
 def expand_both(x: Tensor, shape: list[int]) -> Tensor:
     """ONNX Expand: Tensor.expand does not let 1 in the shape stand for the tensor's size."""
     rank = max(x.dim(), len(shape))

@@ -20,6 +20,36 @@ def string_pick(values: list[str], index: Tensor) -> np.ndarray:
     return np.asarray(picked, dtype=object)
 
 
+def string_gather(x: np.ndarray, indices: Tensor, *, axis: int = 0) -> np.ndarray:
+    """ONNX Gather on strings: torch has none."""
+    taken = np.take(x, indices.cpu().numpy(), axis=axis)
+    return np.asarray(taken, dtype=object)
+
+
+def string_gather_nd(x: np.ndarray, indices: Tensor) -> np.ndarray:
+    """ONNX GatherND on strings without batch dimensions: torch has none."""
+    columns = np.moveaxis(indices.cpu().numpy(), -1, 0)
+    return np.asarray(x[tuple(columns)], dtype=object)
+
+
+def string_unique(
+    x: np.ndarray, *, axis: int = 0, sorted: int = 1
+) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
+    """ONNX Unique on one-dimensional strings, with first places, inverse and counts."""
+    flat = [str(s) for s in x.reshape(-1).tolist()]
+    first: dict[str, int] = {}
+    for position, value in enumerate(flat):
+        first.setdefault(value, position)
+    values = list(first)
+    if sorted:
+        values.sort()
+    place = {value: i for i, value in enumerate(values)}
+    inverse = torch.tensor([place[value] for value in flat], dtype=torch.int64)
+    counts = torch.bincount(inverse, minlength=len(values))
+    starts = torch.tensor([first[value] for value in values], dtype=torch.int64)
+    return string_array(values), starts, inverse, counts
+
+
 def string_index(x: np.ndarray, keys: list[str]) -> Tensor:
     """The first position of each string of `x` in `keys`, len(keys) where it is none of them."""
     table: dict[str, int] = {}

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnx2nn.api import Error, Model, Source, as_source, run_native
 from onnx2nn.compare import Comparison, Random, agree, compare
-from onnx2nn.inputs import candidates
+from onnx2nn.inputs import candidates, wanted_inputs
 from onnx2nn.oracle import (
     Reference,
     Runtime,
@@ -43,6 +43,9 @@ _RANDOM_OPS = {
 _QUICK_S = 1.0
 # What the intermediates of one node-by-node run may hold together.
 _BATCH_BYTES = 512 * 2**20
+# A second batch size, to find one that was baked in; left out where one run is slow.
+_BATCH = 3
+_SLOW_S = 5.0
 # When to stop looking for inputs that the model accepts.
 _SEARCH_S = 30.0
 _counter = itertools.count(1)
@@ -119,6 +122,7 @@ class Answer:
     oracle: Runtime | Reference
     feed: dict[str, Any]
     outputs: list[Any]
+    seconds: float
 
 
 def verify(
@@ -167,21 +171,33 @@ def verify(
         return report
     tell("check")
     other = _is_onnx(target)
-    net = None
-    try:
-        if other:
-            assert isinstance(target, (str, os.PathLike))
-            got = _run_onnx(as_source(target), answer, threads, proto)
+    net = None if other else _as_module(source, target, options)
+
+    def compare_with(answer: Answer) -> None:
+        try:
+            if net is None:
+                assert isinstance(target, (str, os.PathLike))
+                got = _run_onnx(as_source(target), answer, threads, proto)
+            else:
+                got = run_module(net, answer.feed, proto)
+        except Exception as error:  # whatever emitted code raises is a finding
+            report.ok = False
+            report.error = f"{type(error).__name__}: {first_line(error)}{_emitted_line(error)}"
         else:
-            net = _as_module(source, target, options)
-            got = run_module(net, answer.feed, proto)
-    except Error:
-        raise
-    except Exception as error:  # whatever emitted code raises is a finding
-        got = None
-        report.error = f"{type(error).__name__}: {first_line(error)}{_emitted_line(error)}"
-    if got is not None:
-        _compare_outputs(report, answer, got, proto)
+            _compare_outputs(report, answer, got, proto)
+
+    compare_with(answer)
+    larger = _larger_batch(proto, answer, inputs, input_shapes, seed) if report.ok else None
+    if larger is not None:
+        first, first_inputs = report.outputs, report.inputs
+        report.inputs = [describe(n, v) for n, v in larger.feed.items()]
+        compare_with(larger)
+        if report.ok:
+            report.outputs, report.inputs = first, first_inputs
+            report.notes.append(f"right with a batch of {_BATCH} too")
+        else:
+            answer = larger
+            report.notes.append(f"right with a batch of 1, wrong with one of {_BATCH}")
     if per_node or (per_node is None and not report.ok):
         tell("check node by node")
         if other:
@@ -231,16 +247,44 @@ def find_answer(
                 if time.perf_counter() > deadline:
                     break
                 continue
-            quick = time.perf_counter() - began < _QUICK_S
-            if quick or _has_random_op(proto):
+            took = time.perf_counter() - began
+            if took < _QUICK_S or _has_random_op(proto):
                 outputs = _mark_random(outputs, oracle.run(feed))
             report.oracle = oracle.name
             report.inputs = [describe(n, v) for n, v in feed.items()]
             report.notes += reasons
-            return Answer(oracle, feed, outputs)
+            return Answer(oracle, feed, outputs, took)
         reasons.append(f"{name}: {first or 'no inputs to try'}")
     report.skipped = "; ".join(reasons)
     return None
+
+
+def _larger_batch(
+    proto: Any,
+    answer: Answer,
+    given: dict[str, Any] | None,
+    shapes: dict[str, list[int]] | None,
+    seed: int,
+) -> Answer | None:
+    """The answer for a larger batch, where the model leaves that free and the oracle takes it."""
+    random = any(isinstance(y, Random) for y in answer.outputs) or _has_random_op(proto)
+    if given or shapes or random or answer.seconds > _SLOW_S:
+        return None
+    free = {
+        w.name: [_BATCH, *answer.feed[w.name].shape[1:]]
+        for w in wanted_inputs(proto)
+        if w.dims and isinstance(w.dims[0], str) and isinstance(answer.feed[w.name], np.ndarray)
+    }
+    if not free or any(answer.feed[name].shape[0] != 1 for name in free):
+        return None
+    fixed = {n: list(v.shape) for n, v in answer.feed.items() if isinstance(v, np.ndarray)}
+    feed = next(candidates(proto, seed, None, {**fixed, **free}), None)
+    if feed is None:
+        return None
+    try:
+        return Answer(answer.oracle, feed, answer.oracle.run(feed), answer.seconds)
+    except Exception:  # the first dim was no batch, or some other input would have to grow too
+        return None
 
 
 def _has_random_op(proto: Any) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
 import onnx2nn
@@ -98,6 +99,26 @@ def test_a_refusal_names_each_operator_once_with_its_nodes(
     with pytest.raises(onnx2nn.Error) as e:
         onnx2nn.load(model)
     assert len(e.value.diagnostics) == 5
+
+
+def test_a_registered_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx2nn.api._custom_ops", {})
+    graph = helper.make_graph(
+        [helper.make_node("Twice", ["x"], ["y"], domain="custom", scale=3.0)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("custom", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with pytest.raises(onnx2nn.Error, match="Twice"):
+        onnx2nn.load(model)
+
+    def twice(x, scale=2.0):  # type: ignore[no-untyped-def]
+        return x * scale
+
+    onnx2nn.register_op("custom", "Twice", twice)
+    assert onnx2nn.load(model)(torch.ones(2)).tolist() == [3, 3]
 
 
 def test_inspect() -> None:

@@ -58,6 +58,17 @@ def test_per_node_on_demand(core: object, tiny: Path) -> None:
     assert report.first_difference is None
 
 
+def test_a_batch_size_that_was_baked_in_is_found(core: object, tiny: Path, tmp_path: Path) -> None:
+    onnx2nn.convert(tiny, tmp_path / "net.py")
+    assert any("batch of 3" in n for n in onnx2nn.verify(tiny, tmp_path / "net.py").notes)
+    code = (tmp_path / "net.py").read_text()
+    (tmp_path / "net.py").write_text(code.replace("F.relu(hidden)", "F.relu(hidden.reshape(1, 8))"))
+    report = onnx2nn.verify(tiny, tmp_path / "net.py")
+    assert not report.ok
+    assert report.error is not None
+    assert report.inputs == [("x", "float32", [3, 4])]
+
+
 def test_another_onnx_that_differs(core: object, tiny: Path, tmp_path: Path) -> None:
     model = onnx.load(str(tiny))
     model.graph.node[1].op_type = "Sigmoid"

@@ -183,7 +183,9 @@ std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
   for (std::size_t i = 0; i < path.size(); ++i)
     if (!is_number(path[i])) path[i] = member_name(path[i]);
   const std::string stem = path.back();
-  for (int attempt = 0;; ++attempt) {
+  // Numbers go on where they stopped, so that many weights of one name stay linear.
+  int& attempt = path_attempts_[join(path, ".")];
+  for (;; ++attempt) {
     if (attempt > 0) {
       path.back() = is_number(stem) ? "n" + stem + "_" + std::to_string(attempt) : stem + "_" + std::to_string(attempt);
     }

@@ -94,6 +94,7 @@ class Lowering {
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;
   std::map<std::string, int> stem_counts_;
+  std::map<std::string, int> path_attempts_;
   int next_var_ = 0;
   std::unordered_set<const ir::Value*> failed_;
 };

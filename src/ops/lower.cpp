@@ -735,7 +735,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   if (path.empty())
     if (auto scope = scope_path(node_.name)) path = std::move(*scope);
   if (path.empty()) {
-    std::string stem = to_lower(type);
+    std::string stem = snake(type);
     if (stem.size() > 2 && stem.ends_with("d") && std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0) stem.resize(stem.size() - 2);
     path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
   }

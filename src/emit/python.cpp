@@ -612,12 +612,24 @@ int count_uses(const Expr& e, int id) {
 
 bool Printer::try_inline(const Stmt& s, const Stmt* next) {
   if (options_.trace || next == nullptr || s.kind != Stmt::Kind::Assign || s.targets.size() != 1) return false;
-  if (next->kind != Stmt::Kind::Assign && next->kind != Stmt::Kind::Return) return false;
+  if (next->kind != Stmt::Kind::Assign && next->kind != Stmt::Kind::Return && next->kind != Stmt::Kind::If) return false;
   const int id = s.targets[0]->id;
   const Life& l = lives_[id];
   if (l.pinned || l.uses != 1 || count_uses(*next->value, id) != 1) return false;
   const Expr& value = *s.value;
   const Expr& user = *next->value;
+  // What only gives a value its name, such as a branch's result.
+  if (next->kind == Stmt::Kind::Assign && user.kind == ExprKind::Var) {
+    inlined_[id] = s.value.ptr();
+    depth_[id] = nesting(value, depth_);
+    return true;
+  }
+  if (next->kind == Stmt::Kind::If) {
+    const bool simple = user.kind == ExprKind::Var || (user.kind == ExprKind::Op && user.text == "not");
+    if (!simple || text(value).flat().size() > 60) return false;
+    inlined_[id] = s.value.ptr();
+    return true;
+  }
   if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten && value.kind != ExprKind::Function && value.kind != ExprKind::Helper) return false;
   if (next->kind == Stmt::Kind::Return && user.kind == ExprKind::Var && text(value).flat().size() <= 72) {
     inlined_[id] = s.value.ptr();
@@ -687,8 +699,12 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
       return;
     case Stmt::Kind::For: {
       const Text value = text(*s.value);
-      name_var(s.targets[0], position_);
-      line(indent, "for " + name_of(*s.targets[0]) + " in ", value, ":");
+      std::string targets;
+      for (const auto& v : s.targets) {
+        name_var(v, position_);
+        targets += (targets.empty() ? "" : ", ") + name_of(*v);
+      }
+      line(indent, "for " + targets + " in ", value, ":");
       block(s.body, indent + 4);
       return;
     }

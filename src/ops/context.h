@@ -103,8 +103,13 @@ class InferContext : public NodeContext {
   void set(std::size_t i, DType dtype, Shape shape = {}) { set(i, Type::tensor(dtype, std::move(shape))); }
   /// The elements of an integer output of rank 0 or 1. Unknown elements are allowed.
   void set_contents(std::size_t i, Dims contents);
-  /// Infers a nested graph, whose inputs' types have been set.
-  void infer_graph(ir::Graph& graph);
+  /// Infers a nested graph, whose inputs' types have been set. Errors go to `found` where it is given.
+  void infer_graph(ir::Graph& graph, Diagnostics* found = nullptr);
+  /// A symbol that nothing else has.
+  Dim fresh_symbol();
+  /// `type` without the dimensions that only say something in terms of symbols made since `mark`.
+  std::uint64_t mark() const;
+  Type without_symbols_since(std::uint64_t mark, Type type) const;
 
  private:
   Inference& inference_;

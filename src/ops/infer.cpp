@@ -1,10 +1,31 @@
 #include "ops/context.h"
 
+#include <algorithm>
+
 namespace onnx2nn::ops {
 namespace {
 
 // Fresh symbols begin with a character that no identifier has, so that they meet none of the model's.
 constexpr char kFreshMark = '%';
+
+/// One more than the number of the newest fresh symbol in `dim`; 0 where there is none.
+std::uint64_t newest_symbol(const Dim& dim) {
+  std::uint64_t newest = 0;
+  const auto visit = [&](const auto& self, const Dim& d) -> void {
+    if (!d.known() || d.is_const()) return;
+    for (const auto& term : d.terms()) {
+      for (const auto& factor : term.factors) {
+        for (const Dim& arg : factor->args) self(self, arg);
+        if (factor->kind != ir::Atom::Kind::Symbol || factor->key.empty() || factor->key[0] != kFreshMark) continue;
+        std::uint64_t number = 0;
+        for (const char digit : std::string_view(factor->key).substr(1)) number = number * 10 + static_cast<std::uint64_t>(digit - '0');
+        newest = std::max(newest, number + 1);
+      }
+    }
+  };
+  visit(visit, dim);
+  return newest;
+}
 
 }  // namespace
 
@@ -12,10 +33,12 @@ struct Inference {
   Diagnostics& diagnostics;
   std::uint64_t next_symbol = 0;
 
+  Dim fresh() { return Dim::symbol(kFreshMark + std::to_string(next_symbol++)); }
+
   void name_unknown_dims(ir::Value* v) {
     if (!v->type.is_tensor() || !v->type.shape.has_rank()) return;
     for (Dim& d : v->type.shape.dims())
-      if (!d.known()) d = Dim::symbol(kFreshMark + std::to_string(next_symbol++));
+      if (!d.known()) d = fresh();
   }
 
   void run(ir::Graph& graph) {
@@ -44,7 +67,23 @@ struct Inference {
   }
 };
 
-void InferContext::infer_graph(ir::Graph& graph) { inference_.run(graph); }
+void InferContext::infer_graph(ir::Graph& graph, Diagnostics* found) {
+  if (found == nullptr) return inference_.run(graph);
+  Inference trial{*found, inference_.next_symbol};
+  trial.run(graph);
+  inference_.next_symbol = trial.next_symbol;
+}
+
+Dim InferContext::fresh_symbol() { return inference_.fresh(); }
+
+std::uint64_t InferContext::mark() const { return inference_.next_symbol; }
+
+Type InferContext::without_symbols_since(std::uint64_t mark, Type type) const {
+  if (type.element) type.element = std::make_shared<const Type>(without_symbols_since(mark, *type.element));
+  for (Dim& d : type.shape.dims())
+    if (d.known() && newest_symbol(d) > mark) d = Dim::unknown();
+  return type;
+}
 
 void infer_graph(ir::Graph& graph, Diagnostics& diagnostics) { Inference{diagnostics}.run(graph); }
 

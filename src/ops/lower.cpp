@@ -274,6 +274,9 @@ void Lowering::bind_symbols(const ir::Value* value) {
 
 void Lowering::define(const ir::Value* value, Lowered lowered) {
   const bool is_tensor = !lowered.host;
+  // A Python integer that nothing else is known of, such as a loop's counter, stands for its symbol.
+  if (!is_tensor && lowered.elements.size() == 1 && value->contents && value->contents->size() == 1)
+    if (const auto s = value->contents->front().symbol_name(); s && symbols_.count(*s) == 0) symbols_[*s] = {value, 0};
   values_[value] = std::move(lowered);
   if (is_tensor) bind_symbols(value);
 }
@@ -286,7 +289,8 @@ std::optional<Ex> Lowering::integer(const Dim& dim) {
       const auto it = symbols_.find(a.key);
       if (it == symbols_.end()) return std::nullopt;
       const auto v = values_.find(it->second.first);
-      if (v == values_.end() || v->second.host) return std::nullopt;
+      if (v == values_.end()) return std::nullopt;
+      if (v->second.host) return v->second.elements.at(0);
       // The model's own symbols name what they stand for.
       const std::string hint = a.key[0] == '%' ? "" : to_lower(a.key);
       return torch::size(v->second.ex, it->second.second, hint);
@@ -452,15 +456,31 @@ void Lowering::lower_nodes(const ir::Graph& graph) {
 
 torch::Block Lowering::lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs) {
   torch::Block block;
-  torch::Block* outer = std::exchange(block_, &block);
-  const ir::Node* node = node_;
+  // What the block binds is known in the block alone: it may not run.
+  struct Scope {
+    Lowering& l;
+    torch::Block* block;
+    const ir::Node* node;
+    std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols;
+    ~Scope() {
+      l.block_ = block;
+      l.node_ = node;
+      l.symbols_ = std::move(symbols);
+    }
+  } scope{*this, std::exchange(block_, &block), node_, symbols_};
   for (std::size_t i = 0; i < graph.inputs.size() && i < inputs.size(); ++i) define(graph.inputs[i], inputs[i]);
   lower_nodes(graph);
   outputs.clear();
   for (std::size_t i = 0; i < graph.output_count(); ++i) outputs.push_back(lowered(graph.output(i)));
-  block_ = outer;
-  node_ = node;
   return block;
+}
+
+void Lowering::lower_inline(const ir::Graph& graph, std::vector<Lowered>& outputs) {
+  const ir::Node* node = node_;
+  lower_nodes(graph);
+  node_ = node;
+  outputs.clear();
+  for (std::size_t i = 0; i < graph.output_count(); ++i) outputs.push_back(lowered(graph.output(i)));
 }
 
 torch::Port Lowering::port(const ir::Value* value, const std::string& onnx_name, const Type& type) {

@@ -59,6 +59,8 @@ class Lowering {
   torch::Program run();
 
   torch::Block lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs);
+  /// Lowers a nested graph without inputs into the current block.
+  void lower_inline(const ir::Graph& graph, std::vector<Lowered>& outputs);
 
  private:
   friend class LowerContext;
@@ -160,6 +162,7 @@ class LowerContext : public NodeContext {
   torch::Block block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs) {
     return l_.lower_block(graph, inputs, outputs);
   }
+  void inline_graph(const ir::Graph& graph, std::vector<Lowered>& outputs) { l_.lower_inline(graph, outputs); }
   Lowered lowered(std::size_t i) { return l_.lowered(input(i)); }
   Ex materialise(const Lowered& lowered, DType dtype, bool scalar);
   torch::VarPtr new_var(std::string hint, const ir::Value* value = nullptr) { return l_.new_var(std::move(hint), value); }

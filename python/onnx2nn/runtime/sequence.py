@@ -76,3 +76,28 @@ def optional_get_element(
     if x is None:
         raise ValueError("OptionalGetElement: the optional is empty")
     return x
+
+
+def stack_rounds(
+    values: list[Tensor] | list[np.ndarray],
+    shape: list[int],
+    dtype: torch.dtype | None,
+    axis: int = 0,
+) -> Tensor | np.ndarray:
+    """ONNX Loop's and Scan's collected outputs; torch.stack takes no empty list, and no strings.
+
+    shape, dtype: what one value would be, where no round has run; dtype None: strings.
+    """
+    tensors = [x for x in values if isinstance(x, Tensor)]
+    if tensors:
+        return torch.stack(tensors, axis)
+    if values:
+        return np.stack([x for x in values if not isinstance(x, Tensor)], axis)
+    at = axis if axis >= 0 else axis + len(shape) + 1
+    empty = [*shape[:at], 0, *shape[at:]]
+    return np.empty(empty, dtype=object) if dtype is None else torch.empty(empty, dtype=dtype)
+
+
+def pad_rows(x: Tensor, rows: int) -> Tensor:
+    """x [n, ...] with zeros up to `rows` rows: the outputs of ONNX Scan 8 on shorter sequences."""
+    return torch.cat([x, x.new_zeros(rows - x.shape[0], *x.shape[1:])])

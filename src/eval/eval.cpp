@@ -83,7 +83,7 @@ std::size_t width_of(DType dtype) {
 }
 
 Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
-  if (!node.domain.empty() || node.output_count() == 0) return std::nullopt;
+  if (!node.domain.empty() || node.output_count() == 0 || node.input(0) == nullptr) return std::nullopt;
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     const ir::Value* v = node.input(i);
     if (v == nullptr) continue;

@@ -434,27 +434,52 @@ class Importer {
     for (const std::size_t i : order) add_node(graph, nodes[i], scope, call, opsets, prefix, depth);
   }
 
-  // Names that a nested graph of this node uses and that are defined outside of it.
+  // Names that a nested graph uses and that are defined outside of it.
   void captured_names(Reader graph, std::vector<std::string_view>& out, int depth) {
     if (depth > kMaxDepth) graph.fail("graphs are nested too deeply");
+    std::vector<std::string_view> used;
+    std::unordered_set<std::string_view> defined;
+    const auto name_of = [](Reader m) {
+      std::string_view name;
+      while (m.next()) {
+        if (m.field() == 1) {
+          name = m.text();
+        } else {
+          m.skip();
+        }
+      }
+      return name;
+    };
     while (graph.next()) {
       if (graph.field() == 1) {
         const RawNode n = read_node(graph.message("NodeProto"));
-        out.insert(out.end(), n.inputs.begin(), n.inputs.end());
-        for (const Reader& a : n.attributes) captured_in_attribute(a, out, depth + 1);
+        used.insert(used.end(), n.inputs.begin(), n.inputs.end());
+        defined.insert(n.outputs.begin(), n.outputs.end());
+        for (const Reader& a : n.attributes) captured_in_attribute(a, used, depth + 1);
+      } else if (graph.field() == 11) {
+        defined.insert(name_of(graph.message("ValueInfoProto")));
       } else if (graph.field() == 12) {
-        Reader o = graph.message("ValueInfoProto");
-        while (o.next()) {
-          if (o.field() == 1) {
-            out.push_back(o.text());
-          } else {
-            o.skip();
-          }
-        }
+        used.push_back(name_of(graph.message("ValueInfoProto")));
+      } else if (graph.field() == 5) {
+        defined.insert(initializer_name(graph.message("TensorProto")));
       } else {
         graph.skip();
       }
     }
+    for (const std::string_view name : used)
+      if (defined.count(name) == 0) out.push_back(name);
+  }
+
+  static std::string_view initializer_name(Reader m) {
+    std::string_view name;
+    while (m.next()) {
+      if (m.field() == 8) {
+        name = m.text();
+      } else {
+        m.skip();
+      }
+    }
+    return name;
   }
 
   void captured_in_attribute(Reader a, std::vector<std::string_view>& out, int depth) {
@@ -469,10 +494,18 @@ class Importer {
 
   std::vector<std::size_t> topological_order(const std::vector<RawNode>& nodes, const Scope& scope) {
     std::unordered_map<std::string_view, std::size_t> producer;
+    std::unordered_set<std::size_t> replaced;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       for (const std::string_view o : nodes[i].outputs) {
         if (o.empty()) continue;
-        if (!producer.emplace(o, i).second || scope.values.count(o) != 0)
+        const auto [first, fresh] = producer.emplace(o, i);
+        // Some tools write a Constant's name twice. As in ONNX Runtime, the last one is meant everywhere.
+        if (!fresh && nodes[i].op_type == "Constant" && nodes[first->second].op_type == "Constant") {
+          replaced.insert(first->second);
+          first->second = i;
+          continue;
+        }
+        if (!fresh || scope.values.count(o) != 0)
           throw Error("bad-model", "the value \"" + std::string(o) + "\" is defined twice, by the node \"" +
                                        std::string(nodes[i].name) + "\" (" + std::string(nodes[i].op_type) + ") too");
       }
@@ -494,7 +527,8 @@ class Importer {
     std::vector<std::size_t> order;
     order.reserve(nodes.size());
     if (sorted) {
-      for (std::size_t i = 0; i < nodes.size(); ++i) order.push_back(i);
+      for (std::size_t i = 0; i < nodes.size(); ++i)
+        if (replaced.count(i) == 0) order.push_back(i);
       return order;
     }
     std::set<std::size_t> ready;
@@ -503,11 +537,11 @@ class Importer {
     while (!ready.empty()) {
       const std::size_t i = *ready.begin();
       ready.erase(ready.begin());
-      order.push_back(i);
+      if (replaced.count(i) == 0) order.push_back(i);
       for (const std::size_t user : needed_by[i])
         if (--missing[user] == 0) ready.insert(user);
     }
-    if (order.size() != nodes.size()) {
+    if (order.size() + replaced.size() != nodes.size()) {
       for (std::size_t i = 0; i < nodes.size(); ++i)
         if (missing[i] != 0)
           throw Error("bad-model", "the graph has a cycle through the node \"" + std::string(nodes[i].name) + "\" (" +

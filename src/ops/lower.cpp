@@ -528,6 +528,7 @@ torch::Program Lowering::run() {
   ret.kind = Stmt::Kind::Return;
   ret.value = results.size() == 1 ? results[0] : torch::tuple(results);
   program_.forward.push_back(std::move(ret));
+  torch::remove_unused(program_);
   return std::move(program_);
 }
 
@@ -617,6 +618,8 @@ void LowerContext::emit(Stmt statement) {
 void LowerContext::out(std::size_t i, const Ex& value) {
   const ir::Value* v = node_.output(i);
   if (v == nullptr) return;
+  // What is said already needs no second name.
+  if (value->kind == torch::ExprKind::Var) return alias(i, value);
   const VarPtr var = l_.new_var(variable_hint(v->name, node_.op_type), v);
   Stmt s;
   s.targets = {var};

@@ -84,4 +84,8 @@ struct Program {
   Block forward;
 };
 
+/// Drops assignments that nobody reads, and parameters that only those read. Shape arithmetic becomes Python
+/// integers, so that the tensors which it began with are often left over.
+void remove_unused(Program& program);
+
 }  // namespace onnx2nn::torch

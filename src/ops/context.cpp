@@ -183,6 +183,20 @@ std::vector<std::string> NodeContext::unread_attributes() const {
   return out;
 }
 
+bool is_not_negative(const Dim& d) {
+  if (!d.known() || d.constant_term() < 0) return false;
+  const auto atom = [](const Dim::AtomPtr& a) {
+    using Kind = ir::Atom::Kind;
+    if (a->kind == Kind::Symbol) return true;
+    const bool first = is_not_negative(a->args[0]);
+    const bool second = is_not_negative(a->args[1]);
+    return a->kind == Kind::Max ? first || second : first && second;
+  };
+  return std::all_of(d.terms().begin(), d.terms().end(), [&](const Dim::Term& t) {
+    return t.coefficient >= 0 && std::all_of(t.factors.begin(), t.factors.end(), atom);
+  });
+}
+
 Dim broadcast(const Dim& a, const Dim& b) {
   if (a.is_const() && a.value() == 1) return b;
   if (b.is_const() && b.value() == 1) return a;

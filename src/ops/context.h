@@ -93,6 +93,10 @@ class NodeContext {
 Shape broadcast(const Shape& a, const Shape& b);
 Dim broadcast(const Dim& a, const Dim& b);
 
+/// Whether `d` cannot be below zero: symbols are sizes of tensors, and so is what is added, multiplied
+/// and divided from them.
+bool is_not_negative(const Dim& d);
+
 struct Inference;
 
 class InferContext : public NodeContext {

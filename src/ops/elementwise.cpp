@@ -55,21 +55,6 @@ Dim add(const Dim& a, const Dim& b) { return a + b; }
 Dim sub(const Dim& a, const Dim& b) { return a - b; }
 Dim mul(const Dim& a, const Dim& b) { return a * b; }
 
-/// Symbols are sizes of tensors, so at least 0, and so is what is added, multiplied and divided from them.
-bool is_not_negative(const Dim& d) {
-  if (!d.known() || d.constant_term() < 0) return false;
-  const auto atom = [](const Dim::AtomPtr& a) {
-    using Kind = ir::Atom::Kind;
-    if (a->kind == Kind::Symbol) return true;
-    const bool first = is_not_negative(a->args[0]);
-    const bool second = is_not_negative(a->args[1]);
-    return a->kind == Kind::Max ? first || second : first && second;
-  };
-  return std::all_of(d.terms().begin(), d.terms().end(), [&](const Dim::Term& t) {
-    return t.coefficient >= 0 && std::all_of(t.factors.begin(), t.factors.end(), atom);
-  });
-}
-
 /// ONNX divides integers towards zero.
 Dim div(const Dim& a, const Dim& b) {
   if (a.is_const() && b.is_const()) {

@@ -148,7 +148,7 @@ void lower_flatten(LowerContext& c) {
   if (rank && *rank > 0) {
     const std::int64_t axis = c.axis(given, *rank + 1) - (given < 0 ? 1 : 0);
     if (axis == static_cast<std::int64_t>(*rank)) return c.out(0, aten("reshape", {c.in(0), list({-1, 1})}));
-    if (axis == 1) return c.out(0, *rank == 2 ? c.in(0) : aten("flatten.using_ints", {c.in(0), 1}));
+    if (axis == 1 && *rank > 1) return c.out(0, *rank == 2 ? c.in(0) : aten("flatten.using_ints", {c.in(0), 1}));
     if (axis == 0) return c.out(0, aten("reshape", {c.in(0), list({1, -1})}));
     if (const auto sizes = c.sizes(c.node().output(0)->type.shape)) return c.out(0, aten("reshape", {c.in(0), list(*sizes)}));
   }

@@ -155,6 +155,11 @@ constexpr std::array kRows = std::to_array<Row>({
     {"linalg_det", {StyleKind::Torch, "linalg.det", kPostfix, 0}},
     {"linalg_vector_norm", {StyleKind::Torch, "linalg.vector_norm", kPostfix, 1}},
     {"special_erf", {StyleKind::Torch, "erf", kPostfix, 0}},
+    {"hann_window", plain(1)},
+    {"hamming_window", plain(3)},
+    {"blackman_window", plain(1)},
+    {"unflatten", method(2)},
+    {"embedding", functional(1)},
     {"fft_fft", {StyleKind::Torch, "fft.fft", kPostfix, 0}},
 });
 

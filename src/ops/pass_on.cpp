@@ -1,0 +1,67 @@
+#include "ops/pass_on.h"
+
+namespace onnx2nn::ops {
+
+Args pass_inputs(LowerContext& c, std::size_t from, std::size_t to) {
+  Args out;
+  std::size_t end = from;
+  for (std::size_t i = from; i < to; ++i)
+    if (c.has_input(i)) end = i + 1;
+  for (std::size_t i = from; i < end; ++i) out.push_back(c.in(i));
+  return out;
+}
+
+Kwargs pass_attributes(LowerContext& c, std::initializer_list<Passed> attributes) {
+  Kwargs out;
+  for (const auto& [name, kind] : attributes) {
+    if (!c.has_attr(name)) continue;
+    Ex value;
+    switch (kind) {
+      case AttrKind::Int:
+        value = Ex(c.attr_int(name));
+        break;
+      case AttrKind::Float:
+        value = Ex(c.attr_float(name, 0.0));
+        break;
+      case AttrKind::String:
+        value = Ex(c.attr_string(name, ""));
+        break;
+      case AttrKind::Ints:
+        value = Ex(*c.attr_ints(name));
+        break;
+      case AttrKind::Floats:
+        value = Ex(*c.attr_floats(name));
+        break;
+      case AttrKind::Strings:
+        value = Ex(*c.attr_strings(name));
+        break;
+    }
+    out.emplace_back(std::string(name), value);
+  }
+  return out;
+}
+
+void outs_of(LowerContext& c, const Ex& tuple, std::size_t count) {
+  const std::size_t n = c.output_count();
+  if (n > count) c.fail("it has more than " + std::to_string(count) + " outputs");
+  std::size_t used = 0;
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!c.has_output(i)) continue;
+    ++used;
+    last = i;
+  }
+  if (used == 1) return c.out(last, item(tuple, static_cast<std::int64_t>(last)));
+  c.outs(n == count ? tuple : op("[]", {tuple, op("slice", {kNone, Ex(n)})}));
+}
+
+void require_int(LowerContext& c, std::string_view name, std::int64_t wanted) {
+  if (c.attr_int(name, wanted) != wanted)
+    c.unsupported("the attribute \"" + std::string(name) + "\" is supported with the value " + std::to_string(wanted) + " only");
+}
+
+void require_absent(LowerContext& c, std::size_t i, std::string_view name) {
+  if (c.has_input(i)) c.unsupported("the input \"" + std::string(name) + "\" is not supported");
+}
+
+}  // namespace onnx2nn::ops

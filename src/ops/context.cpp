@@ -4,7 +4,7 @@
 
 namespace onnx2nn::ops {
 
-NodeContext::NodeContext(const ir::Node& node) : node_(node), read_(node.attributes.size(), false) {}
+NodeContext::NodeContext(const ir::Node& node) : node_(node), opset_(node.opset), read_(node.attributes.size(), false) {}
 
 void NodeContext::fail(const std::string& message, const std::string& hint) const {
   throw Error("bad-model", message, hint);

@@ -30,7 +30,9 @@ class NodeContext {
 
   const ir::Node& node() const { return node_; }
   /// The version of the node's domain that its meaning comes from.
-  std::int64_t opset() const { return node_.opset; }
+  std::int64_t opset() const { return opset_; }
+  /// A node of another domain means what `opset` of ai.onnx does: before its hooks are called for it.
+  void read_as(std::int64_t opset) { opset_ = opset; }
   [[noreturn]] void fail(const std::string& message, const std::string& hint = "") const;
   /// An attribute or form of the operator that is not supported.
   [[noreturn]] void unsupported(const std::string& message, const std::string& hint = "") const;
@@ -86,6 +88,7 @@ class NodeContext {
   const T* get(std::string_view name) const;
 
   const ir::Node& node_;
+  std::int64_t opset_;
   mutable std::vector<bool> read_;
 };
 

@@ -138,6 +138,8 @@ class LowerContext : public NodeContext {
   void outs(const Ex& tuple);
   /// Output `i` is what the expression already says, with no variable of its own (an alias).
   void alias(std::size_t i, const Ex& value);
+  /// What output `i` has been set to.
+  Ex result(std::size_t i) { return l_.lowered(node_.output(i)).ex; }
   /// A helper variable.
   Ex let(const Ex& value, std::string hint = "t");
   /// Several helper variables from one tuple.

@@ -26,13 +26,13 @@ Kwargs pass_attributes(LowerContext& c, std::initializer_list<Passed> attributes
       case AttrKind::String:
         value = Ex(c.attr_string(name, ""));
         break;
-      case AttrKind::Ints:
+      case AttrKind::IntList:
         value = Ex(*c.attr_ints(name));
         break;
-      case AttrKind::Floats:
+      case AttrKind::FloatList:
         value = Ex(*c.attr_floats(name));
         break;
-      case AttrKind::Strings:
+      case AttrKind::StringList:
         value = Ex(*c.attr_strings(name));
         break;
     }

@@ -8,7 +8,7 @@
 
 namespace onnx2nn::ops {
 
-enum class AttrKind : std::uint8_t { Int, Float, String, Ints, Floats, Strings };
+enum class AttrKind : std::uint8_t { Int, Float, String, IntList, FloatList, StringList };
 
 struct Passed {
   std::string_view name;

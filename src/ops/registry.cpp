@@ -20,6 +20,8 @@ std::span<const std::span<const OpDef>> all_families() {
       loss_ops(),
       maths_ops(),
       microsoft_ops(),
+      microsoft_attention_ops(),
+      microsoft_quantized_ops(),
       ml_ops(),
       norm_ops(),
       pad_ops(),

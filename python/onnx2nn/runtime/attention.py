@@ -821,6 +821,8 @@ def quantised_mixture_of_experts(
 ) -> Tensor:
     """com.microsoft QMoE with integer weights of 2, 4 or 8 bits: MoE on weights made real first."""
     bits = expert_weight_bits
+    # ONNX Runtime takes the softmax over the chosen experts alone, unlike in MoE.
+    normalized = 1 if router_weights is None else normalize_routing_weights
     third = None
     if fc3_weights is not None and fc3_scales is not None:
         third = expert_weights(fc3_weights, fc3_scales, fc3_zero_points, bits, block_size)
@@ -835,7 +837,7 @@ def quantised_mixture_of_experts(
         fc3_bias,
         k=k,
         activation_type=activation_type,
-        normalize_routing_weights=normalize_routing_weights,
+        normalize_routing_weights=normalized,
         activation_alpha=activation_alpha,
         activation_beta=activation_beta,
         swiglu_limit=swiglu_limit,

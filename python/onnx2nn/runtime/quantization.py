@@ -206,6 +206,41 @@ def qlinear_concat(y_scale: Tensor, y_zero_point: Tensor, *inputs: Tensor, axis:
     return torch.cat(parts, dim=axis)
 
 
+def qlinear_where(
+    condition: Tensor,
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y: Tensor,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None,
+    z_scale: Tensor,
+    z_zero_point: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft QLinearWhere: both sides are brought to the result's scale first."""
+    return torch.where(
+        condition,
+        requantize(dequantized(x, x_scale, x_zero_point), z_scale, z_zero_point, x.dtype),
+        requantize(dequantized(y, y_scale, y_zero_point), z_scale, z_zero_point, y.dtype),
+    )
+
+
+def qlinear_reduce_mean(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero_point: Tensor | None,
+    y_scale: Tensor,
+    y_zero_point: Tensor | None = None,
+    *,
+    axes: list[int] | None = None,
+    keepdims: int = 1,
+) -> Tensor:
+    """com.microsoft QLinearReduceMean: torch has no mean from integers to integers."""
+    value = dequantized(x, x_scale, x_zero_point)
+    y = value.mean(axes or list(range(x.dim())), keepdim=bool(keepdims))
+    return requantize(y, y_scale, y_zero_point, x.dtype)
+
+
 def qlinear_sigmoid(
     x: Tensor,
     x_scale: Tensor,

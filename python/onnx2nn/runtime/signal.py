@@ -37,7 +37,7 @@ def dft(
         y = torch.fft.fft(signal, dft_length, axis)
         if onesided:
             y = y.narrow(axis, 0, y.shape[axis] // 2 + 1)
-    return torch.view_as_real(y).to(x.dtype)
+    return torch.view_as_real(y.resolve_conj()).to(x.dtype)
 
 
 def stft(

@@ -1,0 +1,293 @@
+// com.microsoft: attention with its many inputs, rotary embeddings, embeddings and experts.
+// https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+#include "ops/microsoft.h"
+#include "ops/pass_on.h"
+#include "ops/registry.h"
+
+namespace onnx2nn::ops {
+namespace {
+
+constexpr Passed kScale{"scale", AttrKind::Float};
+constexpr Passed kMaskValue{"mask_filter_value", AttrKind::Float};
+constexpr Passed kSoftcap{"softcap", AttrKind::Float};
+
+std::int64_t heads_of(const NodeContext& c, std::string_view name) {
+  const std::int64_t heads = c.attr_int(name);
+  if (heads <= 0) c.fail("the attribute \"" + std::string(name) + "\" must be positive");
+  return heads;
+}
+
+Dim split(const Dim& width, std::int64_t parts) { return width.known() ? Dim::floor_div(width, Dim(parts)) : Dim(); }
+
+// ---------------------------------------------------------------- Attention, QAttention
+
+/// [2, batch, heads, total, size] of the cache that comes out, of `past` at input `i`.
+Shape present_shape(const NodeContext& c, std::size_t past, std::int64_t heads, const Dim& size) {
+  const Dim length = dim_of(c.shape(0), 1);
+  Dim total = length;
+  if (c.has_input(past)) total = dim_of(c.shape(past), 3).known() ? dim_of(c.shape(past), 3) + length : Dim();
+  return Shape({Dim(2), dim_of(c.shape(0), 0), Dim(heads), total, size});
+}
+
+void infer_attention(InferContext& c) {
+  const std::int64_t heads = heads_of(c, "num_heads");
+  Dim width = split(dim_of(c.shape(1), 1), 3);
+  Dim key_width = width;
+  if (const auto sizes = c.attr_ints("qkv_hidden_sizes")) {
+    if (sizes->size() != 3) c.fail("qkv_hidden_sizes needs three sizes");
+    key_width = Dim((*sizes)[1]);
+    width = Dim((*sizes)[2]);
+  }
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), dim_of(c.shape(0), 1), width}));
+  c.set(1, c.dtype(0), present_shape(c, 4, heads, split(key_width, heads)));
+}
+
+void lower_attention(LowerContext& c) {
+  require_int(c, "do_rotary", 0);
+  require_absent(c, 6, "past_sequence_length");
+  c.ignore_attr("past_present_share_buffer");
+  c.ignore_attr("rotary_embedding_dim");
+  outs_of(c,
+          helper("ms_attention", pass_inputs(c, 0, 6),
+                 pass_attributes(c, {{"num_heads"}, {"qkv_hidden_sizes", AttrKind::IntList}, kScale, kMaskValue, {"unidirectional"}})),
+          2);
+}
+
+void infer_qattention(InferContext& c) {
+  const std::int64_t heads = heads_of(c, "num_heads");
+  const Dim width = split(dim_of(c.shape(1), 1), 3);
+  c.set(0, c.dtype(3), Shape({dim_of(c.shape(0), 0), dim_of(c.shape(0), 1), width}));
+  c.set(1, c.dtype(3), present_shape(c, 8, heads, split(width, heads)));
+}
+
+void lower_qattention(LowerContext& c) {
+  require_int(c, "do_rotary", 0);
+  c.ignore_attr("past_present_share_buffer");
+  outs_of(c,
+          helper("qattention", pass_inputs(c, 0, 9),
+                 pass_attributes(c, {{"num_heads"}, kScale, kMaskValue, {"unidirectional"}})),
+          2);
+}
+
+// ---------------------------------------------------------------- MultiHeadAttention
+// Query [b, s, h] with key and value of three or four axes; or packed, [b, s, heads, 3 or 2, size].
+
+void infer_multi_head(InferContext& c) {
+  const std::int64_t heads = heads_of(c, "num_heads");
+  const Shape& q = c.shape(0);
+  const Shape& k = c.shape(1);
+  const Shape& v = c.shape(2);
+  const DType t = c.dtype(0);
+  Dim width;
+  Dim size;
+  Dim keys;
+  if (q.has_rank() && q.rank() == 5) {
+    size = q[4];
+    width = Dim(heads) * size;
+    keys = q[1];
+  } else if (k.has_rank() && k.rank() == 5) {
+    size = k[4];
+    width = Dim(heads) * size;
+    keys = k[1];
+  } else {
+    size = split(dim_of(q, 2), heads);
+    if (v.has_rank()) width = v.rank() == 3 ? v[2] : v.rank() == 4 ? Dim(heads) * v[3] : Dim();
+    if (k.has_rank()) keys = k.rank() == 4 ? k[2] : dim_of(k, 1);
+  }
+  if (c.has_input(6)) keys = keys.known() && dim_of(c.shape(6), 2).known() ? keys + dim_of(c.shape(6), 2) : Dim();
+  const Dim batch = dim_of(q, 0);
+  c.set(0, t, Shape({batch, dim_of(q, 1), width}));
+  c.set(1, t, Shape({batch, Dim(heads), keys, size}));
+  c.set(2, t, Shape({batch, Dim(heads), keys, split(width, heads)}));
+  c.set(3, t, Shape({batch, Dim(heads), dim_of(q, 1), keys}));
+}
+
+void lower_multi_head(LowerContext& c) {
+  require_absent(c, 8, "past_sequence_length");
+  require_absent(c, 9, "cache_indirection");
+  Kwargs kw = pass_attributes(c, {{"num_heads"}, kScale, kMaskValue, {"unidirectional"}});
+  if (c.has_output(3)) kw.emplace_back("qk", Ex(true));
+  outs_of(c, helper("multi_head_attention", pass_inputs(c, 0, 8), kw), 4);
+}
+
+/// DecoderMaskedMultiHeadAttention, without beams: the same with its inputs in another order.
+/// Inputs: query, key, value, mask_index, attention_bias, past_key, past_value, past_sequence_length,
+/// beam_width, cache_indirection, bias.
+void infer_decoder_masked(InferContext& c) {
+  const Shape& q = c.shape(0);
+  c.set(0, c.dtype(0), Shape({dim_of(q, 0), dim_of(q, 1), dim_of(q, 2)}));
+  for (std::size_t i = 1; i < 4; ++i) c.set(i, c.dtype(0), Shape::unknown_dims(4));
+}
+
+void lower_decoder_masked(LowerContext& c) {
+  c.ignore_attr("output_qk");
+  const bool cross = c.rank(1) == 4U;
+  // Across the encoder's states nothing is cached, so that neither length nor beams mean anything.
+  if (!cross && (c.attr_int("past_present_share_buffer", 0) != 0 || c.has_input(9)))
+    c.unsupported("a cache that is shared in memory or chosen by beams is not supported");
+  c.ignore_attr("past_present_share_buffer");
+  Args args;
+  for (const std::size_t i : {0, 1, 2, 10, 3, 4, 5, 6}) args.push_back(c.in(i));
+  while (args.back().is_none()) args.pop_back();
+  Kwargs kw = pass_attributes(c, {{"num_heads"}, kScale, kMaskValue});
+  if (c.has_output(3)) kw.emplace_back("qk", Ex(true));
+  outs_of(c, helper("multi_head_attention", args, kw), 4);
+}
+
+// ---------------------------------------------------------------- GroupQueryAttention and its relatives
+
+/// The width of one head of a query that may hold keys and values as well.
+Dim head_size(const NodeContext& c, std::int64_t heads, std::int64_t kv_heads, std::size_t axis) {
+  const Dim width = dim_of(c.shape(0), axis);
+  return split(width, c.has_input(1) ? heads : heads + 2 * kv_heads);
+}
+
+void infer_group_query(InferContext& c) {
+  const std::int64_t heads = heads_of(c, "num_heads");
+  const std::int64_t kv_heads = heads_of(c, "kv_num_heads");
+  const Dim size = head_size(c, heads, kv_heads, 2);
+  const Dim batch = dim_of(c.shape(0), 0);
+  const Dim width = size.known() ? Dim(heads) * size : Dim();
+  const DType t = c.dtype(0);
+  c.set(0, t, Shape({batch, dim_of(c.shape(0), 1), width}));
+  for (std::size_t i = 1; i < 3; ++i) c.set(i, t, Shape({batch, Dim(kv_heads), Dim(), size}));
+  c.set(3, t, Shape({batch, Dim(heads), dim_of(c.shape(0), 1), Dim()}));
+}
+
+void lower_group_query(LowerContext& c) {
+  require_absent(c, 12, "k_scale");
+  require_absent(c, 13, "v_scale");
+  require_absent(c, 16, "query_seqlens");
+  for (const char* name : {"k_quant_type", "v_quant_type"})
+    if (c.attr_string(name, "NONE") != "NONE") c.unsupported("a quantised cache is not supported");
+  c.ignore_attr("kv_cache_bit_width");
+  require_int(c, "sliding_window_cache", 0);
+  Args args = pass_inputs(c, 0, 6);
+  args.push_back(c.int_scalar(6));
+  for (const Ex& e : pass_inputs(c, 7, 12)) args.push_back(e);
+  Kwargs kw = pass_attributes(c, {{"num_heads"}, {"kv_num_heads"}, {"causal"}, {"do_rotary"}, {"rotary_interleaved"}, kScale, kSoftcap,
+                                  {"smooth_softmax"}, {"local_window_size"}, {"qk_output"}, {"qk_norm_epsilon", AttrKind::Float}});
+  for (const char* name : {"q_norm_epsilon", "k_norm_epsilon"})
+    if (c.has_attr(name) && c.attr_float(name, 0.0) != c.attr_float("qk_norm_epsilon", static_cast<double>(1e-6F)))
+      c.unsupported("an epsilon of one norm alone is not supported");
+  if (c.has_input(14)) kw.emplace_back("q_norm_weight", c.in(14));
+  if (c.has_input(15)) kw.emplace_back("k_norm_weight", c.in(15));
+  outs_of(c, helper("group_query_attention", args, kw), 4);
+}
+
+void infer_sparse(InferContext& c) {
+  infer_group_query(c);
+  for (std::size_t i = 1; i < 3; ++i) c.set(i, c.type(i + 2));
+}
+
+void lower_sparse(LowerContext& c) {
+  Args args = pass_inputs(c, 0, 7);
+  args.push_back(c.int_scalar(7));
+  for (const Ex& e : pass_inputs(c, 8, 11)) args.push_back(e);
+  outs_of(c,
+          helper("sparse_attention", args,
+                 pass_attributes(c, {{"num_heads"}, {"kv_num_heads"}, {"sparse_block_size"}, kScale, {"do_rotary"}, {"rotary_interleaved"}})),
+          3);
+}
+
+void infer_paged(InferContext& c) {
+  const std::int64_t heads = heads_of(c, "num_heads");
+  const Dim size = head_size(c, heads, heads_of(c, "kv_num_heads"), 1);
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), size.known() ? Dim(heads) * size : Dim()}));
+  c.set(1, c.type(3));
+  c.set(2, c.type(4));
+}
+
+void lower_paged(LowerContext& c) {
+  static constexpr std::string_view kNames[] = {"q_norm_weight", "k_norm_weight", "k_scale", "v_scale"};
+  require_absent(c, 10, "slot_mapping");
+  for (std::size_t i = 0; i < std::size(kNames); ++i) require_absent(c, i + 12, kNames[i]);
+  for (const char* name : {"k_quant_type", "v_quant_type"})
+    if (c.attr_string(name, "NONE") != "NONE") c.unsupported("a quantised cache is not supported");
+  for (const char* name : {"k_cache_dtype", "v_cache_dtype", "qk_norm_epsilon", "kv_cache_layout", "v_head_size"}) c.ignore_attr(name);
+  require_int(c, "is_causal", 1);
+  require_int(c, "rotary_offset", 0);
+  Args args = pass_inputs(c, 0, 10);
+  if (c.has_input(11)) {
+    while (args.size() < 10) args.push_back(kNone);
+    args.push_back(c.in(11));
+  }
+  outs_of(c,
+          helper("paged_attention", args,
+                 pass_attributes(c, {{"num_heads"}, {"kv_num_heads"}, kScale, kSoftcap, {"do_rotary"}, {"rotary_interleaved"}, {"local_window_size"}})),
+          3);
+}
+
+// ---------------------------------------------------------------- RotaryEmbedding
+
+void lower_rotary(LowerContext& c) {
+  require_int(c, "is_packed_batching", 0);
+  if (c.attr_float("scale", 1.0) != 1.0) c.unsupported("a scale other than 1 is not supported");
+  c.out(0, helper("ms_rotary_embedding", pass_inputs(c, 0, 4),
+                  pass_attributes(c, {{"interleaved"}, {"num_heads"}, {"rotary_embedding_dim"}})));
+}
+
+// ---------------------------------------------------------------- EmbedLayerNormalization
+
+void infer_embed(InferContext& c) {
+  const Dim batch = dim_of(c.shape(0), 0);
+  const Shape out({batch, dim_of(c.shape(0), 1), dim_of(c.shape(2), 1)});
+  c.set(0, c.dtype(2), out);
+  c.set(1, DType::Int32, Shape({batch}));
+  c.set(2, c.dtype(2), out);
+}
+
+void lower_embed(LowerContext& c) {
+  require_int(c, "mask_index_type", 0);
+  outs_of(c, helper("embed_layer_norm", pass_inputs(c, 0, 9), pass_attributes(c, {{"epsilon", AttrKind::Float}})), 3);
+}
+
+// ---------------------------------------------------------------- MoE, QMoE
+
+void infer_moe(InferContext& c) { c.set(0, c.type(0)); }
+
+Kwargs expert_attributes(LowerContext& c) {
+  require_int(c, "use_sparse_mixer", 0);
+  require_int(c, "swiglu_limit_after_activation", 0);
+  return pass_attributes(c, {{"k"}, {"activation_type", AttrKind::String}, {"normalize_routing_weights"},
+                             {"activation_alpha", AttrKind::Float}, {"activation_beta", AttrKind::Float},
+                             {"swiglu_limit", AttrKind::Float}, {"swiglu_fusion"}});
+}
+
+void lower_moe(LowerContext& c) { c.out(0, helper("mixture_of_experts", pass_inputs(c, 0, 8), expert_attributes(c))); }
+
+void lower_qmoe(LowerContext& c) {
+  c.ignore_attr("accuracy_level");
+  require_int(c, "weights_prepacked", 0);
+  if (c.attr_string("quant_type", "int") != "int") c.unsupported("experts quantised to other than integers are not supported");
+  for (std::size_t i = 15; i < c.input_count(); ++i) require_absent(c, i, "global and activation scales");
+  Kwargs kw = expert_attributes(c);
+  const std::int64_t bits = c.attr_int("expert_weight_bits", 4);
+  for (const char* name : {"fc1_expert_weight_bits", "fc2_expert_weight_bits", "fc3_expert_weight_bits"}) {
+    const std::int64_t own = c.attr_int(name, bits);
+    if (own != bits && own > 0) c.unsupported("experts' layers with different bits are not supported");
+  }
+  if (bits != 4) kw.emplace_back("expert_weight_bits", Ex(bits));
+  for (auto& k : pass_attributes(c, {{"block_size"}})) kw.push_back(k);
+  c.out(0, helper("quantised_mixture_of_experts", pass_inputs(c, 0, 15), kw));
+}
+
+constexpr OpDef kOps[] = {
+    {.type = "Attention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_attention, .lower = lower_attention},
+    {.type = "QAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qattention, .lower = lower_qattention},
+    {.type = "MultiHeadAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_multi_head, .lower = lower_multi_head},
+    {.type = "DecoderMaskedMultiHeadAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_decoder_masked, .lower = lower_decoder_masked},
+    {.type = "GroupQueryAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_group_query, .lower = lower_group_query},
+    {.type = "SparseAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_sparse, .lower = lower_sparse},
+    {.type = "PagedAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_paged, .lower = lower_paged},
+    {.type = "RotaryEmbedding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_rotary},
+    {.type = "EmbedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_embed, .lower = lower_embed},
+    {.type = "MoE", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_moe, .lower = lower_moe},
+    {.type = "QMoE", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_moe, .lower = lower_qmoe},
+};
+
+}  // namespace
+
+std::span<const OpDef> microsoft_attention_ops() { return kOps; }
+
+}  // namespace onnx2nn::ops

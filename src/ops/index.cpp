@@ -77,13 +77,27 @@ void infer_gather(InferContext& c) {
   c.set_contents(0, std::move(contents));
 }
 
-/// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative.
+/// Whether the indices are what the model's user gives, as token ids are: those are not negative.
+bool is_given(const ir::Value* v, int depth = 0) {
+  constexpr int kMaxDepth = 8;
+  if (v == nullptr || depth > kMaxDepth) return false;
+  if (v->is_graph_input) return v->graph()->outer() == nullptr && ir::is_integer(v->type.dtype);
+  const ir::Node* n = v->producer();
+  if (n == nullptr || !n->domain.empty()) return false;
+  if (n->is("Cast") || n->is("Unsqueeze") || n->is("Squeeze") || n->is("Reshape") || n->is("Transpose") || n->is("Identity") ||
+      n->is("Slice") || n->is("Gather") || n->is("Flatten") || n->is("Split"))
+    return is_given(n->input(0), depth + 1);
+  return false;
+}
+
+/// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative. Indices
+/// that the model computes may be so on purpose: they index the table as a tensor.
 std::optional<Ex> embedding(LowerContext& c) {
   const ir::Tensor* table = c.constant(0);
   if (table == nullptr || table->rank() != 2 || !c.input(0)->is_initializer || !ir::is_float(table->dtype()) ||
       ir::info(table->dtype()).bits < 16)
     return std::nullopt;
-  if (c.is_constant(1) && !never_negative(c.input(1))) return std::nullopt;
+  if (!never_negative(c.input(1)) && !is_given(c.input(1))) return std::nullopt;
   const auto& dims = table->dims();
   if (dims[0] <= 0 || dims[1] <= 0) return std::nullopt;
   const Ex index = c.in(1);

@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cmath>
 
+#include "ops/onnx_attributes.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {
@@ -245,6 +246,8 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
                  ir::info(value->constant->dtype()).bits >= 16;
   p->onnx_name = value->name;
   auto components = key_components(value->name);
+  // A container's numbered children are modules, never parameters.
+  if (components && is_number(components->back())) components = std::vector<std::string>{to_identifier(value->name)};
   if (!components) {
     std::string_view name = value->name;
     if (const auto slash = name.rfind('/'); slash != std::string_view::npos && slash + 1 < name.size()) name = name.substr(slash + 1);
@@ -414,6 +417,21 @@ void lower_custom(LowerContext& c, const std::string& function) {
 
 }  // namespace
 
+void Lowering::check_attributes(const NodeContext& c) {
+  for (const std::string& name : c.unread_attributes()) {
+    const ir::Node& node = c.node();
+    bool known = false;
+    const Error e("unsupported-attribute", "the attribute \"" + name + "\" is not known to this operator");
+    if (defined_by_onnx(node.domain, node.op_type, name, known) || !known) throw e;
+    // ONNX never had it: a slip of the exporter, which runtimes pass over too.
+    Diagnostic d = diagnose(node, e);
+    d.severity = Severity::Warning;
+    d.code = "unknown-attribute";
+    d.message += " and was ignored";
+    diagnostics_.add(std::move(d));
+  }
+}
+
 void Lowering::lower_node(const ir::Node& node) {
   node_ = &node;
   if (done_.count(&node) != 0) return;
@@ -440,8 +458,7 @@ void Lowering::lower_node(const ir::Node& node) {
     if (lower_as_integers(node)) return;
     LowerContext c(node, *this);
     node.op->lower(c);
-    for (const std::string& name : c.unread_attributes())
-      throw Error("unsupported-attribute", "the attribute \"" + name + "\" is not known to this operator");
+    check_attributes(c);
   } catch (const Error& e) {
     // What depends on a failed node is not reported again.
     if (e.code() != "skipped") diagnostics_.add(diagnose(node, e));

@@ -66,6 +66,7 @@ class Lowering {
   friend class LowerContext;
   void lower_nodes(const ir::Graph& graph);
   void lower_node(const ir::Node& node);
+  void check_attributes(const NodeContext& c);
   bool lower_as_integers(const ir::Node& node);
   void define(const ir::Value* value, Lowered lowered);
   void bind_symbols(const ir::Value* value);

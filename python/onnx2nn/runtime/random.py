@@ -73,7 +73,8 @@ def random_uniform_like(
 
 def bernoulli(x: Tensor, *, seed: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """ONNX Bernoulli: torch.bernoulli cannot choose the result's dtype."""
-    drawn = torch.bernoulli(x, generator=seeded_generator(seed, x.device))
+    # Runtimes draw by comparing; a probability outside of [0, 1] is then a certain outcome.
+    drawn = torch.bernoulli(x.clamp(0, 1), generator=seeded_generator(seed, x.device))
     return drawn.to(dtype or x.dtype)
 
 

@@ -179,7 +179,7 @@ void lower_random_uniform_like(LowerContext& c) { lower_random_like(c, "random_u
 void lower_bernoulli(LowerContext& c) {
   Kwargs kw = random_keywords(c, {});
   const DType dtype = c.attr_dtype("dtype", c.dtype(0));
-  if (kw.empty() && dtype == c.dtype(0)) return c.out(0, aten("bernoulli", {c.in(0)}));
+  if (kw.empty() && dtype == c.dtype(0)) return c.out(0, aten("bernoulli", {aten("clamp", {c.in(0), 0, 1})}));
   if (dtype != c.dtype(0)) kw.emplace_back("dtype", Ex(dtype));
   c.out(0, helper("bernoulli", {c.in(0)}, kw));
 }

@@ -543,7 +543,9 @@ torch::Program Lowering::run() {
   }
   Stmt ret;
   ret.kind = Stmt::Kind::Return;
-  ret.value = results.size() == 1 ? results[0] : torch::tuple(results);
+  // A sequence or map that stands alone could be taken for several outputs.
+  const bool alone = results.size() == 1 && (program_.outputs[0].kind == "tensor" || program_.outputs[0].kind == "optional");
+  ret.value = alone ? results[0] : torch::tuple(results);
   program_.forward.push_back(std::move(ret));
   torch::remove_unused(program_);
   return std::move(program_);

@@ -43,8 +43,9 @@ std::string snake(std::string_view op_type) {
   std::string out;
   for (std::size_t i = 0; i < op_type.size(); ++i) {
     const auto c = static_cast<unsigned char>(op_type[i]);
-    const bool upper = std::isupper(c) != 0;
-    if (upper && i > 0 && std::islower(static_cast<unsigned char>(op_type[i - 1])) != 0) out += '_';
+    const auto is_lower = [&](std::size_t k) { return k < op_type.size() && std::islower(static_cast<unsigned char>(op_type[k])) != 0; };
+    // A word begins: MatMul has two, ReLU has one.
+    if (std::isupper(c) != 0 && i > 0 && is_lower(i - 1) && is_lower(i + 1)) out += '_';
     out += static_cast<char>(std::tolower(c));
   }
   return out;

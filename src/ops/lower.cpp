@@ -88,8 +88,14 @@ const std::set<std::string>& reserved_members() {
       "named_children", "named_modules", "named_parameters", "parameters", "register_backward_hook", "register_buffer",
       "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_module",
       "register_parameter", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to",
-      "to_empty", "train", "training", "type", "xpu", "zero_grad", "self", "super", "keys", "values", "items", "pop",
-      "clear", "update", "append", "extend", "insert", "get"};
+      "to_empty", "train", "training", "type", "xpu", "zero_grad", "_apply", "_backward_hooks", "_backward_pre_hooks",
+      "_buffers", "_call_impl", "_compiled_call_impl", "_forward_hooks", "_forward_hooks_always_called",
+      "_forward_hooks_with_kwargs", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_get_backward_hooks",
+      "_get_backward_pre_hooks", "_get_name", "_is_full_backward_hook", "_load_from_state_dict",
+      "_load_state_dict_post_hooks", "_load_state_dict_pre_hooks", "_maybe_warn_non_full_backward_hook", "_modules",
+      "_named_members", "_non_persistent_buffers_set", "_parameters", "_register_load_state_dict_pre_hook",
+      "_register_state_dict_hook", "_replicate_for_data_parallel", "_save_to_state_dict", "_slow_forward",
+      "_state_dict_hooks", "_state_dict_pre_hooks", "_version", "_wrapped_call_impl"};
   return kNames;
 }
 
@@ -102,8 +108,8 @@ bool is_keyword(const std::string& s) {
 }
 
 std::string member_name(std::string s) {
-  if (is_keyword(s) || reserved_members().count(s) != 0 || s.rfind("__", 0) == 0 || (!s.empty() && s[0] == '_' && s.size() < 2)) s += "_";
-  if (s.rfind("_", 0) == 0) s = "p" + s;  // nn.Module keeps _parameters, _buffers, ... there
+  if (s.rfind("__", 0) == 0) return "p" + s;  // inside a class Python changes such names
+  if (is_keyword(s) || reserved_members().count(s) != 0 || s == "_") s += "_";
   return s;
 }
 
@@ -160,6 +166,15 @@ Ex nested_list(const ir::Tensor& t) {
 Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics)
     : model_(model), options_(std::move(options)), diagnostics_(diagnostics) {
   program_.class_name = options_.class_name;
+  for (const ir::Value* v : model_.graph->initializers) {
+    const auto components = key_components(v->name);
+    if (!components) continue;
+    std::string path;
+    for (std::size_t i = 0; i + 2 < components->size(); ++i) {
+      path += (i > 0 ? "." : "") + (*components)[i];
+      containers_.insert(path);
+    }
+  }
 }
 
 VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
@@ -768,20 +783,23 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
       path = std::move(*components);
       break;
     }
+    // "attention.in_proj_bias" is of attention.in_proj.
     const std::string suffix = "_" + p.name;
-    const std::string& n = p.value->name;
-    if (n.size() > suffix.size() && n.ends_with(suffix) && is_identifier(n)) {
-      path = {n.substr(0, n.size() - suffix.size())};
+    if (auto components = key_components(p.value->name)) {
+      std::string& last = components->back();
+      if (last.size() <= suffix.size() || !last.ends_with(suffix)) continue;
+      last.resize(last.size() - suffix.size());
+      path = std::move(*components);
       break;
     }
   }
   if (path.empty())
     if (auto scope = scope_path(node_.name)) path = std::move(*scope);
-  if (path.empty()) {
-    std::string stem = snake(type);
-    if (stem.size() > 2 && stem.ends_with("d") && std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0) stem.resize(stem.size() - 2);
-    path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
-  }
+  std::string stem = snake(type);
+  if (stem.size() > 2 && stem.ends_with("d") && std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0) stem.resize(stem.size() - 2);
+  if (path.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
+  // A module of torch's has no children: where weights have names inside this one, it becomes such a child.
+  while (l_.containers_.count(join(path, ".")) != 0) path.push_back(stem);
   m->path = l_.claim_path(path);
   for (const ModuleParam& p : params) {
     auto param = std::make_shared<torch::Param>();

@@ -96,6 +96,7 @@ class Lowering {
   std::map<std::string, torch::ModulePtr> modules_by_key_;
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;
+  std::set<std::string> containers_;  // paths in the weights' names that have modules inside
   std::map<std::string, int> stem_counts_;
   std::map<std::string, int> path_attempts_;
   int next_var_ = 0;

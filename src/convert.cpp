@@ -7,6 +7,7 @@
 
 #include "emit/python.h"
 #include "emit/weights.h"
+#include "input_shapes.h"
 #include "onnx/reader.h"
 #include "ops/context.h"
 #include "ops/lower.h"
@@ -51,19 +52,6 @@ std::string class_name_of(const std::string& stem) {
   static const std::vector<std::string> kTaken = {"Tensor", "Path", "F", "None", "True", "False", "Any"};
   if (std::find(kTaken.begin(), kTaken.end(), out) != kTaken.end()) out += "Model";
   return out.substr(0, 60);
-}
-
-void apply_input_shapes(ir::Graph& graph, const ConvertOptions& options) {
-  for (const auto& [name, shape] : options.input_shapes) {
-    const auto it = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&wanted = name](const ir::Value* v) { return v->name == wanted; });
-    if (it == graph.inputs.end()) throw Error("bad-option", "the model has no input \"" + name + "\"");
-    const auto& known = (*it)->type.shape;
-    if (known.has_rank() && known.rank() != shape.size())
-      throw Error("bad-option", "the input \"" + name + "\" has rank " + std::to_string(known.rank()) + ", not " + std::to_string(shape.size()));
-    ir::Dims dims;
-    for (std::size_t i = 0; i < shape.size(); ++i) dims.push_back(shape[i] >= 0 ? ir::Dim(shape[i]) : known.has_rank() ? known[i] : ir::Dim());
-    (*it)->type.shape = ir::Shape(std::move(dims));
-  }
 }
 
 std::string header(const Impl& c) {
@@ -123,7 +111,7 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
     ++c.stats.op_types[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type];
     ++c.stats.nodes_before;
   });
-  apply_input_shapes(graph, c.options);
+  apply_input_shapes(graph, c.options.input_shapes);
   if (c.options.simplify) {
     passes::simplify(*c.model, passes::for_conversion(), c.diagnostics, c.stats.rules);
   } else {

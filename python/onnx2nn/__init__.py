@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx2nn.api import Error, convert, inspect, register_op, simplify
+    from onnx2nn.api import Error, convert, inspect, register_op
     from onnx2nn.loading import load
+    from onnx2nn.simplification import simplify
     from onnx2nn.verification import verify
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ _HOME = {
     "inspect": "api",
     "load": "loading",
     "register_op": "api",
-    "simplify": "api",
+    "simplify": "simplification",
     "verify": "verification",
 }
 

@@ -271,19 +271,23 @@ def inspect(model: Model) -> dict[str, Any]:
     }
 
 
-def simplify(
+def simplify_unchecked(
     model: Model, out: str | os.PathLike[str] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Simplify a model and write it to `out`; returns counts of nodes and bytes before and after.
+    """Simplify a model and write it to `out`, or to the result's `model`, without checking it.
 
-    Nothing is checked here: `verify(model, out)` does.
+    options: `input_shapes`, `disabled` and `only` (rules), `stop_after`, `external_data`.
+    Returns counts of nodes, operators and bytes before and after, what each rule did, and the files.
     """
     source = as_source(model)
-    core = native()
-    if not hasattr(core, "simplify"):
-        raise Error("this build of onnx2nn has no simplifier")
     target = None if out is None else os.fspath(out)
-    result = dict(core.simplify(source.data, target, _options(options)))
+    chosen = {k: v for k, v in options.items() if v is not None}
+    try:
+        result = dict(native().simplify(source.data, target, chosen))
+    except TypeError as error:
+        if "unknown option" not in str(error):
+            raise
+        raise Error(f"{source.name}: {error}") from error
     if not result.get("ok", True):
         diagnostics = list(result.get("diagnostics", []))
         raise refused(source, diagnostics, result.get("readable", True))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from onnx2nn import __version__
-from onnx2nn.api import Error, convert, inspect, parse_shape, simplify
+from onnx2nn.api import Error, convert, inspect, parse_shape
 
 DONE, WRONG, UNREADABLE, INTERNAL = 0, 1, 2, 3
 COMMANDS = ("convert", "simplify", "verify", "inspect", "completion")
@@ -44,6 +44,7 @@ def _add_check(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--input_shape",
         "--input-shape",
+        "--test-input-shape",
         metavar="NAME:DIMS",
         action="append",
         default=[],
@@ -51,6 +52,33 @@ def _add_check(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
     p.add_argument("--threads", type=int, default=0, help="for ONNX Runtime (default: all)")
+
+
+def _add_rules(p: argparse.ArgumentParser) -> None:
+    p.add_argument("check_n", nargs="?", type=int, default=3, help="random inputs to check with")
+    p.add_argument(
+        "--disable",
+        "--skip-optimization",
+        metavar="RULE",
+        action="append",
+        default=[],
+        help="do without a rule; may be repeated",
+    )
+    p.add_argument(
+        "--only",
+        metavar="RULE",
+        action="append",
+        help="use this rule and no other; may be repeated",
+    )
+    p.add_argument("--stop-after", metavar="N", type=int, help="stop after so many rewrites")
+    p.add_argument("--list-rules", action="store_true", help="print the rules and what they do")
+    p.add_argument(
+        "--external-data",
+        "--save-as-external-data",
+        action="store_true",
+        help="write the weights to OUT.data",
+    )
+    p.add_argument("--no-large-tensor", action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_output(p: argparse.ArgumentParser) -> None:
@@ -117,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output(p)
 
     p = command("simplify", "write a smaller ONNX model that does the same")
-    p.add_argument("model", help="an ONNX file")
+    p.add_argument("model", nargs="?", help="an ONNX file")
     p.add_argument("out", nargs="?", help="where to write (default: MODEL-simple.onnx here)")
     p.add_argument(
         "--no-check", "--no-verify", dest="check", action="store_false", help="do not check"
@@ -131,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_check(p)
     _add_output(p)
+    _add_rules(p)
 
     p = command("verify", "compare a conversion with ONNX Runtime")
     p.add_argument("model", help="an ONNX file")
@@ -392,57 +421,58 @@ def _simplify(
     result: dict[str, Any],
 ) -> int:
     """Simplify `model` to `out`, checked against it; fills `result` and returns the exit code."""
-    from onnx2nn.report import human_bytes, print_report
+    from onnx2nn.report import human_bytes, paint, print_report, print_simplified, printable
+    from onnx2nn.simplification import rule_of, simplify_checked
 
-    checked = a.check and (_missing_for_check() is None)
-    # What turns out wrong is not left behind, nor does it replace what was there.
-    final = Path(out)
-    aside = final.with_name(f".{final.name}.{os.getpid()}.onnx") if checked else final
-    reports: list[Any] = []
-    try:
-        stats = simplify(model, aside, input_shapes=fixed)
-        result["simplified"] = stats
-        code = DONE
-        if checked:
-            from onnx2nn.verification import verify
-
-            options = _check_options(a, model)
-            options["input_shapes"] = {**(fixed or {}), **(options["input_shapes"] or {})} or None
-            for seed in range(3):
-                report = verify(model, aside, **{**options, "seed": a.seed + seed})
-                reports.append(report)
-                if report.skipped is not None or a.input:
-                    break
-                if not report.ok:
-                    code = WRONG
-                    break
-            if code == DONE:
-                os.replace(aside, final)
-    finally:
-        if checked and aside.exists():
-            aside.unlink()
-    result["simplify_check"] = [r.to_dict() for r in reports]
+    missing = _missing_for_check() if a.check else None
+    outcome = simplify_checked(
+        model,
+        out,
+        check_n=getattr(a, "check_n", 3) if a.check and missing is None else 0,
+        check=_check_options(a, model) if a.check else None,
+        input_shapes=fixed,
+        disabled=[rule_of(r) for r in getattr(a, "disable", [])] or None,
+        only=getattr(a, "only", None) or None,
+        stop_after=getattr(a, "stop_after", None),
+        external_data=getattr(a, "external_data", False) or None,
+    )
+    stats = {k: v for k, v in outcome.result.items() if k != "log"}
+    result["simplified"] = stats
+    result["simplify_check"] = [r.to_dict() for r in outcome.reports]
+    result["culprit"] = outcome.culprit
     if a.json:
-        return code
-    before, after = stats.get("nodes_before"), stats.get("nodes_after")
+        return DONE if outcome.ok else WRONG
     if not a.quiet:
-        size = f"{human_bytes(os.path.getsize(model))} -> "
-        size += (
-            human_bytes(os.path.getsize(final))
-            if final.exists() and code == DONE
-            else "not written"
-        )
-        print(f"{model} -> {out}: {before} -> {after} nodes, {size}")
-    if reports:
-        print_report(reports[-1], out, a.quiet)
+        print_simplified(stats)
+        size = f"{human_bytes(_size_of(model))} -> "
+        files = [f for f in stats.get("files", [out]) if os.path.exists(f)]
+        size += human_bytes(sum(map(_size_of, files))) if outcome.ok else "not written"
+        print(f"{model} -> {out}: {stats['nodes_before']} -> {stats['nodes_after']} nodes, {size}")
+    if outcome.reports:
+        print_report(outcome.reports[-1], out, a.quiet)
     elif not a.quiet:
-        print("not checked: " + (_missing_for_check() or "not asked for"))
-    return code
+        print("not checked: " + (missing or outcome.skipped or "not asked for"))
+    if outcome.culprit is not None:
+        rule, node = map(printable, outcome.culprit)
+        print(f"{paint(sys.stdout, 'rule at fault', '31')}: {rule}, at node {node or '(unnamed)'}")
+    return DONE if outcome.ok else WRONG
+
+
+def _size_of(path: str) -> int:
+    return os.path.getsize(path)
 
 
 def _run_simplify(a: argparse.Namespace) -> int:
     from onnx2nn.report import Stages
 
+    if a.list_rules:
+        from onnx2nn.api import native
+
+        for name, what in dict(native().simplify_rules()).items():
+            print(f"{name:26} {what}")
+        return DONE
+    if not a.model:
+        raise Error("simplify needs a model: onnx2nn simplify model.onnx small.onnx")
     out = a.out or f"{Path(a.model).stem}-simple.onnx"
     result: dict[str, Any] = {"command": "simplify", "model": a.model, "files": [out]}
     with Stages(2, a.quiet or a.json) as stages:

@@ -191,3 +191,29 @@ def print_report(report: "Report", title: str, quiet: bool = False, per_node: bo
         f"{escape(title)}: {verdict}, against {report.oracle} "
         f"on {given or 'no inputs'} ({report.seconds:.1f} s)"
     )
+
+
+def print_simplified(stats: dict[str, Any]) -> None:
+    """Operators before and after by type, and what the rules did, where anything changed."""
+    before, after = stats.get("op_types_before", {}), stats.get("op_types_after", {})
+    changed = [t for t in sorted({*before, *after}) if before.get(t, 0) != after.get(t, 0)]
+    rules = dict(stats.get("rules", {}))
+    if not changed and not rules:
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, no_color=None if sys.stdout.isatty() else True)
+    table = Table(show_edge=False, pad_edge=False, box=None, header_style="bold")
+    table.add_column("operator", overflow="fold")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    for op_type in changed:
+        n, m = before.get(op_type, 0), after.get(op_type, 0)
+        table.add_row(escape(printable(op_type)), str(n), str(m))
+    if changed:
+        console.print(table)
+    if rules:
+        done = sorted(rules.items(), key=lambda kv: (-int(kv[1]), kv[0]))
+        console.print("rules: " + ", ".join(f"{name} {n}" for name, n in done))

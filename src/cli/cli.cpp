@@ -6,9 +6,12 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "onnx2nn/convert.h"
+#include "onnx2nn/simplify.h"
 #include "onnx2nn/version.h"
 
 namespace onnx2nn::cli {
@@ -26,6 +29,11 @@ struct Arguments {
   bool origin = false;
   bool quiet = false;
   bool json = false;
+  std::vector<std::string> disabled;
+  std::vector<std::string> only;
+  std::size_t stop_after = std::numeric_limits<std::size_t>::max();
+  bool external_data = false;
+  bool list_rules = false;
 };
 
 /// "name:1,3,224,224"; the name itself may hold colons.
@@ -110,6 +118,65 @@ int inspect(const Arguments& a) {
   return c.ok() ? kDone : kWrong;
 }
 
+int list_rules() {
+  for (const SimplifyRule& r : simplify_rules()) std::printf("%-26s %s\n", r.name.c_str(), r.what.c_str());
+  return kDone;
+}
+
+/// Operators before and after, by type, and what the rules did.
+void print_table(const Simplified& s) {
+  std::map<std::string, std::pair<std::size_t, std::size_t>> types;
+  for (const auto& [type, n] : s.op_types_before) types[type].first = n;
+  for (const auto& [type, n] : s.op_types_after) types[type].second = n;
+  for (const auto& [type, n] : types)
+    if (n.first != n.second) std::printf("%8zu -> %-8zu %s\n", n.first, n.second, type.c_str());
+  for (const auto& [rule, n] : s.rules) std::printf("%8zu times    %s\n", n, rule.c_str());
+  std::fflush(stdout);
+}
+
+int simplify(const Arguments& a) {
+  namespace fs = std::filesystem;
+  if (a.list_rules) return list_rules();
+  if (a.model.empty()) throw CLI::RequiredError("model");
+  SimplifyOptions options;
+  for (const std::string& s : a.input_shapes) options.input_shapes.insert(parse_shape(s));
+  options.disabled = a.disabled;
+  options.only = a.only;
+  options.stop_after = a.stop_after;
+  options.external_data = a.external_data;
+  const std::string out = a.output.empty() ? fs::path(a.model).stem().string() + "-simple.onnx" : a.output;
+  const Simplified s = simplify_file(a.model, out, options);
+  if (!s.ok) {
+    (a.json ? std::cout : std::cerr) << (a.json ? s.diagnostics_json + "\n" : s.diagnostics_text);
+    return s.readable ? kWrong : kUnreadable;
+  }
+  if (a.json) {
+    std::cout << nlohmann::json{{"written", s.files},          {"checked", false},        {"nodes_before", s.nodes_before},
+                                {"nodes_after", s.nodes_after}, {"rules", s.rules}}
+                     .dump()
+              << "\n";
+  } else if (!a.quiet) {
+    print_table(s);
+    std::cout << a.model << ": " << s.nodes_before << " -> " << s.nodes_after << " nodes\n";
+    for (const std::string& file : s.files) std::cout << "wrote " << file << "\n";
+    std::cout << "not checked: that needs ONNX Runtime (pip install onnx2nn[verify], then onnx2nn verify)\n";
+  }
+  return kDone;
+}
+
+void add_simplify(CLI::App& app, Arguments& a) {
+  app.add_option("model", a.model, "an ONNX file");
+  app.add_option("out", a.output, "where to write (default: MODEL-simple.onnx here)");
+  app.add_option("--input_shape,--input-shape,--overwrite-input-shape", a.input_shapes, "fixes the shape of an input, such as input:1,3,224,224");
+  app.add_option("--disable,--skip-optimization", a.disabled, "a rule that is not to be used; may be repeated");
+  app.add_option("--only", a.only, "a rule that is to be used, and no other; may be repeated");
+  app.add_option("--stop-after", a.stop_after, "stop after so many rewrites");
+  app.add_flag("--external-data,--save-as-external-data", a.external_data, "write the weights to OUT.data");
+  app.add_flag("--list-rules", a.list_rules, "print the rules and what they do");
+  app.add_flag("--json", a.json, "print one JSON object and nothing else");
+  app.add_flag("-q,--quiet", a.quiet, "print only what is wrong");
+}
+
 void add_common(CLI::App& app, Arguments& a) {
   app.add_option("model", a.model, "an ONNX file")->required();
   app.add_option("--input_shape,--input-shape", a.input_shapes, "the shape of an input, such as input:1,3,224,224; may be repeated");
@@ -134,9 +201,11 @@ int run(int argc, const char* const* argv) {
   converting->add_flag("--comments-origin", a.origin, "name the ONNX node behind each line");
   CLI::App* inspecting = app.add_subcommand("inspect", "what is in a model, and what would not convert");
   add_common(*inspecting, a);
+  CLI::App* simplifying = app.add_subcommand("simplify", "write a smaller ONNX model that does the same");
+  add_simplify(*simplifying, a);
   try {
     app.parse(argc, argv);
-    return *converting ? convert(a) : inspect(a);
+    return *converting ? convert(a) : *simplifying ? simplify(a) : inspect(a);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? kDone : kWrong;
   } catch (const std::exception& e) {

@@ -191,6 +191,7 @@ struct ModelInfo {
   std::string doc_string;
   std::vector<std::pair<std::string, std::string>> metadata;
   std::map<std::string, std::int64_t> opsets;  // domain ("" for ai.onnx) -> version
+  std::map<std::string, std::string> symbols;  // a dimension's symbol -> its name in the file
 };
 
 class Model {

@@ -262,6 +262,7 @@ class Importer {
     while (symbol_ids_.count(id) != 0) id += "_";
     symbol_ids_.insert(id);
     symbols_[std::string(name)] = id;
+    model_->info.symbols[id] = std::string(name);
     return ir::Dim::symbol(id);
   }
 

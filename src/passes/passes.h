@@ -1,10 +1,15 @@
-// Simplification: rules run to a fixed point.
+// Simplification: named rules, run to a fixed point.
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "ir/graph.h"
 #include "support/error.h"
@@ -12,15 +17,29 @@
 namespace onnx2nn::passes {
 
 struct Options {
-  bool change_weights = false;  // rules that compute new weight values (folding batch norms, ...)
-  bool fuse = false;            // rules that spell several operators as one of ONNX's
-  std::set<std::string> disabled;
+  /// Rules that compute weights (folding batch norms, ...), merge values, or spell several operators as
+  /// one of ONNX's: what makes a better model, but not better source.
+  bool change_weights = false;
+  std::set<std::string, std::less<>> disabled;
+  std::set<std::string, std::less<>> only;  // where not empty, the others are disabled
+  /// Rewrites after which it stops, to find the one at fault.
+  std::size_t stop_after = std::numeric_limits<std::size_t>::max();
+  /// Each rewrite in order, where asked for: the rule, and the node that it was about.
+  std::vector<std::pair<std::string, std::string>>* log = nullptr;
 };
 
 /// What conversion wants: nothing that changes a weight, nothing that torch says better itself.
 inline Options for_conversion() { return {}; }
 
-/// Infers and rewrites `model` until nothing changes; counts in `rules` how often each rule did something.
-void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics, std::map<std::string, std::size_t>& rules);
+struct RuleInfo {
+  std::string_view name;
+  std::string_view what;
+};
+/// All rules, in the order in which a node meets them.
+std::vector<RuleInfo> rules();
+
+/// Infers and rewrites `model` until nothing changes; counts in `counts` how often each rule did something.
+/// Leaves all types inferred.
+void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics, std::map<std::string, std::size_t>& counts);
 
 }  // namespace onnx2nn::passes

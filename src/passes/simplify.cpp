@@ -1,130 +1,138 @@
-#include "passes/passes.h"
+#include <algorithm>
+#include <array>
+#include <unordered_map>
 
-#include "eval/eval.h"
 #include "ops/context.h"
+#include "passes/rules.h"
 
 namespace onnx2nn::passes {
 namespace {
 
-// Folding may not make the file much larger: a few bytes never become a large constant.
-constexpr std::uint64_t kMaxGrowth = 64 * 1024;
-// A float tensor of so few elements is a constant of a formula, not a weight.
-constexpr std::int64_t kSmall = 64;
-// Weights above this stay in their file.
-constexpr std::uint64_t kMaxMoved = 16 * 1024 * 1024;
+std::span<const Rule* const> all_rules() {
+  static const std::vector<const Rule*> kAll = [] {
+    std::vector<const Rule*> all;
+    for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), control_flow_rules(), conv_rules(), gemm_rules()})
+      for (const Rule& r : family) all.push_back(&r);
+    return all;
+  }();
+  return kAll;
+}
 
-struct Simplifier {
-  const Options& options;
-  Diagnostics& diagnostics;
-  std::map<std::string, std::size_t>& rules;
-  bool changed = false;
-
-  void note(const char* rule) {
-    ++rules[rule];
-    changed = true;
-  }
-
-  void replace(ir::Node& n, std::size_t i, ir::Value* with) { n.output(i)->replace_all_uses(with); }
-
-  /// The model's weight among the inputs: what people train, as opposed to the constants of formulas.
-  static const ir::Value* weight_of(const ir::Node& n) {
-    for (std::size_t i = 0; i < n.input_count(); ++i) {
-      const ir::Value* v = n.input(i);
-      if (v != nullptr && v->is_initializer && v->constant && ir::is_float(v->constant->dtype()) && v->constant->size() > kSmall) return v;
+class Simplifier {
+ public:
+  Simplifier(ir::Model& model, const Options& options, std::map<std::string, std::size_t>& counts)
+      : model_(model), options_(options), rewriter_(model, options), counts_(counts) {
+    for (const Rule* r : all_rules()) {
+      if (!enabled(r->name, r->in_conversion)) continue;
+      if (r->ops.empty()) general_.push_back(r);
+      for (const std::string_view op : r->ops) by_op_[op].push_back(r);
     }
-    return nullptr;
   }
 
-  /// Folding leaves weights as they are, unless the operator only moves or casts them.
-  bool may_fold(const ir::Node& n) const {
-    if (options.change_weights) return true;
-    const ir::Value* weight = weight_of(n);
-    if (weight == nullptr) return true;
-    static const std::set<std::string_view> kMoves = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"};
-    return kMoves.count(n.op_type) != 0 && weight->constant->bytes().size() <= kMaxMoved;
-  }
-
-  void fold(ir::Node& n) {
-    if (n.op == nullptr || n.op->nondeterministic) return;
-    ir::Graph& g = *n.graph();
-    // Shape arithmetic whose result is known.
-    for (ir::Value* v : n.outputs()) {
-      if (v == nullptr || !v->has_uses() || !v->contents || !v->type.is_tensor() || v->type.dtype != ir::DType::Int64) continue;
-      std::vector<std::int64_t> values;
-      for (const ir::Dim& d : *v->contents)
-        if (d.is_const()) values.push_back(d.value());
-      if (values.size() != v->contents->size() || !v->type.shape.has_rank()) continue;
-      const auto tensor = v->type.shape.rank() == 0 ? ir::Tensor::scalar(values.at(0)) : ir::Tensor::ints(values);
-      v->replace_all_uses(g.add_initializer(v->name, tensor, false));
-      note("fold-shapes");
+  /// One pass over everything to a fixed point; says whether anything changed.
+  bool run() {
+    const std::size_t before = done_;
+    bool again = true;
+    while (again && !exhausted()) {
+      // Outer nodes first: what is known outside is known inside.
+      ir::for_each_node(*model_.graph, [&](ir::Node& n) { rewriter_.push(&n); });
+      drain();
+      again = merge();
     }
-    ops::FoldContext c(n);
-    try {
-      const bool found = n.op->fold != nullptr && n.op->fold(c);
-      if (!found) {
-        if (!c.all_constant() || n.input_count() == 0 || !may_fold(n)) return;
-        std::uint64_t bytes = kMaxGrowth;
-        for (std::size_t i = 0; i < n.input_count(); ++i)
-          if (n.input(i) != nullptr) bytes += n.input(i)->constant->bytes().size();
-        const auto computed = eval::evaluate(n, bytes);
-        if (!computed) return;
-        for (std::size_t i = 0; i < computed->size(); ++i) c.set(i, (*computed)[i]);
+    drain();
+    return done_ != before;
+  }
+  bool exhausted() const { return done_ >= options_.stop_after; }
+
+ private:
+  bool enabled(std::string_view rule, bool in_conversion) const {
+    if (options_.disabled.count(rule) != 0) return false;
+    if (!options_.only.empty()) return options_.only.count(rule) != 0;
+    return in_conversion || options_.change_weights;
+  }
+
+  void note(std::string_view rule, const std::string& node, std::size_t times = 1) {
+    counts_[std::string(rule)] += times;
+    done_ += times;
+    if (options_.log != nullptr)
+      for (std::size_t i = 0; i < times; ++i) options_.log->emplace_back(rule, node);
+  }
+
+  void drain() {
+    while (ir::Node* n = rewriter_.pop()) {
+      if (is_dead(*n)) {
+        rewriter_.erase(*n);
+        ++counts_[std::string(kRemoveDead)];
+        continue;
       }
-    } catch (const Error&) {
-      return;  // what cannot be computed is left as it is; lowering says what is wrong with it
-    }
-    std::uint64_t in = 0;
-    for (std::size_t i = 0; i < n.input_count(); ++i)
-      if (n.input(i) != nullptr && n.input(i)->constant) in += n.input(i)->constant->bytes().size();
-    for (std::size_t i = 0; i < c.results.size(); ++i) {
-      ir::Value* v = n.output(i);
-      if (v == nullptr || !v->has_uses()) continue;
-      if (ir::Value* existing = c.results[i].value) {
-        v->replace_all_uses(existing);
-        note("fold-identity");
-      } else if (c.results[i].tensor && c.results[i].tensor->bytes().size() <= in + kMaxGrowth) {
-        const ir::Value* weight = weight_of(n);
-        const bool trainable = weight != nullptr;
-        v->replace_all_uses(g.add_initializer(trainable && weight->has_one_use() ? weight->name : v->name, c.results[i].tensor, trainable));
-        note("fold-constants");
-      }
+      visit(*n);
     }
   }
 
-  void remove_dead(ir::Graph& g) {
-    for (ir::Node* n = g.last(); n != nullptr;) {
-      ir::Node* prev = n->prev();
-      bool used = false;
-      for (const ir::Value* v : n->outputs()) used = used || (v != nullptr && v->has_uses());
-      if (!used) {
-        g.erase(n);
-        note("remove-dead");
-      } else {
-        for (ir::Graph* inner : n->subgraphs()) remove_dead(*inner);
-      }
-      n = prev;
-    }
+  static bool is_dead(const ir::Node& n) {
+    return std::none_of(n.outputs().begin(), n.outputs().end(), [](const ir::Value* v) { return v != nullptr && v->has_uses(); });
   }
 
-  void run(ir::Graph& g) {
-    for (ir::Node* n = g.first(); n != nullptr; n = n->next()) {
-      fold(*n);
-      for (ir::Graph* inner : n->subgraphs()) run(*inner);
-    }
+  void visit(ir::Node& n) {
+    if (try_rules(general_, n)) return;
+    if (!n.domain.empty()) return;
+    if (const auto it = by_op_.find(n.op_type); it != by_op_.end()) try_rules(it->second, n);
   }
+
+  bool try_rules(const std::vector<const Rule*>& rules, ir::Node& n) {
+    for (const Rule* r : rules) {
+      if (exhausted()) return false;
+      if (!r->apply(rewriter_, n)) continue;
+      note(r->name, n.name);
+      rewriter_.push(&n);
+      return true;
+    }
+    return false;
+  }
+
+  bool merge() {
+    std::size_t merged = 0;
+    const auto left = [&] { return options_.stop_after - std::min(options_.stop_after, done_); };
+    if (enabled(kMergeInitializers, false)) {
+      const std::size_t n = merge_equal_initializers(rewriter_, *model_.graph, left());
+      if (n > 0) note(kMergeInitializers, "", n);
+      merged += n;
+    }
+    if (enabled(kMergeNodes, false)) {
+      const std::size_t n = merge_equal_nodes(rewriter_, *model_.graph, left());
+      if (n > 0) note(kMergeNodes, "", n);
+      merged += n;
+    }
+    return merged > 0;
+  }
+
+  ir::Model& model_;
+  const Options& options_;
+  Rewriter rewriter_;
+  std::map<std::string, std::size_t>& counts_;
+  std::vector<const Rule*> general_;
+  std::unordered_map<std::string_view, std::vector<const Rule*>> by_op_;
+  std::size_t done_ = 0;
 };
 
 }  // namespace
 
-void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics, std::map<std::string, std::size_t>& rules) {
+std::vector<RuleInfo> rules() {
+  std::vector<RuleInfo> out;
+  for (const Rule* r : all_rules()) out.push_back({r->name, r->what});
+  out.push_back({kMergeInitializers, "equal constants become one"});
+  out.push_back({kMergeNodes, "nodes that compute the same become one"});
+  return out;
+}
+
+void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics, std::map<std::string, std::size_t>& counts) {
+  // Each round infers everything anew, with what the one before found; few models need a third.
   constexpr int kMaxRounds = 16;
+  Simplifier simplifier(model, options, counts);
   for (int round = 0; round < kMaxRounds; ++round) {
     Diagnostics found;
     ops::infer_graph(*model.graph, found);
-    Simplifier s{options, diagnostics, rules};
-    s.run(*model.graph);
-    s.remove_dead(*model.graph);
-    if (!s.changed) {
+    if (!simplifier.run()) {
       diagnostics.append(found);
       return;
     }

@@ -3,11 +3,13 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include "onnx2nn/convert.h"
+#include "onnx2nn/simplify.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -105,9 +107,9 @@ nb::list weights(const onnx2nn::Conversion& c) {
   return out;
 }
 
-nb::list diagnostics(const onnx2nn::Conversion& c) {
+nb::list diagnostics(const std::vector<onnx2nn::DiagnosticInfo>& list) {
   nb::list out;
-  for (const auto& d : c.diagnostics()) {
+  for (const auto& d : list) {
     nb::dict e;
     e["severity"] = d.severity;
     e["code"] = d.code;
@@ -145,6 +147,65 @@ nb::object weight_data(const onnx2nn::Conversion& c, std::size_t i) {
   return nb::cast(nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(copy->data(), {copy->size()}, owner));
 }
 
+onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
+  onnx2nn::SimplifyOptions o;
+  for (const auto& [key, value] : d) {
+    const auto k = nb::cast<std::string>(key);
+    if (value.is_none()) continue;
+    if (k == "input_shapes") {
+      o.input_shapes = nb::cast<std::map<std::string, std::vector<std::int64_t>>>(value);
+    } else if (k == "disabled") {
+      o.disabled = nb::cast<std::vector<std::string>>(value);
+    } else if (k == "only") {
+      o.only = nb::cast<std::vector<std::string>>(value);
+    } else if (k == "stop_after") {
+      o.stop_after = nb::cast<std::size_t>(value);
+    } else if (k == "external_data") {
+      o.external_data = nb::cast<bool>(value);
+    } else {
+      throw nb::type_error(("unknown option " + k).c_str());
+    }
+  }
+  return o;
+}
+
+nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb::dict& options) {
+  const auto o = simplify_options_of(options);
+  const auto out = out_path.is_none() ? std::string() : nb::cast<std::string>(nb::str(out_path));
+  onnx2nn::Simplified s;
+  if (nb::isinstance<nb::bytes>(model)) {
+    const auto b = nb::cast<nb::bytes>(model);
+    std::string bytes(b.c_str(), b.size());
+    const nb::gil_scoped_release release;
+    s = onnx2nn::simplify_bytes(std::move(bytes), out, o);
+  } else {
+    const auto path = nb::cast<std::string>(nb::str(model));
+    const nb::gil_scoped_release release;
+    s = onnx2nn::simplify_file(path, out, o);
+  }
+  nb::dict d;
+  d["ok"] = s.ok;
+  d["readable"] = s.readable;
+  d["diagnostics"] = diagnostics(s.diagnostics);
+  d["nodes_before"] = s.nodes_before;
+  d["nodes_after"] = s.nodes_after;
+  d["op_types_before"] = s.op_types_before;
+  d["op_types_after"] = s.op_types_after;
+  d["weight_bytes_before"] = s.weight_bytes_before;
+  d["weight_bytes_after"] = s.weight_bytes_after;
+  d["rules"] = s.rules;
+  d["log"] = s.log;
+  d["files"] = s.files;
+  if (out.empty()) d["model"] = nb::bytes(s.model.data(), s.model.size());
+  return d;
+}
+
+std::map<std::string, std::string> simplify_rules() {
+  std::map<std::string, std::string> out;
+  for (const auto& r : onnx2nn::simplify_rules()) out[r.name] = r.what;
+  return out;
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -154,7 +215,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("readable", &onnx2nn::Conversion::readable)
       .def_prop_ro("source", &onnx2nn::Conversion::source)
       .def_prop_ro("class_name", &onnx2nn::Conversion::class_name)
-      .def_prop_ro("diagnostics", &diagnostics)
+      .def_prop_ro("diagnostics", [](const onnx2nn::Conversion& c) { return diagnostics(c.diagnostics()); })
       .def_prop_ro("diagnostics_text", &onnx2nn::Conversion::diagnostics_text)
       .def_prop_ro("inputs", [](const onnx2nn::Conversion& c) { return ports(c.inputs()); })
       .def_prop_ro("outputs", [](const onnx2nn::Conversion& c) { return ports(c.outputs()); })
@@ -165,4 +226,6 @@ NB_MODULE(_native, m) {
           "write", [](onnx2nn::Conversion& c, const std::string& python, const std::string& weights_path) { return c.write(python, weights_path); },
           "path_py"_a, "path_weights"_a = "", nb::call_guard<nb::gil_scoped_release>());
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
+  m.def("simplify", &simplify, "model"_a, "out_path"_a = nb::none(), "options"_a = nb::dict());
+  m.def("simplify_rules", &simplify_rules);
 }

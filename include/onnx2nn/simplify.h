@@ -1,0 +1,62 @@
+// The public API: an ONNX model in, a smaller ONNX model out that computes the same.
+//
+//     onnx2nn::Simplified s = onnx2nn::simplify_file("model.onnx", "small.onnx", {});
+//     if (!s.ok) std::cerr << s.diagnostics_text;
+//
+// Nothing here throws; what goes wrong is in the diagnostics. Nothing here checks the result by running it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "onnx2nn/convert.h"
+
+namespace onnx2nn {
+
+struct SimplifyOptions {
+  /// Shapes for inputs, by name; they overrule the model's and are written.
+  std::map<std::string, std::vector<std::int64_t>> input_shapes;
+  std::vector<std::string> disabled;  // rules
+  std::vector<std::string> only;      // rules; all where empty
+  /// Rewrites after which it stops, to find the one at fault.
+  std::size_t stop_after = std::numeric_limits<std::size_t>::max();
+  /// Weights go to "<out>.data". Where the model's did, they do so without being asked.
+  bool external_data = false;
+};
+
+struct Simplified {
+  bool ok = false;
+  bool readable = false;  // whether the model could be read at all
+  std::vector<DiagnosticInfo> diagnostics;
+  std::string diagnostics_text;
+  std::string diagnostics_json;
+  std::size_t nodes_before = 0;
+  std::size_t nodes_after = 0;
+  std::map<std::string, std::size_t> op_types_before;
+  std::map<std::string, std::size_t> op_types_after;
+  std::uint64_t weight_bytes_before = 0;
+  std::uint64_t weight_bytes_after = 0;
+  std::map<std::string, std::size_t> rules;  // what each rule did
+  /// Each rewrite in order: the rule, and the node that it was about.
+  std::vector<std::pair<std::string, std::string>> log;
+  std::vector<std::string> files;  // written
+  std::string model;               // the bytes, where no output path was given
+};
+
+struct SimplifyRule {
+  std::string name;
+  std::string what;
+};
+std::vector<SimplifyRule> simplify_rules();
+
+/// Writes to `out`, all or nothing; an empty `out` leaves the bytes in `model`.
+Simplified simplify_file(const std::string& path, const std::string& out, const SimplifyOptions& options);
+/// `bytes` are a serialised ModelProto; `name` stands for the file in messages.
+Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options, const std::string& name = "model");
+
+}  // namespace onnx2nn

@@ -1,0 +1,397 @@
+#include "onnx/writer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "onnx/message.h"
+#include "support/atomic_file.h"
+
+namespace onnx2nn::onnx {
+namespace {
+
+using ir::Attribute;
+using ir::Graph;
+using ir::Node;
+using ir::Type;
+using ir::Value;
+using wire::Message;
+
+// Protobuf's readers take no message above 2 GiB; what is not weights needs some room.
+constexpr std::uint64_t kMaxInline = (std::uint64_t{1} << 31) - (std::uint64_t{1} << 26);
+constexpr std::uint64_t kMaxMessage = (std::uint64_t{1} << 31) - 1;
+// Smaller tensors stay in the model: readers need shapes and axes at hand.
+constexpr std::size_t kMinExternal = 1024;
+constexpr std::uint64_t kAlignment = 4096;
+// Before IR version 4 an initialiser had to be an input too.
+constexpr std::int64_t kFreeInitializers = 4;
+constexpr std::int64_t kOpsetImports = 3;
+
+/// Names of values as they are written: their own, changed only where two would be the same.
+/// An inner graph sees the names of those around it.
+class Names {
+ public:
+  explicit Names(const Names* outer) : outer_(outer) {}
+
+  void assign(const Value* v, std::string_view wanted) { names_[v] = fresh(wanted); }
+  bool has(const Value* v) const { return names_.count(v) != 0; }
+  const std::string& of(const Value* v) const {
+    for (const Names* n = this; n != nullptr; n = n->outer_)
+      if (const auto it = n->names_.find(v); it != n->names_.end()) return it->second;
+    throw InternalError("a node uses a value that no graph around it defines: " + v->name);
+  }
+  std::string fresh(std::string_view wanted) {
+    std::string name(wanted.empty() ? "value" : wanted);
+    if (!wanted.empty() && !taken(name)) return *taken_.insert(name).first;
+    std::uint64_t& next = next_[name];
+    std::string out;
+    do {
+      out = name + "_" + std::to_string(++next);
+    } while (taken(out));
+    taken_.insert(out);
+    return out;
+  }
+
+ private:
+  bool taken(const std::string& name) const {
+    for (const Names* n = this; n != nullptr; n = n->outer_)
+      if (n->taken_.count(name) != 0) return true;
+    return false;
+  }
+
+  const Names* outer_;
+  std::unordered_map<const Value*, std::string> names_;
+  std::unordered_set<std::string> taken_;
+  std::unordered_map<std::string, std::uint64_t> next_;
+};
+
+/// Tensors that go to the data file, in order.
+struct DataFile {
+  struct Entry {
+    std::uint64_t offset;
+    ByteSource source;
+  };
+  std::string name;
+  std::vector<Entry> entries;
+  std::uint64_t end = 0;
+
+  std::uint64_t add(const ByteSource& source) {
+    const std::uint64_t offset = (end + kAlignment - 1) / kAlignment * kAlignment;
+    entries.push_back({offset, source});
+    end = offset + source.bytes.size();
+    return offset;
+  }
+  void write_to(AtomicFile& file) const {
+    for (const Entry& e : entries) {
+      file.append_zeros(e.offset - file.position());
+      file.append(e.source);
+    }
+  }
+};
+
+class Writer {
+ public:
+  Writer(const ir::Model& model, DataFile* data) : model_(model), data_(data) {}
+
+  Message run() {
+    const ir::ModelInfo& info = model_.info;
+    Message m;
+    m.int64(1, info.ir_version);
+    m.text_unless_empty(2, info.producer_name);
+    m.text_unless_empty(3, info.producer_version);
+    m.text_unless_empty(4, info.domain);
+    if (info.model_version != 0) m.int64(5, info.model_version);
+    m.text_unless_empty(6, info.doc_string);
+    Names names(nullptr);
+    m.message(7, graph(*model_.graph, names));
+    if (info.ir_version >= kOpsetImports)
+      for (const auto& [domain, version] : opsets()) {
+        Message entry;
+        entry.text(1, domain);
+        entry.int64(2, version);
+        m.message(8, std::move(entry));
+      }
+    entries(m, 14, info.metadata);
+    return m;
+  }
+
+ private:
+  /// The model's imports, and those that inlined functions brought along.
+  std::map<std::string, std::int64_t> opsets() const {
+    auto out = model_.info.opsets;
+    ir::for_each_node(*model_.graph, [&](const Node& n) { out.emplace(n.domain, n.opset); });
+    return out;
+  }
+
+  static void entries(Message& m, std::uint32_t field, const std::vector<std::pair<std::string, std::string>>& list) {
+    for (const auto& [key, value] : list) {
+      Message entry;
+      entry.text(1, key);
+      entry.text(2, value);
+      m.message(field, std::move(entry));
+    }
+  }
+
+  // -------------------------------------------------------------- graphs
+
+  /// Copies of values that a graph gives out, and cannot give out under their own name.
+  struct Copy {
+    const Value* value;
+    std::string name;
+  };
+
+  /// Names all values, inputs and outputs before all others; returns what the outputs are called.
+  std::vector<std::string> name_values(const Graph& g, Names& names, std::vector<Copy>& copies) const {
+    std::vector<std::string> outputs;
+    for (const Value* v : g.inputs)
+      if (is_written_input(g, v)) names.assign(v, v->name);
+    for (std::size_t i = 0; i < g.output_count(); ++i) {
+      const Value* v = g.output(i);
+      const std::string& wanted = g.output_names[i];
+      const bool itself = g.parent() == nullptr && names.has(v) && names.of(v) == wanted &&
+                          std::find(outputs.begin(), outputs.end(), wanted) == outputs.end();
+      if (v->graph() == &g && !names.has(v)) {
+        names.assign(v, wanted);
+        outputs.push_back(names.of(v));
+      } else if (itself) {
+        outputs.push_back(wanted);
+      } else {
+        copies.push_back({v, names.fresh(wanted)});
+        outputs.push_back(copies.back().name);
+      }
+    }
+    for (const Value* v : g.initializers)
+      if (v->has_uses() && !names.has(v)) names.assign(v, v->name);
+    for (const Node* n = g.first(); n != nullptr; n = n->next())
+      for (const Value* v : n->outputs())
+        if (v != nullptr && !names.has(v)) names.assign(v, v->name);
+    return outputs;
+  }
+
+  /// A weight that old files list among the inputs goes with its last use.
+  bool is_written_input(const Graph& g, const Value* v) const {
+    return g.parent() != nullptr || !v->constant || v->has_uses() || model_.info.ir_version >= kFreeInitializers;
+  }
+
+  Message graph(const Graph& g, Names& names) {
+    std::vector<Copy> copies;
+    const std::vector<std::string> outputs = name_values(g, names, copies);
+    const bool constants_are_nodes = model_.info.ir_version < kFreeInitializers;
+    const auto for_each_constant = [&](bool as_node, auto&& visit) {
+      for (const Value* v : g.initializers) {
+        if (!v->constant || !(v->is_graph_input ? is_written_input(g, v) : v->has_uses())) continue;
+        if (as_node == (constants_are_nodes && !v->is_graph_input)) visit(v);
+      }
+    };
+    Message m;
+    for_each_constant(true, [&](const Value* v) { m.message(1, constant_node(names.of(v), *v->constant)); });
+    for (const Node* n = g.first(); n != nullptr; n = n->next()) m.message(1, node(*n, names));
+    for (const Copy& c : copies) {
+      Message n;
+      n.text(1, names.of(c.value));
+      n.text(2, c.name);
+      n.text(4, "Identity");
+      m.message(1, std::move(n));
+    }
+    m.text(2, g.name);
+    for_each_constant(false, [&](const Value* v) { m.message(5, tensor(names.of(v), *v->constant, true)); });
+    m.text_unless_empty(10, g.doc_string);
+    for (const Value* v : g.inputs)
+      if (is_written_input(g, v)) m.message(11, value_info(names.of(v), v->type));
+    for (std::size_t i = 0; i < outputs.size(); ++i) m.message(12, value_info(outputs[i], g.output_types[i]));
+    // Types that no reader can infer, for lack of the operator's definition.
+    const std::unordered_set<std::string_view> declared(outputs.begin(), outputs.end());
+    for (const Node* n = g.first(); n != nullptr; n = n->next()) {
+      if (n->op != nullptr) continue;
+      for (const Value* v : n->outputs())
+        if (v != nullptr && v->type.kind != Type::Kind::Unknown && declared.count(names.of(v)) == 0)
+          m.message(13, value_info(names.of(v), v->type));
+    }
+    return m;
+  }
+
+  static Message constant_node(const std::string& name, const ir::Tensor& t) {
+    Message attribute;
+    attribute.text(1, "value");
+    attribute.message(5, plain_tensor("", t));
+    attribute.int64(20, 4);
+    Message m;
+    m.text(2, name);
+    m.text(4, "Constant");
+    m.message(5, std::move(attribute));
+    return m;
+  }
+
+  Message node(const Node& n, const Names& names) {
+    Message m;
+    for (std::size_t i = 0; i < n.input_count(); ++i) m.text(1, n.input(i) != nullptr ? names.of(n.input(i)) : std::string());
+    for (const Value* v : n.outputs()) m.text(2, v != nullptr ? names.of(v) : std::string());
+    m.text_unless_empty(3, n.name);
+    m.text(4, n.op_type);
+    for (const Attribute& a : n.attributes) m.message(5, attribute(a, names));
+    m.text_unless_empty(6, n.doc_string);
+    m.text_unless_empty(7, n.domain);
+    m.text_unless_empty(8, n.overload);
+    entries(m, 9, n.metadata);
+    return m;
+  }
+
+  Message attribute(const Attribute& a, const Names& names) {
+    Message m;
+    m.text(1, a.name);
+    const auto inner_graph = [&](const Graph& g) {
+      Names inner(&names);
+      return graph(g, inner);
+    };
+    std::int64_t type = 0;
+    if (const auto* f = std::get_if<double>(&a.data)) {
+      m.f32(2, static_cast<float>(*f));
+      type = 1;
+    } else if (const auto* i = std::get_if<std::int64_t>(&a.data)) {
+      m.int64(3, *i);
+      type = 2;
+    } else if (const auto* s = std::get_if<std::string>(&a.data)) {
+      m.text(4, *s);
+      type = 3;
+    } else if (const auto* t = std::get_if<ir::TensorPtr>(&a.data)) {
+      m.message(5, plain_tensor("", **t));
+      type = 4;
+    } else if (const auto* g = std::get_if<std::unique_ptr<Graph>>(&a.data)) {
+      m.message(6, inner_graph(**g));
+      type = 5;
+    } else if (const auto* floats = std::get_if<std::vector<double>>(&a.data)) {
+      for (const double v : *floats) m.f32(7, static_cast<float>(v));
+      type = 6;
+    } else if (const auto* ints = std::get_if<std::vector<std::int64_t>>(&a.data)) {
+      for (const std::int64_t v : *ints) m.int64(8, v);
+      type = 7;
+    } else if (const auto* strings = std::get_if<std::vector<std::string>>(&a.data)) {
+      for (const std::string& v : *strings) m.text(9, v);
+      type = 8;
+    } else if (const auto* tensors = std::get_if<std::vector<ir::TensorPtr>>(&a.data)) {
+      for (const ir::TensorPtr& v : *tensors) m.message(10, plain_tensor("", *v));
+      type = 9;
+    } else if (const auto* graphs = std::get_if<Attribute::Graphs>(&a.data)) {
+      for (const auto& v : *graphs) m.message(11, inner_graph(*v));
+      type = 10;
+    } else {
+      m.message(14, type_proto(std::get<Type>(a.data)));
+      type = 13;
+    }
+    m.int64(20, type);
+    return m;
+  }
+
+  // -------------------------------------------------------------- types and tensors
+
+  Message value_info(const std::string& name, const Type& type) const {
+    Message m;
+    m.text(1, name);
+    if (type.kind != Type::Kind::Unknown) m.message(2, type_proto(type));
+    return m;
+  }
+
+  Message type_proto(const Type& type) const {
+    Message inner;
+    std::uint32_t field = 0;
+    switch (type.kind) {
+      case Type::Kind::Unknown:
+        return {};
+      case Type::Kind::Tensor:
+      case Type::Kind::SparseTensor:
+        field = type.kind == Type::Kind::Tensor ? 1 : 8;
+        inner.int64(1, static_cast<std::int64_t>(type.dtype));
+        if (type.shape.has_rank()) inner.message(2, shape(type.shape));
+        break;
+      case Type::Kind::Sequence:
+      case Type::Kind::Optional:
+        field = type.kind == Type::Kind::Sequence ? 4 : 9;
+        inner.message(1, type_proto(*type.element));
+        break;
+      case Type::Kind::Map:
+        field = 5;
+        inner.int64(1, static_cast<std::int64_t>(type.dtype));
+        inner.message(2, type_proto(*type.element));
+        break;
+    }
+    Message m;
+    m.message(field, std::move(inner));
+    return m;
+  }
+
+  Message shape(const ir::Shape& s) const {
+    Message m;
+    for (const ir::Dim& d : s.dims()) {
+      Message dim;
+      if (d.is_const()) {
+        dim.int64(1, d.value());
+      } else if (const auto symbol = d.symbol_name()) {
+        // A symbol that inference made up says nothing.
+        const auto it = model_.info.symbols.find(*symbol);
+        if (it != model_.info.symbols.end()) dim.text(2, it->second);
+      }
+      m.message(1, std::move(dim));
+    }
+    return m;
+  }
+
+  static Message plain_tensor(const std::string& name, const ir::Tensor& t) {
+    Message m;
+    for (const std::int64_t d : t.dims()) m.int64(1, d);
+    m.int64(2, static_cast<std::int64_t>(t.dtype()));
+    for (const std::string& s : t.strings()) m.text(6, s);
+    m.text_unless_empty(8, name);
+    if (t.dtype() != ir::DType::String) m.bytes(9, t.source());
+    return m;
+  }
+
+  Message tensor(const std::string& name, const ir::Tensor& t, bool may_be_external) {
+    if (data_ == nullptr || !may_be_external || t.bytes().size() < kMinExternal) return plain_tensor(name, t);
+    Message m;
+    for (const std::int64_t d : t.dims()) m.int64(1, d);
+    m.int64(2, static_cast<std::int64_t>(t.dtype()));
+    m.text(8, name);
+    entries(m, 13,
+            {{"location", data_->name},
+             {"offset", std::to_string(data_->add(t.source()))},
+             {"length", std::to_string(t.bytes().size())}});
+    m.int64(14, 1);
+    return m;
+  }
+
+  const ir::Model& model_;
+  DataFile* data_;
+};
+
+std::uint64_t weight_bytes(const Graph& g) {
+  std::uint64_t sum = 0;
+  for (const Value* v : g.initializers)
+    if (v->constant && v->has_uses()) sum += v->constant->bytes().size();
+  return sum;
+}
+
+Message checked(Message m) {
+  if (m.size() > kMaxMessage)
+    fail("too-large", "the model without its weights takes {} bytes, more than protobuf's 2 GiB", m.size());
+  return m;
+}
+
+}  // namespace
+
+std::vector<std::string> write_model(const ir::Model& model, const std::string& path, const WriteOptions& options) {
+  DataFile data;
+  data.name = std::filesystem::path(path).filename().string() + ".data";
+  const bool external = options.external_data || weight_bytes(*model.graph) > kMaxInline;
+  const Message message = checked(Writer(model, external ? &data : nullptr).run());
+  AtomicFileSet files;
+  message.write_to(files.add(path));
+  if (!data.entries.empty()) data.write_to(files.add(path + ".data"));
+  files.commit();
+  return files.paths();
+}
+
+std::string serialize_model(const ir::Model& model) { return checked(Writer(model, nullptr).run()).str(); }
+
+}  // namespace onnx2nn::onnx

@@ -1,0 +1,270 @@
+// What follows or precedes a convolution and scales or shifts its channels goes into its weights.
+// The new weights are computed in double precision and rounded once.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "passes/rules.h"
+
+namespace onnx2nn::passes {
+namespace {
+
+using Doubles = std::vector<double>;
+
+constexpr std::int64_t kBroadcasting = 7;  // the opset from which operators broadcast as numpy does
+
+bool is_weight_type(ir::DType t) {
+  return t == ir::DType::Float32 || t == ir::DType::Float64 || t == ir::DType::Float16 || t == ir::DType::BFloat16;
+}
+
+/// Elements in their own type; nothing where one is not finite.
+ir::TensorPtr rounded(ir::DType dtype, const Ints& dims, const Doubles& values) {
+  const std::size_t width = static_cast<std::size_t>(ir::info(dtype).bits) / 8;
+  std::vector<std::byte> bytes(values.size() * width);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::byte* at = bytes.data() + i * width;
+    const auto f = static_cast<float>(values[i]);
+    if (!std::isfinite(values[i]) || (dtype != ir::DType::Float64 && !std::isfinite(f))) return nullptr;
+    if (dtype == ir::DType::Float64) {
+      std::memcpy(at, &values[i], width);
+    } else if (dtype == ir::DType::Float32) {
+      std::memcpy(at, &f, width);
+    } else {
+      const std::uint16_t h = dtype == ir::DType::Float16 ? ir::float_to_half(f) : ir::float_to_bfloat16(f);
+      if (dtype == ir::DType::Float16 && (h & 0x7C00U) == 0x7C00U) return nullptr;
+      std::memcpy(at, &h, width);
+    }
+  }
+  return ir::Tensor::owned(dtype, dims, std::move(bytes));
+}
+
+/// A linear operator with weights: Conv, ConvTranspose or Gemm, its output scaled or shifted by channel.
+class Linear {
+ public:
+  static std::optional<Linear> of(ir::Node* n) {
+    if (n == nullptr || !(n->is("Conv") || n->is("ConvTranspose") || n->is("Gemm")) || n->input_count() < 2) return std::nullopt;
+    const ir::Value* w = n->input(1);
+    // Weights that others use too would be there twice.
+    if (w == nullptr || !w->constant || !w->has_one_use() || !is_weight_type(w->constant->dtype())) return std::nullopt;
+    if (n->input(2) != nullptr && (!n->input(2)->constant || !is_weight_type(n->input(2)->constant->dtype()))) return std::nullopt;
+    Linear out(n);
+    if (!out.find_channels()) return std::nullopt;
+    return out;
+  }
+
+  std::int64_t channels() const { return channels_; }
+  std::size_t rank() const { return node_->is("Gemm") ? 2 : weight().rank(); }
+
+  /// The operator's output times `scale` plus `shift`, of one element per channel.
+  bool apply(Rewriter& w, const Doubles& scale, const Doubles& shift) {
+    const ir::Tensor& old = weight();
+    const bool scales = std::any_of(scale.begin(), scale.end(), [](double s) { return s != 1.0; });
+    ir::TensorPtr new_weight;
+    if (scales) {
+      Doubles values = old.to_doubles();
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] *= scale[static_cast<std::size_t>(channel(static_cast<std::int64_t>(i)))];
+      new_weight = rounded(old.dtype(), old.dims(), values);
+      if (!new_weight) return false;
+    }
+    Doubles bias = old_bias();
+    for (std::size_t c = 0; c < bias.size(); ++c) bias[c] = bias[c] * scale[c] + shift[c];
+    const bool needs_bias = node_->input(2) != nullptr || std::any_of(bias.begin(), bias.end(), [](double b) { return b != 0.0; });
+    const ir::TensorPtr new_bias = rounded(old.dtype(), {channels_}, bias);
+    if (!new_bias) return false;
+    ir::Graph& g = *node_->graph();
+    std::vector<ir::Value*> inputs = {node_->input(0), new_weight ? w.weight(g, *node_->input(1), new_weight) : node_->input(1)};
+    if (needs_bias) {
+      const ir::Value* named = node_->input(2);
+      ir::Value* b = named != nullptr ? w.weight(g, *named, new_bias) : g.add_initializer(bias_name(), new_bias, true);
+      inputs.push_back(b);
+    }
+    w.set_inputs(*node_, inputs);
+    if (node_->is("Gemm")) set_attr(*node_, "beta", 1.0);
+    return true;
+  }
+
+ private:
+  explicit Linear(ir::Node* n) : node_(n) {}
+
+  const ir::Tensor& weight() const { return *node_->input(1)->constant; }
+
+  std::string bias_name() const {
+    const std::string& w = node_->input(1)->name;
+    constexpr std::string_view kSuffix = "weight";
+    if (w.size() >= kSuffix.size() && w.ends_with(kSuffix)) return w.substr(0, w.size() - kSuffix.size()) + "bias";
+    return w + "_bias";
+  }
+
+  bool find_channels() {
+    const ir::Tensor& w = weight();
+    if (node_->is("Gemm")) {
+      if (w.rank() != 2 || node_->opset < kBroadcasting) return false;
+      rows_ = attr_int(*node_, "transB", 0) != 0;
+      channels_ = w.dims()[rows_ ? 0 : 1];
+    } else {
+      if (w.rank() < 3) return false;
+      groups_ = attr_int(*node_, "group", 1);
+      if (groups_ < 1) return false;
+      transposed_ = node_->is("ConvTranspose");
+      if (transposed_ && w.dims()[0] % groups_ != 0) return false;
+      channels_ = transposed_ ? w.dims()[1] * groups_ : w.dims()[0];
+    }
+    if (channels_ < 1 || w.size() == 0) return false;
+    return bias_fits();
+  }
+
+  bool bias_fits() const {
+    if (node_->input(2) == nullptr) return true;
+    const ir::Tensor& b = *node_->input(2)->constant;
+    if (!node_->is("Gemm")) return b.rank() == 1 && b.size() == channels_;
+    // One row, or one number; a bias of several rows is no bias of channels.
+    return b.size() == 1 || (b.size() == channels_ && b.rank() >= 1 && b.dims().back() == channels_);
+  }
+
+  Doubles old_bias() const {
+    Doubles out(static_cast<std::size_t>(channels_), 0.0);
+    if (node_->input(2) == nullptr) return out;
+    const ir::Tensor& b = *node_->input(2)->constant;
+    const double beta = node_->is("Gemm") ? attr_float(*node_, "beta", 1.0) : 1.0;
+    for (std::size_t c = 0; c < out.size(); ++c) out[c] = beta * b.double_at(b.size() == 1 ? 0 : static_cast<std::int64_t>(c));
+    return out;
+  }
+
+  /// The output channel that element `i` of the weight belongs to.
+  std::int64_t channel(std::int64_t i) const {
+    const Ints& d = weight().dims();
+    if (node_->is("Gemm")) return rows_ ? i / d[1] : i % d[1];
+    std::int64_t kernel = 1;
+    for (std::size_t k = 2; k < d.size(); ++k) kernel *= d[k];
+    if (!transposed_) return i / (kernel * d[1]);
+    const std::int64_t in = i / (kernel * d[1]);
+    return in / (d[0] / groups_) * d[1] + i / kernel % d[1];
+  }
+
+  ir::Node* node_;
+  std::int64_t channels_ = 0;
+  std::int64_t groups_ = 1;
+  bool transposed_ = false;
+  bool rows_ = false;
+};
+
+/// `v`'s elements by channel (axis 1 of `rank` dimensions); nothing where they differ along another axis.
+std::optional<Doubles> by_channel(const ir::Node& n, const ir::Value* v, std::size_t rank, std::int64_t channels) {
+  if (v == nullptr || !v->constant || !is_weight_type(v->constant->dtype())) return std::nullopt;
+  const ir::Tensor& t = *v->constant;
+  if (t.size() != 1 && t.size() != channels) return std::nullopt;
+  if (n.opset < kBroadcasting) {
+    // Older operators said which axis the second input begins at.
+    if (t.rank() != 1 || t.size() != channels || attr_int(n, "axis", -1) != 1) return std::nullopt;
+  } else if (t.rank() > rank) {
+    return std::nullopt;
+  } else if (t.size() != 1) {
+    const std::size_t from_end = rank - 1;  // axis 1, counted from the last
+    if (t.rank() < from_end || t.dims()[t.rank() - from_end] != channels) return std::nullopt;
+  }
+  Doubles out(static_cast<std::size_t>(channels));
+  for (std::size_t c = 0; c < out.size(); ++c) out[c] = t.double_at(t.size() == 1 ? 0 : static_cast<std::int64_t>(c));
+  return out;
+}
+
+std::optional<Linear> linear_before(const ir::Value* v) {
+  return v != nullptr && v->producer() != nullptr && v->has_one_use() ? Linear::of(v->producer()) : std::nullopt;
+}
+
+// BatchNormalization(Conv(x, w, b), s, t, m, v)   =>   Conv(x, w * s / sqrt(v + e), (b - m) * s / sqrt(v + e) + t)
+bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
+  if (n.input_count() != 5 || attr_int(n, "training_mode", 0) != 0 || attr_int(n, "spatial", 1) != 1) return false;
+  // Before opset 7 the default was to train.
+  if (n.opset < 7 && attr_int(n, "is_test", 0) == 0) return false;
+  for (std::size_t i = 1; i < n.output_count(); ++i)
+    if (n.output(i) != nullptr && n.output(i)->has_uses()) return false;
+  auto linear = linear_before(n.input(0));
+  if (!linear || !compatible(n.input(0), n.output(0))) return false;
+  Doubles p[4];
+  for (std::size_t i = 0; i < 4; ++i) {
+    const ir::Value* v = n.input(i + 1);
+    if (v == nullptr || !v->constant || !is_weight_type(v->constant->dtype()) || v->constant->rank() != 1 || v->constant->size() != linear->channels())
+      return false;
+    p[i] = v->constant->to_doubles();
+  }
+  const double epsilon = attr_float(n, "epsilon", 1e-5);
+  Doubles scale(p[0].size());
+  Doubles shift(p[0].size());
+  for (std::size_t c = 0; c < scale.size(); ++c) {
+    scale[c] = p[0][c] / std::sqrt(p[3][c] + epsilon);
+    shift[c] = p[1][c] - p[2][c] * scale[c];
+  }
+  if (!linear->apply(w, scale, shift)) return false;
+  w.replace(n.output(0), n.input(0));
+  return true;
+}
+
+// Mul(Conv(x, w, b), s: [C, 1, 1])   =>   Conv(x, w * s, b * s); Add, Sub and Div alike
+bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
+  if (n.input_count() != 2) return false;
+  for (std::size_t i = 0; i < (n.is("Div") ? 1U : 2U); ++i) {
+    auto linear = linear_before(n.input(i));
+    // The same shape: the constant must not repeat the convolution's output.
+    if (!linear || !same_type(n.input(i), n.output(0))) continue;
+    const auto other = by_channel(n, n.input(1 - i), linear->rank(), linear->channels());
+    if (!other) continue;
+    Doubles scale(other->size(), 1.0);
+    Doubles shift(other->size(), 0.0);
+    for (std::size_t c = 0; c < other->size(); ++c) {
+      const double v = (*other)[c];
+      if (n.is("Mul")) scale[c] = v;
+      if (n.is("Div")) scale[c] = 1.0 / v;
+      if (n.is("Add")) shift[c] = v;
+      if (n.is("Sub")) {
+        scale[c] = i == 0 ? 1.0 : -1.0;
+        shift[c] = i == 0 ? -v : v;
+      }
+    }
+    if (!linear->apply(w, scale, shift)) continue;
+    w.replace(n.output(0), n.input(i));
+    return true;
+  }
+  return false;
+}
+
+// Conv(Pad(x) by zeros)   =>   Conv(x) with these pads
+bool fuse_pad(Rewriter& w, ir::Node& n) {
+  ir::Node* pad = sole_producer(n.input(0), "Pad");
+  const std::string automatic = attr_string(n, "auto_pad", "NOTSET");
+  if (pad == nullptr || pad->input(0) == nullptr || (automatic != "NOTSET" && automatic != "VALID" && !automatic.empty())) return false;
+  if (attr_string(*pad, "mode", "constant") != "constant" || attr_float(*pad, "value", 0.0) != 0.0 || pad->input(3) != nullptr) return false;
+  if (pad->input(2) != nullptr && splat(pad->input(2)) != 0.0) return false;
+  const auto pads = pad->opset < 2 ? ints_of(*pad, "paddings", 1) : ints_of(*pad, "pads", 1);
+  if (!pads || pads->size() < 6 || pads->size() % 2 != 0) return false;
+  const std::size_t rank = pads->size() / 2;
+  Ints sum(2 * (rank - 2), 0);
+  if (automatic != "VALID")
+    if (const auto own = ints_of(n, "pads", n.input_count())) {
+      if (own->size() != sum.size()) return false;
+      sum = *own;
+    }
+  for (std::size_t i = 0; i < rank; ++i)
+    for (std::size_t end = 0; end < 2; ++end) {
+      const std::int64_t p = (*pads)[end * rank + i];
+      if (p < 0 || (i < 2 && p != 0)) return false;
+      if (i >= 2) sum[end * (rank - 2) + i - 2] += p;
+    }
+  set_attr(n, "auto_pad", std::string("NOTSET"));
+  set_attr(n, "pads", sum);
+  w.set_input(n, 0, pad->input(0));
+  return true;
+}
+
+}  // namespace
+
+std::span<const Rule> conv_rules() {
+  static const std::vector<Rule> kRules = {
+      {.name = "fuse-batch-norm", .what = "BatchNormalization into Conv, ConvTranspose, Gemm", .apply = fuse_batch_norm, .ops = {"BatchNormalization"}},
+      {.name = "fuse-arithmetic", .what = "Mul, Add, Sub, Div by channel into Conv, ConvTranspose, Gemm", .apply = fuse_arithmetic,
+       .ops = {"Mul", "Add", "Sub", "Div"}},
+      {.name = "fuse-pad", .what = "padding by zeros into Conv", .apply = fuse_pad, .ops = {"Conv"}},
+  };
+  return kRules;
+}
+
+}  // namespace onnx2nn::passes

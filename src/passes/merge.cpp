@@ -1,0 +1,151 @@
+// Equal things that are there twice.
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+#include "passes/rules.h"
+#include "support/hash.h"
+
+namespace onnx2nn::passes {
+namespace {
+
+template <typename T>
+void append(std::string& key, T value) {
+  char bytes[sizeof(T)];
+  std::memcpy(bytes, &value, sizeof(T));
+  key.append(bytes, sizeof(T));
+}
+
+void append_text(std::string& key, std::string_view text) {
+  append(key, text.size());
+  key += text;
+}
+
+/// The attribute's value as bytes; false where it holds what is not compared.
+bool append_attribute(std::string& key, const ir::Attribute& a) {
+  append_text(key, a.name);
+  append(key, a.data.index());
+  if (const auto* i = std::get_if<std::int64_t>(&a.data)) {
+    append(key, *i);
+  } else if (const auto* f = std::get_if<double>(&a.data)) {
+    append(key, *f);
+  } else if (const auto* s = std::get_if<std::string>(&a.data)) {
+    append_text(key, *s);
+  } else if (const auto* ints = std::get_if<Ints>(&a.data)) {
+    append(key, ints->size());
+    for (const std::int64_t v : *ints) append(key, v);
+  } else if (const auto* floats = std::get_if<std::vector<double>>(&a.data)) {
+    append(key, floats->size());
+    for (const double v : *floats) append(key, v);
+  } else if (const auto* strings = std::get_if<std::vector<std::string>>(&a.data)) {
+    append(key, strings->size());
+    for (const std::string& v : *strings) append_text(key, v);
+  } else if (const auto* t = std::get_if<ir::TensorPtr>(&a.data); t != nullptr && *t && (*t)->dtype() != ir::DType::String && (*t)->size() <= 4096) {
+    append(key, (*t)->dtype());
+    append(key, (*t)->rank());
+    for (const std::int64_t d : (*t)->dims()) append(key, d);
+    append_text(key, {reinterpret_cast<const char*>((*t)->bytes().data()), (*t)->bytes().size()});
+  } else {
+    return false;
+  }
+  return true;
+}
+
+/// Everything that says what `n` computes; empty where it is not to be merged.
+std::string key_of(const ir::Node& n) {
+  if (n.op == nullptr || n.op->nondeterministic) return {};
+  std::string key;
+  append_text(key, n.op_type);
+  append_text(key, n.domain);
+  append(key, n.opset);
+  append(key, n.input_count());
+  for (std::size_t i = 0; i < n.input_count(); ++i) append(key, n.input(i));
+  append(key, n.output_count());
+  for (const ir::Value* v : n.outputs()) key += v != nullptr ? '1' : '0';
+  std::vector<const ir::Attribute*> attributes;
+  for (const ir::Attribute& a : n.attributes) attributes.push_back(&a);
+  std::sort(attributes.begin(), attributes.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+  for (const ir::Attribute* a : attributes)
+    if (!append_attribute(key, *a)) return {};
+  return key;
+}
+
+/// A hash of the beginning and the end, which tells most tensors apart without reading them whole.
+std::string initializer_key(const ir::Tensor& t) {
+  constexpr std::size_t kSample = 2048;
+  const auto bytes = t.bytes();
+  std::string key;
+  append(key, t.dtype());
+  append(key, bytes.size());
+  for (const std::int64_t d : t.dims()) append(key, d);
+  const std::size_t n = std::min(kSample, bytes.size());
+  for (const auto part : {bytes.first(n), bytes.last(n)}) {
+    const Hash128 h = hash128(part);
+    append(key, h.low);
+    append(key, h.high);
+  }
+  for (const std::string& s : t.strings()) append_text(key, s);
+  return key;
+}
+
+bool same_bytes(const ir::Tensor& a, const ir::Tensor& b) {
+  constexpr std::size_t kBlock = std::size_t{1} << 22;
+  const auto x = a.bytes();
+  const auto y = b.bytes();
+  if (x.data() == y.data()) return true;
+  for (std::size_t at = 0; at < x.size(); at += kBlock) {
+    const std::size_t n = std::min(kBlock, x.size() - at);
+    const bool same = std::memcmp(x.data() + at, y.data() + at, n) == 0;
+    for (const ir::Tensor* t : {&a, &b})
+      if (t->source().file && n == kBlock) t->source().file->drop_pages(t->source().file_offset + at, n);
+    if (!same) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+// a = Relu(x); b = Relu(x)   =>   a for b
+std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most) {
+  std::unordered_map<std::string, ir::Node*> seen;
+  std::size_t merged = 0;
+  for (ir::Node* n = g.first(); n != nullptr && merged < most;) {
+    ir::Node* next = n->next();
+    for (ir::Graph* inner : n->subgraphs()) merged += merge_equal_nodes(w, *inner, most - merged);
+    std::string key = key_of(*n);
+    if (!key.empty() && merged < most) {
+      const auto [it, added] = seen.emplace(std::move(key), n);
+      if (!added) {
+        for (std::size_t i = 0; i < n->output_count(); ++i)
+          if (n->output(i) != nullptr) w.replace(n->output(i), it->second->output(i));
+        w.erase(*n);
+        ++merged;
+      }
+    }
+    n = next;
+  }
+  return merged;
+}
+
+// w = {1, 2}; v = {1, 2}   =>   w for v, where type, shape and every bit are the same
+std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most) {
+  std::unordered_map<std::string, std::vector<ir::Value*>> seen;
+  std::size_t merged = 0;
+  for (ir::Value* v : g.initializers) {
+    if (merged == most) break;
+    if (!v->constant || !v->has_uses() || (v->is_graph_input && w.model().info.ir_version >= 4)) continue;
+    auto& equals = seen[initializer_key(*v->constant)];
+    const auto it = std::find_if(equals.begin(), equals.end(), [&](const ir::Value* other) { return same_bytes(*v->constant, *other->constant); });
+    if (it == equals.end()) {
+      equals.push_back(v);
+    } else {
+      w.replace(v, *it);
+      ++merged;
+    }
+  }
+  for (ir::Node* n = g.first(); n != nullptr; n = n->next())
+    for (ir::Graph* inner : n->subgraphs()) merged += merge_equal_initializers(w, *inner, most - merged);
+  return merged;
+}
+
+}  // namespace onnx2nn::passes

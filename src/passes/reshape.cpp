@@ -1,0 +1,109 @@
+// Reshapes in a row, and shapes that need no arithmetic.
+#include "passes/rules.h"
+
+namespace onnx2nn::passes {
+namespace {
+
+// Opset 5 made the shape an input.
+constexpr std::int64_t kShapeIsInput = 5;
+
+bool keeps_elements(const ir::Node& n) { return n.is("Reshape") || n.is("Flatten") || n.is("Squeeze") || n.is("Unsqueeze"); }
+
+/// What Reshape's shape input must hold so that `from` becomes `to`: numbers, 0 for a dimension that
+/// stays, and at most one -1.
+std::optional<Ints> reshape_spec(const ir::Shape& from, const ir::Shape& to) {
+  if (!from.has_rank() || !to.has_rank()) return std::nullopt;
+  Ints spec;
+  bool guessed = false;
+  for (std::size_t i = 0; i < to.rank(); ++i) {
+    if (to[i].is_const()) {
+      if (to[i].value() <= 0) return std::nullopt;
+      spec.push_back(to[i].value());
+    } else if (i < from.rank() && from[i] == to[i]) {
+      spec.push_back(0);
+    } else if (!guessed) {
+      spec.push_back(-1);
+      guessed = true;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return spec;
+}
+
+/// Whether the constant shape of `n` means the same for `from` as for its input: zeros copy a dimension.
+bool means_same(const ir::Node& n, const Ints& spec, const ir::Value& from) {
+  if (attr_int(n, "allowzero", 0) != 0) return true;
+  const ir::Shape& now = n.input(0)->type.shape;
+  const ir::Shape& then = from.type.shape;
+  for (std::size_t i = 0; i < spec.size(); ++i) {
+    if (spec[i] != 0) continue;
+    if (!now.has_rank() || !then.has_rank() || i >= now.rank() || i >= then.rank() || !(now[i] == then[i])) return false;
+  }
+  return true;
+}
+
+// Reshape(Reshape(x, a), b)   =>   Reshape(x, b)
+// Squeeze(Unsqueeze(x)) -> y: of x's shape   =>   x for y
+bool collapse_reshapes(Rewriter& w, ir::Node& n) {
+  ir::Node* first = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
+  ir::Value* out = n.output(0);
+  if (first == nullptr || !keeps_elements(*first) || out == nullptr || !out->has_uses()) return false;
+  ir::Value* x = first->input(0);
+  if (x == nullptr) return false;
+  if (same_type(x, out)) {
+    w.replace(out, x);
+    return true;
+  }
+  if (n.is("Reshape") && n.opset >= kShapeIsInput) {
+    const auto spec = const_ints(n.input(1));
+    if (spec && means_same(n, *spec, *x)) {
+      w.set_input(n, 0, x);
+      return true;
+    }
+  }
+  if (!first->output(0)->has_one_use() || n.opset < kShapeIsInput || !x->type.is_tensor()) return false;
+  const auto spec = reshape_spec(x->type.shape, out->type.shape);
+  if (!spec) return false;
+  ir::Value* shape = w.constant(*n.graph(), out->name + "_shape", ir::Tensor::ints(*spec));
+  const std::vector<ir::Value*> inputs = {x, shape};
+  w.replace(out, w.add("Reshape", inputs, *out, n)->output(0));
+  return true;
+}
+
+// Reshape(x: [n, s, 768], Concat(Shape(x)[0], Shape(x)[1], {12}, {64}))   =>   Reshape(x, {0, 0, 12, 64})
+bool constant_shape(Rewriter& w, ir::Node& n) {
+  const ir::Value* shape = n.input(1);
+  if (n.opset < kShapeIsInput || n.input(0) == nullptr || shape == nullptr || shape->constant || !shape->contents) return false;
+  if (attr_int(n, "allowzero", 0) != 0) return false;
+  const ir::Shape& from = n.input(0)->type.shape;
+  Ints spec;
+  bool guessed = false;
+  for (std::size_t i = 0; i < shape->contents->size(); ++i) {
+    const ir::Dim& d = (*shape->contents)[i];
+    std::int64_t v = -1;
+    if (d.is_const()) {
+      v = d.value();
+    } else if (d.known() && from.has_rank() && i < from.rank() && from[i] == d) {
+      v = 0;
+    }
+    if (v < -1 || (v == -1 && guessed)) return false;
+    guessed = guessed || v == -1;
+    spec.push_back(v);
+  }
+  w.set_input(n, 1, w.constant(*n.graph(), shape->name, ir::Tensor::ints(spec)));
+  return true;
+}
+
+}  // namespace
+
+std::span<const Rule> reshape_rules() {
+  static const std::vector<Rule> kRules = {
+      {.name = "collapse-reshapes", .what = "reshapes in a row become one, or none", .apply = collapse_reshapes,
+       .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}},
+      {.name = "constant-shape", .what = "a Reshape's shape in numbers, 0 and -1", .apply = constant_shape, .ops = {"Reshape"}},
+  };
+  return kRules;
+}
+
+}  // namespace onnx2nn::passes

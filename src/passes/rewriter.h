@@ -1,0 +1,73 @@
+// The only way in which rules change a graph: it keeps the worklist, the counts and the types.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include "ir/graph.h"
+#include "ops/context.h"
+#include "passes/passes.h"
+
+namespace onnx2nn::passes {
+
+using Ints = std::vector<std::int64_t>;
+
+class Rewriter {
+ public:
+  Rewriter(ir::Model& model, const Options& options) : model_(model), options_(options) {}
+
+  const Options& options() const { return options_; }
+  ir::Model& model() { return model_; }
+
+  /// Everything that used `old` uses `with`. What becomes dead is removed later.
+  void replace(ir::Value* old, ir::Value* with);
+  void set_input(ir::Node& n, std::size_t i, ir::Value* value);
+  void set_inputs(ir::Node& n, std::span<ir::Value* const> values);
+  /// A node of ai.onnx before `before`, whose only output has the name, type and opset of `like`'s.
+  ir::Node* add(std::string_view op_type, std::span<ir::Value* const> inputs, const ir::Value& like, ir::Node& before);
+  /// A constant that is no weight.
+  ir::Value* constant(ir::Graph& g, std::string_view stem, ir::TensorPtr tensor);
+  /// A weight computed from `from`, under its name.
+  ir::Value* weight(ir::Graph& g, const ir::Value& from, ir::TensorPtr tensor);
+  void erase(ir::Node& n);
+
+  void push(ir::Node* n);
+  void push_users(const ir::Value& v);
+  ir::Node* pop();
+
+ private:
+  void touched(const ir::Value* v);  // lost a use
+
+  ir::Model& model_;
+  const Options& options_;
+  std::deque<ir::Node*> work_;
+  std::unordered_set<const ir::Node*> queued_;
+};
+
+// ---------------------------------------------------------------- what rules ask
+
+/// Both are tensors of one element type, and of provably one shape.
+bool same_type(const ir::Value* a, const ir::Value* b);
+/// Nothing known of the two says that they differ; for what equals by the operator's meaning.
+bool compatible(const ir::Value* a, const ir::Value* b);
+/// The integers of a constant or of known contents.
+std::optional<Ints> const_ints(const ir::Value* v);
+/// The attribute, or `otherwise`.
+std::int64_t attr_int(const ir::Node& n, std::string_view name, std::int64_t otherwise);
+double attr_float(const ir::Node& n, std::string_view name, double otherwise);
+std::string attr_string(const ir::Node& n, std::string_view name, std::string_view otherwise);
+/// Axes, perms and the like: an attribute in old opsets, input `i` in newer ones.
+std::optional<Ints> ints_of(const ir::Node& n, std::string_view name, std::size_t i);
+/// The only value of a splat or one-element constant of a real type.
+std::optional<double> splat(const ir::Value* v);
+void set_attr(ir::Node& n, std::string_view name, ir::Attribute::Data data);
+/// The node that makes `v`, where it is `op_type` of ai.onnx and `v` has no other user.
+ir::Node* sole_producer(const ir::Value* v, std::string_view op_type);
+
+}  // namespace onnx2nn::passes

@@ -1,0 +1,37 @@
+// The table of rules; each file of rules gives its own.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "passes/rewriter.h"
+
+namespace onnx2nn::passes {
+
+struct Rule {
+  std::string_view name;
+  std::string_view what;
+  /// Rewrites around `n` and says whether it did. May erase `n`.
+  bool (*apply)(Rewriter&, ir::Node&);
+  /// The operators of ai.onnx that it is about; empty for all of every domain.
+  std::vector<std::string_view> ops;
+  bool in_conversion = false;  // the emitted source is better for it
+};
+
+std::span<const Rule> fold_rules();
+std::span<const Rule> noop_rules();
+std::span<const Rule> reshape_rules();
+std::span<const Rule> control_flow_rules();
+std::span<const Rule> conv_rules();
+std::span<const Rule> gemm_rules();
+
+/// Rules about whole graphs.
+inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";
+inline constexpr std::string_view kMergeInitializers = "merge-equal-initializers";
+inline constexpr std::string_view kRemoveDead = "remove-dead";
+/// They stop after `most` rewrites, and return how many they did.
+std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most);
+std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most);
+
+}  // namespace onnx2nn::passes

@@ -1,0 +1,170 @@
+// The way a model takes from file to smaller file.
+#include "onnx2nn/simplify.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "input_shapes.h"
+#include "onnx/reader.h"
+#include "onnx/writer.h"
+#include "ops/op.h"
+#include "passes/passes.h"
+
+namespace onnx2nn {
+namespace {
+
+void count(const ir::Model& model, std::size_t& nodes, std::map<std::string, std::size_t>& op_types, std::uint64_t& weight_bytes) {
+  ir::for_each_node(*model.graph, [&](const ir::Node& n) {
+    ++nodes;
+    ++op_types[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type];
+  });
+  for (const ir::Value* v : model.graph->initializers)
+    if (v->constant && v->has_uses()) weight_bytes += v->constant->bytes().size();
+}
+
+/// From IR version 4 on, an input with a default may be given another value: nothing may be computed from it.
+/// Hides the defaults while it lives.
+class Defaults {
+ public:
+  explicit Defaults(ir::Model& model) {
+    if (model.info.ir_version < 4) return;
+    for (ir::Value* v : model.graph->inputs)
+      if (v->constant) hidden_.emplace_back(v, std::exchange(v->constant, nullptr));
+  }
+  Defaults(const Defaults&) = delete;
+  Defaults& operator=(const Defaults&) = delete;
+  ~Defaults() {
+    for (auto& [v, tensor] : hidden_) v->constant = std::move(tensor);
+  }
+
+ private:
+  std::vector<std::pair<ir::Value*, ir::TensorPtr>> hidden_;
+};
+
+bool same_meaning(const ir::Node& n, std::int64_t opset) {
+  if (n.opset == opset) return true;
+  if (n.op == nullptr) return false;
+  const auto last_change = [&](std::int64_t version) {
+    std::int64_t found = 0;
+    for (const std::int16_t at : n.op->changed_at)
+      if (at <= version) found = std::max<std::int64_t>(found, at);
+    return found;
+  };
+  return last_change(n.opset) == last_change(opset);
+}
+
+/// A model imports each domain once; its functions, inlined by now, may have meant another version.
+void unify_opsets(ir::Model& model) {
+  ir::for_each_node(*model.graph, [&](ir::Node& n) {
+    const auto it = model.info.opsets.emplace(n.domain, n.opset).first;
+    if (!same_meaning(n, it->second))
+      fail("unsupported-operator", "{} is meant as of opset {}, but the model imports {}: it came from a function of another opset",
+           n.describe(), n.opset, it->second);
+    n.opset = it->second;
+  });
+}
+
+bool has_external_data(const ir::Model& model, const std::string& path) {
+  return std::any_of(model.graph->initializers.begin(), model.graph->initializers.end(), [&](const ir::Value* v) {
+    return v->constant && v->constant->source().file && v->constant->source().file->is_mapped() && v->constant->source().file->path() != path;
+  });
+}
+
+/// The declared types of outputs, where the user's input shapes make them narrower.
+void narrow_outputs(ir::Graph& graph) {
+  for (std::size_t i = 0; i < graph.output_count(); ++i) {
+    ir::Type& declared = graph.output_types[i];
+    const ir::Type& found = graph.output(i)->type;
+    if (!declared.is_tensor() || !found.is_tensor() || !declared.shape.has_rank() || !found.shape.has_rank()) continue;
+    if (declared.shape.rank() != found.shape.rank()) continue;
+    for (std::size_t d = 0; d < declared.shape.rank(); ++d)
+      if (found.shape[d].is_const()) declared.shape.dims()[d] = found.shape[d];
+  }
+}
+
+passes::Options pass_options(const SimplifyOptions& options, Simplified& result) {
+  passes::Options o;
+  o.change_weights = true;
+  o.stop_after = options.stop_after;
+  o.log = &result.log;
+  const auto known = passes::rules();
+  for (const auto* list : {&options.disabled, &options.only})
+    for (const std::string& name : *list) {
+      if (std::none_of(known.begin(), known.end(), [&](const passes::RuleInfo& r) { return r.name == name; }))
+        throw Error("bad-option", "there is no rule \"" + name + "\"", "onnx2nn simplify --list-rules names them");
+      (list == &options.only ? o.only : o.disabled).insert(name);
+    }
+  return o;
+}
+
+void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const MappedFile> file, const std::string& folder, const std::string& out,
+         const SimplifyOptions& options) {
+  const std::string path = file->path();
+  const auto model = onnx::read_model(std::move(file), folder);
+  result.readable = true;
+  ir::for_each_node(*model->graph, [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
+  count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
+  unify_opsets(*model);
+  apply_input_shapes(*model->graph, options.input_shapes);
+  {
+    const Defaults defaults(*model);
+    Diagnostics inference;  // what inference minds stays in the model as it is
+    passes::simplify(*model, pass_options(options, result), inference, result.rules);
+    for (Diagnostic d : inference.list()) {
+      d.severity = Severity::Warning;
+      diagnostics.add(std::move(d));
+    }
+  }
+  if (!options.input_shapes.empty()) narrow_outputs(*model->graph);
+  count(*model, result.nodes_after, result.op_types_after, result.weight_bytes_after);
+  if (out.empty()) {
+    result.model = onnx::serialize_model(*model);
+  } else {
+    result.files = onnx::write_model(*model, out, {options.external_data || has_external_data(*model, path)});
+  }
+}
+
+template <typename Work>
+Simplified guarded(const std::string& name, Work&& work) {
+  Simplified result;
+  Diagnostics diagnostics;
+  try {
+    work(result, diagnostics);
+    result.ok = true;
+  } catch (const Error& e) {
+    diagnostics.add(e);
+  } catch (const std::bad_alloc&) {
+    diagnostics.add(Error("too-large", "not enough memory"));
+  } catch (const std::exception& e) {
+    diagnostics.add(Error("internal", std::string("internal error, please report it: ") + e.what()));
+  }
+  for (const Diagnostic& d : diagnostics.list())
+    result.diagnostics.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node, d.op_type, d.domain, d.inputs, d.hint, d.opset});
+  result.diagnostics_text = diagnostics.text(name);
+  result.diagnostics_json = diagnostics.json();
+  return result;
+}
+
+}  // namespace
+
+std::vector<SimplifyRule> simplify_rules() {
+  std::vector<SimplifyRule> out;
+  for (const passes::RuleInfo& r : passes::rules()) out.push_back({std::string(r.name), std::string(r.what)});
+  return out;
+}
+
+Simplified simplify_file(const std::string& path, const std::string& out, const SimplifyOptions& options) {
+  const std::filesystem::path p(path);
+  return guarded(p.filename().string(), [&](Simplified& result, Diagnostics& diagnostics) {
+    run(result, diagnostics, MappedFile::open(path), p.has_parent_path() ? p.parent_path().string() : ".", out, options);
+  });
+}
+
+Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options, const std::string& name) {
+  return guarded(name, [&](Simplified& result, Diagnostics& diagnostics) {
+    run(result, diagnostics, MappedFile::from_memory(std::move(bytes)), "", out, options);
+  });
+}
+
+}  // namespace onnx2nn

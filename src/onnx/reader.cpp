@@ -581,7 +581,7 @@ class Importer {
     outputs.reserve(raw.outputs.size());
     for (const std::string_view o : raw.outputs) outputs.push_back(o.empty() ? "" : prefix + std::string(o));
     Node* n = graph.add_node(std::string(raw.op_type), domain, inputs, outputs);
-    n->name = prefix + std::string(raw.name);
+    if (!raw.name.empty()) n->name = prefix + std::string(raw.name);
     n->overload = raw.overload;
     n->doc_string = raw.doc_string;
     n->metadata = raw.metadata;

@@ -36,10 +36,21 @@ class Names {
   explicit Names(const Names* outer) : outer_(outer) {}
 
   void assign(const Value* v, std::string_view wanted) { names_[v] = fresh(wanted); }
+  /// For a nested graph's inputs and outputs, whose names operators may know: they may hide a name
+  /// further out, unless that is `captured` here.
+  void assign_port(const Value* v, std::string_view wanted, const std::unordered_set<std::string>& captured) {
+    std::string name(wanted);
+    if (name.empty() || captured.count(name) != 0 || !taken_.insert(name).second) name = fresh(wanted);
+    names_[v] = std::move(name);
+  }
   bool has(const Value* v) const { return names_.count(v) != 0; }
-  const std::string& of(const Value* v) const {
+  const std::string* find(const Value* v) const {
     for (const Names* n = this; n != nullptr; n = n->outer_)
-      if (const auto it = n->names_.find(v); it != n->names_.end()) return it->second;
+      if (const auto it = n->names_.find(v); it != n->names_.end()) return &it->second;
+    return nullptr;
+  }
+  const std::string& of(const Value* v) const {
+    if (const std::string* name = find(v)) return *name;
     throw InternalError("a node uses a value that no graph around it defines: " + v->name);
   }
   std::string fresh(std::string_view wanted) {
@@ -145,15 +156,16 @@ class Writer {
   /// Names all values, inputs and outputs before all others; returns what the outputs are called.
   std::vector<std::string> name_values(const Graph& g, Names& names, std::vector<Copy>& copies) const {
     std::vector<std::string> outputs;
+    const std::unordered_set<std::string> captured = captured_names(g, names);
     for (const Value* v : g.inputs)
-      if (is_written_input(g, v)) names.assign(v, v->name);
+      if (is_written_input(g, v)) names.assign_port(v, v->name, captured);
     for (std::size_t i = 0; i < g.output_count(); ++i) {
       const Value* v = g.output(i);
       const std::string& wanted = g.output_names[i];
       const bool itself = g.parent() == nullptr && names.has(v) && names.of(v) == wanted &&
                           std::find(outputs.begin(), outputs.end(), wanted) == outputs.end();
       if (v->graph() == &g && !names.has(v)) {
-        names.assign(v, wanted);
+        names.assign_port(v, wanted, captured);
         outputs.push_back(names.of(v));
       } else if (itself) {
         outputs.push_back(wanted);
@@ -168,6 +180,23 @@ class Writer {
       for (const Value* v : n->outputs())
         if (v != nullptr && !names.has(v)) names.assign(v, v->name);
     return outputs;
+  }
+
+  /// The names, further out, of what `g` and the graphs in it use.
+  static std::unordered_set<std::string> captured_names(const Graph& g, const Names& names) {
+    std::unordered_set<std::string> out;
+    if (g.parent() == nullptr) return out;
+    const auto add = [&](const Value* v) {
+      if (v != nullptr)
+        if (const std::string* name = names.find(v)) out.insert(*name);
+    };
+    for (std::size_t i = 0; i < g.output_count(); ++i) add(g.output(i));
+    ir::for_each_node(g, [&](const Node& n) {
+      for (std::size_t i = 0; i < n.input_count(); ++i) add(n.input(i));
+      for (const Graph* inner : n.subgraphs())
+        for (std::size_t i = 0; i < inner->output_count(); ++i) add(inner->output(i));
+    });
+    return out;
   }
 
   /// A weight that old files list among the inputs goes with its last use.
@@ -187,7 +216,9 @@ class Writer {
     };
     Message m;
     for_each_constant(true, [&](const Value* v) { m.message(1, constant_node(names.of(v), *v->constant)); });
-    for (const Node* n = g.first(); n != nullptr; n = n->next()) m.message(1, node(*n, names));
+    Names node_names(nullptr);
+    for (const Node* n = g.first(); n != nullptr; n = n->next())
+      m.message(1, node(*n, n->name.empty() ? std::string() : node_names.fresh(n->name), names));
     for (const Copy& c : copies) {
       Message n;
       n.text(1, names.of(c.value));
@@ -224,11 +255,11 @@ class Writer {
     return m;
   }
 
-  Message node(const Node& n, const Names& names) {
+  Message node(const Node& n, const std::string& name, const Names& names) {
     Message m;
     for (std::size_t i = 0; i < n.input_count(); ++i) m.text(1, n.input(i) != nullptr ? names.of(n.input(i)) : std::string());
     for (const Value* v : n.outputs()) m.text(2, v != nullptr ? names.of(v) : std::string());
-    m.text_unless_empty(3, n.name);
+    m.text_unless_empty(3, name);
     m.text(4, n.op_type);
     for (const Attribute& a : n.attributes) m.message(5, attribute(a, names));
     m.text_unless_empty(6, n.doc_string);

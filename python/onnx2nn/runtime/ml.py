@@ -298,7 +298,11 @@ def tree_ensemble(
         leaf, target, weight.to(work), n_targets=n_targets, aggregate_function=aggregate_function
     )
     if base_values is not None:
-        scores = scores + base_values.to(work)
+        base = base_values.to(work)
+        if n_targets > 1:  # a target that no leaf of a row names stays 0
+            named = base.new_zeros(leaf.shape[0], n_targets + 1)
+            base = base * named.scatter(1, target[leaf].flatten(1), 1.0)[:, :n_targets]
+        scores = scores + base
     return post_transform_targets(scores, post_transform).to(dtype)
 
 

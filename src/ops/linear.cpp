@@ -140,10 +140,18 @@ std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
 /// A factor as Python writes it for tensors of this dtype.
 Ex factor(double v, DType t) { return ir::is_integer(t) ? Ex(static_cast<std::int64_t>(v)) : Ex(v); }
 
+/// One value for each row of the weight, as F.linear takes its bias.
+bool is_row_of(const Shape& bias, const Shape& weight) {
+  return bias.has_rank() && bias.rank() == 1 && weight.has_rank() && weight.rank() == 2 && bias[0].is_const() && bias[0] == weight[0];
+}
+
 void lower_gemm(LowerContext& c) {
   const GemmAttributes g = gemm_attributes(c);
   if (const auto y = gemm_as_linear(c, g)) return c.out(0, *y);
   const DType t = c.dtype(0);
+  const bool scaled = g.alpha != 1.0 || (c.has_input(2) && g.beta != 1.0);
+  if (!scaled && !g.trans_a && g.trans_b && ir::is_float(t) && (!c.has_input(2) || is_row_of(c.shape(2), c.shape(1))))
+    return c.out(0, aten("linear", {c.in(0), c.in(1), c.in(2)}));
   const auto operand = [&](std::size_t i) { return needs_signed(t) ? to_dtype(c.in(i), DType::Int64) : c.in(i); };
   const Ex a = g.trans_a ? aten("t", {operand(0)}) : operand(0);
   const Ex b = g.trans_b ? aten("t", {operand(1)}) : operand(1);

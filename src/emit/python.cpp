@@ -418,7 +418,7 @@ Text Printer::aten(const Expr& e) {
       continue;
     }
     const bool ints = a.kind == ExprKind::List && (schema[i].type.starts_with("int[") || schema[i].type.starts_with("SymInt["));
-    if (style.spread && ints && i == 1) {
+    if (style.spread && ints && i == 1 && !a.args.empty()) {
       for (const auto& item : a.args) args.push_back(text(*item));
       continue;
     }

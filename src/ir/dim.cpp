@@ -68,6 +68,13 @@ std::optional<std::string> Dim::symbol_name() const {
   return t.factors[0]->key;
 }
 
+bool Dim::never_negative() const {
+  if (!known_ || constant_ < 0) return false;
+  return std::all_of(terms().begin(), terms().end(), [](const Term& t) {
+    return t.coefficient > 0 && std::all_of(t.factors.begin(), t.factors.end(), [](const AtomPtr& f) { return f->kind == Atom::Kind::Symbol; });
+  });
+}
+
 std::string Dim::str() const {
   if (!known_) return "?";
   if (!terms_) return std::to_string(constant_);

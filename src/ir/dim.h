@@ -49,6 +49,9 @@ class Dim {
   const std::vector<Term>& terms() const;
   std::int64_t constant_term() const { return constant_; }
 
+  /// Whether it is a sum of products of symbols, which are sizes, so that it cannot be negative.
+  bool never_negative() const;
+
   std::string str() const;  // "?" where unknown
 
   friend Dim operator+(const Dim& a, const Dim& b);

@@ -64,14 +64,6 @@ void lower_constant_of_shape(LowerContext& c) {
 
 // ---------------------------------------------------------------- Range
 
-/// Whether a dimension is a sum of symbols, which are sizes, so that it cannot be negative.
-bool cannot_be_negative(const Dim& d) {
-  if (!d.known() || d.constant_term() < 0) return false;
-  return std::all_of(d.terms().begin(), d.terms().end(), [](const auto& t) {
-    return t.coefficient > 0 && std::all_of(t.factors.begin(), t.factors.end(), [](const auto& f) { return f->kind == ir::Atom::Kind::Symbol; });
-  });
-}
-
 std::optional<std::int64_t> float_count(const NodeContext& c) {
   double v[3];
   for (std::size_t i = 0; i < 3; ++i) {
@@ -108,7 +100,7 @@ void infer_range(InferContext& c) {
     for (std::int64_t i = 0; i < n; ++i) contents.push_back((*start)[0] + Dim(i) * step);
     return c.set_contents(0, std::move(contents));
   }
-  if (!cannot_be_negative(span)) return unknown();
+  if (!span.never_negative()) return unknown();
   c.set(0, c.dtype(0), Shape({count}));
 }
 
@@ -116,15 +108,28 @@ void lower_range(LowerContext& c) {
   const DType dtype = c.dtype(0);
   const bool integers = dtype == DType::Int64 || dtype == DType::Int32 || dtype == DType::Int16;
   const bool floats = (dtype == DType::Float32 || dtype == DType::Float64) && c.is_constant(0) && c.is_constant(1) && c.is_constant(2);
-  if (!integers && !floats) return c.out(0, helper("number_range", {c.in(0), c.in(1), c.in(2)}));
+  const auto steps = c.const_number(2);
+  if ((!integers && !floats) || !steps) return c.out(0, helper("number_range", {c.in(0), c.in(1), c.in(2)}));
   const auto bound = [&](std::size_t i) { return integers ? c.int_scalar(i) : number(*c.constant(i)); };
   const Ex start = bound(0);
+  Ex limit = bound(1);
   const Ex step = bound(2);
+  // torch.arange refuses a range that runs the other way, which is an empty one in ONNX.
+  const Shape& shape = c.node().output(0)->type.shape;
+  const Dim count = shape.has_rank() && shape.rank() == 1 ? shape[0] : Dim();
+  if (count.is_const() && count.value() == 0) {
+    limit = start;
+  } else if (integers && !count.is_const()) {
+    const auto a = c.contents(0);
+    const auto b = c.contents(1);
+    const bool forward = a && b && a->size() == 1 && b->size() == 1 && *steps > 0 && ((*b)[0] - (*a)[0]).never_negative();
+    if (!forward) limit = op(*steps > 0 ? "max" : "min", {start, limit});
+  }
   const bool from_zero = start.is_int() && start->integer == 0;
   const bool by_one = step.is_int() && step->integer == 1;
   const Kwargs kw = dtype_and_device(c, dtype, dtype == DType::Int64 || dtype == DType::Float32);
-  if (!by_one) return c.out(0, aten("arange.start_step", {start, bound(1), step}, kw));
-  c.out(0, from_zero ? aten("arange", {bound(1)}, kw) : aten("arange.start", {start, bound(1)}, kw));
+  if (!by_one) return c.out(0, aten("arange.start_step", {start, limit, step}, kw));
+  c.out(0, from_zero ? aten("arange", {limit}, kw) : aten("arange.start", {start, limit}, kw));
 }
 
 // ---------------------------------------------------------------- EyeLike

@@ -77,17 +77,32 @@ void infer_gather(InferContext& c) {
   c.set_contents(0, std::move(contents));
 }
 
-/// Whether the indices are what the model's user gives, as token ids are: those are not negative.
-bool is_given(const ir::Value* v, int depth = 0) {
-  constexpr int kMaxDepth = 8;
+/// Whether indices cannot be negative, given that those which the model's user gives, such as token ids, are not.
+bool is_index_like(const ir::Value* v, int depth = 0) {
+  constexpr int kMaxDepth = 12;
   if (v == nullptr || depth > kMaxDepth) return false;
+  if (v->constant) return (ir::is_integer(v->type.dtype) || v->type.dtype == DType::Bool) && never_negative(v);
   if (v->is_graph_input) return v->graph()->outer() == nullptr && ir::is_integer(v->type.dtype);
+  if (v->type.dtype == DType::Bool) return true;
   const ir::Node* n = v->producer();
   if (n == nullptr || !n->domain.empty()) return false;
+  const auto all = [&](std::size_t from) {
+    for (std::size_t i = from; i < n->input_count(); ++i)
+      if (!is_index_like(n->input(i), depth + 1)) return false;
+    return n->input_count() > from;
+  };
   if (n->is("Cast") || n->is("Unsqueeze") || n->is("Squeeze") || n->is("Reshape") || n->is("Transpose") || n->is("Identity") ||
-      n->is("Slice") || n->is("Gather") || n->is("Flatten") || n->is("Split"))
-    return is_given(n->input(0), depth + 1);
-  return false;
+      n->is("Slice") || n->is("Gather") || n->is("Flatten") || n->is("Split") || n->is("Expand") || n->is("Tile") || n->is("CumSum"))
+    return is_index_like(n->input(0), depth + 1);
+  // Positions: a range that starts at a number or at a size and goes up.
+  if (n->is("Range")) {
+    const auto up = n->input(2) != nullptr && n->input(2)->constant && never_negative(n->input(2));
+    const ir::Value* start = n->input(0);
+    return up && start != nullptr && (start->constant ? never_negative(start) : start->contents && !start->contents->empty() && (*start->contents)[0].never_negative());
+  }
+  if (n->is("Add") || n->is("Mul") || n->is("Concat")) return all(0);
+  if (n->is("Where")) return all(1);
+  return never_negative(v);
 }
 
 /// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative. Indices
@@ -97,7 +112,7 @@ std::optional<Ex> embedding(LowerContext& c) {
   if (table == nullptr || table->rank() != 2 || !c.input(0)->is_initializer || !ir::is_float(table->dtype()) ||
       ir::info(table->dtype()).bits < 16)
     return std::nullopt;
-  if (!never_negative(c.input(1)) && !is_given(c.input(1))) return std::nullopt;
+  if (!is_index_like(c.input(1))) return std::nullopt;
   const auto& dims = table->dims();
   if (dims[0] <= 0 || dims[1] <= 0) return std::nullopt;
   const Ex index = c.in(1);
@@ -115,7 +130,8 @@ std::optional<Ex> gather_constant(LowerContext& c, std::int64_t axis) {
   if (at[0] < 0 && at.back() >= 0) return std::nullopt;
   // A slice is silent where an index would be out of range: only within a known size.
   const Dim& size = c.shape(0)[static_cast<std::size_t>(axis)];
-  if (at.size() > 1 && !(size.is_const() && at.back() < size.value() && at[0] >= -size.value())) return std::nullopt;
+  const bool edge = at.size() == 1 && (at[0] == 0 || at[0] == -1);
+  if (!edge && !(size.is_const() && at.back() < size.value() && at[0] >= -size.value())) return std::nullopt;
   const Ex end = at.back() == -1 || (size.is_const() && at.back() + 1 == size.value()) ? kNone : Ex(at.back() + 1);
   return aten("slice.Tensor", {c.in(0), axis, at[0], end});
 }
@@ -123,7 +139,7 @@ std::optional<Ex> gather_constant(LowerContext& c, std::int64_t axis) {
 void lower_gather(LowerContext& c) {
   const std::int64_t given = c.attr_int("axis", 0);
   if (c.dtype(0) == DType::String) return c.out(0, helper("string_gather", {c.in(0), c.in(1)}, {{"axis", Ex(given)}}));
-  if (!c.rank(0) || !c.rank(1)) return c.out(0, helper("gather", {c.in(0), c.in(1), given}));
+  if (!c.rank(0) || !c.rank(1)) return c.out(0, helper("gather_slices", {c.in(0), c.in(1), given}));
   const std::int64_t axis = c.axis(given, *c.rank(0));
   if (axis == 0)
     if (const auto e = embedding(c)) return c.out(0, *e);
@@ -132,7 +148,7 @@ void lower_gather(LowerContext& c) {
     if (const auto i = c.int_elements(1); i && i->size() == 1 && (c.contents(1) || c.lowered(1).host))
       return c.out(0, aten("select.int", {c.in(0), axis, (*i)[0]}));
     // Indexing with a tensor of rank 0 would read it back to the host.
-    return c.out(0, helper("gather", {c.in(0), c.in(1), axis}));
+    return c.out(0, helper("gather_slices", {c.in(0), c.in(1), axis}));
   }
   c.out(0, indexed(c.in(0), axis, c.in(1)));
 }

@@ -271,6 +271,12 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
     if (std::isdigit(static_cast<unsigned char>(name.empty() ? '0' : name[0])) != 0 || name.find("::") != std::string_view::npos)
       components = std::vector<std::string>{value->is_initializer ? "weight" : "constant"};
   }
+  // No container of torch holds parameters, buffers and modules alike under numbers.
+  while (components->size() > 1 && is_number(components->back())) {
+    const std::string last = components->back();
+    components->pop_back();
+    components->back() += "_" + last;
+  }
   p->path = claim_path(std::move(*components));
   params_[value] = p;
   program_.params.push_back(p);
@@ -379,7 +385,7 @@ Ex Lowering::tensor_of(const ir::Value* value) {
   // A tensor is made once, where it is first needed; but not inside a block that may not run.
   const bool scalar = value->type.shape.has_rank() && value->type.shape.rank() == 0;
   Kwargs kw;
-  if (value->type.dtype != DType::Int64) kw.emplace_back("dtype", Ex(value->type.dtype));
+  if (value->type.dtype != DType::Int64 || l.elements.empty()) kw.emplace_back("dtype", Ex(value->type.dtype));
   if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
   return aten("tensor", {scalar ? l.elements.at(0) : list(l.elements)}, kw);
 }
@@ -722,7 +728,7 @@ void LowerContext::absorb(const ir::Node& other, const Ex& value) {
 Ex LowerContext::materialise(const Lowered& lowered, DType dtype, bool scalar) {
   if (!lowered.host) return lowered.ex;
   Kwargs kw;
-  if (dtype != DType::Int64) kw.emplace_back("dtype", Ex(dtype));
+  if (dtype != DType::Int64 || lowered.elements.empty()) kw.emplace_back("dtype", Ex(dtype));
   if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
   return aten("tensor", {scalar ? lowered.elements.at(0) : list(lowered.elements)}, kw);
 }

@@ -129,6 +129,11 @@ float onnx_place(const std::string& coordinates, std::int64_t i, std::int64_t le
     const double exact = static_cast<double>(length) * static_cast<double>(scale);
     return exact == 1 || count == 1 ? 0 : at * static_cast<float>(static_cast<double>(length - 1) / (exact - 1));
   }
+  if (coordinates == "half_pixel_symmetric") {
+    const double middle = static_cast<double>(length) / 2;
+    const double offset = middle * (1 - static_cast<double>(count) / (static_cast<double>(length) * static_cast<double>(scale)));
+    return static_cast<float>(offset) + (at + 0.5F) / scale - 0.5F;
+  }
   return (at + 0.5F) / scale - 0.5F;
 }
 
@@ -212,7 +217,8 @@ bool places_agree(const Plan& p, const Axis& a, bool& align_corners) {
 
 std::optional<Ex> interpolate(LowerContext& c, const Plan& p) {
   const auto rank = c.rank(0);
-  if (!p.plain || !rank || *rank < 3 || *rank > 5 || (!p.scales && !p.sizes)) return std::nullopt;
+  // A region is cut out by the runtime's function alone.
+  if (p.coordinates == "tf_crop_and_resize" || !p.plain || !rank || *rank < 3 || *rank > 5 || (!p.scales && !p.sizes)) return std::nullopt;
   const DType t = c.dtype(0);
   const bool floating = t == DType::Float32 || t == DType::Float64 || t == DType::Float16 || t == DType::BFloat16;
   if (!floating && !(t == DType::UInt8 && p.mode == "nearest")) return std::nullopt;

@@ -85,6 +85,12 @@ Type InferContext::without_symbols_since(std::uint64_t mark, Type type) const {
   return type;
 }
 
-void infer_graph(ir::Graph& graph, Diagnostics& diagnostics) { Inference{diagnostics}.run(graph); }
+void infer_graph(ir::Graph& graph, Diagnostics& diagnostics) {
+  Inference inference{diagnostics};
+  // Inputs keep the symbols that an earlier run gave them: new ones must differ.
+  for (const ir::Value* v : graph.inputs)
+    for (const Dim& d : v->type.shape.dims()) inference.next_symbol = std::max(inference.next_symbol, newest_symbol(d));
+  inference.run(graph);
+}
 
 }  // namespace onnx2nn::ops

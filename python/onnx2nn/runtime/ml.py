@@ -702,9 +702,11 @@ def dict_vectorizer(
     return torch.tensor([[float(x.get(k, 0)) for k in vocabulary]], dtype=torch.float64).to(dtype)
 
 
-def zip_map(x: Tensor, labels: list[str | int]) -> list[dict[str | int, float]]:
+def zip_map(x: Tensor, labels: list[str] | list[int]) -> list[dict[str | int, float]]:
     """ai.onnx.ml ZipMap: a list of maps from label to score, one a row."""
-    return [dict(zip(labels, row, strict=True)) for row in as_matrix(x).tolist()]
+    order = sorted(range(len(labels)), key=lambda i: labels[i])  # as ONNX Runtime lists them
+    names = [labels[i] for i in order]
+    return [dict(zip(names, row, strict=True)) for row in as_matrix(x)[:, order].tolist()]
 
 
 def cast_map(

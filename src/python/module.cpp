@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "onnx2nn/convert.h"
+#include "onnx2nn/ops.h"
 #include "onnx2nn/simplify.h"
 
 namespace nb = nanobind;
@@ -203,6 +204,18 @@ nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb:
 std::map<std::string, std::string> simplify_rules() {
   std::map<std::string, std::string> out;
   for (const auto& r : onnx2nn::simplify_rules()) out[r.name] = r.what;
+nb::list op_table() {
+  nb::list out;
+  for (const auto& op : onnx2nn::op_table()) {
+    nb::dict d;
+    d["domain"] = op.domain;
+    d["type"] = op.type;
+    d["changed_at"] = op.changed_at;
+    d["nondeterministic"] = op.nondeterministic;
+    d["infers"] = op.infers;
+    d["lowers"] = op.lowers;
+    out.append(d);
+  }
   return out;
 }
 
@@ -225,6 +238,7 @@ NB_MODULE(_native, m) {
       .def(
           "write", [](onnx2nn::Conversion& c, const std::string& python, const std::string& weights_path) { return c.write(python, weights_path); },
           "path_py"_a, "path_weights"_a = "", nb::call_guard<nb::gil_scoped_release>());
+  m.def("op_table", &op_table);
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
   m.def("simplify", &simplify, "model"_a, "out_path"_a = nb::none(), "options"_a = nb::dict());
   m.def("simplify_rules", &simplify_rules);

@@ -36,6 +36,12 @@ namespace {
 
 using Impl = Conversion::Impl;
 
+// Names in capitals that the emitted file uses otherwise.
+bool is_taken(const std::string& name) {
+  static const std::vector<std::string> kTaken = {"Tensor", "Path", "F", "None", "True", "False", "Any"};
+  return std::find(kTaken.begin(), kTaken.end(), name) != kTaken.end();
+}
+
 std::string class_name_of(const std::string& stem) {
   std::string out;
   bool upper = true;
@@ -49,9 +55,18 @@ std::string class_name_of(const std::string& stem) {
     }
   }
   if (out.empty() || std::isdigit(static_cast<unsigned char>(out[0])) != 0) out = "Model" + out;
-  static const std::vector<std::string> kTaken = {"Tensor", "Path", "F", "None", "True", "False", "Any"};
-  if (std::find(kTaken.begin(), kTaken.end(), out) != kTaken.end()) out += "Model";
+  if (is_taken(out)) out += "Model";
   return out.substr(0, 60);
+}
+
+/// The class's name as the caller wants it; a capital at its head keeps it apart from Python's keywords and functions.
+std::string checked_class_name(const std::string& name) {
+  const bool word = std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  });
+  if (!word || name.empty() || name[0] < 'A' || name[0] > 'Z' || is_taken(name))
+    throw Error("bad-option", "\"" + name + "\" cannot be the name of the class", "use letters, digits and _, a capital first");
+  return name;
 }
 
 std::string header(const Impl& c) {
@@ -119,7 +134,7 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
   }
   ir::for_each_node(graph, [&](ir::Node&) { ++c.stats.nodes_after; });
   ops::LowerOptions lower;
-  lower.class_name = c.options.class_name.empty() ? class_name_of(stem) : c.options.class_name;
+  lower.class_name = c.options.class_name.empty() ? class_name_of(stem) : checked_class_name(c.options.class_name);
   for (const CustomOp& op : c.options.custom_ops) lower.custom[{op.domain, op.op_type}] = op.name;
   lower.allow_unknown = c.options.allow_unknown;
   c.program = ops::Lowering(*c.model, lower, c.diagnostics).run();

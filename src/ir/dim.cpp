@@ -21,11 +21,19 @@ bool factors_equal(const std::vector<Dim::AtomPtr>& a, const std::vector<Dim::At
                     [](const auto& x, const auto& y) { return x->key == y->key; });
 }
 
+// Rounds towards minus infinity. `b` is neither 0 nor -1, whose quotients need not exist.
 std::int64_t floor_div_int(std::int64_t a, std::int64_t b) {
-  if (b == -1) return a == INT64_MIN ? INT64_MAX : -a;
   const std::int64_t q = a / b;
   return (a % b != 0 && (a % b < 0) != (b < 0)) ? q - 1 : q;
 }
+
+std::int64_t floor_mod_int(std::int64_t a, std::int64_t b) {
+  const std::int64_t r = a % b;
+  return (r != 0 && (r < 0) != (b < 0)) ? r + b : r;
+}
+
+// Whether `a / b` is an integer that exists: INT64_MIN / -1 does not, and traps.
+bool divides(std::int64_t b, std::int64_t a) { return b == -1 ? a != INT64_MIN : a % b == 0; }
 
 }  // namespace
 
@@ -171,12 +179,13 @@ Dim Dim::floor_div(const Dim& a, const Dim& b) {
     const std::int64_t d = b.value();
     if (d == 0) return {};
     if (d == 1) return a;
+    if (d == -1) return a * b;
     if (a.is_const()) return {floor_div_int(a.value(), d)};
     // (p*d*x + q*d*y + c) // d = p*x + q*y + c//d where every coefficient divides.
     std::vector<Term> divided;
     std::vector<Term> rest;
     for (const Term& t : a.terms()) {
-      if (t.coefficient % d == 0) {
+      if (divides(d, t.coefficient)) {
         divided.push_back({t.factors, t.coefficient / d});
       } else {
         rest.push_back(t);
@@ -184,9 +193,8 @@ Dim Dim::floor_div(const Dim& a, const Dim& b) {
     }
     if (rest.empty()) return from_terms(std::move(divided), floor_div_int(a.constant_, d));
     if (!divided.empty()) {
-      const std::int64_t q = floor_div_int(a.constant_, d);
-      return from_terms(std::move(divided), q) +
-             function(Atom::Kind::FloorDiv, from_terms(std::move(rest), a.constant_ - q * d), b);
+      return from_terms(std::move(divided), floor_div_int(a.constant_, d)) +
+             function(Atom::Kind::FloorDiv, from_terms(std::move(rest), floor_mod_int(a.constant_, d)), b);
     }
     return function(Atom::Kind::FloorDiv, a, b);
   }
@@ -196,7 +204,7 @@ Dim Dim::floor_div(const Dim& a, const Dim& b) {
     const Term& t = b.terms()[0];
     std::vector<Term> out;
     for (const Term& x : a.terms()) {
-      if (x.coefficient % t.coefficient != 0) break;
+      if (!divides(t.coefficient, x.coefficient)) break;
       std::vector<AtomPtr> factors = x.factors;
       bool divides = true;
       for (const AtomPtr& f : t.factors) {

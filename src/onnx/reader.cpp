@@ -25,7 +25,7 @@ using wire::Reader;
 // Graphs in graphs, functions in functions, types in types: a real model needs three or four.
 constexpr int kMaxDepth = 48;
 // Inlining multiplies nodes; past this the file is taken to be hostile.
-constexpr std::size_t kMaxInlinedNodes = 4'000'000;
+constexpr std::size_t kMaxInlinedNodes = 500'000;
 
 struct RawNode {
   std::vector<std::string_view> inputs;
@@ -568,7 +568,7 @@ class Importer {
     }
     if (const auto it = functions_.find(function_key(raw.domain, raw.op_type, raw.overload)); it != functions_.end())
       return inline_function(graph, it->second, raw, inputs, scope, call, prefix, depth);
-    if (++node_count_ > kMaxInlinedNodes) throw Error("bad-model", "the model's functions expand to too many nodes");
+    if (!prefix.empty() && ++inlined_nodes_ > kMaxInlinedNodes) throw Error("bad-model", "the model's functions expand to too many nodes");
     const std::string domain = canonical_domain(raw.domain);
     if (raw.op_type == "Constant" && domain.empty() && raw.outputs.size() == 1) {
       if (ir::TensorPtr t = constant_tensor(raw, call, depth)) {
@@ -821,7 +821,7 @@ class Importer {
   std::set<std::string> symbol_ids_;
   std::set<std::string> kept_;
   std::unordered_set<Value*> renamed_;
-  std::size_t node_count_ = 0;
+  std::size_t inlined_nodes_ = 0;
   std::size_t inlined_ = 0;
 };
 

@@ -204,6 +204,9 @@ nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb:
 std::map<std::string, std::string> simplify_rules() {
   std::map<std::string, std::string> out;
   for (const auto& r : onnx2nn::simplify_rules()) out[r.name] = r.what;
+  return out;
+}
+
 nb::list op_table() {
   nb::list out;
   for (const auto& op : onnx2nn::op_table()) {

@@ -1,0 +1,47 @@
+"""Detector, converted from detector.onnx by onnx2nn.
+
+opset 17, produced by golden
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Detector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(8, 6, kernel_size=1)
+        self.grid = nn.Parameter(torch.empty(1, 16, 2))
+
+    def forward(self, small: Tensor, large: Tensor) -> Tensor:
+        """
+        small: f32[batch, 4, 2, 2]
+        large: f32[batch, 4, 4, 4]
+        ->
+        boxes: f32[batch, 16, 6]
+        """
+        x = F.interpolate(small, scale_factor=2.0, mode="nearest")
+        x = torch.cat([x, large], dim=1)
+        x = self.head(x).reshape(small.shape[0], 6, -1).transpose(1, 2)
+        squashed = torch.sigmoid(x)
+        part0 = squashed[:, :, :2]
+        part1 = squashed[:, :, 2:4]
+        x = squashed[:, :, 4:]
+        centres = part0 + self.grid
+        return torch.cat([centres, part1, x], dim=2)
+
+
+def load(
+    weights: str | Path = Path(__file__).parent / "detector.safetensors",
+) -> Detector:
+    """The model in eval mode, with its weights."""
+    from safetensors.torch import load_file
+
+    with torch.device("meta"):
+        model = Detector()
+    state = load_file(weights)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()

@@ -1,0 +1,28 @@
+"""DynamicReshape, converted from dynamic_reshape.onnx by onnx2nn.
+
+opset 17, produced by golden
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class DynamicReshape(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: f32[batch, time, 16] -> y: f32[batch, 8, 2*time]"""
+        batch = x.shape[0]
+        time = x.shape[1]
+        x = x.reshape(batch, time, 4, -1).transpose(1, 2)
+        return x.reshape(batch, -1, time * 2)
+
+
+def load(
+    weights: str | Path = Path(__file__).parent / "dynamic_reshape.safetensors",
+) -> DynamicReshape:
+    """The model in eval mode, with its weights."""
+    return DynamicReshape().eval()

@@ -1,0 +1,51 @@
+"""NameCollisions, converted from name_collisions.onnx by onnx2nn.
+
+opset 17, produced by golden
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NameCollisions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_ = nn.Parameter(torch.empty(3))
+        self.lambda_ = nn.Module()
+        self.lambda_.weight = nn.Parameter(torch.empty(3))
+        self.lambda__1 = nn.Parameter(torch.empty(3))
+        self.weight_1 = nn.Parameter(torch.empty(3))
+        self.weight = nn.Parameter(torch.empty(3))
+
+    def forward(
+        self, self_: Tensor, torch_: Tensor, F_: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        self_: f32[N, 3]
+        torch_: f32[N, 3]
+        F_: f32[N, 3]
+        ->
+        Relu: f32[N, 3]
+        x: f32[N, 3]
+        """
+        x = (self_ + torch_) * self.class_ + self.lambda_.weight
+        x = (x - self.lambda__1) * self.weight_1 + self.weight
+        x = x / F_
+        relu = F.relu(x)
+        return relu, x
+
+
+def load(
+    weights: str | Path = Path(__file__).parent / "name_collisions.safetensors",
+) -> NameCollisions:
+    """The model in eval mode, with its weights."""
+    from safetensors.torch import load_file
+
+    with torch.device("meta"):
+        model = NameCollisions()
+    state = load_file(weights)
+    model.load_state_dict(state, strict=True, assign=True)
+    return model.eval()

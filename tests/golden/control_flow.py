@@ -23,7 +23,6 @@ class ControlFlow(nn.Module):
             start = -x
         peaks_list = []
         state = start
-        _ = torch.tensor(True)
         for _ in range(3):
             state = torch.tanh(self.linear_1(state))
             x = state.amax()

@@ -130,11 +130,23 @@ Stmt effect(Ex value) {
   return s;
 }
 
+/// Makes every variable of `block` that goes by `id` the variable `to`: a result that an inner node named
+/// before is several of them.
+void become(const Block& block, int id, const torch::Var& to) {
+  for (const Stmt& s : block) {
+    for (const VarPtr& v : s.targets)
+      if (v->id == id) *v = to;
+    become(s.body, id, to);
+    become(s.orelse, id, to);
+  }
+}
+
 /// Gives the variable that a branch assigned its result to the result's name, so that no copy is needed.
 bool rename(const Ex& value, const VarPtr& to, const Block& block, std::set<int>& taken) {
   if (value->kind != torch::ExprKind::Var || taken.count(value->var->id) != 0) return false;
   const int id = value->var->id;
   if (std::none_of(block.begin(), block.end(), [&](const Stmt& s) { return assigns(s, id); })) return false;
+  become(block, id, *to);
   *value->var = *to;
   taken.insert(to->id);
   return true;

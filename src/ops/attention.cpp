@@ -171,23 +171,6 @@ void infer_flex(InferContext& c) {
   }
 }
 
-Ex nested_function(LowerContext& c, const char* name) {
-  const ir::Graph& graph = *c.attr_graph(name);
-  torch::Stmt def;
-  def.kind = torch::Stmt::Kind::Def;
-  def.targets = {c.new_var(name)};
-  def.params = {c.new_var("scores", graph.inputs[0])};
-  std::vector<Lowered> results;
-  def.body = c.block(graph, {{.ex = Ex(def.params[0])}}, results);
-  torch::Stmt ret;
-  ret.kind = torch::Stmt::Kind::Return;
-  ret.value = c.materialise(results[0], graph.output(0)->type.dtype, false);
-  def.body.push_back(std::move(ret));
-  const Ex function(def.targets[0]);
-  c.emit(std::move(def));
-  return function;
-}
-
 void lower_flex(LowerContext& c) {
   Kwargs kw = pass_attributes(c, {{"scale", AttrKind::Float}});
   for (const char* name : {"score_mod", "prob_mod"})

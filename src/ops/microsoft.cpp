@@ -189,6 +189,31 @@ void lower_simplified_norm(LowerContext& c) {
   outs_of(c, helper("simplified_layer_norm", {c.in(0), c.in(1)}, kw), 2);
 }
 
+/// GroupNorm and SkipGroupNorm (inputs X, gamma, beta, skip, bias): channels last unless said otherwise.
+template <bool Skip>
+void infer_group_norm(InferContext& c) {
+  c.set(0, c.type(0));
+  if (Skip) c.set(1, c.type(0));
+}
+
+template <bool Skip>
+void lower_group_norm(LowerContext& c) {
+  Ex x = c.in(0);
+  if (Skip) {
+    Ex skip = c.in(3);
+    if (c.known_rank(3) == 2) skip = aten("unsqueeze", {aten("unsqueeze", {skip, 1}), 1});
+    x = plus(x, skip);
+    if (c.has_input(4)) x = plus(x, c.in(4));
+    c.out(1, x);
+    if (c.has_output(1)) x = c.result(1);
+  }
+  const bool last = c.attr_int("channels_last", 1) != 0;
+  if (last) x = aten("movedim.int", {x, -1, 1});
+  Ex y = aten("group_norm", {x, Ex(c.attr_int("groups")), c.in(1), c.in(2), Ex(c.attr_float("epsilon", static_cast<double>(1e-5F)))});
+  if (last) y = aten("movedim.int", {y, 1, -1});
+  c.out(0, c.attr_int("activation") == 1 ? aten("silu", {y}) : y);
+}
+
 // ---------------------------------------------------------------- fused products and convolutions
 
 /// The dimensions after the transposes that FusedMatMul asks for.
@@ -484,6 +509,8 @@ constexpr OpDef kOps[] = {
     {.type = "SkipSimplifiedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_skip_norm, .lower = lower_skip_rms_norm},
     {.type = "SimplifiedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_simplified_norm, .lower = lower_simplified_norm},
     {.type = "SimplifiedLayerNormalization", .changed_at = {1}, .infer = infer_simplified_norm, .lower = lower_simplified_norm},
+    {.type = "GroupNorm", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_group_norm<false>, .lower = lower_group_norm<false>},
+    {.type = "SkipGroupNorm", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_group_norm<true>, .lower = lower_group_norm<true>},
     {.type = "FusedMatMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_fused_matmul, .lower = lower_fused_matmul},
     {.type = "TransposeMatMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_fused_matmul, .lower = lower_fused_matmul},
     {.type = "FusedConv", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_fused_conv, .lower = lower_fused_conv},

@@ -242,6 +242,24 @@ void lower_embed(LowerContext& c) {
   outs_of(c, helper("embed_layer_norm", pass_inputs(c, 0, 9), pass_attributes(c, {{"epsilon", AttrKind::Float}})), 3);
 }
 
+// ---------------------------------------------------------------- RemovePadding, RestorePadding
+
+void infer_remove_padding(InferContext& c) {
+  const Dim batch = dim_of(c.shape(0), 0);
+  c.set(0, c.dtype(0), Shape({Dim(), dim_of(c.shape(0), 2)}));
+  c.set(1, DType::Int32, Shape({batch, dim_of(c.shape(0), 1)}));
+  c.set(2, DType::Int32, Shape({batch.known() ? batch + Dim(1) : Dim()}));
+  c.set(3, DType::Int32, Shape({Dim(1)}));
+}
+
+void lower_remove_padding(LowerContext& c) { outs_of(c, helper("remove_padding", {c.in(0), c.in(1)}), 4); }
+
+void infer_restore_padding(InferContext& c) {
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(1), 0), dim_of(c.shape(1), 1), dim_of(c.shape(0), 1)}));
+}
+
+void lower_restore_padding(LowerContext& c) { c.out(0, helper("restore_padding", {c.in(0), c.in(1)})); }
+
 // ---------------------------------------------------------------- MoE, QMoE
 
 void infer_moe(InferContext& c) { c.set(0, c.type(0)); }
@@ -282,6 +300,8 @@ constexpr OpDef kOps[] = {
     {.type = "PagedAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_paged, .lower = lower_paged},
     {.type = "RotaryEmbedding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_rotary},
     {.type = "EmbedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_embed, .lower = lower_embed},
+    {.type = "RemovePadding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_remove_padding, .lower = lower_remove_padding},
+    {.type = "RestorePadding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_restore_padding, .lower = lower_restore_padding},
     {.type = "MoE", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_moe, .lower = lower_moe},
     {.type = "QMoE", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_moe, .lower = lower_qmoe},
 };

@@ -64,4 +64,30 @@ void require_absent(LowerContext& c, std::size_t i, std::string_view name) {
   if (c.has_input(i)) c.unsupported("the input \"" + std::string(name) + "\" is not supported");
 }
 
+Ex nested_function(LowerContext& c, std::string_view attribute) {
+  const ir::Graph& graph = *c.attr_graph(attribute);
+  torch::Stmt def;
+  def.kind = torch::Stmt::Kind::Def;
+  def.targets = {c.new_var(std::string(attribute))};
+  std::vector<Lowered> inputs;
+  for (const ir::Value* v : graph.inputs) {
+    def.params.push_back(c.new_var(variable_hint(v->name, "input"), v));
+    inputs.push_back({.ex = Ex(def.params.back())});
+  }
+  std::vector<Lowered> outputs;
+  def.body = c.block(graph, inputs, outputs);
+  Args results;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const Type& type = graph.output(i)->type;
+    results.push_back(c.materialise(outputs[i], type.dtype, type.shape.has_rank() && type.shape.rank() == 0));
+  }
+  torch::Stmt ret;
+  ret.kind = torch::Stmt::Kind::Return;
+  ret.value = results.size() == 1 ? results[0] : torch::tuple(results);
+  def.body.push_back(std::move(ret));
+  const Ex function(def.targets[0]);
+  c.emit(std::move(def));
+  return function;
+}
+
 }  // namespace onnx2nn::ops

@@ -25,6 +25,8 @@ void outs_of(LowerContext& c, const Ex& tuple, std::size_t count);
 void require_int(LowerContext& c, std::string_view name, std::int64_t wanted);
 /// An input that no helper takes.
 void require_absent(LowerContext& c, std::size_t i, std::string_view name);
+/// Defines a function inside forward that computes the graph of an attribute, and names it.
+Ex nested_function(LowerContext& c, std::string_view attribute);
 /// `[first, ...]` of a value that is a tuple.
 inline Ex item(const Ex& tuple, std::int64_t i) { return op("[]", {tuple, Ex(i)}); }
 

@@ -637,6 +637,24 @@ def embed_layer_norm(
     return y, lengths, total
 
 
+def remove_padding(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """com.microsoft RemovePadding: samples end to end, places of tokens, starts, the longest."""
+    batch, length = x.shape[0], x.shape[1]
+    kept = (torch.arange(length, device=x.device) < lengths.unsqueeze(1)).reshape(-1)
+    # Places of what is kept come first, then those of the padding.
+    order = torch.argsort((~kept).to(torch.int32), stable=True)
+    starts = F.pad(lengths.cumsum(0), [1, 0]).to(torch.int32)
+    places = order.reshape(batch, length).to(torch.int32)
+    return x.flatten(0, 1)[kept], places, starts, lengths.max().reshape(1).to(torch.int32)
+
+
+def restore_padding(x: Tensor, places: Tensor) -> Tensor:
+    """com.microsoft RestorePadding: puts tokens back to [batch, length, ...], zeros elsewhere."""
+    index = places.reshape(-1)[: x.shape[0]].to(torch.int64)
+    y = x.new_zeros(places.numel(), *x.shape[1:]).index_copy(0, index, x)
+    return y.reshape(*places.shape, *x.shape[1:])
+
+
 def bias_split_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """com.microsoft BiasSplitGelu: a gelu of one half gates the other; torch has no such call."""
     value, gate = (x + bias).chunk(2, dim=-1)

@@ -716,7 +716,8 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
       name_var(s.targets[0], position_);
       std::string params;
       for (const auto& p : s.params) {
-        name_var(p, position_);
+        // Parameters have names of their own, used or not.
+        if (names_.count(p->id) == 0) names_[p->id] = claim(p->hint, position_, std::max(lives_[p->id].last, position_ + 1), false);
         params += (params.empty() ? "" : ", ") + name_of(*p);
       }
       out_ += std::string(indent, ' ') + "def " + name_of(*s.targets[0]) + "(" + params + "):\n";

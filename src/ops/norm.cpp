@@ -191,6 +191,7 @@ bool same_shape(const NodeContext& c, std::size_t i, const Ints& shape) {
 }
 
 void lower_layer_norm(LowerContext& c) {
+  c.ignore_attr("epsion");  // old fusions misspelt epsilon; ONNX Runtime takes the default then
   const auto shape = normalized_shape(c, 1);
   const bool more_outputs = c.has_output(1) || c.has_output(2);
   const bool has_bias = c.has_input(2);

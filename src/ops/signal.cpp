@@ -68,7 +68,8 @@ void lower_dft(LowerContext& c) {
 void infer_stft(InferContext& c) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return c.set(0, c.dtype(0), Shape::unknown_dims(4));
-  if (s.rank() != 3) c.fail("the signal must have the axes batch, time and real or imaginary part");
+  // Exporters leave out the last axis of a real signal.
+  if (s.rank() != 3 && s.rank() != 2) c.fail("the signal must have the axes batch, time and real or imaginary part");
   Dim length = scalar_dim(c, 3);
   if (!length.known() && c.shape(2).has_rank() && c.shape(2).rank() == 1) length = c.shape(2)[0];
   Dim frames;
@@ -82,7 +83,8 @@ void infer_stft(InferContext& c) {
 }
 
 void lower_stft(LowerContext& c) {
-  Args args{c.in(0), c.int_scalar(1)};
+  const Ex signal = c.rank(0) == 2U ? aten("unsqueeze", {c.in(0), -1}) : c.in(0);
+  Args args{signal, c.int_scalar(1)};
   if (c.has_input(2) || c.has_input(3)) args.push_back(c.in(2));
   if (c.has_input(3)) args.push_back(c.int_scalar(3));
   Kwargs kw;

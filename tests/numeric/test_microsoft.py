@@ -316,3 +316,8 @@ def test_sources_read_well() -> None:
         "SkipLayerNormalization", x, opset=1, domain="com.microsoft", constants=[2, 3]
     )
     assert "self.layer_norm_1(x0 + x1)" in source_of(model)
+
+
+def test_mean_of_simplified_norm_is_zero() -> None:
+    x = [f32(2, 3, 8), f32(2, 3, 8), f32(8)]
+    ms("SkipSimplifiedLayerNormalization", x, outputs=4, attrs={"epsilon": 1e-5})

@@ -43,6 +43,11 @@ def test_stft(onesided: int, window: bool, constants: list[int]) -> None:
     check("STFT", x, atol=1e-4, **options)
 
 
+def test_stft_of_a_signal_without_parts() -> None:
+    x: list[Array | None] = [f32(2, 40), number(4), None, number(8)]
+    check("STFT", x, opset=17, constants=[1, 3], atol=1e-4)
+
+
 @pytest.mark.parametrize("periodic", [0, 1])
 @pytest.mark.parametrize("op_type", ["HannWindow", "HammingWindow", "BlackmanWindow"])
 @pytest.mark.parametrize("constant", [False, True])

@@ -603,11 +603,12 @@ def skip_simplified_layer_norm(
     bias: Tensor | None = None,
     *,
     epsilon: float = 1e-12,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """com.microsoft SkipSimplifiedLayerNormalization: output, no mean, inverse and the sum."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """com.microsoft SkipSimplifiedLayerNormalization: output, zeros, inverse and the sum."""
     total = x + skip if bias is None else x + skip + bias
     y, inverse = simplified_layer_norm(total, gamma, epsilon=epsilon)
-    return y, None, inverse, total
+    # ONNX Runtime fills the mean, which means nothing here, with zeros.
+    return y, torch.zeros_like(inverse), inverse, total
 
 
 def embed_layer_norm(

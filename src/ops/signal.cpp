@@ -119,23 +119,38 @@ void infer_window(InferContext& c) {
   c.set(0, c.attr_dtype("output_datatype", DType::Float32), Shape({scalar_dim(c, 0)}));
 }
 
-enum class Window { Hann, Hamming, Blackman };
+enum class WindowKind { Hann, Hamming, Blackman };
 
-template <Window kind>
+/// a - b cos(x) + c cos(2x); ONNX's Hamming has exact coefficients, not the rounded 0.54 and 0.46 of torch.
+Ex coefficients(WindowKind kind) {
+  const Ex quotient = op("/", {Ex(21), Ex(46)});
+  if (kind == WindowKind::Hann) return list({Ex(0.5), Ex(0.5), Ex(0.0)});
+  if (kind == WindowKind::Hamming) return list({op("/", {Ex(25), Ex(46)}), quotient, Ex(0.0)});
+  // In single precision ONNX Runtime's first one is 1 - 0.5 - 0.08.
+  return list({Ex(static_cast<double>(0.42000002F)), Ex(0.5), Ex(static_cast<double>(0.08F))});
+}
+
+template <WindowKind kind>
 void lower_window(LowerContext& c) {
   const DType to = c.attr_dtype("output_datatype", DType::Float32);
   const bool periodic = c.attr_int("periodic", 1) != 0;
-  Args args{c.int_scalar(0), Ex(periodic)};
-  const char* overload = kind == Window::Hann ? "hann_window.periodic" : "blackman_window.periodic";
-  if (kind == Window::Hamming) {
-    // ONNX's coefficients are the exact ones; torch's defaults are the rounded 0.54 and 0.46.
+  const Ex size = c.int_scalar(0);
+  Kwargs kw;
+  if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
+  // A window of one element is always 1 in torch.
+  if (!size.is_int() || size->integer <= 1) {
+    if (to != DType::Float32) kw.insert(kw.begin(), {"dtype", Ex(to)});
+    if (!periodic) kw.insert(kw.begin(), {"periodic", Ex(false)});
+    return c.out(0, helper("cosine_window", {size, coefficients(kind)}, kw));
+  }
+  if (ir::is_float(to) && to != DType::Float32) kw.insert(kw.begin(), {"dtype", Ex(to)});
+  Args args{size, Ex(periodic)};
+  const char* overload = kind == WindowKind::Hann ? "hann_window.periodic" : "blackman_window.periodic";
+  if (kind == WindowKind::Hamming) {
     overload = "hamming_window.periodic_alpha_beta";
     args.push_back(op("/", {Ex(25), Ex(46)}));
     args.push_back(op("/", {Ex(21), Ex(46)}));
   }
-  Kwargs kw;
-  if (ir::is_float(to) && to != DType::Float32) kw.emplace_back("dtype", Ex(to));
-  if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
   const Ex window = aten(overload, args, kw);
   c.out(0, ir::is_float(to) ? window : aten("to.dtype", {window, Ex(to)}));
 }
@@ -144,9 +159,9 @@ constexpr OpDef kOps[] = {
     {.type = "DFT", .changed_at = {17, 20}, .infer = infer_dft, .lower = lower_dft},
     {.type = "STFT", .changed_at = {17}, .infer = infer_stft, .lower = lower_stft},
     {.type = "MelWeightMatrix", .changed_at = {17}, .infer = infer_mel, .lower = lower_mel},
-    {.type = "HannWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<Window::Hann>},
-    {.type = "HammingWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<Window::Hamming>},
-    {.type = "BlackmanWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<Window::Blackman>},
+    {.type = "HannWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<WindowKind::Hann>},
+    {.type = "HammingWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<WindowKind::Hamming>},
+    {.type = "BlackmanWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<WindowKind::Blackman>},
 };
 
 }  // namespace

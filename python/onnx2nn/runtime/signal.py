@@ -87,3 +87,22 @@ def mel_weight_matrix(
     falling = (right - at) / (right - center).clamp(min=1)
     matrix = torch.where(at < center, rising, torch.where(at > center, falling, 1.0))
     return matrix.clamp(min=0).to(dtype)
+
+
+def cosine_window(
+    size: int,
+    coefficients: list[float],
+    *,
+    periodic: bool = True,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Tensor:
+    """ONNX's windows at any size: torch makes a window of one element 1, not the curve's value."""
+    steps = size if periodic else size - 1
+    if not steps:
+        return torch.full([size], torch.nan, device=device).to(dtype)
+    places = torch.arange(size, dtype=torch.float64, device=device) / steps
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    first, second = ((k * math.pi * places).cos().to(wide) for k in (2, 4))
+    a, b, c = coefficients
+    return (a - b * first + c * second).to(dtype)

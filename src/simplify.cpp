@@ -23,12 +23,12 @@ void count(const ir::Model& model, std::size_t& nodes, std::map<std::string, std
     if (v->constant && v->has_uses()) weight_bytes += v->constant->bytes().size();
 }
 
-/// From IR version 4 on, an input with a default may be given another value: nothing may be computed from it.
+/// An input with a default may be given another value: nothing may be computed from it.
 /// Hides the defaults while it lives.
 class Defaults {
  public:
   explicit Defaults(ir::Model& model) {
-    if (model.info.ir_version < 4) return;
+    if (model.info.weights_are_inputs) return;
     for (ir::Value* v : model.graph->inputs)
       if (v->constant) hidden_.emplace_back(v, std::exchange(v->constant, nullptr));
   }

@@ -191,6 +191,9 @@ struct ModelInfo {
   std::string doc_string;
   std::vector<std::pair<std::string, std::string>> metadata;
   std::map<std::string, std::int64_t> opsets;  // domain ("" for ai.onnx) -> version
+  /// Old exporters list all weights among the inputs, as they had to before IR version 4: these are constants,
+  /// and not defaults that a caller may change.
+  bool weights_are_inputs = false;
   std::map<std::string, std::string> symbols;  // a dimension's symbol -> its name in the file
 };
 

@@ -199,10 +199,22 @@ class Importer {
     opsets_ = &info.opsets;
     Scope scope;
     read_graph(*graph, *model_->graph, scope, {}, 0);
+    info.weights_are_inputs = weights_are_inputs();
     return std::move(model_);
   }
 
  private:
+  bool weights_are_inputs() const {
+    constexpr std::int64_t kFreeInitializers = 4;  // IR version from which weights need not be inputs
+    constexpr std::int64_t kLastOfOldExporters = 6;
+    if (model_->info.ir_version < kFreeInitializers) return true;
+    if (model_->info.ir_version > kLastOfOldExporters) return false;
+    const auto& list = model_->graph->initializers;
+    const auto listed = std::count_if(list.begin(), list.end(), [](const Value* v) { return v->is_graph_input; });
+    const auto weights = std::count_if(list.begin(), list.end(), [](const Value* v) { return v->is_initializer; });
+    return listed > 1 && listed == weights;
+  }
+
   void read_function(Reader m) {
     Function f;
     while (m.next()) {

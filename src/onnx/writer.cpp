@@ -201,7 +201,7 @@ class Writer {
 
   /// A weight that old files list among the inputs goes with its last use.
   bool is_written_input(const Graph& g, const Value* v) const {
-    return g.parent() != nullptr || !v->constant || v->has_uses() || model_.info.ir_version >= kFreeInitializers;
+    return g.parent() != nullptr || !v->constant || v->has_uses() || !model_.info.weights_are_inputs;
   }
 
   Message graph(const Graph& g, Names& names) {

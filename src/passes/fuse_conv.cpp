@@ -171,13 +171,18 @@ std::optional<Linear> linear_before(const ir::Value* v) {
   return v != nullptr && v->producer() != nullptr && v->has_one_use() ? Linear::of(v->producer()) : std::nullopt;
 }
 
-// BatchNormalization(Conv(x, w, b), s, t, m, v)   =>   Conv(x, w * s / sqrt(v + e), (b - m) * s / sqrt(v + e) + t)
-bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
+bool is_inference(const ir::Node& n) {
   if (n.input_count() != 5 || attr_int(n, "training_mode", 0) != 0 || attr_int(n, "spatial", 1) != 1) return false;
   // Before opset 7 the default was to train.
   if (n.opset < 7 && attr_int(n, "is_test", 0) == 0) return false;
   for (std::size_t i = 1; i < n.output_count(); ++i)
     if (n.output(i) != nullptr && n.output(i)->has_uses()) return false;
+  return true;
+}
+
+// BatchNormalization(Conv(x, w, b), s, t, m, v)   =>   Conv(x, w * s / sqrt(v + e), (b - m) * s / sqrt(v + e) + t)
+bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
+  if (!is_inference(n)) return false;
   auto linear = linear_before(n.input(0));
   if (!linear || !compatible(n.input(0), n.output(0))) return false;
   Doubles p[4];
@@ -199,6 +204,57 @@ bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+/// `n` as a scale and a shift of its input `i`, by channel; nothing where its other input is none of the kind.
+struct Affine {
+  Doubles scale, shift;
+  static std::optional<Affine> of(const ir::Node& n, std::size_t i, std::size_t rank, std::int64_t channels) {
+    const auto other = by_channel(n, n.input(1 - i), rank, channels);
+    if (!other) return std::nullopt;
+    Affine a{Doubles(other->size(), 1.0), Doubles(other->size(), 0.0)};
+    for (std::size_t c = 0; c < other->size(); ++c) {
+      const double v = (*other)[c];
+      if (n.is("Mul")) a.scale[c] = v;
+      if (n.is("Div")) a.scale[c] = 1.0 / v;
+      if (n.is("Add")) a.shift[c] = v;
+      if (n.is("Sub")) {
+        a.scale[c] = i == 0 ? 1.0 : -1.0;
+        a.shift[c] = i == 0 ? -v : v;
+      }
+    }
+    return a;
+  }
+};
+
+// Add(BatchNormalization(x, s, t, m, v), k: [C, 1, 1])   =>   BatchNormalization(x, s, t + k, m, v); Mul, Sub and Div alike
+bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
+  if (n.input_count() != 2) return false;
+  for (std::size_t i = 0; i < (n.is("Div") ? 1U : 2U); ++i) {
+    ir::Node* norm = sole_producer(n.input(i), "BatchNormalization");
+    if (norm == nullptr || !is_inference(*norm) || !same_type(n.input(i), n.output(0))) continue;
+    const ir::Value* s = norm->input(1);
+    const ir::Value* t = norm->input(2);
+    if (s == nullptr || t == nullptr || !s->constant || !t->constant || !is_weight_type(s->constant->dtype())) continue;
+    if (s->constant->rank() != 1 || t->constant->dims() != s->constant->dims() || t->constant->dtype() != s->constant->dtype()) continue;
+    const auto affine = Affine::of(n, i, n.input(i)->type.shape.rank(), s->constant->size());
+    if (!affine) continue;
+    Doubles scale = s->constant->to_doubles();
+    Doubles shift = t->constant->to_doubles();
+    for (std::size_t c = 0; c < scale.size(); ++c) {
+      scale[c] *= affine->scale[c];
+      shift[c] = shift[c] * affine->scale[c] + affine->shift[c];
+    }
+    const ir::TensorPtr new_scale = rounded(s->constant->dtype(), s->constant->dims(), scale);
+    const ir::TensorPtr new_shift = rounded(s->constant->dtype(), s->constant->dims(), shift);
+    if (!new_scale || !new_shift) continue;
+    ir::Graph& g = *norm->graph();
+    const std::vector<ir::Value*> inputs = {norm->input(0), w.weight(g, *s, new_scale), w.weight(g, *t, new_shift), norm->input(3), norm->input(4)};
+    w.set_inputs(*norm, inputs);
+    w.replace(n.output(0), n.input(i));
+    return true;
+  }
+  return false;
+}
+
 // Mul(Conv(x, w, b), s: [C, 1, 1])   =>   Conv(x, w * s, b * s); Add, Sub and Div alike
 bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
   if (n.input_count() != 2) return false;
@@ -206,21 +262,8 @@ bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
     auto linear = linear_before(n.input(i));
     // The same shape: the constant must not repeat the convolution's output.
     if (!linear || !same_type(n.input(i), n.output(0))) continue;
-    const auto other = by_channel(n, n.input(1 - i), linear->rank(), linear->channels());
-    if (!other) continue;
-    Doubles scale(other->size(), 1.0);
-    Doubles shift(other->size(), 0.0);
-    for (std::size_t c = 0; c < other->size(); ++c) {
-      const double v = (*other)[c];
-      if (n.is("Mul")) scale[c] = v;
-      if (n.is("Div")) scale[c] = 1.0 / v;
-      if (n.is("Add")) shift[c] = v;
-      if (n.is("Sub")) {
-        scale[c] = i == 0 ? 1.0 : -1.0;
-        shift[c] = i == 0 ? -v : v;
-      }
-    }
-    if (!linear->apply(w, scale, shift)) continue;
+    const auto affine = Affine::of(n, i, linear->rank(), linear->channels());
+    if (!affine || !linear->apply(w, affine->scale, affine->shift)) continue;
     w.replace(n.output(0), n.input(i));
     return true;
   }
@@ -261,6 +304,8 @@ std::span<const Rule> conv_rules() {
   static const std::vector<Rule> kRules = {
       {.name = "fuse-batch-norm", .what = "BatchNormalization into Conv, ConvTranspose, Gemm", .apply = fuse_batch_norm, .ops = {"BatchNormalization"}},
       {.name = "fuse-arithmetic", .what = "Mul, Add, Sub, Div by channel into Conv, ConvTranspose, Gemm", .apply = fuse_arithmetic,
+       .ops = {"Mul", "Add", "Sub", "Div"}},
+      {.name = "fuse-into-batch-norm", .what = "Mul, Add, Sub, Div by channel into BatchNormalization", .apply = fuse_into_batch_norm,
        .ops = {"Mul", "Add", "Sub", "Div"}},
       {.name = "fuse-pad", .what = "padding by zeros into Conv", .apply = fuse_pad, .ops = {"Conv"}},
   };

@@ -70,6 +70,20 @@ std::string key_of(const ir::Node& n) {
   return key;
 }
 
+/// What an integer value holds, as expressions: whatever computes the same is the same. Empty where not all is known.
+std::string contents_key(const ir::Value& v) {
+  if (!v.contents || v.contents->empty() || v.contents->size() > 16 || !v.type.is_tensor() || !v.type.shape.has_rank() || v.type.shape.rank() > 1)
+    return {};
+  std::string key = "contents";
+  append(key, v.type.dtype);
+  append(key, v.type.shape.rank());
+  for (const ir::Dim& d : *v.contents) {
+    if (!d.known()) return {};
+    append_text(key, d.str());
+  }
+  return key;
+}
+
 /// A hash of the beginning and the end, which tells most tensors apart without reading them whole.
 std::string initializer_key(const ir::Tensor& t) {
   constexpr std::size_t kSample = 2048;
@@ -127,13 +141,32 @@ std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most) {
   return merged;
 }
 
+// s = Gather(Shape(x: [n, 8]), 0); t = Gather(Shape(Relu(x)), 0)   =>   s for t: both are n
+std::size_t merge_equal_contents(Rewriter& w, ir::Graph& g, std::size_t most) {
+  std::unordered_map<std::string, ir::Value*> seen;
+  std::size_t merged = 0;
+  for (ir::Node* n = g.first(); n != nullptr; n = n->next()) {
+    for (ir::Graph* inner : n->subgraphs()) merged += merge_equal_contents(w, *inner, most - merged);
+    for (ir::Value* v : n->outputs()) {
+      if (v == nullptr || !v->has_uses() || merged == most) continue;
+      std::string key = contents_key(*v);
+      if (key.empty()) continue;
+      const auto [it, added] = seen.emplace(std::move(key), v);
+      if (added) continue;
+      w.replace(v, it->second);
+      ++merged;
+    }
+  }
+  return merged;
+}
+
 // w = {1, 2}; v = {1, 2}   =>   w for v, where type, shape and every bit are the same
 std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most) {
   std::unordered_map<std::string, std::vector<ir::Value*>> seen;
   std::size_t merged = 0;
   for (ir::Value* v : g.initializers) {
     if (merged == most) break;
-    if (!v->constant || !v->has_uses() || (v->is_graph_input && w.model().info.ir_version >= 4)) continue;
+    if (!v->constant || !v->has_uses() || (v->is_graph_input && !w.model().info.weights_are_inputs)) continue;
     auto& equals = seen[initializer_key(*v->constant)];
     const auto it = std::find_if(equals.begin(), equals.end(), [&](const ir::Value* other) { return same_bytes(*v->constant, *other->constant); });
     if (it == equals.end()) {

@@ -93,16 +93,15 @@ class Simplifier {
   bool merge() {
     std::size_t merged = 0;
     const auto left = [&] { return options_.stop_after - std::min(options_.stop_after, done_); };
-    if (enabled(kMergeInitializers, false)) {
-      const std::size_t n = merge_equal_initializers(rewriter_, *model_.graph, left());
-      if (n > 0) note(kMergeInitializers, "", n);
+    const auto sweep = [&](std::string_view rule, auto&& merge_equal) {
+      if (!enabled(rule, false)) return;
+      const std::size_t n = merge_equal(rewriter_, *model_.graph, left());
+      if (n > 0) note(rule, "", n);
       merged += n;
-    }
-    if (enabled(kMergeNodes, false)) {
-      const std::size_t n = merge_equal_nodes(rewriter_, *model_.graph, left());
-      if (n > 0) note(kMergeNodes, "", n);
-      merged += n;
-    }
+    };
+    sweep(kMergeInitializers, merge_equal_initializers);
+    sweep(kMergeNodes, merge_equal_nodes);
+    sweep(kMergeContents, merge_equal_contents);
     return merged > 0;
   }
 
@@ -121,6 +120,7 @@ std::vector<RuleInfo> rules() {
   std::vector<RuleInfo> out;
   for (const Rule* r : all_rules()) out.push_back({r->name, r->what});
   out.push_back({kMergeInitializers, "equal constants become one"});
+  out.push_back({kMergeContents, "shape arithmetic that comes to the same becomes one"});
   out.push_back({kMergeNodes, "nodes that compute the same become one"});
   return out;
 }

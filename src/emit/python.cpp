@@ -79,7 +79,8 @@ std::string float_text(double v, bool is_double) {
   if (std::isinf(v)) return v > 0 ? "torch.inf" : "-torch.inf";
   char buffer[40];
   const auto f = static_cast<float>(v);
-  const bool short_form = !is_double && static_cast<double>(f) == v;
+  // The largest float's shortest text is, as a double, beyond the floats: torch refuses it.
+  const bool short_form = !is_double && static_cast<double>(f) == v && std::abs(v) < 3.4e38;
   auto r = short_form ? std::to_chars(buffer, buffer + sizeof buffer, f) : std::to_chars(buffer, buffer + sizeof buffer, v);
   std::string s(buffer, r.ptr);
   if (s.find_first_of(".en") == std::string::npos) {

@@ -145,7 +145,68 @@ void lower_image_decoder(LowerContext& c) {
   c.out(0, helper("image_decoder", {c.in(0)}, kw));
 }
 
+// ---------------------------------------------------------------- ImageScaler
+// Experimental in opset 1, and still in files of that time: x * scale + bias of the channel.
+
+void infer_image_scaler(InferContext& c) { c.set(0, c.type(0)); }
+
+void lower_image_scaler(LowerContext& c) {
+  Ex x = c.in(0);
+  if (const double scale = c.attr_float("scale", 1.0); scale != 1.0) x = aten("mul.Tensor", {x, scale});
+  if (const auto bias = c.attr_floats("bias"); bias && !bias->empty()) {
+    const auto channels = static_cast<std::int64_t>(bias->size());
+    const auto tensor = ir::Tensor::from<float>(DType::Float32, {channels, 1, 1}, std::vector<float>(bias->begin(), bias->end()));
+    x = aten("add.Tensor", {x, c.buffer("image_bias", tensor)});
+  }
+  c.out(0, x);
+}
+
+// ---------------------------------------------------------------- Crop
+// Experimental in opset 1: `border` is left, top, right, bottom; `scale` is the height and width to keep.
+
+struct Box {
+  std::int64_t top = 0;
+  std::int64_t left = 0;
+  Dim height;
+  Dim width;
+};
+
+Box crop_box(const NodeContext& c) {
+  const auto border = c.attr_ints("border");
+  if (!border || border->size() != 4) c.fail("border needs four numbers");
+  const Shape& s = c.shape(0);
+  if (s.has_rank() && s.rank() != 4) c.fail("the input must have rank 4");
+  Box box{(*border)[1], (*border)[0], Dim(), Dim()};
+  if (const auto scale = c.attr_ints("scale"); scale && scale->size() == 2) {
+    box.height = Dim((*scale)[0]);
+    box.width = Dim((*scale)[1]);
+  } else if (s.has_rank()) {
+    box.height = s[2] - Dim((*border)[1]) - Dim((*border)[3]);
+    box.width = s[3] - Dim((*border)[0]) - Dim((*border)[2]);
+  }
+  return box;
+}
+
+void infer_crop(InferContext& c) {
+  const Box box = crop_box(c);
+  const Shape& s = c.shape(0);
+  c.set(0, c.dtype(0), s.has_rank() ? Shape({s[0], s[1], box.height, box.width}) : Shape::unknown_dims(4));
+}
+
+void lower_crop(LowerContext& c) {
+  const Box box = crop_box(c);
+  const auto end = [&](std::int64_t start, const Dim& length) {
+    const auto e = c.integer(length + Dim(start));
+    if (!e) c.unsupported("the input's size is not known");
+    return *e;
+  };
+  const Ex rows = aten("slice.Tensor", {c.in(0), 2, box.top, end(box.top, box.height)});
+  c.out(0, aten("slice.Tensor", {rows, 3, box.left, end(box.left, box.width)}));
+}
+
 constexpr OpDef kOps[] = {
+    {.type = "Crop", .changed_at = {1}, .infer = infer_crop, .lower = lower_crop},
+    {.type = "ImageScaler", .changed_at = {1}, .infer = infer_image_scaler, .lower = lower_image_scaler},
     {.type = "DepthToSpace", .changed_at = {1, 11}, .infer = infer_depth_to_space, .lower = lower_depth_to_space},
     {.type = "SpaceToDepth", .changed_at = {1}, .infer = infer_space_to_depth, .lower = lower_space_to_depth},
     {.type = "GridSample", .changed_at = {16, 20}, .infer = infer_grid_sample, .lower = lower_grid_sample},

@@ -327,14 +327,17 @@ std::string Printer::slice_text(const Expr& e) {
                                                                  (i == 4 && e.args[i]->integer == 1));
     return is_default ? nullptr : e.args[i].get();
   };
-  // Blanks go around the colon where a bound is an expression of operators.
+  // Blanks go around the colon where a bound is more than a name or a number.
+  const auto is_simple = [](const std::string& bound) {
+    return std::all_of(bound.begin() + (bound[0] == '-' ? 1 : 0), bound.end(),
+                       [](char ch) { return ch == '_' || std::isalnum(static_cast<unsigned char>(ch)) != 0; });
+  };
   bool simple = true;
   std::string bounds[3];
   for (std::size_t i = 2; i < 5; ++i) {
     if (const Expr* b = given(i)) {
-      const Text t = text(*b);
-      bounds[i - 2] = t.flat();
-      simple = simple && t.precedence >= kUnary;
+      bounds[i - 2] = text(*b).flat();
+      simple = simple && is_simple(bounds[i - 2]);
     }
   }
   const std::string blank = simple ? "" : " ";
@@ -874,6 +877,13 @@ std::string Printer::run() {
   body = std::move(out_);
 
   const auto uses = [&](std::string_view what) { return body.find(what) != std::string::npos || runtime.text.find(what) != std::string::npos; };
+  // "torch." as a name of its own, not as the end of another.
+  const auto uses_module = [&](const std::string& name) {
+    for (const std::string* text : {&body, &runtime.text})
+      for (std::size_t at = text->find(name + "."); at != std::string::npos; at = text->find(name + ".", at + 1))
+        if (at == 0 || std::string_view(" ([{*-~=\n").find((*text)[at - 1]) != std::string_view::npos) return true;
+    return false;
+  };
   std::string out = "\"\"\"";
   out += options_.header;
   out += "\"\"\"\n\n";
@@ -889,16 +899,18 @@ std::string Printer::run() {
   for (std::size_t at = body.find("np."); !numpy && at != std::string::npos; at = body.find("np.", at + 1))
     numpy = at > 0 && std::string_view(" ([*-").find(body[at - 1]) != std::string_view::npos;
   if (numpy) out += "import numpy as np\n";
-  out += "import torch\n";
-  if (uses("F.")) out += "import torch.nn.functional as F\n";
+  if (uses_module("torch") || !program_.params.empty()) out += "import torch\n";
+  if (uses_module("F")) out += "import torch.nn.functional as F\n";
   for (const std::string& i : imports)
     if (i.rfind("from PIL", 0) == 0 || i.rfind("import PIL", 0) == 0) out += i + "\n";
-  out += "from torch import Tensor, nn\n\n\n";
+  out += uses("Tensor") ? "from torch import Tensor, nn\n\n\n" : "from torch import nn\n\n\n";
   if (!runtime.text.empty()) out += runtime.text + "\n\n";
   out += "class " + program_.class_name + "(nn.Module):\n";
   out += body;
-  out += "\n\ndef load(\n    weights: str | Path = Path(__file__).parent / " + python_quote(options_.weights_name) + ",\n) -> " +
-         program_.class_name + ":\n";
+  std::string parameter = "    weights: str | Path = Path(__file__).parent";
+  const std::string file = " / " + python_quote(options_.weights_name) + ",\n";
+  if (parameter.size() + file.size() - 1 > kWidth) parameter += "\n   ";
+  out += "\n\ndef load(\n" + parameter + file + ") -> " + program_.class_name + ":\n";
   out += "    \"\"\"The model in eval mode, with its weights.\"\"\"\n";
   const bool pth = options_.weights_name.ends_with(".pth");
   if (!program_.params.empty()) {

@@ -207,7 +207,9 @@ Result binary(const Call& c, Binary op, const Tensor& a, const Tensor& b) {
     return std::nullopt;
   }
   if (a.dtype() != b.dtype()) return std::nullopt;
-  if (op == Binary::Mod && c.i("fmod", 0) != 0 && !computes_as_float(a.dtype()) && a.dtype() != DType::Float64) return std::nullopt;
+  // fmod says which sign the remainder has: the dividend's, which the kernel of floats computes, or the divisor's, as that of integers.
+  const bool real = computes_as_float(a.dtype()) || a.dtype() == DType::Float64;
+  if (op == Binary::Mod && (c.i("fmod", 0) != 0) != real) return std::nullopt;
   if (computes_as_float(a.dtype())) return binary_as<float>(c, op, a, b);
   if (a.dtype() == DType::Float64) return binary_as<double>(c, op, a, b);
   if (computes_as_int(a.dtype())) return binary_as<std::int64_t>(c, op, a, b);

@@ -18,6 +18,7 @@ import onnx2nn
 from onnx2nn import _native
 
 HERE = Path(__file__).parent
+CORPUS = HERE.parents[2] / "shared" / "models"
 MODELS = sorted(HERE.glob("*.onnx"))
 ACCEPT = bool(os.environ.get("ONNX2NN_ACCEPT"))
 
@@ -69,3 +70,34 @@ def test_answers(path: Path, simplify: bool) -> None:
         outputs = result if isinstance(result, tuple) else (result,)
         for expected, output in zip(session.run(None, feed), outputs, strict=True):
             np.testing.assert_allclose(output.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def corpus_models(count: int = 40, limit: int = 1 << 20) -> list[Path]:
+    """Small real models, of as many owners as there are."""
+    if not CORPUS.is_dir():
+        return []
+    chosen = []
+    for folder in sorted(p for p in CORPUS.iterdir() if p.is_dir()):
+        fitting = [p for p in sorted(folder.rglob("*.onnx")) if p.stat().st_size < limit]
+        chosen += fitting[:1]
+    return chosen[:count]
+
+
+def ruff(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--no-cache", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("models", [MODELS, corpus_models()], ids=["golden", "corpus"])
+def test_ruff_finds_nothing_to_change(models: list[Path], tmp_path: Path) -> None:
+    """What is emitted is what `ruff format` would write, and has no errors."""
+    if not models:
+        pytest.skip("../shared/models is not there")
+    for i, path in enumerate(models):
+        conversion = _native.convert(str(path))
+        if conversion.ok:
+            (tmp_path / f"m{i}_{path.stem[:40]}.py").write_text(conversion.source)
+    ruff(tmp_path, "format", "--diff")
+    # A docstring or a weight's name may be long; nothing else is.
+    ruff(tmp_path, "check", "--select", "E,F", "--ignore", "E501")

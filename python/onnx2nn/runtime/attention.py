@@ -110,22 +110,39 @@ def onnx_attention(
     elif nonpad_kv_seqlen is not None:
         offset = nonpad_kv_seqlen.reshape(-1, 1, 1, 1) - q.shape[2]
     allowed = visible_keys(
-        q.shape[2], k.shape[2], offset, is_causal, left_window_size, right_window_size, q.device
+        q.shape[2],
+        k.shape[2],
+        offset,
+        is_causal,
+        left_window_size,
+        right_window_size,
+        q.device,
     )
     if nonpad_kv_seqlen is not None:
-        filled = torch.arange(k.shape[2], device=q.device) < nonpad_kv_seqlen.reshape(-1, 1, 1, 1)
+        filled = torch.arange(k.shape[2], device=q.device) < nonpad_kv_seqlen.reshape(
+            -1, 1, 1, 1
+        )
         allowed = filled if allowed is None else allowed & filled
     bias = None
     if attn_mask is not None:
         missing = k.shape[2] - attn_mask.shape[-1]
         if attn_mask.dtype == torch.bool:
-            attn_mask = F.pad(attn_mask, [0, missing], value=False) if missing else attn_mask
+            attn_mask = (
+                F.pad(attn_mask, [0, missing], value=False) if missing else attn_mask
+            )
             allowed = attn_mask if allowed is None else allowed & attn_mask
         else:
-            bias = F.pad(attn_mask, [0, missing], value=-torch.inf) if missing else attn_mask
+            bias = (
+                F.pad(attn_mask, [0, missing], value=-torch.inf)
+                if missing
+                else attn_mask
+            )
     mask = add_masks(allowed, bias)
     # In half precision ONNX rounds after each step, which torch's fused attention does not.
-    exact = q.dtype in (torch.float32, torch.float64) and softmax_precision in (None, q.dtype)
+    exact = q.dtype in (torch.float32, torch.float64) and softmax_precision in (
+        None,
+        q.dtype,
+    )
     if exact and not qk_matmul_output and not softcap:
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
@@ -201,7 +218,10 @@ def ms_rotary_embedding(
     if position_ids.dim() == 1:
         steps = torch.arange(heads.shape[2], device=x.device)
         position_ids = (position_ids + steps).expand(heads.shape[0], -1)
-    cos, sin = F.embedding(position_ids, cos_cache), F.embedding(position_ids, sin_cache)
+    cos, sin = (
+        F.embedding(position_ids, cos_cache),
+        F.embedding(position_ids, sin_cache),
+    )
     y = rotate_heads(heads, cos, sin, interleaved)
     return merge_heads(y) if x.dim() == 3 else y
 
@@ -315,7 +335,9 @@ def group_query_attention(
     if key is None or value is None:
         # The three come packed in one, per token: all query heads, key heads, value heads.
         size = query.shape[2] // (num_heads + 2 * kv_num_heads)
-        query, key, value = split_parts(query, [num_heads * size] + [kv_num_heads * size] * 2)
+        query, key, value = split_parts(
+            query, [num_heads * size] + [kv_num_heads * size] * 2
+        )
     q = split_heads(query, num_heads)
     k, v = split_heads(key, kv_num_heads), split_heads(value, kv_num_heads)
     if q_norm_weight is not None:
@@ -359,7 +381,9 @@ def group_query_attention(
         sink = q.new_zeros(num_heads)
     if not softcap and sink is None and not qk_output:
         mask = add_masks(allowed, attention_bias)
-        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scale or None)
+        y = F.scaled_dot_product_attention(
+            q, keys, values, attn_mask=mask, scale=scale or None
+        )
         return merge_heads(y), present_key, present_value, None
     scores = (q @ keys.mT).float() * (scale or 1.0 / math.sqrt(q.shape[-1]))
     if softcap:
@@ -626,13 +650,19 @@ def embed_layer_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """com.microsoft EmbedLayerNormalization: gives output, lengths by the mask and the sum."""
     if position_ids is None:
-        position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-    total = F.embedding(input_ids, word_embedding) + F.embedding(position_ids, position_embedding)
+        position_ids = torch.arange(
+            input_ids.shape[1], device=input_ids.device
+        ).unsqueeze(0)
+    total = F.embedding(input_ids, word_embedding) + F.embedding(
+        position_ids, position_embedding
+    )
     if segment_ids is not None and segment_embedding is not None:
         total = total + F.embedding(segment_ids, segment_embedding)
     y = F.layer_norm(total, [total.shape[-1]], gamma, beta, epsilon)
     if mask is None:
-        lengths = torch.zeros(input_ids.shape[0], dtype=torch.int32, device=input_ids.device)
+        lengths = torch.zeros(
+            input_ids.shape[0], dtype=torch.int32, device=input_ids.device
+        )
     else:
         lengths = (mask == 1).sum(1, dtype=torch.int32)
     return y, lengths, total
@@ -684,7 +714,11 @@ def fused_matmul(
 
 
 def fused_activation(
-    x: Tensor, activation: str, alpha: float = 0.0, beta: float = 0.0, gamma: float = 0.0
+    x: Tensor,
+    activation: str,
+    alpha: float = 0.0,
+    beta: float = 0.0,
+    gamma: float = 0.0,
 ) -> Tensor:
     """The activation that com.microsoft's FusedConv and FusedGemm name, with its parameters."""
     if activation == "LeakyRelu":
@@ -704,8 +738,12 @@ def fused_activation(
     if activation == "ParametricSoftplus":
         return alpha * F.softplus(beta * x)
     if activation in ("Relu", "Tanh", "Sigmoid"):
-        return {"Relu": torch.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid}[activation](x)
-    return {"Softplus": F.softplus, "Softsign": F.softsign, "HardSwish": F.hardswish}[activation](x)
+        return {"Relu": torch.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid}[
+            activation
+        ](x)
+    return {"Softplus": F.softplus, "Softsign": F.softsign, "HardSwish": F.hardswish}[
+        activation
+    ](x)
 
 
 def expert_activation(
@@ -765,18 +803,24 @@ def mixture_of_experts(
     tokens = x.reshape(-1, x.shape[-1])
     chances = router_probs.float().softmax(-1)
     chosen = chances.topk(k, dim=-1).indices
-    weights = (chances if router_weights is None else router_weights.float()).gather(1, chosen)
+    weights = (chances if router_weights is None else router_weights.float()).gather(
+        1, chosen
+    )
     if normalize_routing_weights:
         weights = weights / weights.sum(-1, keepdim=True)
     y = torch.zeros_like(tokens)
     for expert in range(fc1_weights.shape[0]):
         rows, places = (chosen == expert).nonzero(as_tuple=True)
         part = tokens[rows]
-        first = F.linear(part, fc1_weights[expert], None if fc1_bias is None else fc1_bias[expert])
+        first = F.linear(
+            part, fc1_weights[expert], None if fc1_bias is None else fc1_bias[expert]
+        )
         third = None
         if fc3_weights is not None:
             third = F.linear(
-                part, fc3_weights[expert], None if fc3_bias is None else fc3_bias[expert]
+                part,
+                fc3_weights[expert],
+                None if fc3_bias is None else fc3_bias[expert],
             )
         inner = expert_activation(
             first,
@@ -787,13 +831,21 @@ def mixture_of_experts(
             swiglu_limit,
             swiglu_fusion,
         )
-        out = F.linear(inner, fc2_weights[expert], None if fc2_bias is None else fc2_bias[expert])
-        y = y.index_add(0, rows, out * weights[rows, places].unsqueeze(-1).to(out.dtype))
+        out = F.linear(
+            inner, fc2_weights[expert], None if fc2_bias is None else fc2_bias[expert]
+        )
+        y = y.index_add(
+            0, rows, out * weights[rows, places].unsqueeze(-1).to(out.dtype)
+        )
     return y.reshape(x.shape)
 
 
 def expert_weights(
-    packed: Tensor, scales: Tensor, zero_points: Tensor | None, bits: int, block_size: int
+    packed: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    bits: int,
+    block_size: int,
 ) -> Tensor:
     """Real [experts, rows, columns] weights of com.microsoft QMoE from packed ones."""
     values = unpack_bits(packed, bits).to(scales.dtype)
@@ -801,12 +853,16 @@ def expert_weights(
     if not block_size or scales.dim() == 2:
         scales, block_size = scales.reshape(experts, rows, 1), columns
         if zero_points is not None:
-            zero_points = unpack_bits(zero_points.reshape(experts, -1), bits)[:, :rows].unsqueeze(
-                -1
-            )
+            zero_points = unpack_bits(zero_points.reshape(experts, -1), bits)[
+                :, :rows
+            ].unsqueeze(-1)
     elif zero_points is not None:
         zero_points = unpack_bits(zero_points, bits)[..., : scales.shape[-1]]
-    zeros = 1 << (bits - 1) if zero_points is None else zero_points.to(scales.dtype).unsqueeze(-1)
+    zeros = (
+        1 << (bits - 1)
+        if zero_points is None
+        else zero_points.to(scales.dtype).unsqueeze(-1)
+    )
     blocks = values.reshape(experts, rows, -1, block_size)
     return ((blocks - zeros) * scales.unsqueeze(-1)).reshape(experts, rows, columns)
 
@@ -844,13 +900,19 @@ def quantised_mixture_of_experts(
     normalized = 1 if router_weights is None else normalize_routing_weights
     third = None
     if fc3_weights is not None and fc3_scales is not None:
-        third = expert_weights(fc3_weights, fc3_scales, fc3_zero_points, bits, block_size)
+        third = expert_weights(
+            fc3_weights, fc3_scales, fc3_zero_points, bits, block_size
+        )
     return mixture_of_experts(
         x,
         router_probs,
-        expert_weights(fc1_weights, fc1_scales, fc1_zero_points, bits, block_size).to(x.dtype),
+        expert_weights(fc1_weights, fc1_scales, fc1_zero_points, bits, block_size).to(
+            x.dtype
+        ),
         fc1_bias,
-        expert_weights(fc2_weights, fc2_scales, fc2_zero_points, bits, block_size).to(x.dtype),
+        expert_weights(fc2_weights, fc2_scales, fc2_zero_points, bits, block_size).to(
+            x.dtype
+        ),
         fc2_bias,
         None if third is None else third.to(x.dtype),
         fc3_bias,
@@ -893,7 +955,9 @@ def sparse_attention(
     rows = torch.searchsorted(block_row_indices.long(), places, right=True) - 1
     used = (rows < blocks) & (block_col_indices >= 0)
     flat = torch.where(used, rows * blocks + block_col_indices, blocks * blocks)
-    grid = torch.zeros(layouts, blocks * blocks + 1, dtype=torch.bool, device=query.device)
+    grid = torch.zeros(
+        layouts, blocks * blocks + 1, dtype=torch.bool, device=query.device
+    )
     grid = grid.scatter(1, flat, True)[:, :-1].reshape(layouts, blocks, blocks)
     length, total = query.shape[1], int(total_sequence_length)
     filled = key_total_sequence_lengths.reshape(-1, 1).long()
@@ -947,7 +1011,9 @@ def paged_attention(
     """com.microsoft PagedAttention: sequences packed end to end, their cache in blocks of a pool."""
     if key is None or value is None:
         size = query.shape[1] // (num_heads + 2 * kv_num_heads)
-        query, key, value = split_parts(query, [num_heads * size] + [kv_num_heads * size] * 2)
+        query, key, value = split_parts(
+            query, [num_heads * size] + [kv_num_heads * size] * 2
+        )
     block_size, cache_heads, size = key_cache.shape[1:]
     starts, past = cumulative_sequence_length.long(), past_seqlens.long()
     tokens = torch.arange(query.shape[0], device=query.device)
@@ -955,11 +1021,19 @@ def paged_attention(
     place = tokens - starts[owner]
     position = past[owner] + place
     q = query.reshape(-1, num_heads, size)
-    k, v = key.reshape(-1, cache_heads, size), value.reshape(-1, cache_heads, value_cache.shape[-1])
+    k, v = (
+        key.reshape(-1, cache_heads, size),
+        value.reshape(-1, cache_heads, value_cache.shape[-1]),
+    )
     if do_rotary and cos_cache is not None and sin_cache is not None:
         cos, sin = F.embedding(position, cos_cache), F.embedding(position, sin_cache)
         q, k = (
-            rotate_heads(part.unsqueeze(2), cos.unsqueeze(1), sin.unsqueeze(1), rotary_interleaved)
+            rotate_heads(
+                part.unsqueeze(2),
+                cos.unsqueeze(1),
+                sin.unsqueeze(1),
+                rotary_interleaved,
+            )
             .squeeze(2)
             .contiguous()
             for part in (q, k)
@@ -967,7 +1041,9 @@ def paged_attention(
     table = block_table.long()
     slot = table[owner, position // block_size] * block_size + position % block_size
     key_cache = key_cache.flatten(0, 1).index_copy(0, slot, k).reshape(key_cache.shape)
-    value_cache = value_cache.flatten(0, 1).index_copy(0, slot, v).reshape(value_cache.shape)
+    value_cache = (
+        value_cache.flatten(0, 1).index_copy(0, slot, v).reshape(value_cache.shape)
+    )
     # Every sequence's queries side by side, the short ones filled up with zeros.
     longest = int((starts[1:] - starts[:-1]).max())
     padded = q.new_zeros(past.shape[0], longest, num_heads, size)
@@ -984,7 +1060,11 @@ def paged_attention(
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
     if head_sink is not None:
-        extra = head_sink.float().reshape(1, -1, 1, 1).expand(scores.shape[0], -1, longest, 1)
+        extra = (
+            head_sink.float()
+            .reshape(1, -1, 1, 1)
+            .expand(scores.shape[0], -1, longest, 1)
+        )
         scores = torch.cat([scores, extra], dim=-1)
     weights = scores.softmax(-1)[..., : keys.shape[2]].to(values.dtype)
     y = (weights @ values).transpose(1, 2)[owner, place]
@@ -1012,7 +1092,9 @@ def bifurcation_detector(
         if size > len(tokens):
             break
         tail = tokens[-size:]
-        places = [i for i in range(len(source) - size + 1) if source[i : i + size] == tail]
+        places = [
+            i for i in range(len(source) - size + 1) if source[i : i + size] == tail
+        ]
         if not places:
             break
         found = places[0] + size

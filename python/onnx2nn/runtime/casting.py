@@ -70,7 +70,9 @@ def cast_from_string(x: np.ndarray, dtype: torch.dtype) -> Tensor:
     """ONNX Cast of strings to numbers: torch has none; an integer is read up to its last digit."""
     texts = [str(text) for text in x.ravel()]
     if dtype.is_floating_point:
-        numbers = torch.tensor([float(text) for text in texts], dtype=torch.float64).to(dtype)
+        numbers = torch.tensor([float(text) for text in texts], dtype=torch.float64).to(
+            dtype
+        )
         return numbers.reshape(x.shape)
     found = [re.match(r"\s*[+-]?[0-9]+", text) for text in texts]
     for text, match in zip(texts, found, strict=True):
@@ -85,7 +87,9 @@ def float4_bits(x: Tensor) -> Tensor:
     """The four bits, as uint8, of float4e2m1 values carried in float32."""
     size = x.abs()
     small = (size * 2).to(torch.uint8)
-    code = torch.where(size < 2, small, (size >= 3).to(torch.uint8) + 4 + 2 * (size >= 4))
+    code = torch.where(
+        size < 2, small, (size >= 3).to(torch.uint8) + 4 + 2 * (size >= 4)
+    )
     code = torch.where(size == 4, 6, code)
     return (code + 8 * torch.signbit(x)).to(torch.uint8)
 

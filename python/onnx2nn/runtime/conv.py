@@ -70,7 +70,10 @@ def conv_transpose_nd(
     dilations = dilations or [1] * n
     extra = output_padding or [0] * n
     size = list(x.shape[2:])
-    full = [(size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(n)]
+    full = [
+        (size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
+        for i in range(n)
+    ]
     if output_shape is not None:
         output_shape = list(output_shape)[-n:]
     elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -88,10 +91,16 @@ def conv_transpose_nd(
         wide = [(size[i] - 1) * strides[i] + 1 for i in range(n)]
         spread = x.new_zeros([*x.shape[:2], *wide])
         spread[tuple(slice(None, None, t) for t in [1, 1, *strides])] = x
-        flipped = w.flip(list(range(2, n + 2))).reshape(group, -1, *w.shape[1:]).transpose(1, 2)
+        flipped = (
+            w.flip(list(range(2, n + 2)))
+            .reshape(group, -1, *w.shape[1:])
+            .transpose(1, 2)
+        )
         reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
         flipped = flipped.reshape([group * w.shape[1], w.shape[0] // group, *kernel])
-        y = conv_nd(spread, flipped, dilations=dilations, group=group, pads=reach + reach)
+        y = conv_nd(
+            spread, flipped, dilations=dilations, group=group, pads=reach + reach
+        )
     else:
         convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
         y = convolve(x, w, None, strides, 0, 0, group, dilations)
@@ -137,7 +146,9 @@ def deform_conv(
         weights.append((at - low).to(x.dtype))
         lows.append(low.to(torch.int64))
     flat = x.reshape(batch, offset_group, channels // offset_group, -1)
-    columns = flat.new_zeros([batch, offset_group, flat.shape[2], taps * math.prod(out)])
+    columns = flat.new_zeros(
+        [batch, offset_group, flat.shape[2], taps * math.prod(out)]
+    )
     for corner in range(1 << n):
         index = torch.zeros_like(lows[0])
         weight = torch.ones_like(weights[0])
@@ -148,7 +159,9 @@ def deform_conv(
             weight = weight * (weights[i] if high else 1 - weights[i])
             inside = inside & (place >= 0) & (place < size[i])
             index = index * size[i] + place.clamp(0, size[i] - 1)
-        index = index.reshape(batch, offset_group, 1, -1).expand(-1, -1, flat.shape[2], -1)
+        index = index.reshape(batch, offset_group, 1, -1).expand(
+            -1, -1, flat.shape[2], -1
+        )
         columns = columns + flat.gather(3, index) * (weight * inside).reshape(
             batch, offset_group, 1, -1
         )
@@ -179,8 +192,13 @@ def col2im(
     for i in range(n):
         extent = (block_shape[i] - 1) * dilations[i] + 1
         taps = torch.arange(block_shape[i], device=x.device) * dilations[i]
-        starts = torch.arange((padded[i] - extent) // strides[i] + 1, device=x.device) * strides[i]
-        at = taps.reshape([-1] + [1] * (2 * n - 1 - i)) + starts.reshape([-1] + [1] * (n - 1 - i))
+        starts = (
+            torch.arange((padded[i] - extent) // strides[i] + 1, device=x.device)
+            * strides[i]
+        )
+        at = taps.reshape([-1] + [1] * (2 * n - 1 - i)) + starts.reshape(
+            [-1] + [1] * (n - 1 - i)
+        )
         index = index * padded[i] + at
     index = index.reshape(-1)
     channels = x.shape[1] // math.prod(block_shape)
@@ -207,7 +225,9 @@ def conv_integer(
     if x_zero_point is not None:
         wide_x = wide_x - x_zero_point.to(torch.float64)
     if w_zero_point is not None:
-        wide_w = wide_w - w_zero_point.to(torch.float64).reshape([-1] + [1] * (w.dim() - 1))
+        wide_w = wide_w - w_zero_point.to(torch.float64).reshape(
+            [-1] + [1] * (w.dim() - 1)
+        )
     y = conv_nd(
         wide_x,
         wide_w,

@@ -96,7 +96,9 @@ def gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
     return out.reshape(indices.shape[:-1] + x.shape[batch_dims + depth :])
 
 
-def scatter_reduced(x: Tensor, index: Tensor, updates: Tensor, axis: int, reduction: str) -> Tensor:
+def scatter_reduced(
+    x: Tensor, index: Tensor, updates: Tensor, axis: int, reduction: str
+) -> Tensor:
     """Scatters along an axis with ONNX's reductions, for every dtype (indices not negative)."""
     updates = updates.to(x.dtype)
     if reduction == "none":
@@ -113,14 +115,21 @@ def scatter_reduced(x: Tensor, index: Tensor, updates: Tensor, axis: int, reduct
 
 
 def scatter_elements(
-    x: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none"
+    x: Tensor,
+    indices: Tensor,
+    updates: Tensor,
+    *,
+    axis: int = 0,
+    reduction: str = "none",
 ) -> Tensor:
     """ONNX ScatterElements and Scatter: torch refuses negative indices and some dtypes."""
     index = wrap_indices(indices, x.shape[axis])
     return scatter_reduced(x, index, updates, axis, reduction)
 
 
-def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = "none") -> Tensor:
+def scatter_nd(
+    x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = "none"
+) -> Tensor:
     """ONNX ScatterND: torch scatters along one axis, and index_put cannot multiply or order."""
     depth = indices.shape[-1]
     count = math.prod(indices.shape[:-1])
@@ -145,13 +154,17 @@ def tensor_scatter(
     """ONNX TensorScatter: torch has no slice assignment whose place differs per sample."""
     axis %= past_cache.dim()
     tail = [1] * (past_cache.dim() - axis - 1)
-    position = torch.arange(update.shape[axis], device=update.device).reshape([-1, *tail])
+    position = torch.arange(update.shape[axis], device=update.device).reshape(
+        [-1, *tail]
+    )
     if write_indices is not None:
         position = write_indices.reshape([-1] + [1] * (past_cache.dim() - 1)) + position
     if mode == "circular":
         position = position % past_cache.shape[axis]
     index = position.expand(update.shape)
-    return moved(movable(past_cache).scatter(axis, index, movable(update)), past_cache.dtype)
+    return moved(
+        movable(past_cache).scatter(axis, index, movable(update)), past_cache.dtype
+    )
 
 
 def one_hot(indices: Tensor, depth: int, values: Tensor, axis: int = -1) -> Tensor:
@@ -179,13 +192,19 @@ def unique_values(
     if axis is None:
         x, axis = x.reshape(-1), 0
     size = x.shape[axis]
-    values, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True, dim=axis)
+    values, inverse, counts = torch.unique(
+        x, return_inverse=True, return_counts=True, dim=axis
+    )
     inverse = inverse.reshape(-1)
     position = torch.arange(size, device=x.device)
     first = torch.full_like(counts, size).scatter_reduce(0, inverse, position, "amin")
     if not sorted:
         order = first.argsort()
-        values, first, counts = values.index_select(axis, order), first[order], counts[order]
+        values, first, counts = (
+            values.index_select(axis, order),
+            first[order],
+            counts[order],
+        )
         inverse = order.argsort()[inverse]
     return values, first, inverse, counts
 
@@ -293,7 +312,9 @@ def hardmax(x: Tensor, axis: int = -1) -> Tensor:
     return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1)
 
 
-def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+def arg_max(
+    x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+) -> Tensor:
     """ONNX ArgMax: torch.argmax cannot take the last of equal values, and lacks some dtypes."""
     y = comparable(x)
     if not select_last_index:
@@ -301,7 +322,9 @@ def arg_max(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: i
     return x.shape[axis] - 1 - y.flip(axis).argmax(axis, keepdim=bool(keepdims))
 
 
-def arg_min(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
+def arg_min(
+    x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+) -> Tensor:
     """ONNX ArgMin: torch.argmin cannot take the last of equal values, and lacks some dtypes."""
     y = comparable(x)
     if not select_last_index:
@@ -360,7 +383,9 @@ def unsigned_divide(a: Tensor, b: Tensor) -> Tensor:
     lowest = torch.iinfo(torch.int64).min
     # A divisor above 2**63 goes once or not at all; below that, half the dividend is signed.
     divisor = torch.where(b < 0, 1, b)
-    quotient = torch.div((a >> 1) & torch.iinfo(torch.int64).max, divisor, rounding_mode="trunc")
+    quotient = torch.div(
+        (a >> 1) & torch.iinfo(torch.int64).max, divisor, rounding_mode="trunc"
+    )
     quotient = quotient * 2
     rest = a - quotient * divisor
     quotient = quotient + ((rest ^ lowest) >= (divisor ^ lowest)).to(torch.int64)
@@ -370,8 +395,12 @@ def unsigned_divide(a: Tensor, b: Tensor) -> Tensor:
 def integer_divide(a: Tensor, b: Tensor) -> Tensor:
     """ONNX Div of integers truncates towards zero, for every width; torch lacks uint16/32/64."""
     if a.dtype == torch.uint64:
-        return unsigned_divide(a.view(torch.int64), b.view(torch.int64)).view(torch.uint64)
-    return computed(torch.div(computable(a), computable(b), rounding_mode="trunc"), a.dtype)
+        return unsigned_divide(a.view(torch.int64), b.view(torch.int64)).view(
+            torch.uint64
+        )
+    return computed(
+        torch.div(computable(a), computable(b), rounding_mode="trunc"), a.dtype
+    )
 
 
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:

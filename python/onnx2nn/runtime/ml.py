@@ -73,7 +73,9 @@ def pack_member_sets(
 ) -> tuple[Tensor, Tensor]:
     """Member sets as rows padded with NaN, and each node's row; row 0 is the empty set."""
     width = max(map(len, sets), default=0)
-    rows = [[math.nan] * width] + [list(s) + [math.nan] * (width - len(s)) for s in sets]
+    rows = [[math.nan] * width] + [
+        list(s) + [math.nan] * (width - len(s)) for s in sets
+    ]
     row_of, used = [], 0
     for mode in modes:
         used += mode == 6
@@ -118,7 +120,10 @@ def pack_forest(
         if is_leaf[i]:
             child += [at, at]
             continue
-        child += [number[tree, nodes_falsenodeids[i]], number[tree, nodes_truenodeids[i]]]
+        child += [
+            number[tree, nodes_falsenodeids[i]],
+            number[tree, nodes_truenodeids[i]],
+        ]
         mode.append(names.index(nodes_modes[i].removeprefix("BRANCH_")))
     roots = [
         number[tree, nodes_nodeids[i]]
@@ -135,7 +140,9 @@ def pack_forest(
     given = [g + [(n_targets, 0.0)] * (width - len(g)) for g in given]
     packed = {
         "roots": torch.tensor(roots, dtype=torch.int32),
-        "feature": torch.tensor([nodes_featureids[i] for i in order], dtype=torch.int32),
+        "feature": torch.tensor(
+            [nodes_featureids[i] for i in order], dtype=torch.int32
+        ),
         "threshold": torch.tensor([nodes_values[i] for i in order], dtype=dtype),
         "child": torch.tensor(child, dtype=torch.int32),
         "target": torch.tensor([[t for t, _ in g] for g in given]),
@@ -145,7 +152,9 @@ def pack_forest(
     if len(modes) > 1:
         packed["mode"] = torch.tensor([0] * leaves + mode, dtype=torch.int8)
     if nodes_missing_value_tracks_true and any(nodes_missing_value_tracks_true):
-        packed["missing"] = torch.tensor([nodes_missing_value_tracks_true[i] == 1 for i in order])
+        packed["missing"] = torch.tensor(
+            [nodes_missing_value_tracks_true[i] == 1 for i in order]
+        )
     return packed, forest_depth(roots, child), modes
 
 
@@ -231,7 +240,9 @@ def tree_leaves(
     rows, width = x.shape
     values = (x if x.is_floating_point() else x.float()).reshape(-1)
     node = roots.repeat(rows)
-    first = torch.arange(rows, device=x.device).mul(width).repeat_interleave(roots.shape[0])
+    first = (
+        torch.arange(rows, device=x.device).mul(width).repeat_interleave(roots.shape[0])
+    )
     for _ in range(depth):
         value = values.index_select(0, first + feature.index_select(0, node))
         split = threshold.index_select(0, node)
@@ -239,7 +250,9 @@ def tree_leaves(
         kind = None if mode is None else mode.index_select(0, node)
         for m in modes:
             if m == 6 and members is not None and member_row is not None:
-                answer = (members[member_row.index_select(0, node)] == value.unsqueeze(1)).any(1)
+                answer = (
+                    members[member_row.index_select(0, node)] == value.unsqueeze(1)
+                ).any(1)
             else:
                 answer = compare_split(value, split, m)
             hit = answer if kind is None else torch.where(kind == m, answer, hit)
@@ -250,11 +263,18 @@ def tree_leaves(
 
 
 def tree_scores(
-    leaf: Tensor, target: Tensor, weight: Tensor, *, n_targets: int, aggregate_function: str = "SUM"
+    leaf: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    *,
+    n_targets: int,
+    aggregate_function: str = "SUM",
 ) -> Tensor:
     """What the leaves [N, T] give each target [N, n_targets]; 0 where no leaf names the target."""
     names, given = target[leaf].flatten(1), weight[leaf].flatten(1)
-    zeros = given.new_zeros(leaf.shape[0], n_targets + 1)  # the last column takes the padding
+    zeros = given.new_zeros(
+        leaf.shape[0], n_targets + 1
+    )  # the last column takes the padding
     if aggregate_function == "MIN":
         scores = zeros.scatter_reduce(1, names, given, "amin", include_self=False)
     elif aggregate_function == "MAX":
@@ -295,7 +315,11 @@ def tree_ensemble(
         modes=modes,
     )
     scores = tree_scores(
-        leaf, target, weight.to(work), n_targets=n_targets, aggregate_function=aggregate_function
+        leaf,
+        target,
+        weight.to(work),
+        n_targets=n_targets,
+        aggregate_function=aggregate_function,
     )
     if base_values is not None:
         base = base_values.to(work)
@@ -372,7 +396,9 @@ def tree_ensemble_classifier(
     """
     x = as_matrix(x)
     work = torch.float64 if x.dtype == torch.float64 else torch.float32
-    leaf = tree_leaves(x, roots, feature, threshold, child, mode, missing, depth=depth, modes=modes)
+    leaf = tree_leaves(
+        x, roots, feature, threshold, child, mode, missing, depth=depth, modes=modes
+    )
     n = len(labels)
     scores = tree_scores(leaf, target, weight.to(work), n_targets=n)
     named = torch.zeros(leaf.shape[0], n + 1, dtype=torch.bool, device=x.device)
@@ -384,7 +410,9 @@ def tree_ensemble_classifier(
             best = scores.argmax(1)
         else:
             best = scores.masked_fill(~named, -math.inf).argmax(1)
-        return pick_label(labels, best), post_transform_scores(scores, post_transform).float()
+        return pick_label(labels, best), post_transform_scores(
+            scores, post_transform
+        ).float()
     single = scores[:, :1]
     if n == 1:
         single = single if base is None else single + base
@@ -395,20 +423,28 @@ def tree_ensemble_classifier(
     second = named[:, 1:2]
     if base is not None and base.shape[0] == 2:
         raised = single + base[1]
-        pair = torch.where(second, torch.cat([-raised, raised], 1), scores + base) * named
+        pair = (
+            torch.where(second, torch.cat([-raised, raised], 1), scores + base) * named
+        )
         out = post_transform_scores(pair, post_transform)
     else:
         if base is not None:
             single = single + base
         pair = torch.cat([single, scores[:, 1:]], 1) * named
         lone = binary_scores(
-            single, binary=binary, all_positive=all_positive, post_transform=post_transform
+            single,
+            binary=binary,
+            all_positive=all_positive,
+            post_transform=post_transform,
         )
         out = torch.where(second, post_transform_scores(pair, post_transform), lone)
     decisive = torch.where(second, pair[:, 1:], pair[:, :1])
     positive = (decisive > (0.5 if binary and all_positive else 0.0)).squeeze(1).long()
     if not binary and not isinstance(labels, list):
-        return positive, out.float()  # ONNX Runtime then answers 0 and 1, whatever the labels are
+        return (
+            positive,
+            out.float(),
+        )  # ONNX Runtime then answers 0 and 1, whatever the labels are
     return pick_label(labels, positive), out.float()
 
 
@@ -441,16 +477,26 @@ def linear_classifier(
     if intercepts is not None:
         scores = scores + intercepts
     if scores.shape[1] > 1:
-        return pick_label(labels, scores.argmax(1)), post_transform_scores(scores, post_transform)
+        return pick_label(labels, scores.argmax(1)), post_transform_scores(
+            scores, post_transform
+        )
     positive = (scores[:, 0] > 0).long()
-    if len(labels) != 2:  # ONNX Runtime then answers 0 and 1, whatever the label is called
-        answer = string_pick(["0", "1"], positive) if isinstance(labels, list) else positive
+    if (
+        len(labels) != 2
+    ):  # ONNX Runtime then answers 0 and 1, whatever the label is called
+        answer = (
+            string_pick(["0", "1"], positive) if isinstance(labels, list) else positive
+        )
         return answer, post_transform_targets(scores, post_transform)
-    both = binary_scores(scores, binary=True, all_positive=True, post_transform=post_transform)
+    both = binary_scores(
+        scores, binary=True, all_positive=True, post_transform=post_transform
+    )
     return pick_label(labels, positive), both
 
 
-def svm_kernel(x: Tensor, vectors: Tensor, kernel_type: str, kernel_params: list[float]) -> Tensor:
+def svm_kernel(
+    x: Tensor, vectors: Tensor, kernel_type: str, kernel_params: list[float]
+) -> Tensor:
     """The kernel of each row of x [N, F] with each vector [V, F]: [N, V]."""
     gamma, coef0, degree = kernel_params or [0.0, 0.0, 0.0]
     if kernel_type == "RBF":
@@ -476,7 +522,9 @@ def svm_regressor(
     """ai.onnx.ml SVMRegressor: float32 [N, 1]; ONNX Runtime ignores its post_transform."""
     x = as_matrix(x).float()
     if support_vectors is not None and n_supports > 0:
-        x = svm_kernel(x, support_vectors.reshape(n_supports, -1), kernel_type, kernel_params or [])
+        x = svm_kernel(
+            x, support_vectors.reshape(n_supports, -1), kernel_type, kernel_params or []
+        )
     y = x @ coefficients.reshape(-1, 1) + rho[0]
     return torch.where(y > 0, 1.0, -1.0) if one_class else y
 
@@ -502,7 +550,9 @@ def pairwise_probabilities(r: Tensor) -> Tensor:
             diagonal = q[:, t, t].unsqueeze(1)
             qpt = qp[:, t].unsqueeze(1)
             diff = (pqp - qpt) / diagonal
-            new = torch.cat([new[:, :t], new[:, t : t + 1] + diff, new[:, t + 1 :]], 1) / (1 + diff)
+            new = torch.cat(
+                [new[:, :t], new[:, t : t + 1] + diff, new[:, t + 1 :]], 1
+            ) / (1 + diff)
             pqp = (pqp + diff * (diff * diagonal + 2 * qpt)) / (1 + diff) ** 2
             qp = (qp + diff * q[:, t]) / (1 + diff)
         p = torch.where(running, new, p)
@@ -545,15 +595,23 @@ def svm_classifier(
     # parts[r][c]: row r of the coefficients on the vectors of class c alone
     rows = coefficients.reshape(-1, vectors.shape[0]).T
     pieces = zip(
-        torch.split(kernel, vectors_per_class, 1), torch.split(rows, vectors_per_class), strict=True
+        torch.split(kernel, vectors_per_class, 1),
+        torch.split(rows, vectors_per_class),
+        strict=True,
     )
     parts = torch.stack([k @ w for k, w in pieces], 1)
-    scores = parts[:, first, [j - 1 for j in second]] + parts[:, second, first] + rho[: len(first)]
+    scores = (
+        parts[:, first, [j - 1 for j in second]]
+        + parts[:, second, first]
+        + rho[: len(first)]
+    )
     won = scores > 0
     winner = torch.where(
         won, torch.tensor(first, device=x.device), torch.tensor(second, device=x.device)
     )
-    votes = scores.new_zeros(x.shape[0], n).scatter_add(1, winner, torch.ones_like(scores))
+    votes = scores.new_zeros(x.shape[0], n).scatter_add(
+        1, winner, torch.ones_like(scores)
+    )
     label = pick_label(labels, votes.argmax(1))
     if prob_a is not None and prob_b is not None and prob_a.shape[0]:
         chance = torch.sigmoid(-(scores * prob_a[: len(first)] + prob_b[: len(first)]))
@@ -608,7 +666,9 @@ def one_hot_encoder(
     else:
         hot = torch.eq(torch.as_tensor(x).to(torch.int64).unsqueeze(-1), categories)
     if not zeros and not bool(hot.any(-1).all()):
-        raise ValueError("OneHotEncoder: x holds a category that the model does not list")
+        raise ValueError(
+            "OneHotEncoder: x holds a category that the model does not list"
+        )
     return hot.float()
 
 
@@ -624,7 +684,11 @@ def key_index(x: Tensor, keys: Tensor) -> Tensor:
     index = torch.where(keys[at] == x, at, count)
     if not keys.is_floating_point():
         return index
-    nan = torch.cat([keys.isnan(), keys.new_ones(1, dtype=torch.bool)]).to(torch.int8).argmax()
+    nan = (
+        torch.cat([keys.isnan(), keys.new_ones(1, dtype=torch.bool)])
+        .to(torch.int8)
+        .argmax()
+    )
     return torch.where(x.isnan(), nan, index)
 
 
@@ -675,12 +739,17 @@ def feature_vectorizer(inputs: list[Tensor], *, inputdimensions: list[int]) -> T
     rows = [as_matrix(x).flatten(1).float() for x in inputs]
     sized = zip(rows, inputdimensions, strict=True)
     return torch.cat(
-        [torch.nn.functional.pad(x[:, :size], (0, max(0, size - x.shape[1]))) for x, size in sized],
+        [
+            torch.nn.functional.pad(x[:, :size], (0, max(0, size - x.shape[1])))
+            for x, size in sized
+        ],
         1,
     )
 
 
-def array_feature_extractor(x: Tensor | np.ndarray, index: Tensor) -> Tensor | np.ndarray:
+def array_feature_extractor(
+    x: Tensor | np.ndarray, index: Tensor
+) -> Tensor | np.ndarray:
     """ai.onnx.ml ArrayFeatureExtractor: x[..., index]; a vector x gives one row."""
     flat = index.reshape(-1)
     if isinstance(x, Tensor):
@@ -699,14 +768,20 @@ def dict_vectorizer(
     """ai.onnx.ml DictVectorizer: values in the vocabulary's order, [1, V]; dtype None: strings."""
     if dtype is None:
         return string_array([str(x.get(k, "")) for k in vocabulary]).reshape(1, -1)
-    return torch.tensor([[float(x.get(k, 0)) for k in vocabulary]], dtype=torch.float64).to(dtype)
+    return torch.tensor(
+        [[float(x.get(k, 0)) for k in vocabulary]], dtype=torch.float64
+    ).to(dtype)
 
 
 def zip_map(x: Tensor, labels: list[str] | list[int]) -> list[dict[str | int, float]]:
     """ai.onnx.ml ZipMap: a list of maps from label to score, one a row."""
-    order = sorted(range(len(labels)), key=lambda i: labels[i])  # as ONNX Runtime lists them
+    order = sorted(
+        range(len(labels)), key=lambda i: labels[i]
+    )  # as ONNX Runtime lists them
     names = [labels[i] for i in order]
-    return [dict(zip(names, row, strict=True)) for row in as_matrix(x)[:, order].tolist()]
+    return [
+        dict(zip(names, row, strict=True)) for row in as_matrix(x)[:, order].tolist()
+    ]
 
 
 def cast_map(
@@ -720,7 +795,9 @@ def cast_map(
     keys = sorted(x) if map_form == "DENSE" else list(range(max_map))
     if cast_to == "TO_STRING":
         words = [x.get(k, "0.f") for k in keys]
-        return string_array([w if isinstance(w, str) else f"{w:f}" for w in words]).reshape(1, -1)
+        return string_array(
+            [w if isinstance(w, str) else f"{w:f}" for w in words]
+        ).reshape(1, -1)
     numbers = [float(x.get(k, 0)) for k in keys]
     dtype = torch.float32 if cast_to == "TO_FLOAT" else torch.int64
     return torch.tensor([numbers], dtype=torch.float64).to(dtype)

@@ -6,7 +6,12 @@ from torch import Tensor
 
 
 def lrn(
-    x: Tensor, size: int, *, alpha: float = 0.0001, beta: float = 0.75, bias: float = 1.0
+    x: Tensor,
+    size: int,
+    *,
+    alpha: float = 0.0001,
+    beta: float = 0.75,
+    bias: float = 1.0,
 ) -> Tensor:
     """ONNX LRN: where size is even, F.local_response_norm looks one channel further back."""
     channels = x.shape[1]
@@ -144,7 +149,9 @@ def negative_log_likelihood_loss(
 ) -> Tensor:
     """ONNX NegativeLogLikelihoodLoss: F.nll_loss ignores class -100 and takes int64 only."""
     ignored = -(2**31) if ignore_index is None else ignore_index
-    return F.nll_loss(x, target.to(torch.int64), weight, ignore_index=ignored, reduction=reduction)
+    return F.nll_loss(
+        x, target.to(torch.int64), weight, ignore_index=ignored, reduction=reduction
+    )
 
 
 def softmax_cross_entropy_loss(

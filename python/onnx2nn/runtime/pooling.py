@@ -43,7 +43,9 @@ def window_pads(
     n = len(size)
     extra = [0] * n
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        return same_pads(size, kernel, strides, dilations, auto_pad == "SAME_LOWER"), extra
+        return same_pads(
+            size, kernel, strides, dilations, auto_pad == "SAME_LOWER"
+        ), extra
     pads = [0] * (2 * n) if pads is None or auto_pad == "VALID" else pads
     if ceil_mode:
         for i in range(n):
@@ -88,7 +90,9 @@ def padded_max_pool(
         y = pooling_windows(wide, kernel, strides, dilations).amax(list(range(-n, 0)))
     elif with_indices:
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
-        y, indices = pool(wide, kernel, stride=strides, dilation=dilations, return_indices=True)
+        y, indices = pool(
+            wide, kernel, stride=strides, dilation=dilations, return_indices=True
+        )
     else:
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
         y = pool(wide, kernel, stride=strides, dilation=dilations)
@@ -110,7 +114,9 @@ def max_pool(
     strides = strides or [1] * n
     dilations = dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    pads, extra = window_pads(
+        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+    )
     pads = pads[:n] + [p + e for p, e in zip(pads[n:], extra, strict=True)]
     return padded_max_pool(x, kernel_shape, strides, dilations, pads, False)[0]
 
@@ -131,24 +137,35 @@ def max_pool_with_indices(
     strides = strides or [1] * n
     dilations = dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    pads, extra = window_pads(
+        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+    )
     pads = pads[:n] + [p + e for p, e in zip(pads[n:], extra, strict=True)]
     y, flat = padded_max_pool(x, kernel_shape, strides, dilations, pads, True)
     assert flat is not None
     position = torch.zeros_like(flat)
     place = 1  # of the axis at hand in a row-major x, and in a column-major one
-    places = [math.prod(size[:i]) if storage_order else math.prod(size[i + 1 :]) for i in range(n)]
+    places = [
+        math.prod(size[:i]) if storage_order else math.prod(size[i + 1 :])
+        for i in range(n)
+    ]
     for i in reversed(range(n)):
         padded = size[i] + pads[i] + pads[n + i]
         position = position + ((flat // place) % padded - pads[i]) * places[i]
         place *= padded
     batch, channels = x.shape[0], x.shape[1]
-    plane = torch.arange(batch * channels, device=x.device).reshape([batch, channels] + [1] * n)
+    plane = torch.arange(batch * channels, device=x.device).reshape(
+        [batch, channels] + [1] * n
+    )
     return y, position + plane * math.prod(size)
 
 
 def window_sum(
-    x: Tensor, kernel: list[int], strides: list[int], dilations: list[int], pads: list[int]
+    x: Tensor,
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int],
 ) -> Tensor:
     """Sum over every pooling window of x padded with zeros."""
     n = len(kernel)
@@ -177,7 +194,9 @@ def average_pool(
     strides = strides or [1] * n
     dilations = dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    pads, extra = window_pads(
+        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+    )
     wide = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     ends = [p + e for p, e in zip(pads[n:], extra, strict=True)]
     total = window_sum(wide, kernel_shape, strides, dilations, pads[:n] + ends)
@@ -210,7 +229,9 @@ def lp_pool(
     strides = strides or [1] * n
     dilations = dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    pads, extra = window_pads(
+        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+    )
     pads = pads[:n] + [q + e for q, e in zip(pads[n:], extra, strict=True)]
     wide = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
     powers = window_sum(wide.abs().pow(p), kernel_shape, strides, dilations, pads)
@@ -219,7 +240,9 @@ def lp_pool(
 
 def global_lp_pool(x: Tensor, *, p: float = 2) -> Tensor:
     """ONNX GlobalLpPool: the p-norm over all spatial axes, for any rank."""
-    y: Tensor = torch.linalg.vector_norm(x, p, dim=list(range(2, x.dim())), keepdim=True)
+    y: Tensor = torch.linalg.vector_norm(
+        x, p, dim=list(range(2, x.dim())), keepdim=True
+    )
     return y
 
 
@@ -268,7 +291,8 @@ def max_roi_pool(
         outside = (places < first.unsqueeze(2)) | (places >= past.unsqueeze(2))
         shape = [-1, 1, 1, size] if axis == 3 else [-1, 1, size, 1]
         parts = [
-            y.masked_fill(outside[:, i].reshape(shape), -math.inf).amax(axis) for i in range(bins)
+            y.masked_fill(outside[:, i].reshape(shape), -math.inf).amax(axis)
+            for i in range(bins)
         ]
         y = torch.stack(parts, axis)
     return y.masked_fill(y == -math.inf, 0)
@@ -314,7 +338,9 @@ def roi_align(
         # set the memory that all of them need.
         chunk = max(1, (1 << 24) // (channels * output_height * output_width * 16 + 1))
         if count > chunk:
-            parts = zip(torch.split(rois, chunk), torch.split(batch_indices, chunk), strict=True)
+            parts = zip(
+                torch.split(rois, chunk), torch.split(batch_indices, chunk), strict=True
+            )
             return torch.cat(
                 [
                     roi_align(
@@ -365,10 +391,14 @@ def roi_align(
         for columns, column_weight in ((x0, 1 - wx), (x1, wx)):
             index = plane + rows.clamp(min=0) * width + columns.clamp(min=0)
             weight = (row_weight * column_weight * seen).to(x.dtype)
-            picked = flat.index_select(1, index.reshape(-1)).reshape([channels, *index.shape])
+            picked = flat.index_select(1, index.reshape(-1)).reshape(
+                [channels, *index.shape]
+            )
             corner_values.append(picked * weight)
     if mode == "avg":
-        total = corner_values[0] + corner_values[1] + corner_values[2] + corner_values[3]
+        total = (
+            corner_values[0] + corner_values[1] + corner_values[2] + corner_values[3]
+        )
         y = (total * used).sum((3, 5))
         y = y / (grids[:, 0] * grids[:, 1]).clamp(min=1).to(x.dtype).reshape(-1, 1, 1)
     else:  # ONNX takes the greatest weighted corner, not the greatest interpolated value
@@ -405,7 +435,9 @@ def crop_and_resize(
         low = at.floor() if mode == "bilinear" else (at + 0.5).floor()
         lows.append(low.to(torch.int64).clamp(max=size - 1))
         highs.append((lows[-1] + 1).clamp(max=size - 1))
-        weights.append((at - low).to(x.dtype) if mode == "bilinear" else torch.zeros_like(at))
+        weights.append(
+            (at - low).to(x.dtype) if mode == "bilinear" else torch.zeros_like(at)
+        )
     flat = x.transpose(0, 1).reshape(x.shape[1], -1)
     plane = batch_indices.to(torch.int64).reshape(-1, 1, 1) * (height * width)
 

@@ -124,14 +124,22 @@ def integer_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def matmul_integer(
-    a: Tensor, b: Tensor, a_zero_point: Tensor | None = None, b_zero_point: Tensor | None = None
+    a: Tensor,
+    b: Tensor,
+    a_zero_point: Tensor | None = None,
+    b_zero_point: Tensor | None = None,
 ) -> Tensor:
     """ONNX MatMulInteger: torch.matmul of 8-bit integers overflows and has no zero points."""
-    return integer_product(centred_rows(a, a_zero_point), centred_columns(b, b_zero_point))
+    return integer_product(
+        centred_rows(a, a_zero_point), centred_columns(b, b_zero_point)
+    )
 
 
 def requantize(
-    x: Tensor, scale: Tensor, zero_point: Tensor | None, dtype: torch.dtype = torch.uint8
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    dtype: torch.dtype = torch.uint8,
 ) -> Tensor:
     """Real values to integers by one scale, with ONNX's round half to even and saturation."""
     low, high = integer_limits(dtype)
@@ -178,7 +186,9 @@ def qlinear_add(
     c_zero_point: Tensor | None = None,
 ) -> Tensor:
     """com.microsoft QLinearAdd: torch's quantised add needs tensors of its own quantised types."""
-    total = dequantized(a, a_scale, a_zero_point) + dequantized(b, b_scale, b_zero_point)
+    total = dequantized(a, a_scale, a_zero_point) + dequantized(
+        b, b_scale, b_zero_point
+    )
     return requantize(total, c_scale, c_zero_point, a.dtype)
 
 
@@ -193,14 +203,20 @@ def qlinear_mul(
     c_zero_point: Tensor | None = None,
 ) -> Tensor:
     """com.microsoft QLinearMul: torch's quantised mul needs tensors of its own quantised types."""
-    product = dequantized(a, a_scale, a_zero_point) * dequantized(b, b_scale, b_zero_point)
+    product = dequantized(a, a_scale, a_zero_point) * dequantized(
+        b, b_scale, b_zero_point
+    )
     return requantize(product, c_scale, c_zero_point, a.dtype)
 
 
-def qlinear_concat(y_scale: Tensor, y_zero_point: Tensor, *inputs: Tensor, axis: int) -> Tensor:
+def qlinear_concat(
+    y_scale: Tensor, y_zero_point: Tensor, *inputs: Tensor, axis: int
+) -> Tensor:
     """com.microsoft QLinearConcat: parts come as tensor, scale and zero point."""
     parts = [
-        requantize(dequantized(*inputs[i : i + 3]), y_scale, y_zero_point, y_zero_point.dtype)
+        requantize(
+            dequantized(*inputs[i : i + 3]), y_scale, y_zero_point, y_zero_point.dtype
+        )
         for i in range(0, len(inputs), 3)
     ]
     return torch.cat(parts, dim=axis)
@@ -220,8 +236,12 @@ def qlinear_where(
     """com.microsoft QLinearWhere: both sides are brought to the result's scale first."""
     return torch.where(
         condition,
-        requantize(dequantized(x, x_scale, x_zero_point), z_scale, z_zero_point, x.dtype),
-        requantize(dequantized(y, y_scale, y_zero_point), z_scale, z_zero_point, y.dtype),
+        requantize(
+            dequantized(x, x_scale, x_zero_point), z_scale, z_zero_point, x.dtype
+        ),
+        requantize(
+            dequantized(y, y_scale, y_zero_point), z_scale, z_zero_point, y.dtype
+        ),
     )
 
 
@@ -328,7 +348,9 @@ def qlinear_average_pool(
     if count_include_pad:
         plain = [(begin[i], end[i]) for i in reversed(range(rank))]
         counted = F.pad(counted, [side for pair in plain for side in pair], value=1.0)
-        counted = F.pad(counted, [side for i in reversed(range(rank)) for side in (0, extra[i])])
+        counted = F.pad(
+            counted, [side for i in reversed(range(rank)) for side in (0, extra[i])]
+        )
     else:
         counted = F.pad(counted, [side for pair in sides for side in pair])
     pool = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][rank - 1]
@@ -410,7 +432,9 @@ def dynamic_quantize_matmul(
 ) -> Tensor:
     """com.microsoft DynamicQuantizeMatMul: quantises the left matrix by its own range first."""
     quantized, a_scale, a_zero_point = dynamic_quantize_linear(a)
-    return matmul_integer_to_float(quantized, b, a_scale, b_scale, a_zero_point, b_zero_point, bias)
+    return matmul_integer_to_float(
+        quantized, b, a_scale, b_scale, a_zero_point, b_zero_point, bias
+    )
 
 
 def unpack_bits(packed: Tensor, bits: int) -> Tensor:
@@ -439,7 +463,9 @@ def nbits_weight(
     elif zero_points.dtype.is_floating_point:
         zeros = zero_points.reshape(rows, blocks)
     else:
-        zeros = unpack_bits(zero_points.reshape(rows, -1), bits)[:, :blocks].to(scales.dtype)
+        zeros = unpack_bits(zero_points.reshape(rows, -1), bits)[:, :blocks].to(
+            scales.dtype
+        )
     scales = scales.reshape(rows, blocks)
     if g_idx is not None:
         # Each column names its own group.
@@ -508,7 +534,9 @@ def gather_block_quantized(
     return y.reshape(y.shape[:gather_axis] + indices.shape + y.shape[gather_axis + 1 :])
 
 
-def quantized_product(x: Tensor, weight: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+def quantized_product(
+    x: Tensor, weight: Tensor, scale: Tensor, zero_point: Tensor
+) -> Tensor:
     """x times an integer weight, x being quantised by its own range first."""
     if weight.dtype != torch.float64:
         weight = weight.double()
@@ -541,7 +569,9 @@ def quantized_lstm_direction(
     recurrent = r.double()
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
-        i, o, f, g = (inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)).chunk(4, 1)
+        i, o, f, g = (
+            inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)
+        ).chunk(4, 1)
         if pi is not None and pf is not None:
             i, f = i + pi * c, f + pf * c
         i = rnn_activation(clip_symmetric(i, clip), *gate)

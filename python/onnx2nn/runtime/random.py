@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def seeded_generator(seed: float | None, device: torch.device | str) -> torch.Generator | None:
+def seeded_generator(
+    seed: float | None, device: torch.device | str
+) -> torch.Generator | None:
     """A generator for an ONNX seed, or None for torch's own."""
     if seed is None:
         return None
@@ -22,7 +24,10 @@ def random_normal(
 ) -> Tensor:
     """ONNX RandomNormal: torch.randn has no mean and scale."""
     values = torch.randn(
-        shape, generator=seeded_generator(seed, device), dtype=torch.float32, device=device
+        shape,
+        generator=seeded_generator(seed, device),
+        dtype=torch.float32,
+        device=device,
     )
     return (values * scale + mean).to(dtype)
 
@@ -38,7 +43,10 @@ def random_uniform(
 ) -> Tensor:
     """ONNX RandomUniform: torch.rand has no bounds."""
     values = torch.rand(
-        shape, generator=seeded_generator(seed, device), dtype=torch.float32, device=device
+        shape,
+        generator=seeded_generator(seed, device),
+        dtype=torch.float32,
+        device=device,
     )
     return (values * (high - low) + low).to(dtype)
 
@@ -53,7 +61,12 @@ def random_normal_like(
 ) -> Tensor:
     """ONNX RandomNormalLike: torch.randn_like has no mean, scale and seed."""
     return random_normal(
-        list(x.shape), mean=mean, scale=scale, seed=seed, dtype=dtype or x.dtype, device=x.device
+        list(x.shape),
+        mean=mean,
+        scale=scale,
+        seed=seed,
+        dtype=dtype or x.dtype,
+        device=x.device,
     )
 
 
@@ -67,11 +80,18 @@ def random_uniform_like(
 ) -> Tensor:
     """ONNX RandomUniformLike: torch.rand_like has no bounds and seed."""
     return random_uniform(
-        list(x.shape), low=low, high=high, seed=seed, dtype=dtype or x.dtype, device=x.device
+        list(x.shape),
+        low=low,
+        high=high,
+        seed=seed,
+        dtype=dtype or x.dtype,
+        device=x.device,
     )
 
 
-def bernoulli(x: Tensor, *, seed: float | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def bernoulli(
+    x: Tensor, *, seed: float | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """ONNX Bernoulli: torch.bernoulli cannot choose the result's dtype."""
     # Runtimes draw by comparing; a probability outside of [0, 1] is then a certain outcome.
     drawn = torch.bernoulli(x.clamp(0, 1), generator=seeded_generator(seed, x.device))
@@ -103,12 +123,20 @@ def seeded_uniform(shape: list[int] | torch.Size, seed: int) -> Tensor:
 
 
 def dropout_with_mask(
-    x: Tensor, ratio: Tensor | float, training: Tensor | bool, *, seed: int | None = None
+    x: Tensor,
+    ratio: Tensor | float,
+    training: Tensor | bool,
+    *,
+    seed: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """ONNX Dropout in training: F.dropout gives no mask, and takes neither tensors nor a seed."""
     enabled = torch.as_tensor(training, device=x.device)
     rate = torch.as_tensor(ratio, dtype=x.dtype, device=x.device)
-    noise = torch.rand_like(x) if seed is None else seeded_uniform(x.shape, seed).to(x.device)
+    noise = (
+        torch.rand_like(x)
+        if seed is None
+        else seeded_uniform(x.shape, seed).to(x.device)
+    )
     mask = (noise >= rate) | ~enabled
     scale = torch.where(enabled, 1 / (1 - rate), 1)
     return torch.where(mask, x * scale, 0), mask

@@ -69,7 +69,9 @@ def reverse_steps(x: Tensor, lengths: Tensor | None) -> Tensor:
     step = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
     last = lengths.to(torch.int64).unsqueeze(0)
     index = torch.where(step < last, last - 1 - step, step)
-    return x.gather(0, index.reshape([*index.shape] + [1] * (x.dim() - 2)).expand(x.shape))
+    return x.gather(
+        0, index.reshape([*index.shape] + [1] * (x.dim() - 2)).expand(x.shape)
+    )
 
 
 def keep_steps(
@@ -174,7 +176,11 @@ def lstm(
         torch.stack(part, dim)
         for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
     )
-    return (y.permute(2, 0, 1, 3), h.transpose(0, 1), c.transpose(0, 1)) if layout else (y, h, c)
+    return (
+        (y.permute(2, 0, 1, 3), h.transpose(0, 1), c.transpose(0, 1))
+        if layout
+        else (y, h, c)
+    )
 
 
 def gru_direction(
@@ -249,7 +255,8 @@ def gru(
         )
         parts.append((reverse_steps(y, sequence_lens) if backwards else y, h))
     y, h = (
-        torch.stack(part, dim) for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
+        torch.stack(part, dim)
+        for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
     )
     return (y.permute(2, 0, 1, 3), h.transpose(0, 1)) if layout else (y, h)
 
@@ -269,7 +276,9 @@ def rnn_direction(
     inputs = F.linear(x, w, None if wb is None or rb is None else wb + rb)
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
-        new = rnn_activation(clip_symmetric(inputs[t] + F.linear(h, r), clip), *activation)
+        new = rnn_activation(
+            clip_symmetric(inputs[t] + F.linear(h, r), clip), *activation
+        )
         (h,), y = keep_steps([new], [h], t, lengths)
         steps.append(y)
     return stack_steps(steps, h), drop_empty(h, lengths)
@@ -292,7 +301,9 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """ONNX RNN in full (Y, Y_h), weights as in ONNX; nn.RNN has two activations, no clip."""
     count = 2 if direction == "bidirectional" else 1
-    chosen = rnn_activations(activations or ["Tanh"] * count, activation_alpha, activation_beta)
+    chosen = rnn_activations(
+        activations or ["Tanh"] * count, activation_alpha, activation_beta
+    )
     if layout:
         x = x.transpose(0, 1)
     zeros = x.new_zeros([x.shape[1], r.shape[2]])
@@ -311,6 +322,7 @@ def rnn(
         )
         parts.append((reverse_steps(y, sequence_lens) if backwards else y, h))
     y, h = (
-        torch.stack(part, dim) for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
+        torch.stack(part, dim)
+        for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
     )
     return (y.permute(2, 0, 1, 3), h.transpose(0, 1)) if layout else (y, h)

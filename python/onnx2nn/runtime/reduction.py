@@ -8,7 +8,9 @@ from torch import Tensor
 from onnx2nn.runtime.indexing import comparable, compared, computable, computed
 
 
-def reduce_values(x: Tensor, kind: str, axes: list[int], *, keepdims: int = 1) -> Tensor:
+def reduce_values(
+    x: Tensor, kind: str, axes: list[int], *, keepdims: int = 1
+) -> Tensor:
     """Any ONNX Reduce operator: torch lacks unsigned dtypes, and extremes of nothing."""
     axes = [axis % x.dim() for axis in axes] if axes else list(range(x.dim()))
     keep = bool(keepdims)
@@ -18,9 +20,17 @@ def reduce_values(x: Tensor, kind: str, axes: list[int], *, keepdims: int = 1) -
             # The identity of the operation: nothing is larger than the lowest value.
             shape = [1 if i in axes else size for i, size in enumerate(x.shape)]
             low, high = value_limits(x.dtype)
-            y = torch.full(shape, low if kind == "max" else high, dtype=x.dtype, device=x.device)
-            return y if keep else y.reshape([s for i, s in enumerate(x.shape) if i not in axes])
-        return compared(y.amax(axes, keep) if kind == "max" else y.amin(axes, keep), x.dtype)
+            y = torch.full(
+                shape, low if kind == "max" else high, dtype=x.dtype, device=x.device
+            )
+            return (
+                y
+                if keep
+                else y.reshape([s for i, s in enumerate(x.shape) if i not in axes])
+            )
+        return compared(
+            y.amax(axes, keep) if kind == "max" else y.amin(axes, keep), x.dtype
+        )
     y = computable(x)
     whole = not y.dtype.is_floating_point
     if kind == "sum":

@@ -143,13 +143,18 @@ def resize(
         sizes = list(sizes)
         scales = [s / n if n else 1.0 for s, n in zip(sizes, lengths, strict=True)]
         if keep_aspect_ratio_policy != "stretch":
-            one = min(scales) if keep_aspect_ratio_policy == "not_larger" else max(scales)
+            one = (
+                min(scales) if keep_aspect_ratio_policy == "not_larger" else max(scales)
+            )
             scales = [one] * len(axes)
             sizes = [math.floor(one * n + 0.5) for n in lengths]
     else:
         assert scales is not None
         scales = [round_to_float32(s) for s in scales]
-        sizes = [math.floor(round_to_float32(n * s)) for n, s in zip(lengths, scales, strict=True)]
+        sizes = [
+            math.floor(round_to_float32(n * s))
+            for n, s in zip(lengths, scales, strict=True)
+        ]
     crop = coordinate_transformation_mode == "tf_crop_and_resize"
     y = x
     computed = mode != "nearest" and x.dtype not in (torch.float32, torch.float64)
@@ -161,7 +166,13 @@ def resize(
         if sizes[i] == lengths[i] and scales[i] == 1 and (start, end) == (0.0, 1.0):
             continue
         at = resize_coordinates(
-            lengths[i], sizes[i], scales[i], coordinate_transformation_mode, start, end, y
+            lengths[i],
+            sizes[i],
+            scales[i],
+            coordinate_transformation_mode,
+            start,
+            end,
+            y,
         )
         if crop:
             outside = (at < 0) | (at > lengths[i] - 1)
@@ -171,9 +182,13 @@ def resize(
             index = nearest_index(at, nearest_mode, scales[i])
             y = y.index_select(axis, index.clamp(0, lengths[i] - 1).to(torch.int64))
         else:
-            y = resize_axis(y, axis, at, scales[i], mode, cubic_coeff_a, exclude_outside, antialias)
+            y = resize_axis(
+                y, axis, at, scales[i], mode, cubic_coeff_a, exclude_outside, antialias
+            )
     if lost is not None:
-        y = torch.where(lost, torch.full([], extrapolation_value, device=x.device).to(y.dtype), y)
+        y = torch.where(
+            lost, torch.full([], extrapolation_value, device=x.device).to(y.dtype), y
+        )
     if computed and not x.dtype.is_floating_point:
         limits = torch.iinfo(x.dtype)
         y = ((y + 0.5).floor() if antialias else y).clamp(limits.min, limits.max)
@@ -218,7 +233,9 @@ def grid_sample(
     if mode != "nearest" and x.dtype != grid.dtype:
         wide = x.to(torch.promote_types(x.dtype, grid.dtype))
     batch, channels, out = x.shape[0], x.shape[1], list(grid.shape[1:-1])
-    first, count = (0, 1) if mode == "nearest" else ((0, 2) if mode == "linear" else (-1, 4))
+    first, count = (
+        (0, 1) if mode == "nearest" else ((0, 2) if mode == "linear" else (-1, 4))
+    )
     flat = wide.reshape(batch, channels, -1)
     index = torch.zeros([batch, 1, *out], dtype=torch.int64, device=x.device)
     weight = torch.ones([batch, 1, *out], dtype=grid.dtype, device=x.device)
@@ -234,7 +251,9 @@ def grid_sample(
             elif padding_mode == "reflection":
                 at = reflect_coordinates(at, low, high).clamp(0, size - 1)
         base = at.round() if mode == "nearest" else at.floor()
-        taps = torch.arange(first, first + count, device=x.device).reshape([-1] + [1] * len(out))
+        taps = torch.arange(first, first + count, device=x.device).reshape(
+            [-1] + [1] * len(out)
+        )
         places = base.unsqueeze(1) + taps
         if mode == "nearest":
             weights = torch.ones_like(places)
@@ -254,7 +273,9 @@ def grid_sample(
     return (picked * weight.unsqueeze(1)).sum(2).to(x.dtype)
 
 
-def center_crop_pad(x: Tensor, shape: list[int], *, axes: list[int] | None = None) -> Tensor:
+def center_crop_pad(
+    x: Tensor, shape: list[int], *, axes: list[int] | None = None
+) -> Tensor:
     """ONNX CenterCropPad: pads with zeros or crops on both sides, the odd one at the end."""
     axes = list(range(x.dim())) if axes is None else [a % x.dim() for a in axes]
     begins, ends = [0] * x.dim(), [0] * x.dim()
@@ -351,7 +372,9 @@ def non_max_suppression(
     else:
         low = torch.minimum(boxes[..., :2], boxes[..., 2:])
         high = torch.maximum(boxes[..., :2], boxes[..., 2:])
-    ordered, order = scores.reshape(groups, total).sort(dim=1, descending=True, stable=True)
+    ordered, order = scores.reshape(groups, total).sort(
+        dim=1, descending=True, stable=True
+    )
     alive = torch.ones_like(ordered, dtype=torch.bool)
     if score_threshold is not None:
         alive = ordered > score_threshold

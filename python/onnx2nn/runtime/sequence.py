@@ -95,7 +95,11 @@ def stack_rounds(
         return np.stack([x for x in values if not isinstance(x, Tensor)], axis)
     at = axis if axis >= 0 else axis + len(shape) + 1
     empty = [*shape[:at], 0, *shape[at:]]
-    return np.empty(empty, dtype=object) if dtype is None else torch.empty(empty, dtype=dtype)
+    return (
+        np.empty(empty, dtype=object)
+        if dtype is None
+        else torch.empty(empty, dtype=dtype)
+    )
 
 
 def pad_rows(x: Tensor, rows: int) -> Tensor:

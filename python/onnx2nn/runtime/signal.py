@@ -23,7 +23,9 @@ def dft(
 ) -> Tensor:
     """ONNX DFT with its last axis for real and imaginary parts (opset 17: axis is 1 if absent)."""
     axis %= x.dim()
-    signal = interleaved_to_complex(x if x.dtype == torch.float64 else x.to(torch.float32))
+    signal = interleaved_to_complex(
+        x if x.dtype == torch.float64 else x.to(torch.float32)
+    )
     if dft_length is None and inverse and onesided:
         dft_length = 2 * (signal.shape[axis] - 1)
     if inverse and onesided:
@@ -78,10 +80,14 @@ def mel_weight_matrix(
     low = 2595 * math.log10(1 + lower_edge_hertz / 700)
     high = 2595 * math.log10(1 + upper_edge_hertz / 700)
     mels = torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device)
-    hertz = 700 * (10 ** ((mels * ((high - low) / (num_mel_bins + 2)) + low) / 2595) - 1)
+    hertz = 700 * (
+        10 ** ((mels * ((high - low) / (num_mel_bins + 2)) + low) / 2595) - 1
+    )
     bins = ((dft_length + 1) * hertz / sample_rate).floor()
     left, center, right = bins[:-2], bins[1:-1], bins[2:]
-    at = torch.arange(dft_length // 2 + 1, dtype=torch.float64, device=device).unsqueeze(1)
+    at = torch.arange(
+        dft_length // 2 + 1, dtype=torch.float64, device=device
+    ).unsqueeze(1)
     # A triangle without a left side is 1 at its centre, and so is every other.
     rising = (at - left) / (center - left).clamp(min=1)
     falling = (right - at) / (right - center).clamp(min=1)

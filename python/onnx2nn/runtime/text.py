@@ -76,7 +76,9 @@ def string_split(
     limit = -1 if maxsplit is None else maxsplit
     words = x.reshape(-1).tolist()
     if delimiter:
-        pieces = [s.split(delimiter, limit) if s else [] for s in words]  # "" has no piece
+        pieces = [
+            s.split(delimiter, limit) if s else [] for s in words
+        ]  # "" has no piece
     else:
         pieces = [s.strip().split(None, limit) for s in words]
     counts = [len(p) for p in pieces]
@@ -148,7 +150,9 @@ def python_regex(pattern: str) -> str:
         re.DOTALL,
     )
     out: list[str] = []
-    open_flags: list[list[str]] = [[]]  # for each open group, the flag groups opened inside it
+    open_flags: list[list[str]] = [
+        []
+    ]  # for each open group, the flag groups opened inside it
     in_class = False
     for m in token.finditer(pattern):
         text = m.group()
@@ -241,12 +245,18 @@ def tf_idf_vectorizer(
             number, known = find_sorted(vocabulary, rows[:, :width])
             for j in range(1, n):
                 vocabulary, token = torch.unique(grams[:, j], return_inverse=True)
-                column, there = find_sorted(vocabulary, rows[:, j * stride : j * stride + width])
+                column, there = find_sorted(
+                    vocabulary, rows[:, j * stride : j * stride + width]
+                )
                 prefix = vocabulary.shape[0]
-                vocabulary, key = torch.unique(key * prefix + token, return_inverse=True)
+                vocabulary, key = torch.unique(
+                    key * prefix + token, return_inverse=True
+                )
                 number, found = find_sorted(vocabulary, number * prefix + column)
                 known = known & there & found
-            ngram = torch.zeros_like(key).scatter(0, key, torch.arange(len(key), device=device))
+            ngram = torch.zeros_like(key).scatter(
+                0, key, torch.arange(len(key), device=device)
+            )
             hit = first + ngram[number]
             gain = known.to(counts.dtype)
             if mode == "TFIDF" and weights is not None:

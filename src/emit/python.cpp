@@ -877,11 +877,15 @@ std::string Printer::run() {
   body = std::move(out_);
 
   const auto uses = [&](std::string_view what) { return body.find(what) != std::string::npos || runtime.text.find(what) != std::string::npos; };
-  // "torch." as a name of its own, not as the end of another.
+  // "torch." as a name of its own, not as the end of another nor in the text of a docstring.
   const auto uses_module = [&](const std::string& name) {
     for (const std::string* text : {&body, &runtime.text})
       for (std::size_t at = text->find(name + "."); at != std::string::npos; at = text->find(name + ".", at + 1))
-        if (at == 0 || std::string_view(" ([{*-~=\n").find((*text)[at - 1]) != std::string_view::npos) return true;
+        if (std::string_view(" ([{*-~=\n").find(at == 0 ? '\n' : (*text)[at - 1]) != std::string_view::npos) {
+          if (name != "F") return true;
+          const std::size_t end = text->find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", at + 2);
+          if (end != std::string::npos && (*text)[end] == '(') return true;
+        }
     return false;
   };
   std::string out = "\"\"\"";

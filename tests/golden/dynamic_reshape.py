@@ -5,7 +5,6 @@ opset 17, produced by golden
 
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 

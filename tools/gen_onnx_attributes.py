@@ -48,7 +48,9 @@ def main() -> None:
     table: dict[str, set[str]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         table.setdefault(f"{schema.domain}::{schema.name}", set()).update(schema.attributes)
-    rows = "".join(f'    {{"{op}", " {" ".join(sorted(names))} "}},\n' for op, names in sorted(table.items()))
+    rows = "".join(
+        f'    {{"{op}", " {" ".join(sorted(names))} "}},\n' for op, names in sorted(table.items())
+    )
     OUT.write_text(HEAD + rows + TAIL)
 
 

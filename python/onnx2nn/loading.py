@@ -1,5 +1,6 @@
 """`load`: an ONNX file as an nn.Module whose weights are mapped from that file."""
 
+import contextlib
 import itertools
 import linecache
 import os
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from onnx2nn.api import Error, Model, as_source, run_native
 
@@ -39,12 +41,40 @@ def load(model: Model, **options: Any) -> nn.Module:
 def build(conversion: Any, names: dict[str, Any] | None = None) -> nn.Module:
     """The module of a native Conversion; `names` are put into the source's namespace first."""
     module = run_source(conversion.source, conversion.class_name, names)
-    with torch.device("meta" if conversion.weights else "cpu"):
+    with _OnMeta() if conversion.weights else contextlib.nullcontext():
         net = getattr(module, conversion.class_name)()
     assign_weights(net, conversion)
     net.eval()
     assert isinstance(net, nn.Module)
     return net
+
+
+_FILLS = {
+    torch.Tensor.fill_,
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    torch.Tensor.zero_,
+}
+_MAKERS = {torch.empty, torch.full, torch.ones, torch.tensor, torch.zeros}
+
+
+class _OnMeta(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]
+    """Modules without memory and without their first random values, which nobody would see.
+
+    The same as torch.device("meta"), but that still computes the values' shapes.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLS:
+            return args[0]
+        kwargs = kwargs or {}
+        if func in _MAKERS:
+            kwargs.setdefault("device", "meta")
+            if kwargs["device"] is None:
+                kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def run_source(source: str, label: str, names: dict[str, Any] | None = None) -> ModuleType:

@@ -204,7 +204,18 @@ void lower_crop(LowerContext& c) {
   c.out(0, aten("slice.Tensor", {rows, 3, box.left, end(box.left, box.width)}));
 }
 
+// ---------------------------------------------------------------- Affine
+// Experimental in opset 1: alpha * x + beta.
+
+void lower_affine(LowerContext& c) {
+  Ex x = c.in(0);
+  if (const double alpha = c.attr_float("alpha", 1.0); alpha != 1.0) x = aten("mul.Tensor", {x, alpha});
+  if (const double beta = c.attr_float("beta", 0.0); beta != 0.0) x = aten("add.Tensor", {x, beta});
+  c.out(0, x);
+}
+
 constexpr OpDef kOps[] = {
+    {.type = "Affine", .changed_at = {1}, .infer = infer_image_scaler, .lower = lower_affine},
     {.type = "Crop", .changed_at = {1}, .infer = infer_crop, .lower = lower_crop},
     {.type = "ImageScaler", .changed_at = {1}, .infer = infer_image_scaler, .lower = lower_image_scaler},
     {.type = "DepthToSpace", .changed_at = {1, 11}, .infer = infer_depth_to_space, .lower = lower_depth_to_space},

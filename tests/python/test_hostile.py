@@ -67,6 +67,7 @@ IMPORTS = {
     "import torch.nn.functional as F",
     "from pathlib import Path",
     "from torch import Tensor, nn",
+    "from torch import nn",
     "from safetensors.torch import load_file",
 }
 FORBIDDEN = {

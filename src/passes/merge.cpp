@@ -1,5 +1,6 @@
 // Equal things that are there twice.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <unordered_map>
 
@@ -93,7 +94,15 @@ std::string initializer_key(const ir::Tensor& t) {
   append(key, bytes.size());
   for (const std::int64_t d : t.dims()) append(key, d);
   const std::size_t n = std::min(kSample, bytes.size());
-  for (const auto part : {bytes.first(n), bytes.last(n)}) {
+  std::array<std::byte, kSample> buffer;
+  for (const std::size_t at : {std::size_t{0}, bytes.size() - n}) {
+    std::span<const std::byte> part = bytes.subspan(at, n);
+    const ByteSource& source = t.source();
+    // Through the mapping, a touch of each weight would bring in far more than is looked at.
+    if (source.file && source.file->is_mapped() && n == kSample) {
+      source.file->read(source.file_offset + at, buffer);
+      part = buffer;
+    }
     const Hash128 h = hash128(part);
     append(key, h.low);
     append(key, h.high);

@@ -30,6 +30,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   if (size == 0) return file;
   void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file->fd_, 0);
   if (address == MAP_FAILED) fail_io("cannot map " + printable(path), errno);
+  // A look at what stands between two weights must not bring in megabytes of them.
+  ::madvise(address, size, MADV_NOHUGEPAGE);
   file->bytes_ = {static_cast<const std::byte*>(address), size};
   return file;
 }

@@ -38,6 +38,8 @@ bool may_fold(const Rewriter& w, const ir::Node& n) {
   const ir::Value* weight = weight_of(n);
   if (weight == nullptr) return true;
   static const std::set<std::string_view> kMoves = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"};
+  // A weight with other uses is a tied one: a copy of it would train by itself.
+  if (!weight->has_one_use()) return false;
   return kMoves.count(n.op_type) != 0 && weight->constant->bytes().size() <= kMaxMoved;
 }
 

@@ -15,14 +15,13 @@ class SharedWeights(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(11, 6)
         self.mix = nn.Linear(6, 6, bias=False)
-        self.linear_1 = nn.Linear(6, 11, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: i64[batch, seq] -> scores: f32[batch, seq, 11]"""
         x = self.embed(tokens)
         x = F.relu(self.mix(x))
         x = self.mix(x)
-        return self.linear_1(x)
+        return x @ self.embed.weight.transpose(0, 1)
 
 
 def load(

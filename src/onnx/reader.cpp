@@ -372,6 +372,7 @@ class Importer {
           break;
         case 5:
           initializers.push_back(tensors_.read(m.message("TensorProto")));
+          leave(initializers.back().tensor->source());
           break;
         case 10:
           graph.doc_string = m.string();
@@ -430,6 +431,12 @@ class Importer {
     };
     for (const auto& [name, type] : value_infos) hint(name, type);
     for (std::size_t i = 0; i < graph.output_count(); ++i) hint(graph.output_names[i], graph.output_types[i]);
+  }
+
+  /// Reading what stands around a weight brings in much of it, too; it is wanted later, or never.
+  static void leave(const ByteSource& weight) {
+    constexpr std::size_t kLarge = std::size_t{1} << 18;
+    if (weight.file && weight.bytes.size() >= kLarge) weight.file->drop_pages(weight.file_offset, weight.bytes.size());
   }
 
   static Type without_symbols(Type type) {

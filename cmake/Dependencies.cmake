@@ -1,6 +1,6 @@
 # What the C++ code stands on. Each is taken from the system where it is installed (Debian 12 has them all:
-# libprotozero-dev libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev), else fetched
-# from its official release by pinned hash.
+# libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev), else fetched from its official
+# release by pinned hash.
 
 include(FetchContent)
 set(CMAKE_POLICY_VERSION_MINIMUM 3.10) # some releases ask for a CMake so old that CMake 4 refuses it
@@ -40,25 +40,6 @@ onnx2nn_dependency(
   CLI11 PACKAGE CLI11 TARGET CLI11::CLI11
   URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.1.tar.gz
   SHA256 73b7ec52261ce8fe980a29df6b4ceb66243bb0b779451dbd3d014cfec9fdbb58)
-
-# protozero is headers only and has no package file of its own.
-add_library(onnx2nn_protozero INTERFACE)
-find_path(PROTOZERO_INCLUDE_DIR protozero/pbf_reader.hpp)
-if(NOT PROTOZERO_INCLUDE_DIR)
-  if(NOT ONNX2NN_FETCH)
-    message(FATAL_ERROR "protozero is not installed, and ONNX2NN_FETCH is off")
-  endif()
-  # SOURCE_SUBDIR names no folder: the headers are all we want, not its tests and tools.
-  FetchContent_Declare(
-    protozero
-    URL https://github.com/mapbox/protozero/archive/refs/tags/v1.7.1.tar.gz
-    URL_HASH SHA256=27e0017d5b3ba06d646a3ec6391d5ccc8500db821be480aefd2e4ddc3de5ff99
-    DOWNLOAD_EXTRACT_TIMESTAMP ON
-    SOURCE_SUBDIR headers-only)
-  FetchContent_MakeAvailable(protozero)
-  set(PROTOZERO_INCLUDE_DIR ${protozero_SOURCE_DIR}/include)
-endif()
-target_include_directories(onnx2nn_protozero SYSTEM INTERFACE ${PROTOZERO_INCLUDE_DIR})
 
 if(ONNX2NN_TESTS)
   set(INSTALL_GTEST OFF)

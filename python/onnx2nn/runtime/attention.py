@@ -676,7 +676,12 @@ def remove_padding(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     order = torch.argsort((~kept).to(torch.int32), stable=True)
     starts = F.pad(lengths.cumsum(0), [1, 0]).to(torch.int32)
     places = order.reshape(batch, length).to(torch.int32)
-    return x.flatten(0, 1)[kept], places, starts, lengths.max().reshape(1).to(torch.int32)
+    return (
+        x.flatten(0, 1)[kept],
+        places,
+        starts,
+        lengths.max().reshape(1).to(torch.int32),
+    )
 
 
 def restore_padding(x: Tensor, places: Tensor) -> Tensor:

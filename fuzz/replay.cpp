@@ -1,5 +1,5 @@
-// The main program of a fuzz target where libFuzzer is not linked: runs each file named on the command line, and
-// a few inputs that need no file.
+// The main program of a fuzz target where libFuzzer is not linked: runs each file named on the
+// command line, and a few inputs that need no file.
 
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +21,8 @@ int main(int argc, char** argv) {
       std::fprintf(stderr, "cannot read %s\n", argv[i]);
       return 1;
     }
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    const std::string text((std::istreambuf_iterator<char>(file)),
+                           std::istreambuf_iterator<char>());
     const std::vector<std::uint8_t> bytes(text.begin(), text.end());
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
   }

@@ -38,7 +38,8 @@ using Impl = Conversion::Impl;
 
 // Names in capitals that the emitted file uses otherwise.
 bool is_taken(const std::string& name) {
-  static const std::vector<std::string> kTaken = {"Tensor", "Path", "F", "None", "True", "False", "Any"};
+  static const std::vector<std::string> kTaken = {"Tensor", "Path",  "F",  "None",
+                                                  "True",   "False", "Any"};
   return std::find(kTaken.begin(), kTaken.end(), name) != kTaken.end();
 }
 
@@ -59,25 +60,29 @@ std::string class_name_of(const std::string& stem) {
   return out.substr(0, 60);
 }
 
-/// The class's name as the caller wants it; a capital at its head keeps it apart from Python's keywords and functions.
+/// The class's name as the caller wants it; a capital at its head keeps it apart from Python's
+/// keywords and functions.
 std::string checked_class_name(const std::string& name) {
   const bool word = std::all_of(name.begin(), name.end(), [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
   });
   if (!word || name.empty() || name[0] < 'A' || name[0] > 'Z' || is_taken(name))
-    throw Error("bad-option", "\"" + name + "\" cannot be the name of the class", "use letters, digits and _, a capital first");
+    throw Error("bad-option", "\"" + name + "\" cannot be the name of the class",
+                "use letters, digits and _, a capital first");
   return name;
 }
 
 std::string header(const Impl& c) {
   const auto& info = c.model->info;
-  std::string line = c.program.class_name + ", converted from " + printable(c.file_name) + " by onnx2nn.";
+  std::string line =
+      c.program.class_name + ", converted from " + printable(c.file_name) + " by onnx2nn.";
   std::string text;
   for (const char ch : line) text += ch == '"' || ch == '\\' ? '\'' : ch;
   text += "\n\nopset " + std::to_string(c.model->opset(""));
   if (!info.producer_name.empty()) {
     std::string producer;
-    for (const char ch : printable(info.producer_name + " " + info.producer_version)) producer += ch == '"' || ch == '\\' ? '\'' : ch;
+    for (const char ch : printable(info.producer_name + " " + info.producer_version))
+      producer += ch == '"' || ch == '\\' ? '\'' : ch;
     text += ", produced by " + std::string(strip(producer));
   }
   text += "\n";
@@ -113,7 +118,8 @@ void describe_weights(Impl& c) {
   }
 }
 
-void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& folder, const std::string& stem) {
+void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& folder,
+         const std::string& stem) {
   c.stem = stem;
   c.model = onnx::read_model(std::move(file), folder);
   ir::Graph& graph = *c.model->graph;
@@ -134,7 +140,8 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
   }
   ir::for_each_node(graph, [&](ir::Node&) { ++c.stats.nodes_after; });
   ops::LowerOptions lower;
-  lower.class_name = c.options.class_name.empty() ? class_name_of(stem) : checked_class_name(c.options.class_name);
+  lower.class_name =
+      c.options.class_name.empty() ? class_name_of(stem) : checked_class_name(c.options.class_name);
   for (const CustomOp& op : c.options.custom_ops) lower.custom[{op.domain, op.op_type}] = op.name;
   lower.allow_unknown = c.options.allow_unknown;
   c.program = ops::Lowering(*c.model, lower, c.diagnostics).run();
@@ -154,7 +161,8 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
 void collect(Impl& c) {
   c.diagnostic_infos.clear();
   for (const Diagnostic& d : c.diagnostics.list())
-    c.diagnostic_infos.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node, d.op_type, d.domain, d.inputs, d.hint, d.opset});
+    c.diagnostic_infos.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node,
+                                  d.op_type, d.domain, d.inputs, d.hint, d.opset});
 }
 
 template <typename Work>
@@ -166,7 +174,8 @@ void guarded(Impl& c, Work&& work) {
   } catch (const std::bad_alloc&) {
     c.diagnostics.add(Error("too-large", "not enough memory"));
   } catch (const std::exception& e) {
-    c.diagnostics.add(Error("internal", std::string("internal error, please report it: ") + e.what()));
+    c.diagnostics.add(
+        Error("internal", std::string("internal error, please report it: ") + e.what()));
   }
   collect(c);
 }
@@ -174,24 +183,47 @@ void guarded(Impl& c, Work&& work) {
 }  // namespace
 
 Conversion::Conversion(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
-bool Conversion::ok() const { return !impl_->diagnostics.has_errors(); }
-bool Conversion::readable() const { return impl_->readable; }
-const std::string& Conversion::source() const { return impl_->source; }
-const std::string& Conversion::class_name() const { return impl_->program.class_name; }
-const std::vector<DiagnosticInfo>& Conversion::diagnostics() const { return impl_->diagnostic_infos; }
-std::string Conversion::diagnostics_text() const { return impl_->diagnostics.text(impl_->file_name); }
-std::string Conversion::diagnostics_json() const { return impl_->diagnostics.json(); }
-const std::vector<PortInfo>& Conversion::inputs() const { return impl_->inputs; }
-const std::vector<PortInfo>& Conversion::outputs() const { return impl_->outputs; }
-const std::vector<WeightInfo>& Conversion::weights() const { return impl_->weights; }
-const ConversionStats& Conversion::stats() const { return impl_->stats; }
+bool Conversion::ok() const {
+  return !impl_->diagnostics.has_errors();
+}
+bool Conversion::readable() const {
+  return impl_->readable;
+}
+const std::string& Conversion::source() const {
+  return impl_->source;
+}
+const std::string& Conversion::class_name() const {
+  return impl_->program.class_name;
+}
+const std::vector<DiagnosticInfo>& Conversion::diagnostics() const {
+  return impl_->diagnostic_infos;
+}
+std::string Conversion::diagnostics_text() const {
+  return impl_->diagnostics.text(impl_->file_name);
+}
+std::string Conversion::diagnostics_json() const {
+  return impl_->diagnostics.json();
+}
+const std::vector<PortInfo>& Conversion::inputs() const {
+  return impl_->inputs;
+}
+const std::vector<PortInfo>& Conversion::outputs() const {
+  return impl_->outputs;
+}
+const std::vector<WeightInfo>& Conversion::weights() const {
+  return impl_->weights;
+}
+const ConversionStats& Conversion::stats() const {
+  return impl_->stats;
+}
 
 std::string_view Conversion::weight_bytes(std::size_t i) const {
   const auto b = impl_->program.params.at(i)->tensor->bytes();
   return {reinterpret_cast<const char*>(b.data()), b.size()};
 }
 
-std::vector<std::string> Conversion::write(const std::string& python_path, const std::string& weights_path) {
+std::vector<std::string> Conversion::write(const std::string& python_path,
+                                           const std::string& weights_path) {
   std::vector<std::string> written;
   guarded(*impl_, [&] {
     const std::filesystem::path python(python_path);
@@ -232,7 +264,8 @@ Conversion convert_file(const std::string& path, const ConvertOptions& options) 
   return Conversion(c);
 }
 
-Conversion convert_bytes(std::string bytes, const ConvertOptions& options, const std::string& name) {
+Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
+                         const std::string& name) {
   auto c = std::make_shared<Impl>();
   c->file_name = name;
   c->options = options;

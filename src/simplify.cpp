@@ -14,7 +14,8 @@
 namespace onnx2nn {
 namespace {
 
-void count(const ir::Model& model, std::size_t& nodes, std::map<std::string, std::size_t>& op_types, std::uint64_t& weight_bytes) {
+void count(const ir::Model& model, std::size_t& nodes, std::map<std::string, std::size_t>& op_types,
+           std::uint64_t& weight_bytes) {
   ir::for_each_node(*model.graph, [&](const ir::Node& n) {
     ++nodes;
     ++op_types[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type];
@@ -59,16 +60,21 @@ void unify_opsets(ir::Model& model) {
   ir::for_each_node(*model.graph, [&](ir::Node& n) {
     const auto it = model.info.opsets.emplace(n.domain, n.opset).first;
     if (!same_meaning(n, it->second))
-      fail("unsupported-operator", "{} is meant as of opset {}, but the model imports {}: it came from a function of another opset",
+      fail("unsupported-operator",
+           "{} is meant as of opset {}, but the model imports {}: it came from a function of "
+           "another opset",
            n.describe(), n.opset, it->second);
     n.opset = it->second;
   });
 }
 
 bool has_external_data(const ir::Model& model, const std::string& path) {
-  return std::any_of(model.graph->initializers.begin(), model.graph->initializers.end(), [&](const ir::Value* v) {
-    return v->constant && v->constant->source().file && v->constant->source().file->is_mapped() && v->constant->source().file->path() != path;
-  });
+  return std::any_of(model.graph->initializers.begin(), model.graph->initializers.end(),
+                     [&](const ir::Value* v) {
+                       return v->constant && v->constant->source().file &&
+                              v->constant->source().file->is_mapped() &&
+                              v->constant->source().file->path() != path;
+                     });
 }
 
 /// The declared types of outputs, where the user's input shapes make them narrower.
@@ -76,7 +82,9 @@ void narrow_outputs(ir::Graph& graph) {
   for (std::size_t i = 0; i < graph.output_count(); ++i) {
     ir::Type& declared = graph.output_types[i];
     const ir::Type& found = graph.output(i)->type;
-    if (!declared.is_tensor() || !found.is_tensor() || !declared.shape.has_rank() || !found.shape.has_rank()) continue;
+    if (!declared.is_tensor() || !found.is_tensor() || !declared.shape.has_rank() ||
+        !found.shape.has_rank())
+      continue;
     if (declared.shape.rank() != found.shape.rank()) continue;
     for (std::size_t d = 0; d < declared.shape.rank(); ++d)
       if (found.shape[d].is_const()) declared.shape.dims()[d] = found.shape[d];
@@ -91,15 +99,17 @@ passes::Options pass_options(const SimplifyOptions& options, Simplified& result)
   const auto known = passes::rules();
   for (const auto* list : {&options.disabled, &options.only})
     for (const std::string& name : *list) {
-      if (std::none_of(known.begin(), known.end(), [&](const passes::RuleInfo& r) { return r.name == name; }))
-        throw Error("bad-option", "there is no rule \"" + name + "\"", "onnx2nn simplify --list-rules names them");
+      if (std::none_of(known.begin(), known.end(),
+                       [&](const passes::RuleInfo& r) { return r.name == name; }))
+        throw Error("bad-option", "there is no rule \"" + name + "\"",
+                    "onnx2nn simplify --list-rules names them");
       (list == &options.only ? o.only : o.disabled).insert(name);
     }
   return o;
 }
 
-void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const MappedFile> file, const std::string& folder, const std::string& out,
-         const SimplifyOptions& options) {
+void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const MappedFile> file,
+         const std::string& folder, const std::string& out, const SimplifyOptions& options) {
   const std::string path = file->path();
   const auto model = onnx::read_model(std::move(file), folder);
   result.readable = true;
@@ -121,7 +131,8 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Map
   if (out.empty()) {
     result.model = onnx::serialize_model(*model);
   } else {
-    result.files = onnx::write_model(*model, out, {options.external_data || has_external_data(*model, path)});
+    result.files =
+        onnx::write_model(*model, out, {options.external_data || has_external_data(*model, path)});
   }
 }
 
@@ -137,10 +148,12 @@ Simplified guarded(const std::string& name, Work&& work) {
   } catch (const std::bad_alloc&) {
     diagnostics.add(Error("too-large", "not enough memory"));
   } catch (const std::exception& e) {
-    diagnostics.add(Error("internal", std::string("internal error, please report it: ") + e.what()));
+    diagnostics.add(
+        Error("internal", std::string("internal error, please report it: ") + e.what()));
   }
   for (const Diagnostic& d : diagnostics.list())
-    result.diagnostics.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node, d.op_type, d.domain, d.inputs, d.hint, d.opset});
+    result.diagnostics.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node,
+                                  d.op_type, d.domain, d.inputs, d.hint, d.opset});
   result.diagnostics_text = diagnostics.text(name);
   result.diagnostics_json = diagnostics.json();
   return result;
@@ -150,18 +163,22 @@ Simplified guarded(const std::string& name, Work&& work) {
 
 std::vector<SimplifyRule> simplify_rules() {
   std::vector<SimplifyRule> out;
-  for (const passes::RuleInfo& r : passes::rules()) out.push_back({std::string(r.name), std::string(r.what)});
+  for (const passes::RuleInfo& r : passes::rules())
+    out.push_back({std::string(r.name), std::string(r.what)});
   return out;
 }
 
-Simplified simplify_file(const std::string& path, const std::string& out, const SimplifyOptions& options) {
+Simplified simplify_file(const std::string& path, const std::string& out,
+                         const SimplifyOptions& options) {
   const std::filesystem::path p(path);
   return guarded(p.filename().string(), [&](Simplified& result, Diagnostics& diagnostics) {
-    run(result, diagnostics, MappedFile::open(path), p.has_parent_path() ? p.parent_path().string() : ".", out, options);
+    run(result, diagnostics, MappedFile::open(path),
+        p.has_parent_path() ? p.parent_path().string() : ".", out, options);
   });
 }
 
-Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options, const std::string& name) {
+Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options,
+                          const std::string& name) {
   return guarded(name, [&](Simplified& result, Diagnostics& diagnostics) {
     run(result, diagnostics, MappedFile::from_memory(std::move(bytes)), "", out, options);
   });

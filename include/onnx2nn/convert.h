@@ -45,7 +45,8 @@ struct PortInfo {
   std::string py_name;  // in the source; empty for outputs
   std::string kind;     // "tensor", "sequence", "optional" or "map"
   std::string dtype;    // "float32", "int64", "string", ...
-  std::optional<std::vector<std::string>> shape;  // numbers, symbols or "?"; nothing where the rank is unknown
+  std::optional<std::vector<std::string>>
+      shape;  // numbers, symbols or "?"; nothing where the rank is unknown
 };
 
 /// One parameter or buffer.
@@ -99,9 +100,10 @@ class Conversion {
   const ConversionStats& stats() const;
   /// The bytes of weight `i` as the model holds them.
   std::string_view weight_bytes(std::size_t i) const;
-  /// Writes the source to `python_path` and the weights beside it (or to `weights_path`), all or nothing.
-  /// Returns the files written, or nothing and an added diagnostic.
-  std::vector<std::string> write(const std::string& python_path, const std::string& weights_path = "");
+  /// Writes the source to `python_path` and the weights beside it (or to `weights_path`), all or
+  /// nothing. Returns the files written, or nothing and an added diagnostic.
+  std::vector<std::string> write(const std::string& python_path,
+                                 const std::string& weights_path = "");
 
  private:
   std::shared_ptr<Impl> impl_;
@@ -109,6 +111,7 @@ class Conversion {
 
 Conversion convert_file(const std::string& path, const ConvertOptions& options);
 /// `bytes` are a serialised ModelProto; `name` stands for the file in messages.
-Conversion convert_bytes(std::string bytes, const ConvertOptions& options, const std::string& name = "model");
+Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
+                         const std::string& name = "model");
 
 }  // namespace onnx2nn

@@ -3,7 +3,8 @@
 //     onnx2nn::Simplified s = onnx2nn::simplify_file("model.onnx", "small.onnx", {});
 //     if (!s.ok) std::cerr << s.diagnostics_text;
 //
-// Nothing here throws; what goes wrong is in the diagnostics. Nothing here checks the result by running it.
+// Nothing here throws; what goes wrong is in the diagnostics. Nothing here checks the result by
+// running it.
 #pragma once
 
 #include <cstddef>
@@ -55,8 +56,10 @@ struct SimplifyRule {
 std::vector<SimplifyRule> simplify_rules();
 
 /// Writes to `out`, all or nothing; an empty `out` leaves the bytes in `model`.
-Simplified simplify_file(const std::string& path, const std::string& out, const SimplifyOptions& options);
+Simplified simplify_file(const std::string& path, const std::string& out,
+                         const SimplifyOptions& options);
 /// `bytes` are a serialised ModelProto; `name` stands for the file in messages.
-Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options, const std::string& name = "model");
+Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options,
+                          const std::string& name = "model");
 
 }  // namespace onnx2nn

@@ -39,13 +39,15 @@ struct Arguments {
 /// "name:1,3,224,224"; the name itself may hold colons.
 std::pair<std::string, std::vector<std::int64_t>> parse_shape(const std::string& text) {
   const std::size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0) throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
+  if (colon == std::string::npos || colon == 0)
+    throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
   std::vector<std::int64_t> dims;
   for (std::size_t at = colon + 1; at < text.size();) {
     const std::size_t end = std::min(text.find(',', at), text.size());
     std::int64_t v = 0;
     const auto r = std::from_chars(text.data() + at, text.data() + end, v);
-    if (r.ec != std::errc() || r.ptr != text.data() + end) throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
+    if (r.ec != std::errc() || r.ptr != text.data() + end)
+      throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
     dims.push_back(v);
     at = end + 1;
   }
@@ -69,14 +71,17 @@ int failure(const Conversion& c, const Arguments& a) {
     std::cerr << c.diagnostics_text();
   }
   const auto& list = c.diagnostics();
-  if (std::any_of(list.begin(), list.end(), [](const DiagnosticInfo& d) { return d.code == "internal"; })) return kInternal;
+  if (std::any_of(list.begin(), list.end(),
+                  [](const DiagnosticInfo& d) { return d.code == "internal"; }))
+    return kInternal;
   return c.readable() ? kWrong : kUnreadable;
 }
 
 int convert(const Arguments& a) {
   namespace fs = std::filesystem;
   ConvertOptions options = options_of(a);
-  fs::path python = a.output.empty() ? fs::path(a.model).stem().replace_extension(".py") : fs::path(a.output);
+  fs::path python =
+      a.output.empty() ? fs::path(a.model).stem().replace_extension(".py") : fs::path(a.output);
   std::string weights;
   if (python.extension() == ".pth") {
     weights = python.string();
@@ -96,7 +101,8 @@ int convert(const Arguments& a) {
     std::cout << nlohmann::json{{"written", written}, {"checked", false}}.dump() << "\n";
   } else if (!a.quiet) {
     for (const std::string& file : written) std::cout << "wrote " << file << "\n";
-    std::cout << "not checked: that needs torch and ONNX Runtime (pip install onnx2nn[verify], then onnx2nn verify)\n";
+    std::cout << "not checked: that needs torch and ONNX Runtime (pip install onnx2nn[verify], "
+                 "then onnx2nn verify)\n";
   }
   return kDone;
 }
@@ -106,20 +112,25 @@ int inspect(const Arguments& a) {
   if (!c.readable()) return failure(c, a);
   const ConversionStats& s = c.stats();
   if (a.json) {
-    nlohmann::json out{{"nodes", s.nodes_before}, {"op_types", s.op_types}, {"opsets", s.opsets}, {"convertible", c.ok()}};
+    nlohmann::json out{{"nodes", s.nodes_before},
+                       {"op_types", s.op_types},
+                       {"opsets", s.opsets},
+                       {"convertible", c.ok()}};
     out["diagnostics"] = nlohmann::json::parse(c.diagnostics_json());
     std::cout << out.dump(2) << "\n";
     return c.ok() ? kDone : kWrong;
   }
   std::cout << a.model << ": " << s.nodes_before << " nodes, " << s.nodes_after << " simplified\n";
-  for (const auto& [domain, version] : s.opsets) std::cout << "opset " << (domain.empty() ? "ai.onnx" : domain) << " " << version << "\n";
+  for (const auto& [domain, version] : s.opsets)
+    std::cout << "opset " << (domain.empty() ? "ai.onnx" : domain) << " " << version << "\n";
   for (const auto& [type, count] : s.op_types) std::printf("%8zu  %s\n", count, type.c_str());
   std::cout << std::flush << (c.ok() ? "converts\n" : c.diagnostics_text());
   return c.ok() ? kDone : kWrong;
 }
 
 int list_rules() {
-  for (const SimplifyRule& r : simplify_rules()) std::printf("%-26s %s\n", r.name.c_str(), r.what.c_str());
+  for (const SimplifyRule& r : simplify_rules())
+    std::printf("%-26s %s\n", r.name.c_str(), r.what.c_str());
   return kDone;
 }
 
@@ -144,22 +155,27 @@ int simplify(const Arguments& a) {
   options.only = a.only;
   options.stop_after = a.stop_after;
   options.external_data = a.external_data;
-  const std::string out = a.output.empty() ? fs::path(a.model).stem().string() + "-simple.onnx" : a.output;
+  const std::string out =
+      a.output.empty() ? fs::path(a.model).stem().string() + "-simple.onnx" : a.output;
   const Simplified s = simplify_file(a.model, out, options);
   if (!s.ok) {
     (a.json ? std::cout : std::cerr) << (a.json ? s.diagnostics_json + "\n" : s.diagnostics_text);
     return s.readable ? kWrong : kUnreadable;
   }
   if (a.json) {
-    std::cout << nlohmann::json{{"written", s.files},          {"checked", false},        {"nodes_before", s.nodes_before},
-                                {"nodes_after", s.nodes_after}, {"rules", s.rules}}
+    std::cout << nlohmann::json{{"written", s.files},
+                                {"checked", false},
+                                {"nodes_before", s.nodes_before},
+                                {"nodes_after", s.nodes_after},
+                                {"rules", s.rules}}
                      .dump()
               << "\n";
   } else if (!a.quiet) {
     print_table(s);
     std::cout << a.model << ": " << s.nodes_before << " -> " << s.nodes_after << " nodes\n";
     for (const std::string& file : s.files) std::cout << "wrote " << file << "\n";
-    std::cout << "not checked: that needs ONNX Runtime (pip install onnx2nn[verify], then onnx2nn verify)\n";
+    std::cout << "not checked: that needs ONNX Runtime (pip install onnx2nn[verify], then onnx2nn "
+                 "verify)\n";
   }
   return kDone;
 }
@@ -167,11 +183,14 @@ int simplify(const Arguments& a) {
 void add_simplify(CLI::App& app, Arguments& a) {
   app.add_option("model", a.model, "an ONNX file");
   app.add_option("out", a.output, "where to write (default: MODEL-simple.onnx here)");
-  app.add_option("--input_shape,--input-shape,--overwrite-input-shape", a.input_shapes, "fixes the shape of an input, such as input:1,3,224,224");
-  app.add_option("--disable,--skip-optimization", a.disabled, "a rule that is not to be used; may be repeated");
+  app.add_option("--input_shape,--input-shape,--overwrite-input-shape", a.input_shapes,
+                 "fixes the shape of an input, such as input:1,3,224,224");
+  app.add_option("--disable,--skip-optimization", a.disabled,
+                 "a rule that is not to be used; may be repeated");
   app.add_option("--only", a.only, "a rule that is to be used, and no other; may be repeated");
   app.add_option("--stop-after", a.stop_after, "stop after so many rewrites");
-  app.add_flag("--external-data,--save-as-external-data", a.external_data, "write the weights to OUT.data");
+  app.add_flag("--external-data,--save-as-external-data", a.external_data,
+               "write the weights to OUT.data");
   app.add_flag("--list-rules", a.list_rules, "print the rules and what they do");
   app.add_flag("--json", a.json, "print one JSON object and nothing else");
   app.add_flag("-q,--quiet", a.quiet, "print only what is wrong");
@@ -179,9 +198,11 @@ void add_simplify(CLI::App& app, Arguments& a) {
 
 void add_common(CLI::App& app, Arguments& a) {
   app.add_option("model", a.model, "an ONNX file")->required();
-  app.add_option("--input_shape,--input-shape", a.input_shapes, "the shape of an input, such as input:1,3,224,224; may be repeated");
+  app.add_option("--input_shape,--input-shape", a.input_shapes,
+                 "the shape of an input, such as input:1,3,224,224; may be repeated");
   app.add_flag("--no-simplify", a.no_simplify, "convert the graph as it is");
-  app.add_flag("--allow-unknown", a.allow_unknown, "write a stub that raises for each operator that is not known");
+  app.add_flag("--allow-unknown", a.allow_unknown,
+               "write a stub that raises for each operator that is not known");
   app.add_flag("--json", a.json, "print one JSON object and nothing else");
   app.add_flag("-q,--quiet", a.quiet, "print only what is wrong");
 }
@@ -193,15 +214,19 @@ int run(int argc, const char* const* argv) {
   CLI::App app{"ONNX models as readable PyTorch source.", "onnx2nn"};
   app.set_version_flag("--version", std::string("onnx2nn ") + kVersion);
   app.require_subcommand(1);
-  app.footer("examples:\n  onnx2nn convert model.onnx -o net.py   source and weights\n  onnx2nn inspect model.onnx             what is in it, and what would not convert");
+  app.footer(
+      "examples:\n  onnx2nn convert model.onnx -o net.py   source and weights\n  onnx2nn inspect "
+      "model.onnx             what is in it, and what would not convert");
   CLI::App* converting = app.add_subcommand("convert", "write PyTorch source and weights");
   add_common(*converting, a);
   converting->add_option("-o,--output", a.output, "net.py, or net.pth for weights as a state_dict");
   converting->add_option("--class-name", a.class_name, "of the emitted class");
   converting->add_flag("--comments-origin", a.origin, "name the ONNX node behind each line");
-  CLI::App* inspecting = app.add_subcommand("inspect", "what is in a model, and what would not convert");
+  CLI::App* inspecting =
+      app.add_subcommand("inspect", "what is in a model, and what would not convert");
   add_common(*inspecting, a);
-  CLI::App* simplifying = app.add_subcommand("simplify", "write a smaller ONNX model that does the same");
+  CLI::App* simplifying =
+      app.add_subcommand("simplify", "write a smaller ONNX model that does the same");
   add_simplify(*simplifying, a);
   try {
     app.parse(argc, argv);

@@ -71,7 +71,9 @@ class Hoister {
     auto v = std::make_shared<torch::Var>();
     v->id = next_id_++;
     v->hint = s.hint;
-    if (v->hint.empty()) v->hint = of.size() > 14 ? "size" + std::to_string(key.second) : of + "_size" + std::to_string(key.second);
+    if (v->hint.empty())
+      v->hint = of.size() > 14 ? "size" + std::to_string(key.second)
+                               : of + "_size" + std::to_string(key.second);
     s.name = v;
     return v;
   }
@@ -79,7 +81,8 @@ class Hoister {
   std::vector<std::int64_t> wanted(int id) const {
     std::vector<std::int64_t> out;
     if (twice_.count(id) != 0) return out;
-    for (auto it = sizes_.lower_bound({id, INT64_MIN}); it != sizes_.end() && it->first.first == id; ++it)
+    for (auto it = sizes_.lower_bound({id, INT64_MIN}); it != sizes_.end() && it->first.first == id;
+         ++it)
       if (it->second.uses > 1) out.push_back(it->first.second);
     return out;
   }
@@ -150,6 +153,8 @@ class Hoister {
 
 }  // namespace
 
-torch::Program hoist_sizes(torch::Program program) { return Hoister(std::move(program)).run(); }
+torch::Program hoist_sizes(torch::Program program) {
+  return Hoister(std::move(program)).run();
+}
 
 }  // namespace onnx2nn::emit

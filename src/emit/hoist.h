@@ -5,7 +5,8 @@
 
 namespace onnx2nn::emit {
 
-/// The program with each `x.shape[k]` that occurs twice or more as a variable, set where `x` is set.
+/// The program with each `x.shape[k]` that occurs twice or more as a variable, set where `x` is
+/// set.
 torch::Program hoist_sizes(torch::Program program);
 
 }  // namespace onnx2nn::emit

@@ -29,12 +29,12 @@ constexpr std::size_t kWidth = 88;
 
 /// Text of an expression as a tree of brackets, so that a long line can be broken as ruff would.
 struct Text {
-  std::string head;          // "F.conv2d(" or the whole text where there is nothing to break
-  std::vector<Text> items;   // inside the brackets
-  std::string tail;          // ")"
+  std::string head;         // "F.conv2d(" or the whole text where there is nothing to break
+  std::vector<Text> items;  // inside the brackets
+  std::string tail;         // ")"
   bool breakable = false;
   int precedence = 100;
-  std::string prefix;        // "kernel_size=" before an item
+  std::string prefix;  // "kernel_size=" before an item
   bool one_tuple = false;
 
   std::string flat() const {
@@ -52,7 +52,8 @@ Text atom(std::string s, int precedence = 100) {
   return t;
 }
 
-void write_text(const Text& t, std::size_t indent, std::size_t column, std::size_t after, std::string& out) {
+void write_text(const Text& t, std::size_t indent, std::size_t column, std::size_t after,
+                std::string& out) {
   const std::string flat = t.flat();
   if (!t.breakable || t.items.empty() || column + flat.size() + after <= kWidth) {
     out += flat;
@@ -81,7 +82,8 @@ std::string float_text(double v, bool is_double) {
   const auto f = static_cast<float>(v);
   // The largest float's shortest text is, as a double, beyond the floats: torch refuses it.
   const bool short_form = !is_double && static_cast<double>(f) == v && std::abs(v) < 3.4e38;
-  auto r = short_form ? std::to_chars(buffer, buffer + sizeof buffer, f) : std::to_chars(buffer, buffer + sizeof buffer, v);
+  auto r = short_form ? std::to_chars(buffer, buffer + sizeof buffer, f)
+                      : std::to_chars(buffer, buffer + sizeof buffer, v);
   std::string s(buffer, r.ptr);
   if (s.find_first_of(".en") == std::string::npos) {
     s += ".0";
@@ -91,7 +93,8 @@ std::string float_text(double v, bool is_double) {
 
 class Printer {
  public:
-  Printer(const Program& program, const PythonOptions& options) : program_(program), options_(options) {}
+  Printer(const Program& program, const PythonOptions& options)
+      : program_(program), options_(options) {}
 
   std::string run();
 
@@ -102,7 +105,8 @@ class Printer {
     int last = 0;
     int uses = 0;
     const Block* block = nullptr;
-    bool pinned = false;  // assigned more than once (a loop's variable): never inlined, never shares
+    bool pinned =
+        false;  // assigned more than once (a loop's variable): never inlined, never shares
   };
   void scan_expr(const Expr& e, int position);
   int scan_block(const Block& block, int position);
@@ -125,7 +129,8 @@ class Printer {
   // ---- statements
   void block(const Block& b, std::size_t indent);
   void statement(const Stmt& s, std::size_t indent);
-  void line(std::size_t indent, const std::string& lead, const Text& t, const std::string& trail = "");
+  void line(std::size_t indent, const std::string& lead, const Text& t,
+            const std::string& trail = "");
   bool try_inline(const Stmt& s, const Stmt* next);
   void init();
 
@@ -193,7 +198,8 @@ int Printer::scan_block(const Block& b, int position) {
         for (const Stmt& t : inner) {
           in_expr(in_expr, *t.value);
           for (const auto& v : t.targets)
-            if (lives_[v->id].def <= start) lives_[v->id].last = std::max(lives_[v->id].last, position);
+            if (lives_[v->id].def <= start)
+              lives_[v->id].last = std::max(lives_[v->id].last, position);
           self(self, t.body);
           self(self, t.orelse);
         }
@@ -206,18 +212,26 @@ int Printer::scan_block(const Block& b, int position) {
 
 const std::set<std::string>& reserved_names() {
   static const std::set<std::string> kNames = {
-      "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
-      "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
-      "not", "or", "pass", "raise", "return", "try", "while", "with", "yield", "match", "case", "self", "torch", "F",
-      "nn", "Tensor", "math", "np", "re", "int", "float", "bool", "len", "min", "max", "range", "list", "tuple", "dict",
-      "str", "sum", "abs", "round", "zip", "enumerate", "reversed", "sorted", "isinstance", "Path", "load", "set",
-      "super", "object", "print", "type", "any", "all", "map", "filter", "next", "iter", "slice", "_trace", "Any", "cast"};
+      "False",   "None",     "True",     "and",    "as",        "assert",   "async",  "await",
+      "break",   "class",    "continue", "def",    "del",       "elif",     "else",   "except",
+      "finally", "for",      "from",     "global", "if",        "import",   "in",     "is",
+      "lambda",  "nonlocal", "not",      "or",     "pass",      "raise",    "return", "try",
+      "while",   "with",     "yield",    "match",  "case",      "self",     "torch",  "F",
+      "nn",      "Tensor",   "math",     "np",     "re",        "int",      "float",  "bool",
+      "len",     "min",      "max",      "range",  "list",      "tuple",    "dict",   "str",
+      "sum",     "abs",      "round",    "zip",    "enumerate", "reversed", "sorted", "isinstance",
+      "Path",    "load",     "set",      "super",  "object",    "print",    "type",   "any",
+      "all",     "map",      "filter",   "next",   "iter",      "slice",    "_trace", "Any",
+      "cast"};
   return kNames;
 }
 
 std::string Printer::claim(const std::string& base, int position, int last, bool exclusive) {
   for (int k = 0;; ++k) {
-    std::string n = k == 0 ? base : base + (std::isdigit(static_cast<unsigned char>(base.back())) != 0 ? "_" : "") + std::to_string(k + 1);
+    std::string n =
+        k == 0 ? base
+               : base + (std::isdigit(static_cast<unsigned char>(base.back())) != 0 ? "_" : "") +
+                     std::to_string(k + 1);
     if (reserved_names().count(n) != 0 || helpers_.count(n) != 0) {
       n += "_";
     }
@@ -296,7 +310,8 @@ bool Printer::is_default(const Expr& e, const torch::SchemaArg& arg) {
     case ExprKind::Float: {
       double v = 0;
       const auto r = std::from_chars(d.data(), d.data() + d.size(), v);
-      return r.ec == std::errc() && r.ptr == d.data() + d.size() && (v == e.number || static_cast<double>(static_cast<float>(v)) == e.number);
+      return r.ec == std::errc() && r.ptr == d.data() + d.size() &&
+             (v == e.number || static_cast<double>(static_cast<float>(v)) == e.number);
     }
     case ExprKind::Str:
       return d == "'" + e.text + "'" || d == "\"" + e.text + "\"";
@@ -318,19 +333,24 @@ bool Printer::is_default(const Expr& e, const torch::SchemaArg& arg) {
 }
 
 /// An axis that a subscript can reach: the last one, or one of the first.
-bool is_sliced_axis(const Expr& axis) { return axis.kind == ExprKind::Int && axis.integer >= -1 && axis.integer < 8; }
+bool is_sliced_axis(const Expr& axis) {
+  return axis.kind == ExprKind::Int && axis.integer >= -1 && axis.integer < 8;
+}
 
 std::string Printer::slice_text(const Expr& e) {
   const auto given = [&](std::size_t i) -> const Expr* {
     if (i >= e.args.size() || e.args[i]->kind == ExprKind::None) return nullptr;
-    const bool is_default = e.args[i]->kind == ExprKind::Int && ((i == 2 && e.args[i]->integer == 0) || (i == 3 && e.args[i]->integer == INT64_MAX) ||
-                                                                 (i == 4 && e.args[i]->integer == 1));
+    const bool is_default =
+        e.args[i]->kind == ExprKind::Int &&
+        ((i == 2 && e.args[i]->integer == 0) || (i == 3 && e.args[i]->integer == INT64_MAX) ||
+         (i == 4 && e.args[i]->integer == 1));
     return is_default ? nullptr : e.args[i].get();
   };
   // Blanks go around the colon where a bound is more than a name or a number.
   const auto is_simple = [](const std::string& bound) {
-    return std::all_of(bound.begin() + (bound[0] == '-' ? 1 : 0), bound.end(),
-                       [](char ch) { return ch == '_' || std::isalnum(static_cast<unsigned char>(ch)) != 0; });
+    return std::all_of(bound.begin() + (bound[0] == '-' ? 1 : 0), bound.end(), [](char ch) {
+      return ch == '_' || std::isalnum(static_cast<unsigned char>(ch)) != 0;
+    });
   };
   bool simple = true;
   std::string bounds[3];
@@ -341,7 +361,8 @@ std::string Printer::slice_text(const Expr& e) {
     }
   }
   const std::string blank = simple ? "" : " ";
-  std::string out = bounds[0] + (bounds[0].empty() ? "" : blank) + ":" + (bounds[1].empty() ? "" : blank) + bounds[1];
+  std::string out = bounds[0] + (bounds[0].empty() ? "" : blank) + ":" +
+                    (bounds[1].empty() ? "" : blank) + bounds[1];
   if (!bounds[2].empty()) out += blank + ":" + blank + bounds[2];
   return out;
 }
@@ -350,7 +371,8 @@ std::string Printer::slice_text(const Expr& e) {
 Text Printer::subscript_of_slices(const Expr& e) {
   std::map<std::int64_t, std::string> axes;
   const Expr* x = &e;
-  while (x->kind == ExprKind::Aten && x->text == "slice.Tensor" && x->args.size() >= 4 && is_sliced_axis(*x->args[1])) {
+  while (x->kind == ExprKind::Aten && x->text == "slice.Tensor" && x->args.size() >= 4 &&
+         is_sliced_axis(*x->args[1])) {
     const std::int64_t axis = x->args[1]->integer;
     if (axes.count(axis) != 0 || (!axes.empty() && (axis < 0 || axes.begin()->first < 0))) break;
     axes[axis] = slice_text(*x);
@@ -383,16 +405,24 @@ Text Printer::aten(const Expr& e) {
       // ruff hugs the operator where both sides are simple.
       const std::string base_text = operand(arg(0), kPostfix);
       const std::string exponent = operand(arg(1), kUnary);
-      const auto simple = [](const std::string& t) { return t.find_first_of(" ([") == std::string::npos; };
-      return atom(base_text + (simple(base_text) && simple(exponent) ? "**" : " ** ") + exponent, p);
+      const auto simple = [](const std::string& t) {
+        return t.find_first_of(" ([") == std::string::npos;
+      };
+      return atom(base_text + (simple(base_text) && simple(exponent) ? "**" : " ** ") + exponent,
+                  p);
     }
-    return atom(operand(arg(0), comparison ? p + 1 : p) + " " + std::string(style.text) + " " + operand(arg(1), p + 1), p);
+    return atom(operand(arg(0), comparison ? p + 1 : p) + " " + std::string(style.text) + " " +
+                    operand(arg(1), p + 1),
+                p);
   }
-  if (style.kind == StyleKind::Prefix && e.args.size() == 1) return atom(std::string(style.text) + operand(arg(0), kUnary), kUnary);
-  if (base == "slice" && e.args.size() >= 4 && is_sliced_axis(arg(1))) return subscript_of_slices(e);
+  if (style.kind == StyleKind::Prefix && e.args.size() == 1)
+    return atom(std::string(style.text) + operand(arg(0), kUnary), kUnary);
+  if (base == "slice" && e.args.size() >= 4 && is_sliced_axis(arg(1)))
+    return subscript_of_slices(e);
   if (base == "index" && e.args.size() == 2 && arg(1).kind == ExprKind::List) {
     std::string items;
-    for (const auto& a : arg(1).args) items += (items.empty() ? "" : ", ") + (a->kind == ExprKind::None ? ":" : text(*a).flat());
+    for (const auto& a : arg(1).args)
+      items += (items.empty() ? "" : ", ") + (a->kind == ExprKind::None ? ":" : text(*a).flat());
     return atom(operand(arg(0), kPostfix) + "[" + items + "]");
   }
   if (base == "select" && e.args.size() == 3 && is_sliced_axis(arg(1))) {
@@ -421,16 +451,18 @@ Text Printer::aten(const Expr& e) {
       for (const auto& item : a.args) args.push_back(text(*item));
       continue;
     }
-    const bool ints = a.kind == ExprKind::List && (schema[i].type.starts_with("int[") || schema[i].type.starts_with("SymInt["));
+    const bool ints = a.kind == ExprKind::List &&
+                      (schema[i].type.starts_with("int[") || schema[i].type.starts_with("SymInt["));
     if (style.spread && ints && i == 1 && !a.args.empty()) {
       for (const auto& item : a.args) args.push_back(text(*item));
       continue;
     }
     Text t;
     const bool sized = schema[i].type.find("[]") == std::string_view::npos;
-    const bool same = ints && !a.args.empty() && sized && std::all_of(a.args.begin(), a.args.end(), [&](const ExprPtr& x) {
-      return x->kind == ExprKind::Int && x->integer == a.args[0]->integer;
-    });
+    const bool same = ints && !a.args.empty() && sized &&
+                      std::all_of(a.args.begin(), a.args.end(), [&](const ExprPtr& x) {
+                        return x->kind == ExprKind::Int && x->integer == a.args[0]->integer;
+                      });
     if (same && (a.args.size() == 1 || schema[i].name != "dim")) {
       t = text(*a.args[0]);
     } else if (ints) {
@@ -439,7 +471,8 @@ Text Printer::aten(const Expr& e) {
       t = text(a);
     }
     const bool is_tensor = schema[i].type.starts_with("Tensor");
-    const bool positional = !skipped && !schema[i].keyword_only && (i == 0 || (is_tensor && !style.keywords) || i <= style.positional);
+    const bool positional = !skipped && !schema[i].keyword_only &&
+                            (i == 0 || (is_tensor && !style.keywords) || i <= style.positional);
     if (!positional) {
       std::string key(schema[i].name);
       if (key == "self") key = "input";
@@ -459,7 +492,8 @@ Text Printer::aten(const Expr& e) {
     callee = "F." + std::string(style.text.empty() ? base : style.text);
   } else {
     // What is no plain `a / b` (div with a rounding mode) goes by its name.
-    const bool by_name = style.text.empty() || style.kind == StyleKind::Infix || style.kind == StyleKind::Prefix;
+    const bool by_name =
+        style.text.empty() || style.kind == StyleKind::Infix || style.kind == StyleKind::Prefix;
     callee = "torch." + std::string(by_name ? base : style.text);
   }
   return call(std::move(callee), std::move(args));
@@ -539,17 +573,23 @@ Text Printer::text(const Expr& e) {
   }
   // Python's own operators and builtins.
   const std::string& o = e.text;
-  static const std::map<std::string, int> kInfix = {{"or", 20},  {"and", 22}, {"==", kCompare}, {"!=", kCompare}, {"<", kCompare},
-                                                    {">", kCompare}, {"<=", kCompare}, {">=", kCompare}, {"in", kCompare},
-                                                    {"is", kCompare}, {"is not", kCompare}, {"|", 34}, {"^", 36}, {"&", 38},
-                                                    {"+", kSum}, {"-", kSum}, {"*", kProduct}, {"/", kProduct}, {"//", kProduct}, {"%", kProduct}};
+  static const std::map<std::string, int> kInfix = {
+      {"or", 20},           {"and", 22},      {"==", kCompare}, {"!=", kCompare}, {"<", kCompare},
+      {">", kCompare},      {"<=", kCompare}, {">=", kCompare}, {"in", kCompare}, {"is", kCompare},
+      {"is not", kCompare}, {"|", 34},        {"^", 36},        {"&", 38},        {"+", kSum},
+      {"-", kSum},          {"*", kProduct},  {"/", kProduct},  {"//", kProduct}, {"%", kProduct}};
   if (const auto it = kInfix.find(o); it != kInfix.end() && e.args.size() == 2) {
     const int p = it->second;
-    return atom(operand(*e.args[0], p == kCompare ? p + 1 : p) + " " + o + " " + operand(*e.args[1], p + 1), p);
+    return atom(
+        operand(*e.args[0], p == kCompare ? p + 1 : p) + " " + o + " " + operand(*e.args[1], p + 1),
+        p);
   }
   if (o == "neg") return atom("-" + operand(*e.args[0], kUnary), kUnary);
   if (o == "not") return atom("not " + operand(*e.args[0], 24), 24);
-  if (o == "if") return atom(operand(*e.args[1], 19) + " if " + operand(*e.args[0], 19) + " else " + operand(*e.args[2], 18), 18);
+  if (o == "if")
+    return atom(operand(*e.args[1], 19) + " if " + operand(*e.args[0], 19) + " else " +
+                    operand(*e.args[2], 18),
+                18);
   if (o == "[]" && e.args[1]->kind == ExprKind::Op && e.args[1]->text == "slice") {
     std::string range;
     for (std::size_t i = 0; i < e.args[1]->args.size(); ++i) {
@@ -562,7 +602,8 @@ Text Printer::text(const Expr& e) {
   if (o == "*") return atom("*" + operand(*e.args[0], kPostfix));
   if (o == "raw") return atom(e.args[0]->text);
   if (o[0] == '.') {
-    static const std::set<std::string> kAttributes = {".device", ".dtype", ".shape", ".real", ".imag", ".ndim", ".T", ".mT"};
+    static const std::set<std::string> kAttributes = {".device", ".dtype", ".shape", ".real",
+                                                      ".imag",   ".ndim",  ".T",     ".mT"};
     const std::string callee = operand(*e.args[0], kPostfix) + o;
     if (kAttributes.count(o) != 0) return atom(callee);
     std::vector<Text> args;
@@ -576,12 +617,14 @@ Text Printer::text(const Expr& e) {
 
 // ---------------------------------------------------------------- statements
 
-void Printer::line(std::size_t indent, const std::string& lead, const Text& t, const std::string& trail) {
+void Printer::line(std::size_t indent, const std::string& lead, const Text& t,
+                   const std::string& trail) {
   out_ += std::string(indent, ' ') + lead;
   const std::size_t column = indent + lead.size();
   if (!t.breakable && column + t.flat().size() + trail.size() > kWidth && t.precedence < kPostfix) {
     // An expression of operators has no brackets of its own to break at.
-    out_ += "(\n" + std::string(indent + 4, ' ') + t.flat() + "\n" + std::string(indent, ' ') + ")" + trail + "\n";
+    out_ += "(\n" + std::string(indent + 4, ' ') + t.flat() + "\n" + std::string(indent, ' ') +
+            ")" + trail + "\n";
     return;
   }
   write_text(t, indent, column, trail.size(), out_);
@@ -615,8 +658,11 @@ int count_uses(const Expr& e, int id) {
 }
 
 bool Printer::try_inline(const Stmt& s, const Stmt* next) {
-  if (options_.trace || next == nullptr || s.kind != Stmt::Kind::Assign || s.targets.size() != 1) return false;
-  if (next->kind != Stmt::Kind::Assign && next->kind != Stmt::Kind::Return && next->kind != Stmt::Kind::If) return false;
+  if (options_.trace || next == nullptr || s.kind != Stmt::Kind::Assign || s.targets.size() != 1)
+    return false;
+  if (next->kind != Stmt::Kind::Assign && next->kind != Stmt::Kind::Return &&
+      next->kind != Stmt::Kind::If)
+    return false;
   const int id = s.targets[0]->id;
   const Life& l = lives_[id];
   if (l.pinned || l.uses != 1 || count_uses(*next->value, id) != 1) return false;
@@ -629,23 +675,31 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
     return true;
   }
   if (next->kind == Stmt::Kind::If) {
-    const bool simple = user.kind == ExprKind::Var || (user.kind == ExprKind::Op && user.text == "not");
+    const bool simple =
+        user.kind == ExprKind::Var || (user.kind == ExprKind::Op && user.text == "not");
     if (!simple || text(value).flat().size() > 60) return false;
     inlined_[id] = s.value.ptr();
     return true;
   }
-  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten && value.kind != ExprKind::Function && value.kind != ExprKind::Helper) return false;
-  if (next->kind == Stmt::Kind::Return && user.kind == ExprKind::Var && text(value).flat().size() <= 72) {
+  if (value.kind != ExprKind::Module && value.kind != ExprKind::Aten &&
+      value.kind != ExprKind::Function && value.kind != ExprKind::Helper)
+    return false;
+  if (next->kind == Stmt::Kind::Return && user.kind == ExprKind::Var &&
+      text(value).flat().size() <= 72) {
     inlined_[id] = s.value.ptr();
     return true;
   }
   if (user.kind != ExprKind::Aten || value.kind == ExprKind::Helper) return false;
-  const auto base = [](const Expr& e) { return std::string_view(e.text).substr(0, e.text.find('.')); };
+  const auto base = [](const Expr& e) {
+    return std::string_view(e.text).substr(0, e.text.find('.'));
+  };
   const auto user_style = style_of(base(user)).kind;
   const bool infix_user = user_style == StyleKind::Infix || user_style == StyleKind::Prefix;
-  const bool value_infix = value.kind == ExprKind::Aten && style_of(base(value)).kind == StyleKind::Infix;
+  const bool value_infix =
+      value.kind == ExprKind::Aten && style_of(base(value)).kind == StyleKind::Infix;
   // Inline an operand of arithmetic, or what an activation or a method is applied to.
-  const bool first = !user.args.empty() && user.args[0]->kind == ExprKind::Var && user.args[0]->var->id == id;
+  const bool first =
+      !user.args.empty() && user.args[0]->kind == ExprKind::Var && user.args[0]->var->id == id;
   if (!infix_user && !first) return false;
   if (nesting(value, depth_) > (value_infix ? 3 : 2)) return false;
   if (text(value).flat().size() > 48) return false;
@@ -659,20 +713,23 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
 }
 
 void Printer::statement(const Stmt& s, std::size_t indent) {
-  const std::string trail = options_.comments_origin && !s.origin.empty() ? "  # " + printable(s.origin) : "";
+  const std::string trail =
+      options_.comments_origin && !s.origin.empty() ? "  # " + printable(s.origin) : "";
   std::string lead;
   switch (s.kind) {
     case Stmt::Kind::Assign: {
       const Text value = text(*s.value);  // before the targets take over a name
       for (const auto& v : s.targets) name_var(v, position_);
       std::string targets;
-      for (std::size_t i = 0; i < s.targets.size(); ++i) targets += (i > 0 ? ", " : "") + name_of(*s.targets[i]);
+      for (std::size_t i = 0; i < s.targets.size(); ++i)
+        targets += (i > 0 ? ", " : "") + name_of(*s.targets[i]);
       if (!s.targets.empty()) lead = targets + " = ";
       line(indent, lead, value, trail);
       if (options_.trace)
         for (const auto& v : s.targets)
           if (!v->onnx_name.empty() && name_of(*v) != "_")
-            out_ += std::string(indent, ' ') + "_trace(" + python_quote(v->onnx_name) + ", " + name_of(*v) + ")\n";
+            out_ += std::string(indent, ' ') + "_trace(" + python_quote(v->onnx_name) + ", " +
+                    name_of(*v) + ")\n";
       return;
     }
     case Stmt::Kind::Return:
@@ -721,7 +778,9 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
       std::string params;
       for (const auto& p : s.params) {
         // Parameters have names of their own, used or not.
-        if (names_.count(p->id) == 0) names_[p->id] = claim(p->hint, position_, std::max(lives_[p->id].last, position_ + 1), false);
+        if (names_.count(p->id) == 0)
+          names_[p->id] =
+              claim(p->hint, position_, std::max(lives_[p->id].last, position_ + 1), false);
         params += (params.empty() ? "" : ", ") + name_of(*p);
       }
       out_ += std::string(indent, ' ') + "def " + name_of(*s.targets[0]) + "(" + params + "):\n";
@@ -736,7 +795,9 @@ void Printer::block(const Block& b, std::size_t indent) {
   for (std::size_t i = 0; i < b.size(); ++i) {
     ++position_;
     if (!try_inline(b[i], i + 1 < b.size() ? &b[i + 1] : nullptr)) statement(b[i], indent);
-    if (b[i].kind == Stmt::Kind::For || b[i].kind == Stmt::Kind::While || b[i].kind == Stmt::Kind::Def) ++position_;
+    if (b[i].kind == Stmt::Kind::For || b[i].kind == Stmt::Kind::While ||
+        b[i].kind == Stmt::Kind::Def)
+      ++position_;
   }
 }
 
@@ -760,8 +821,8 @@ void Printer::init() {
     for (std::size_t i = 1; i < path.size(); ++i) {
       const std::string name = full(path, i);
       if (!made.insert(name).second) continue;
-      out_ += "        " + path_of({path.begin(), path.begin() + static_cast<std::ptrdiff_t>(i)}) + " = nn." +
-              (numbered.count(name) != 0 ? "ModuleDict" : "Module") + "()\n";
+      out_ += "        " + path_of({path.begin(), path.begin() + static_cast<std::ptrdiff_t>(i)}) +
+              " = nn." + (numbered.count(name) != 0 ? "ModuleDict" : "Module") + "()\n";
     }
   };
   std::set<const torch::Param*> of_modules;
@@ -769,13 +830,16 @@ void Printer::init() {
     containers(m->path);
     made.insert(full(m->path, m->path.size()));
     std::vector<Text> args;
-    for (const auto& a : m->args) args.push_back(a->kind == ExprKind::List ? int_list(*a) : text(*a));
+    for (const auto& a : m->args)
+      args.push_back(a->kind == ExprKind::List ? int_list(*a) : text(*a));
     for (const auto& [key, value] : m->keywords) {
       Text t;
       const Expr& v = *value;
       const bool ints = v.kind == ExprKind::List;
       const bool same = ints && !v.args.empty() && key != "normalized_shape" &&
-                        std::all_of(v.args.begin(), v.args.end(), [&](const ExprPtr& x) { return x->kind == ExprKind::Int && x->integer == v.args[0]->integer; });
+                        std::all_of(v.args.begin(), v.args.end(), [&](const ExprPtr& x) {
+                          return x->kind == ExprKind::Int && x->integer == v.args[0]->integer;
+                        });
       t = same ? text(*v.args[0]) : ints ? int_list(v) : text(v);
       t.prefix = key + "=";
       args.push_back(std::move(t));
@@ -799,7 +863,9 @@ void Printer::init() {
       line(8, path_of(p->path) + " = ", call("nn.Parameter", {std::move(empty)}));
     } else {
       std::vector<std::string> owner(p->path.begin(), p->path.end() - 1);
-      line(8, "", call(path_of(owner) + ".register_buffer", {atom(python_quote(p->path.back())), std::move(empty)}));
+      line(8, "",
+           call(path_of(owner) + ".register_buffer",
+                {atom(python_quote(p->path.back())), std::move(empty)}));
     }
   }
   for (const auto& c : program_.constants) line(8, "self." + c.name + " = ", text(*c.value));
@@ -829,17 +895,22 @@ std::string Printer::run() {
     Life& l = lives_[p.var->id];
     std::string base = p.var->hint;
     names_[p.var->id] = claim(base, 0, l.last, false);
-    signature.push_back(name_of(*p.var) + (p.kind == "tensor" && p.dtype != "string" ? ": Tensor" : ""));
+    signature.push_back(name_of(*p.var) +
+                        (p.kind == "tensor" && p.dtype != "string" ? ": Tensor" : ""));
   }
 
   std::string body;
   out_.clear();
   init();
   out_ += "\n";
-  const bool typed = program_.outputs.size() == 1 && program_.outputs[0].kind == "tensor" && program_.outputs[0].dtype != "string";
+  const bool typed = program_.outputs.size() == 1 && program_.outputs[0].kind == "tensor" &&
+                     program_.outputs[0].dtype != "string";
   bool all_tensors = !program_.outputs.empty();
-  for (const auto& o : program_.outputs) all_tensors = all_tensors && o.kind == "tensor" && o.dtype != "string";
-  std::string result = typed ? "Tensor" : all_tensors && program_.outputs.size() > 1 ? "tuple[Tensor, ...]" : "";
+  for (const auto& o : program_.outputs)
+    all_tensors = all_tensors && o.kind == "tensor" && o.dtype != "string";
+  std::string result = typed                                        ? "Tensor"
+                       : all_tensors && program_.outputs.size() > 1 ? "tuple[Tensor, ...]"
+                                                                    : "";
   if (program_.outputs.size() > 1 && program_.outputs.size() <= 4 && all_tensors) {
     result = "tuple[Tensor";
     for (std::size_t i = 1; i < program_.outputs.size(); ++i) result += ", Tensor";
@@ -852,10 +923,12 @@ std::string Printer::run() {
   head.breakable = true;
   line(4, "", head, ":");
   std::string doc;
-  for (const auto& p : program_.inputs) doc += (doc.empty() ? "" : ", ") + name_of(*p.var) + ": " + printable(p.type_text);
+  for (const auto& p : program_.inputs)
+    doc += (doc.empty() ? "" : ", ") + name_of(*p.var) + ": " + printable(p.type_text);
   doc += " -> ";
   for (std::size_t i = 0; i < program_.outputs.size(); ++i)
-    doc += (i > 0 ? ", " : "") + printable(program_.outputs[i].onnx_name) + ": " + printable(program_.outputs[i].type_text);
+    doc += (i > 0 ? ", " : "") + printable(program_.outputs[i].onnx_name) + ": " +
+           printable(program_.outputs[i].type_text);
   std::string safe;
   for (const char c : doc) safe += c == '"' ? '\'' : c == '\\' ? '/' : c;
   if (safe.size() + 8 + 6 <= kWidth) {
@@ -876,14 +949,19 @@ std::string Printer::run() {
   block(program_.forward, 8);
   body = std::move(out_);
 
-  const auto uses = [&](std::string_view what) { return body.find(what) != std::string::npos || runtime.text.find(what) != std::string::npos; };
+  const auto uses = [&](std::string_view what) {
+    return body.find(what) != std::string::npos || runtime.text.find(what) != std::string::npos;
+  };
   // "torch." as a name of its own, not as the end of another nor in the text of a docstring.
   const auto uses_module = [&](const std::string& name) {
     for (const std::string* text : {&body, &runtime.text})
-      for (std::size_t at = text->find(name + "."); at != std::string::npos; at = text->find(name + ".", at + 1))
-        if (std::string_view(" ([{*-~=\n").find(at == 0 ? '\n' : (*text)[at - 1]) != std::string_view::npos) {
+      for (std::size_t at = text->find(name + "."); at != std::string::npos;
+           at = text->find(name + ".", at + 1))
+        if (std::string_view(" ([{*-~=\n").find(at == 0 ? '\n' : (*text)[at - 1]) !=
+            std::string_view::npos) {
           if (name != "F") return true;
-          const std::size_t end = text->find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", at + 2);
+          const std::size_t end =
+              text->find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", at + 2);
           if (end != std::string::npos && (*text)[end] == '(') return true;
         }
     return false;
@@ -894,13 +972,15 @@ std::string Printer::run() {
   std::set<std::string> imports(runtime.imports.begin(), runtime.imports.end());
   std::string standard;
   for (const std::string& i : imports)
-    if (i == "import math" || i == "import re" || i == "import io" || i.rfind("from typing", 0) == 0 || i.rfind("from collections", 0) == 0 ||
+    if (i == "import math" || i == "import re" || i == "import io" ||
+        i.rfind("from typing", 0) == 0 || i.rfind("from collections", 0) == 0 ||
         i == "import locale" || i == "import bisect")
       standard += i + "\n";
   standard += "from pathlib import Path\n";
   out += standard + "\n";
   bool numpy = imports.count("import numpy as np") != 0;
-  for (std::size_t at = body.find("np."); !numpy && at != std::string::npos; at = body.find("np.", at + 1))
+  for (std::size_t at = body.find("np."); !numpy && at != std::string::npos;
+       at = body.find("np.", at + 1))
     numpy = at > 0 && std::string_view(" ([*-").find(body[at - 1]) != std::string_view::npos;
   if (numpy) out += "import numpy as np\n";
   if (uses_module("torch") || !program_.params.empty()) out += "import torch\n";

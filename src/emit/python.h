@@ -12,13 +12,15 @@ namespace onnx2nn::emit {
 struct PythonOptions {
   std::string weights_name = "model.safetensors";  // beside the source; ".pth" for a state_dict
   std::string header;                              // lines of the file's docstring
-  std::vector<std::pair<std::string, std::string>> functions;  // names and sources that the program calls beside the runtime's
-  bool trace = false;                              // `_trace(name, value)` after each statement; nothing is inlined
-  bool comments_origin = false;                    // "# <ONNX node>" behind each line
+  std::vector<std::pair<std::string, std::string>>
+      functions;                 // names and sources that the program calls beside the runtime's
+  bool trace = false;            // `_trace(name, value)` after each statement; nothing is inlined
+  bool comments_origin = false;  // "# <ONNX node>" behind each line
 };
 
-/// The file's text, formatted as `ruff format` does (88 columns). The source imports torch only, and
-/// safetensors inside `load`. Text from the model is there as claimed identifiers and escaped literals.
+/// The file's text, formatted as `ruff format` does (88 columns). The source imports torch only,
+/// and safetensors inside `load`. Text from the model is there as claimed identifiers and escaped
+/// literals.
 std::string print_python(const torch::Program& program, const PythonOptions& options);
 
 }  // namespace onnx2nn::emit

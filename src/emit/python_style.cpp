@@ -11,10 +11,18 @@ struct Row {
   Style style;
 };
 
-constexpr Style infix(std::string_view text, int precedence) { return {StyleKind::Infix, text, precedence}; }
-constexpr Style method(std::size_t positional = 1, bool spread = false) { return {StyleKind::Method, {}, kPostfix, positional, spread}; }
-constexpr Style functional(std::size_t positional = 0, std::string_view text = {}) { return {StyleKind::Functional, text, kPostfix, positional}; }
-constexpr Style plain(std::size_t positional) { return {StyleKind::Torch, {}, kPostfix, positional}; }
+constexpr Style infix(std::string_view text, int precedence) {
+  return {StyleKind::Infix, text, precedence};
+}
+constexpr Style method(std::size_t positional = 1, bool spread = false) {
+  return {StyleKind::Method, {}, kPostfix, positional, spread};
+}
+constexpr Style functional(std::size_t positional = 0, std::string_view text = {}) {
+  return {StyleKind::Functional, text, kPostfix, positional};
+}
+constexpr Style plain(std::size_t positional) {
+  return {StyleKind::Torch, {}, kPostfix, positional};
+}
 
 constexpr std::array kRows = std::to_array<Row>({
     {"add", infix("+", kSum)},
@@ -166,7 +174,8 @@ constexpr std::array kRows = std::to_array<Row>({
 }  // namespace
 
 Style style_of(std::string_view function) {
-  const auto* it = std::find_if(kRows.begin(), kRows.end(), [&](const Row& r) { return r.function == function; });
+  const auto* it = std::find_if(kRows.begin(), kRows.end(),
+                                [&](const Row& r) { return r.function == function; });
   return it != kRows.end() ? it->style : Style{};
 }
 

@@ -25,10 +25,12 @@ struct Index {
   std::map<std::string_view, std::vector<std::string_view>> imports;  // file -> lines
 };
 
-bool word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+bool word_char(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+}
 
-/// Identifiers of Python text that can name a top-level function: not those in strings and comments,
-/// nor attributes (`x.gather` is not the helper `gather`).
+/// Identifiers of Python text that can name a top-level function: not those in strings and
+/// comments, nor attributes (`x.gather` is not the helper `gather`).
 std::vector<std::string_view> words_of(std::string_view text) {
   std::vector<std::string_view> out;
   for (std::size_t i = 0; i < text.size();) {
@@ -87,7 +89,8 @@ Index build_index() {
       std::size_t end = text.find('\n', i);
       if (end == std::string_view::npos) end = text.size();
       const std::string_view line = text.substr(i, end - i);
-      const bool top = !line.empty() && line[0] != ' ' && line[0] != ')' && line[0] != ']' && line[0] != '}' && line[0] != '#';
+      const bool top = !line.empty() && line[0] != ' ' && line[0] != ')' && line[0] != ']' &&
+                       line[0] != '}' && line[0] != '#';
       if (in_import) {
         in_import = line.find(')') == std::string_view::npos;
       } else if (in_docstring) {
@@ -97,15 +100,17 @@ Index build_index() {
           in_docstring = line.find("\"\"\"", 3) == std::string_view::npos;
         } else if (line.starts_with("import ") || line.starts_with("from ")) {
           close(i);
-          in_import = line.find('(') != std::string_view::npos && line.find(')') == std::string_view::npos;
-          if (!line.starts_with("from onnx2nn") && !line.starts_with("import torch") && !line.starts_with("from torch ") &&
-              !line.starts_with("from __future__"))
+          in_import =
+              line.find('(') != std::string_view::npos && line.find(')') == std::string_view::npos;
+          if (!line.starts_with("from onnx2nn") && !line.starts_with("import torch") &&
+              !line.starts_with("from torch ") && !line.starts_with("from __future__"))
             index.imports[file.name].push_back(line);
         } else if (line.starts_with("def ")) {
           close(i);
           name = line.substr(4, line.find('(') - 4);
           start = i;
-        } else if (const std::size_t stop = line.find_first_of(" :="); stop != std::string_view::npos && word_char(line[0])) {
+        } else if (const std::size_t stop = line.find_first_of(" :=");
+                   stop != std::string_view::npos && word_char(line[0])) {
           close(i);
           name = line.substr(0, stop);
           start = i;
@@ -131,7 +136,8 @@ RuntimeSource runtime_source(const std::set<std::string>& functions) {
     todo.pop_back();
     const auto it = kIndex.items.find(f);
     if (it == kIndex.items.end()) {
-      ONNX2NN_CHECK(functions.count(std::string(f)) == 0, "no runtime helper is called " + std::string(f));
+      ONNX2NN_CHECK(functions.count(std::string(f)) == 0,
+                    "no runtime helper is called " + std::string(f));
       continue;
     }
     chosen[it->second.order] = {f, &it->second};
@@ -153,7 +159,8 @@ RuntimeSource runtime_source(const std::set<std::string>& functions) {
     for (const std::string_view line : lines->second) {
       // Only what the copied text uses: the last word of "import numpy as np", "import math".
       const auto words = words_of(line);
-      if (std::find(item->words.begin(), item->words.end(), words.back()) != item->words.end()) imports.insert(std::string(line));
+      if (std::find(item->words.begin(), item->words.end(), words.back()) != item->words.end())
+        imports.insert(std::string(line));
     }
   }
   out.imports.assign(imports.begin(), imports.end());

@@ -26,7 +26,9 @@ class Call {
   const ir::Node& node() const { return node_; }
   std::int64_t opset() const { return node_.opset; }
   std::size_t inputs() const { return node_.input_count(); }
-  const Tensor* in(std::size_t i) const { return node_.input(i) != nullptr ? node_.input(i)->constant.get() : nullptr; }
+  const Tensor* in(std::size_t i) const {
+    return node_.input(i) != nullptr ? node_.input(i)->constant.get() : nullptr;
+  }
   const TensorPtr& ptr(std::size_t i) const { return node_.input(i)->constant; }
   std::int64_t i(std::string_view name, std::int64_t otherwise) const;
   double f(std::string_view name, double otherwise) const;
@@ -47,7 +49,9 @@ class Call {
 
 using Result = std::optional<std::vector<TensorPtr>>;
 
-inline Result one(TensorPtr t) { return std::vector<TensorPtr>{std::move(t)}; }
+inline Result one(TensorPtr t) {
+  return std::vector<TensorPtr>{std::move(t)};
+}
 
 /// Row-major strides in elements.
 Ints strides_of(const Ints& dims);

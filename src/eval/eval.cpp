@@ -63,7 +63,8 @@ Ints broadcast_dims(const Ints& a, const Ints& b) {
   for (std::size_t i = 0; i < rank; ++i) {
     const std::int64_t x = i + a.size() < rank ? 1 : a[i + a.size() - rank];
     const std::int64_t y = i + b.size() < rank ? 1 : b[i + b.size() - rank];
-    if (x != y && x != 1 && y != 1) fail("bad-model", "dimensions {} and {} do not broadcast", x, y);
+    if (x != y && x != 1 && y != 1)
+      fail("bad-model", "dimensions {} and {} do not broadcast", x, y);
     out[i] = x == 1 ? y : x;
   }
   return out;
@@ -73,7 +74,8 @@ Ints broadcast_strides(const Ints& dims, const Ints& to) {
   const Ints own = strides_of(dims);
   Ints out(to.size(), 0);
   for (std::size_t i = 0; i < dims.size(); ++i)
-    out[i + to.size() - dims.size()] = dims[i] == 1 && to[i + to.size() - dims.size()] != 1 ? 0 : own[i];
+    out[i + to.size() - dims.size()] =
+        dims[i] == 1 && to[i + to.size() - dims.size()] != 1 ? 0 : own[i];
   return out;
 }
 
@@ -83,7 +85,8 @@ std::size_t width_of(DType dtype) {
 }
 
 Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
-  if (!node.domain.empty() || node.output_count() == 0 || node.input(0) == nullptr) return std::nullopt;
+  if (!node.domain.empty() || node.output_count() == 0 || node.input(0) == nullptr)
+    return std::nullopt;
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     const ir::Value* v = node.input(i);
     if (v == nullptr) continue;

@@ -10,7 +10,8 @@
 namespace onnx2nn::eval {
 
 /// The outputs of `node`, whose present inputs are all constant; nothing where there is no kernel
-/// for this operator, type or form. `max_bytes` bounds each output. Throws Error where the model is wrong.
+/// for this operator, type or form. `max_bytes` bounds each output. Throws Error where the model is
+/// wrong.
 std::optional<std::vector<ir::TensorPtr>> evaluate(const ir::Node& node, std::uint64_t max_bytes);
 
 }  // namespace onnx2nn::eval

@@ -15,14 +15,16 @@ Result gather_elements(const Call& c, const Tensor& input, const Ints& dims, Off
   const std::size_t w = width_of(input.dtype());
   std::size_t k = 0;
   offsets([&](std::int64_t from) {
-    std::memcpy(bytes->data() + k * w, input.bytes().data() + static_cast<std::size_t>(from) * w, w);
+    std::memcpy(bytes->data() + k * w, input.bytes().data() + static_cast<std::size_t>(from) * w,
+                w);
     ++k;
   });
   return one(Tensor::owned(input.dtype(), dims, std::move(*bytes)));
 }
 
 /// The view of `input` with these dims, strides and start.
-Result strided(const Call& c, const Tensor& input, const Ints& dims, const Ints& strides, std::int64_t start = 0) {
+Result strided(const Call& c, const Tensor& input, const Ints& dims, const Ints& strides,
+               std::int64_t start = 0) {
   return gather_elements(c, input, dims, [&](auto&& put) {
     for_each_pair(dims, strides, strides, [&](std::int64_t i, std::int64_t) { put(start + i); });
   });
@@ -84,7 +86,8 @@ Result squeeze(const Call& c) {
   Ints dims;
   std::vector<bool> drop(x.rank(), false);
   if (axes) {
-    for (const std::int64_t a : *axes) drop[static_cast<std::size_t>(Call::axis(a, x.rank()))] = true;
+    for (const std::int64_t a : *axes)
+      drop[static_cast<std::size_t>(Call::axis(a, x.rank()))] = true;
   } else {
     for (std::size_t i = 0; i < x.rank(); ++i) drop[i] = x.dims()[i] == 1;
   }
@@ -100,8 +103,10 @@ Result unsqueeze(const Call& c) {
   const auto axes = c.ints_or_input("axes", 1);
   if (!axes) return std::nullopt;
   std::vector<bool> fresh(x.rank() + axes->size(), false);
-  for (const std::int64_t a : *axes) fresh[static_cast<std::size_t>(Call::axis(a, fresh.size()))] = true;
-  if (std::count(fresh.begin(), fresh.end(), true) != static_cast<std::ptrdiff_t>(axes->size())) return std::nullopt;
+  for (const std::int64_t a : *axes)
+    fresh[static_cast<std::size_t>(Call::axis(a, fresh.size()))] = true;
+  if (std::count(fresh.begin(), fresh.end(), true) != static_cast<std::ptrdiff_t>(axes->size()))
+    return std::nullopt;
   Ints dims;
   std::size_t from = 0;
   for (const bool f : fresh) dims.push_back(f ? 1 : x.dims()[from++]);
@@ -114,7 +119,8 @@ Result flatten(const Call& c) {
   const std::int64_t axis = given < 0 ? given + static_cast<std::int64_t>(x.rank()) : given;
   if (axis < 0 || axis > static_cast<std::int64_t>(x.rank())) return std::nullopt;
   const auto mid = x.dims().begin() + axis;
-  return one(x.reshaped({element_count(Ints(x.dims().begin(), mid)), element_count(Ints(mid, x.dims().end()))}));
+  return one(x.reshaped(
+      {element_count(Ints(x.dims().begin(), mid)), element_count(Ints(mid, x.dims().end()))}));
 }
 
 Result concat(const Call& c) {
@@ -125,7 +131,8 @@ Result concat(const Call& c) {
   dims[axis] = 0;
   for (std::size_t i = 0; i < c.inputs(); ++i) {
     const Tensor* t = c.in(i);
-    if (t == nullptr || t->dtype() != first.dtype() || t->rank() != first.rank()) return std::nullopt;
+    if (t == nullptr || t->dtype() != first.dtype() || t->rank() != first.rank())
+      return std::nullopt;
     for (std::size_t d = 0; d < dims.size(); ++d)
       if (d != axis && t->dims()[d] != dims[d]) return std::nullopt;
     dims[axis] = checked_add(dims[axis], t->dims()[axis]);
@@ -133,8 +140,11 @@ Result concat(const Call& c) {
   auto bytes = c.room(first.dtype(), element_count(dims));
   if (!bytes) return std::nullopt;
   const std::size_t w = width_of(first.dtype());
-  const auto inner = static_cast<std::size_t>(element_count(Ints(dims.begin() + static_cast<std::ptrdiff_t>(axis) + 1, dims.end()))) * w;
-  const auto outer = static_cast<std::size_t>(element_count(Ints(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(axis))));
+  const auto inner = static_cast<std::size_t>(element_count(
+                         Ints(dims.begin() + static_cast<std::ptrdiff_t>(axis) + 1, dims.end()))) *
+                     w;
+  const auto outer = static_cast<std::size_t>(
+      element_count(Ints(dims.begin(), dims.begin() + static_cast<std::ptrdiff_t>(axis))));
   std::byte* to = bytes->data();
   for (std::size_t o = 0; o < outer; ++o) {
     for (std::size_t i = 0; i < c.inputs(); ++i) {
@@ -151,7 +161,8 @@ Result slice(const Call& c) {
   const auto starts = c.ints_or_input("starts", 1);
   const auto ends = c.ints_or_input("ends", 2);
   auto axes = c.ints_or_input("axes", 3);
-  auto steps = c.opset() >= 10 && c.in(4) != nullptr ? std::optional(c.in(4)->to_ints()) : std::nullopt;
+  auto steps =
+      c.opset() >= 10 && c.in(4) != nullptr ? std::optional(c.in(4)->to_ints()) : std::nullopt;
   if (!starts || !ends || starts->size() != ends->size()) return std::nullopt;
   if (!axes) {
     axes = Ints(starts->size());
@@ -168,9 +179,11 @@ Result slice(const Call& c) {
     const std::int64_t step = (*steps)[k];
     if (step == 0 || step == INT64_MIN) return std::nullopt;
     const auto from_end = [&](std::int64_t v) { return v < 0 ? v + n : v; };
-    const std::int64_t first = std::clamp<std::int64_t>(from_end((*starts)[k]), 0, step > 0 ? n : std::max<std::int64_t>(n - 1, 0));
+    const std::int64_t first = std::clamp<std::int64_t>(
+        from_end((*starts)[k]), 0, step > 0 ? n : std::max<std::int64_t>(n - 1, 0));
     const std::int64_t last = std::clamp<std::int64_t>(from_end((*ends)[k]), step > 0 ? 0 : -1, n);
-    const std::int64_t count = step > 0 ? (last > first ? (last - first + step - 1) / step : 0) : (first > last ? (first - last - step - 1) / -step : 0);
+    const std::int64_t count = step > 0 ? (last > first ? (last - first + step - 1) / step : 0)
+                                        : (first > last ? (first - last - step - 1) / -step : 0);
     if (n == 0) {
       dims[a] = 0;
       continue;
@@ -193,8 +206,12 @@ Result gather(const Call& c) {
   auto bytes = c.room(x.dtype(), element_count(dims));
   if (!bytes) return std::nullopt;
   const std::size_t w = width_of(x.dtype());
-  const auto inner = static_cast<std::size_t>(element_count(Ints(x.dims().begin() + static_cast<std::ptrdiff_t>(axis) + 1, x.dims().end()))) * w;
-  const auto outer = static_cast<std::size_t>(element_count(Ints(x.dims().begin(), x.dims().begin() + static_cast<std::ptrdiff_t>(axis))));
+  const auto inner =
+      static_cast<std::size_t>(element_count(
+          Ints(x.dims().begin() + static_cast<std::ptrdiff_t>(axis) + 1, x.dims().end()))) *
+      w;
+  const auto outer = static_cast<std::size_t>(
+      element_count(Ints(x.dims().begin(), x.dims().begin() + static_cast<std::ptrdiff_t>(axis))));
   const std::int64_t n = x.dims()[axis];
   const Ints at = index.to_ints();
   for (const std::int64_t i : at)
@@ -203,7 +220,11 @@ Result gather(const Call& c) {
   if (inner == 0) return one(Tensor::owned(x.dtype(), dims, std::move(*bytes)));
   for (std::size_t o = 0; o < outer; ++o) {
     for (const std::int64_t i : at) {
-      std::memcpy(to, x.bytes().data() + (o * static_cast<std::size_t>(n) + static_cast<std::size_t>(i < 0 ? i + n : i)) * inner, inner);
+      std::memcpy(to,
+                  x.bytes().data() + (o * static_cast<std::size_t>(n) +
+                                      static_cast<std::size_t>(i < 0 ? i + n : i)) *
+                                         inner,
+                  inner);
       to += inner;
     }
   }
@@ -250,9 +271,12 @@ Result split(const Call& c) {
   } else {
     const std::int64_t n = x.dims()[axis];
     const std::int64_t each = (n + outputs - 1) / outputs;
-    for (std::int64_t k = 0; k < outputs; ++k) sizes.push_back(std::clamp<std::int64_t>(n - k * each, 0, each));
+    for (std::int64_t k = 0; k < outputs; ++k)
+      sizes.push_back(std::clamp<std::int64_t>(n - k * each, 0, each));
   }
-  if (static_cast<std::int64_t>(sizes.size()) != outputs || std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) != x.dims()[axis]) return std::nullopt;
+  if (static_cast<std::int64_t>(sizes.size()) != outputs ||
+      std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) != x.dims()[axis])
+    return std::nullopt;
   const Ints strides = strides_of(x.dims());
   std::vector<TensorPtr> out;
   std::int64_t start = 0;
@@ -283,7 +307,9 @@ Result constant_of_shape(const Call& c) {
 Result shape(const Call& c) {
   const Tensor& x = *c.in(0);
   const auto r = static_cast<std::int64_t>(x.rank());
-  const auto place = [&](std::int64_t v) { return std::clamp<std::int64_t>(v < 0 ? v + r : v, 0, r); };
+  const auto place = [&](std::int64_t v) {
+    return std::clamp<std::int64_t>(v < 0 ? v + r : v, 0, r);
+  };
   const std::int64_t start = place(c.i("start", 0));
   const std::int64_t end = std::max(start, place(c.i("end", r)));
   return one(Tensor::ints(Ints(x.dims().begin() + start, x.dims().begin() + end)));

@@ -20,7 +20,8 @@ std::optional<Reduced> reduced(const Call& c, const Tensor& x) {
   if ((!axes || axes->empty()) && c.i("noop_with_empty_axes", 0) != 0) return std::nullopt;
   std::vector<bool> along(x.rank(), !axes || axes->empty());
   if (axes)
-    for (const std::int64_t a : *axes) along[static_cast<std::size_t>(Call::axis(a, x.rank()))] = true;
+    for (const std::int64_t a : *axes)
+      along[static_cast<std::size_t>(Call::axis(a, x.rank()))] = true;
   Reduced r;
   for (std::size_t i = 0; i < x.rank(); ++i) {
     r.kept.push_back(along[i] ? 1 : x.dims()[i]);
@@ -52,7 +53,8 @@ Result reduce_as(const Call& c, const Tensor& x, const Reduced& r, DType dtype) 
     if constexpr (std::is_floating_point_v<T>) {
       const double v = x.double_at(from);
       if (maximum || minimum) {
-        if (!seen[k] || std::isnan(v) || (maximum ? v > wide[k] : v < wide[k])) wide[k] = seen[k] && std::isnan(wide[k]) ? wide[k] : v;
+        if (!seen[k] || std::isnan(v) || (maximum ? v > wide[k] : v < wide[k]))
+          wide[k] = seen[k] && std::isnan(wide[k]) ? wide[k] : v;
       } else {
         wide[k] = product ? wide[k] * v : wide[k] + v;
       }
@@ -69,7 +71,8 @@ Result reduce_as(const Call& c, const Tensor& x, const Reduced& r, DType dtype) 
     seen[k] = true;
   });
   if (overflow) return std::nullopt;
-  const double count = static_cast<double>(x.size()) / static_cast<double>(std::max<std::size_t>(n, 1));
+  const double count =
+      static_cast<double>(x.size()) / static_cast<double>(std::max<std::size_t>(n, 1));
   std::vector<T> out(n);
   for (std::size_t i = 0; i < n; ++i) {
     if constexpr (std::is_floating_point_v<T>) {
@@ -101,18 +104,21 @@ Result range_as(const Call& c) {
   const T limit = c.in(1)->at<T>(0);
   const T delta = c.in(2)->at<T>(0);
   if (delta == T(0)) throw Error("bad-model", "Range with a step of zero");
-  const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) / static_cast<double>(delta));
+  const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) /
+                                 static_cast<double>(delta));
   if (!(steps < 1e9)) return std::nullopt;
   const auto n = static_cast<std::int64_t>(std::max(steps, 0.0));
   if (!c.room(c.in(0)->dtype(), n)) return std::nullopt;
   std::vector<T> out;
-  for (std::int64_t i = 0; i < n; ++i) out.push_back(static_cast<T>(start + static_cast<T>(i) * delta));
+  for (std::int64_t i = 0; i < n; ++i)
+    out.push_back(static_cast<T>(start + static_cast<T>(i) * delta));
   return one(Tensor::from<T>(c.in(0)->dtype(), {n}, out));
 }
 
 Result range(const Call& c) {
   for (std::size_t i = 0; i < 3; ++i)
-    if (c.in(i) == nullptr || c.in(i)->size() != 1 || c.in(i)->dtype() != c.in(0)->dtype()) return std::nullopt;
+    if (c.in(i) == nullptr || c.in(i)->size() != 1 || c.in(i)->dtype() != c.in(0)->dtype())
+      return std::nullopt;
   switch (c.in(0)->dtype()) {
     case DType::Int64:
       return range_as<std::int64_t>(c);
@@ -132,7 +138,9 @@ Result range(const Call& c) {
 Result reduction(const Call& c) {
   const std::string& t = c.node().op_type;
   if (c.inputs() == 0 || c.in(0) == nullptr) return std::nullopt;
-  if (t == "ReduceSum" || t == "ReduceProd" || t == "ReduceMax" || t == "ReduceMin" || t == "ReduceMean") return reduce(c);
+  if (t == "ReduceSum" || t == "ReduceProd" || t == "ReduceMax" || t == "ReduceMin" ||
+      t == "ReduceMean")
+    return reduce(c);
   if (t == "Range" && c.inputs() == 3) return range(c);
   return std::nullopt;
 }

@@ -11,9 +11,8 @@ using Term = Dim::Term;
 constexpr std::size_t kMaxTerms = 24;
 
 bool factors_less(const std::vector<Dim::AtomPtr>& a, const std::vector<Dim::AtomPtr>& b) {
-  return std::lexicographical_compare(
-      a.begin(), a.end(), b.begin(), b.end(),
-      [](const auto& x, const auto& y) { return x->key < y->key; });
+  return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(),
+                                      [](const auto& x, const auto& y) { return x->key < y->key; });
 }
 
 bool factors_equal(const std::vector<Dim::AtomPtr>& a, const std::vector<Dim::AtomPtr>& b) {
@@ -33,7 +32,9 @@ std::int64_t floor_mod_int(std::int64_t a, std::int64_t b) {
 }
 
 // Whether `a / b` is an integer that exists: INT64_MIN / -1 does not, and traps.
-bool divides(std::int64_t b, std::int64_t a) { return b == -1 ? a != INT64_MIN : a % b == 0; }
+bool divides(std::int64_t b, std::int64_t a) {
+  return b == -1 ? a != INT64_MIN : a % b == 0;
+}
 
 }  // namespace
 
@@ -79,7 +80,9 @@ std::optional<std::string> Dim::symbol_name() const {
 bool Dim::never_negative() const {
   if (!known_ || constant_ < 0) return false;
   return std::all_of(terms().begin(), terms().end(), [](const Term& t) {
-    return t.coefficient > 0 && std::all_of(t.factors.begin(), t.factors.end(), [](const AtomPtr& f) { return f->kind == Atom::Kind::Symbol; });
+    return t.coefficient > 0 &&
+           std::all_of(t.factors.begin(), t.factors.end(),
+                       [](const AtomPtr& f) { return f->kind == Atom::Kind::Symbol; });
   });
 }
 
@@ -114,7 +117,9 @@ Dim operator+(const Dim& a, const Dim& b) {
   return Dim::from_terms(std::move(terms), c);
 }
 
-Dim operator-(const Dim& a, const Dim& b) { return a + b * Dim(-1); }
+Dim operator-(const Dim& a, const Dim& b) {
+  return a + b * Dim(-1);
+}
 
 Dim operator*(const Dim& a, const Dim& b) {
   if (!a.known_ || !b.known_) return {};
@@ -168,7 +173,8 @@ Dim Dim::function(Atom::Kind kind, const Dim& a, const Dim& b) {
     case Atom::Kind::Symbol:
       break;
   }
-  // Nested functions of functions grow without bound in loops of the graph; past this they say nothing.
+  // Nested functions of functions grow without bound in loops of the graph; past this they say
+  // nothing.
   if (atom->key.size() > 400) return {};
   return from_terms({Term{{atom}, 1}}, 0);
 }
@@ -194,7 +200,8 @@ Dim Dim::floor_div(const Dim& a, const Dim& b) {
     if (rest.empty()) return from_terms(std::move(divided), floor_div_int(a.constant_, d));
     if (!divided.empty()) {
       return from_terms(std::move(divided), floor_div_int(a.constant_, d)) +
-             function(Atom::Kind::FloorDiv, from_terms(std::move(rest), floor_mod_int(a.constant_, d)), b);
+             function(Atom::Kind::FloorDiv,
+                      from_terms(std::move(rest), floor_mod_int(a.constant_, d)), b);
     }
     return function(Atom::Kind::FloorDiv, a, b);
   }
@@ -235,7 +242,9 @@ Dim Dim::floor_div(const Dim& a, const Dim& b) {
   return function(Atom::Kind::FloorDiv, a, b);
 }
 
-Dim Dim::ceil_div(const Dim& a, const Dim& b) { return floor_div(a + b - Dim(1), b); }
+Dim Dim::ceil_div(const Dim& a, const Dim& b) {
+  return floor_div(a + b - Dim(1), b);
+}
 
 Dim Dim::mod(const Dim& a, const Dim& b) {
   if (!a.known_ || !b.known_) return {};

@@ -31,7 +31,7 @@ class Dim {
     std::int64_t coefficient = 0;
   };
 
-  Dim() = default;                                  // unknown
+  Dim() = default;                                             // unknown
   Dim(std::int64_t value) : known_(true), constant_(value) {}  // NOLINT: a number is a dimension
   static Dim unknown() { return {}; }
   static Dim symbol(std::string name);

@@ -42,17 +42,26 @@ struct DTypeInfo {
   std::string_view short_name;  // f32, i64, ...
   std::string_view torch_name;  // the torch dtype that carries it (int4 in int8, float4 in float32)
   int bits;                     // in an ONNX file; 0 for strings
-  char kind;                    // 'f' float, 'i' signed, 'u' unsigned, 'b' bool, 'c' complex, 's' string
+  char kind;  // 'f' float, 'i' signed, 'u' unsigned, 'b' bool, 'c' complex, 's' string
 };
 
 /// The row of `dtype`; Undefined and values outside the table give a row named "undefined".
 const DTypeInfo& info(DType dtype);
 
-inline bool is_float(DType t) { return info(t).kind == 'f'; }
-inline bool is_integer(DType t) { return info(t).kind == 'i' || info(t).kind == 'u'; }
-inline bool is_unsigned(DType t) { return info(t).kind == 'u'; }
-inline bool is_sub_byte(DType t) { return info(t).bits > 0 && info(t).bits < 8; }
-/// The dtype whose torch namesake carries `t`: Int4 -> Int8, Float4E2M1 -> Float32, others themselves.
+inline bool is_float(DType t) {
+  return info(t).kind == 'f';
+}
+inline bool is_integer(DType t) {
+  return info(t).kind == 'i' || info(t).kind == 'u';
+}
+inline bool is_unsigned(DType t) {
+  return info(t).kind == 'u';
+}
+inline bool is_sub_byte(DType t) {
+  return info(t).bits > 0 && info(t).bits < 8;
+}
+/// The dtype whose torch namesake carries `t`: Int4 -> Int8, Float4E2M1 -> Float32, others
+/// themselves.
 DType carrier(DType t);
 
 }  // namespace onnx2nn::ir

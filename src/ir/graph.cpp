@@ -95,7 +95,9 @@ Graph::Graph(Model* model, Node* parent) : model_(model), parent_(parent) {
   return_node_->graph_ = this;
 }
 
-Graph::~Graph() { drop_uses(); }
+Graph::~Graph() {
+  drop_uses();
+}
 
 void Graph::drop_uses() {
   for (Node& n : nodes_) {
@@ -183,7 +185,9 @@ std::int64_t Model::opset(const std::string& domain) const {
   return it == info.opsets.end() ? 0 : it->second;
 }
 
-std::string Model::new_name(std::string_view stem) { return std::string(stem) + "/" + std::to_string(next_id_++); }
+std::string Model::new_name(std::string_view stem) {
+  return std::string(stem) + "/" + std::to_string(next_id_++);
+}
 
 // ---------------------------------------------------------------- print
 
@@ -209,11 +213,19 @@ std::string attribute_text(const Attribute& a) {
       for (std::size_t i = 0; i < v.size(); ++i) out += (i > 0 ? ", " : "") + std::to_string(v[i]);
       return out + "]";
     }
-    std::string operator()(const std::vector<std::string>& v) const { return "[" + std::to_string(v.size()) + " strings]"; }
+    std::string operator()(const std::vector<std::string>& v) const {
+      return "[" + std::to_string(v.size()) + " strings]";
+    }
     std::string operator()(const TensorPtr& v) const { return v ? v->str() : "?"; }
-    std::string operator()(const std::vector<TensorPtr>& v) const { return "[" + std::to_string(v.size()) + " tensors]"; }
-    std::string operator()(const std::unique_ptr<Graph>& v) const { return "{\n" + print(*v) + "}"; }
-    std::string operator()(const Attribute::Graphs& v) const { return "[" + std::to_string(v.size()) + " graphs]"; }
+    std::string operator()(const std::vector<TensorPtr>& v) const {
+      return "[" + std::to_string(v.size()) + " tensors]";
+    }
+    std::string operator()(const std::unique_ptr<Graph>& v) const {
+      return "{\n" + print(*v) + "}";
+    }
+    std::string operator()(const Attribute::Graphs& v) const {
+      return "[" + std::to_string(v.size()) + " graphs]";
+    }
     std::string operator()(const Type& v) const { return v.str(); }
   };
   return a.name + "=" + std::visit(Visitor{}, a.data);
@@ -235,13 +247,15 @@ std::string print(const Graph& graph) {
       if (n->output(i) != nullptr) out += ": " + n->output(i)->type.str();
     }
     out += " = " + (n->domain.empty() ? "" : n->domain + "::") + n->op_type + "(";
-    for (std::size_t i = 0; i < n->input_count(); ++i) out += (i > 0 ? ", " : "") + value_name(n->input(i));
+    for (std::size_t i = 0; i < n->input_count(); ++i)
+      out += (i > 0 ? ", " : "") + value_name(n->input(i));
     out += ")";
     for (const Attribute& a : n->attributes) out += " " + attribute_text(a);
     out += "\n";
   }
   out += "  return ";
-  for (std::size_t i = 0; i < graph.output_count(); ++i) out += (i > 0 ? ", " : "") + value_name(graph.output(i));
+  for (std::size_t i = 0; i < graph.output_count(); ++i)
+    out += (i > 0 ? ", " : "") + value_name(graph.output(i));
   return out + "\n";
 }
 

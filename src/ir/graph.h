@@ -1,6 +1,6 @@
 // The graph: values are pointers, never names; a value's uses span nested graphs; a graph's outputs
-// are uses of its return node. So replacing all uses and removing dead code need no special case for
-// If, Loop and Scan, whose bodies simply use outer values.
+// are uses of its return node. So replacing all uses and removing dead code need no special case
+// for If, Loop and Scan, whose bodies simply use outer values.
 #pragma once
 
 #include <cstdint>
@@ -72,9 +72,9 @@ class Value {
 
 struct Attribute {
   using Graphs = std::vector<std::unique_ptr<Graph>>;
-  using Data = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>,
-                            std::vector<std::string>, TensorPtr, std::vector<TensorPtr>, std::unique_ptr<Graph>,
-                            Graphs, Type>;
+  using Data = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>,
+                            std::vector<double>, std::vector<std::string>, TensorPtr,
+                            std::vector<TensorPtr>, std::unique_ptr<Graph>, Graphs, Type>;
   std::string name;
   Data data;
 };
@@ -141,7 +141,7 @@ class Graph {
   std::vector<Value*> inputs;        // in IR < 4 some of them are initialisers too
   std::vector<Value*> initializers;  // in the order of the file
   std::vector<std::string> output_names;
-  std::vector<Type> output_types;    // as declared
+  std::vector<Type> output_types;  // as declared
 
   Model* model() const { return model_; }
   Node* parent() const { return parent_; }  // the node whose attribute this graph is
@@ -160,10 +160,12 @@ class Graph {
   /// A value that no node makes yet: a graph input or an initialiser.
   Value* new_value(std::string value_name);
   Value* add_initializer(std::string value_name, TensorPtr tensor, bool trainable);
-  /// A node before `before` (null: at the end) with as many outputs as names; an empty name is an absent output.
+  /// A node before `before` (null: at the end) with as many outputs as names; an empty name is an
+  /// absent output.
   Node* add_node(std::string op_type, std::string domain, std::span<Value* const> inputs,
                  std::span<const std::string> output_names, Node* before = nullptr);
-  /// Removes a node none of whose outputs is used; drops the uses that it and its nested graphs hold.
+  /// Removes a node none of whose outputs is used; drops the uses that it and its nested graphs
+  /// hold.
   void erase(Node* node);
   void move_before(Node* node, Node* before);
 
@@ -191,8 +193,8 @@ struct ModelInfo {
   std::string doc_string;
   std::vector<std::pair<std::string, std::string>> metadata;
   std::map<std::string, std::int64_t> opsets;  // domain ("" for ai.onnx) -> version
-  /// Old exporters list all weights among the inputs, as they had to before IR version 4: these are constants,
-  /// and not defaults that a caller may change.
+  /// Old exporters list all weights among the inputs, as they had to before IR version 4: these are
+  /// constants, and not defaults that a caller may change.
   bool weights_are_inputs = false;
   std::map<std::string, std::string> symbols;  // a dimension's symbol -> its name in the file
 };
@@ -203,7 +205,8 @@ class Model {
   ModelInfo info;
   std::unique_ptr<Graph> graph;
   std::int64_t opset(const std::string& domain) const;
-  std::string new_name(std::string_view stem);  // a value name that nobody has been given yet by this function
+  std::string new_name(
+      std::string_view stem);  // a value name that nobody has been given yet by this function
 
  private:
   std::uint64_t next_id_ = 0;

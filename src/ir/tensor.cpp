@@ -15,23 +15,30 @@ std::uint64_t packed_size(DType dtype, std::int64_t count) {
   const auto n = static_cast<std::uint64_t>(count);
   if (bits >= 8) {
     std::uint64_t out = 0;
-    if (__builtin_mul_overflow(n, bits / 8, &out)) throw Error("bad-model", "tensor size overflows 64 bits");
+    if (__builtin_mul_overflow(n, bits / 8, &out))
+      throw Error("bad-model", "tensor size overflows 64 bits");
     return out;
   }
   return n / (8 / bits) + (n % (8 / bits) != 0 ? 1 : 0);
 }
 
 Tensor::Tensor(DType dtype, std::vector<std::int64_t> dims, ByteSource source)
-    : dtype_(dtype), dims_(std::move(dims)), size_(element_count(dims_)), source_(std::move(source)) {
+    : dtype_(dtype),
+      dims_(std::move(dims)),
+      size_(element_count(dims_)),
+      source_(std::move(source)) {
   const std::uint64_t need = packed_size(dtype_, size_);
   if (source_.bytes.size() != need)
-    throw Error("bad-model", "tensor of type " + std::string(info(dtype_).name) + " with " + std::to_string(size_) +
-                                 " elements needs " + std::to_string(need) + " bytes, but has " +
-                                 std::to_string(source_.bytes.size()));
+    throw Error("bad-model", "tensor of type " + std::string(info(dtype_).name) + " with " +
+                                 std::to_string(size_) + " elements needs " + std::to_string(need) +
+                                 " bytes, but has " + std::to_string(source_.bytes.size()));
 }
 
 Tensor::Tensor(std::vector<std::int64_t> dims, std::vector<std::string> strings)
-    : dtype_(DType::String), dims_(std::move(dims)), size_(element_count(dims_)), strings_(std::move(strings)) {
+    : dtype_(DType::String),
+      dims_(std::move(dims)),
+      size_(element_count(dims_)),
+      strings_(std::move(strings)) {
   if (strings_.size() != static_cast<std::size_t>(size_))
     throw Error("bad-model", "string tensor of " + std::to_string(size_) + " elements has " +
                                  std::to_string(strings_.size()) + " strings");
@@ -105,7 +112,8 @@ double Tensor::double_at(std::int64_t i) const {
       return static_cast<double>(small_float_to_float(dtype_, at<std::uint8_t>(i)));
     case DType::Float4E2M1: {
       const auto b = at<std::uint8_t>(i / 2);
-      return static_cast<double>(small_float_to_float(dtype_, static_cast<std::uint8_t>((b >> (i % 2 * 4)) & 0xF)));
+      return static_cast<double>(
+          small_float_to_float(dtype_, static_cast<std::uint8_t>((b >> (i % 2 * 4)) & 0xF)));
     }
     case DType::UInt64:
       return static_cast<double>(at<std::uint64_t>(i));
@@ -147,7 +155,8 @@ bool Tensor::same(const Tensor& other) const {
   if (dtype_ != other.dtype_ || dims_ != other.dims_ || strings_ != other.strings_) return false;
   const auto a = bytes();
   const auto b = other.bytes();
-  return a.size() == b.size() && (a.data() == b.data() || a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
+  return a.size() == b.size() &&
+         (a.data() == b.data() || a.empty() || std::memcmp(a.data(), b.data(), a.size()) == 0);
 }
 
 std::string Tensor::str() const {
@@ -157,7 +166,8 @@ std::string Tensor::str() const {
     out += " {";
     for (std::int64_t i = 0; i < size_; ++i) {
       if (i > 0) out += ", ";
-      std::string text = info(dtype_).kind == 'f' ? std::to_string(double_at(i)) : std::to_string(int_at(i));
+      std::string text =
+          info(dtype_).kind == 'f' ? std::to_string(double_at(i)) : std::to_string(int_at(i));
       out += text;
     }
     out += "}";
@@ -193,7 +203,9 @@ std::uint16_t float_to_half(float f) {
   return static_cast<std::uint16_t>(sign | (rounded >> 13U));
 }
 
-float bfloat16_to_float(std::uint16_t b) { return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16U); }
+float bfloat16_to_float(std::uint16_t b) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(b) << 16U);
+}
 
 std::uint16_t float_to_bfloat16(float f) {
   auto x = std::bit_cast<std::uint32_t>(f);

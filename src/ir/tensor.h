@@ -1,6 +1,6 @@
 // A constant tensor: element type, dimensions, bytes and who keeps the bytes alive.
-// Bytes are as in ONNX's raw_data: little-endian, row-major, sub-byte types packed low nibble first,
-// not aligned. Strings are held apart.
+// Bytes are as in ONNX's raw_data: little-endian, row-major, sub-byte types packed low nibble
+// first, not aligned. Strings are held apart.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ using TensorPtr = std::shared_ptr<const Tensor>;
 
 class Tensor {
  public:
-  /// `source` holds exactly the bytes that `dtype` and `dims` need (throws Error "bad-model" otherwise).
+  /// `source` holds exactly the bytes that `dtype` and `dims` need (throws Error "bad-model"
+  /// otherwise).
   Tensor(DType dtype, std::vector<std::int64_t> dims, ByteSource source);
   Tensor(std::vector<std::int64_t> dims, std::vector<std::string> strings);
 
@@ -37,7 +38,9 @@ class Tensor {
   static TensorPtr ints(const std::vector<std::int64_t>& values) {
     return from<std::int64_t>(DType::Int64, {static_cast<std::int64_t>(values.size())}, values);
   }
-  static TensorPtr scalar(std::int64_t value) { return from<std::int64_t>(DType::Int64, {}, {value}); }
+  static TensorPtr scalar(std::int64_t value) {
+    return from<std::int64_t>(DType::Int64, {}, {value});
+  }
 
   DType dtype() const { return dtype_; }
   const std::vector<std::int64_t>& dims() const { return dims_; }

@@ -54,7 +54,8 @@ std::string Type::str() const {
     case Kind::Optional:
       return "optional(" + (element ? element->str() : "?") + ")";
     case Kind::Map:
-      return "map(" + std::string(info(dtype).short_name) + ", " + (element ? element->str() : "?") + ")";
+      return "map(" + std::string(info(dtype).short_name) + ", " +
+             (element ? element->str() : "?") + ")";
   }
   return "?";
 }

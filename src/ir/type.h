@@ -16,9 +16,11 @@ namespace onnx2nn::ir {
 /// Dimensions, where at least their number is known.
 class Shape {
  public:
-  Shape() = default;  // unknown rank
+  Shape() = default;                                          // unknown rank
   Shape(Dims dims) : known_(true), dims_(std::move(dims)) {}  // NOLINT: dimensions are a shape
-  static Shape of(const std::vector<std::int64_t>& dims) { return Shape(Dims(dims.begin(), dims.end())); }
+  static Shape of(const std::vector<std::int64_t>& dims) {
+    return Shape(Dims(dims.begin(), dims.end()));
+  }
   static Shape unknown_dims(std::size_t rank) { return Shape(Dims(rank)); }
 
   bool has_rank() const { return known_; }
@@ -46,7 +48,9 @@ struct Type {
   Shape shape;                          // of a tensor
   std::shared_ptr<const Type> element;  // of a sequence, optional or map
 
-  static Type tensor(DType dtype, Shape shape = {}) { return {Kind::Tensor, dtype, std::move(shape), nullptr}; }
+  static Type tensor(DType dtype, Shape shape = {}) {
+    return {Kind::Tensor, dtype, std::move(shape), nullptr};
+  }
   static Type sequence(Type element) {
     return {Kind::Sequence, DType::Undefined, {}, std::make_shared<const Type>(std::move(element))};
   }

@@ -1,4 +1,5 @@
-// A protobuf message being written: fields in order, lengths in front, large runs of bytes by reference.
+// A protobuf message being written: fields in order, lengths in front, large runs of bytes by
+// reference.
 #pragma once
 
 #include <bit>
@@ -22,7 +23,9 @@ class Message {
     key(field, WireType::Varint);
     raw_varint(value);
   }
-  void int64(std::uint32_t field, std::int64_t value) { varint(field, static_cast<std::uint64_t>(value)); }
+  void int64(std::uint32_t field, std::int64_t value) {
+    varint(field, static_cast<std::uint64_t>(value));
+  }
   void f32(std::uint32_t field, float value) {
     key(field, WireType::Fixed32);
     const auto bits = std::bit_cast<std::uint32_t>(value);
@@ -52,7 +55,8 @@ class Message {
   void bytes(std::uint32_t field, const ByteSource& source) {
     // Below this, a copy is cheaper than a piece of its own.
     constexpr std::size_t kSmall = 512;
-    const std::string_view view(reinterpret_cast<const char*>(source.bytes.data()), source.bytes.size());
+    const std::string_view view(reinterpret_cast<const char*>(source.bytes.data()),
+                                source.bytes.size());
     if (view.size() <= kSmall) return text(field, view);
     key(field, WireType::Length);
     raw_varint(view.size());
@@ -91,7 +95,9 @@ class Message {
     tail().text += text;
     size_ += text.size();
   }
-  void key(std::uint32_t field, WireType type) { raw_varint(std::uint64_t{field} << 3U | static_cast<std::uint64_t>(type)); }
+  void key(std::uint32_t field, WireType type) {
+    raw_varint(std::uint64_t{field} << 3U | static_cast<std::uint64_t>(type));
+  }
   void raw_varint(std::uint64_t value) {
     char bytes[10];
     std::size_t n = 0;

@@ -205,13 +205,16 @@ class Importer {
 
  private:
   bool weights_are_inputs() const {
-    constexpr std::int64_t kFreeInitializers = 4;  // IR version from which weights need not be inputs
+    constexpr std::int64_t kFreeInitializers =
+        4;  // IR version from which weights need not be inputs
     constexpr std::int64_t kLastOfOldExporters = 6;
     if (model_->info.ir_version < kFreeInitializers) return true;
     if (model_->info.ir_version > kLastOfOldExporters) return false;
     const auto& list = model_->graph->initializers;
-    const auto listed = std::count_if(list.begin(), list.end(), [](const Value* v) { return v->is_graph_input; });
-    const auto weights = std::count_if(list.begin(), list.end(), [](const Value* v) { return v->is_initializer; });
+    const auto listed =
+        std::count_if(list.begin(), list.end(), [](const Value* v) { return v->is_graph_input; });
+    const auto weights =
+        std::count_if(list.begin(), list.end(), [](const Value* v) { return v->is_initializer; });
     return listed > 1 && listed == weights;
   }
 
@@ -252,7 +255,8 @@ class Importer {
     functions_[function_key(f.domain, f.name, f.overload)] = std::move(f);
   }
 
-  static std::string function_key(std::string_view domain, std::string_view name, std::string_view overload) {
+  static std::string function_key(std::string_view domain, std::string_view name,
+                                  std::string_view overload) {
     std::string key = canonical_domain(domain);
     key += '\0';
     key += name;
@@ -269,7 +273,8 @@ class Importer {
     if (it != symbols_.end()) return ir::Dim::symbol(it->second);
     // Symbols are printed; a name that is no identifier gets one.
     std::string id;
-    for (const char c : name.substr(0, 40)) id += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+    for (const char c : name.substr(0, 40))
+      id += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
     if (std::isdigit(static_cast<unsigned char>(id[0])) != 0) id = "d" + id;
     while (symbol_ids_.count(id) != 0) id += "_";
     symbol_ids_.insert(id);
@@ -323,7 +328,8 @@ class Importer {
           type.dtype = read_dtype(t);
         } else if ((field == 1 || field == 8) && t.field() == 2) {
           type.shape = read_shape(t.message("TensorShapeProto"));
-        } else if (((field == 4 || field == 9) && t.field() == 1) || (field == 5 && t.field() == 2)) {
+        } else if (((field == 4 || field == 9) && t.field() == 1) ||
+                   (field == 5 && t.field() == 2)) {
           element = read_type(t.message("TypeProto"), depth + 1);
         } else {
           t.skip();
@@ -334,7 +340,8 @@ class Importer {
                   : field == 4 ? Type::Kind::Sequence
                   : field == 9 ? Type::Kind::Optional
                                : Type::Kind::Map;
-      if (field == 4 || field == 5 || field == 9) type.element = std::make_shared<const Type>(std::move(element));
+      if (field == 4 || field == 5 || field == 9)
+        type.element = std::make_shared<const Type>(std::move(element));
     }
     return type;
   }
@@ -396,7 +403,8 @@ class Importer {
       }
     }
     for (auto& [name, type] : inputs) {
-      if (scope.values.count(name) != 0) throw Error("bad-model", "the graph input \"" + std::string(name) + "\" is there twice");
+      if (scope.values.count(name) != 0)
+        throw Error("bad-model", "the graph input \"" + std::string(name) + "\" is there twice");
       Value* v = graph.new_value(std::string(name));
       v->type = std::move(type);
       v->is_graph_input = true;
@@ -413,14 +421,16 @@ class Importer {
         graph.initializers.push_back(v);
         continue;
       }
-      if (it != scope.values.end()) throw Error("bad-model", "the initialiser \"" + name + "\" is there twice");
+      if (it != scope.values.end())
+        throw Error("bad-model", "the initialiser \"" + name + "\" is there twice");
       Value* v = graph.add_initializer(name, tensor, true);
       scope.values[keep(name)] = v;
     }
     add_nodes(graph, nodes, scope, call, *opsets_, "", depth);
     for (auto& [name, type] : outputs) {
       Value* v = scope.find(name);
-      if (v == nullptr) throw Error("bad-model", "the graph output \"" + std::string(name) + "\" is not defined");
+      if (v == nullptr)
+        throw Error("bad-model", "the graph output \"" + std::string(name) + "\" is not defined");
       graph.add_output(v, std::string(name), std::move(type));
     }
     // Declared types are hints: their symbols mean nothing elsewhere.
@@ -430,13 +440,15 @@ class Importer {
       it->second->type = without_symbols(declared);
     };
     for (const auto& [name, type] : value_infos) hint(name, type);
-    for (std::size_t i = 0; i < graph.output_count(); ++i) hint(graph.output_names[i], graph.output_types[i]);
+    for (std::size_t i = 0; i < graph.output_count(); ++i)
+      hint(graph.output_names[i], graph.output_types[i]);
   }
 
   /// Reading what stands around a weight brings in much of it, too; it is wanted later, or never.
   static void leave(const ByteSource& weight) {
     constexpr std::size_t kLarge = std::size_t{1} << 18;
-    if (weight.file && weight.bytes.size() >= kLarge) weight.file->drop_pages(weight.file_offset, weight.bytes.size());
+    if (weight.file && weight.bytes.size() >= kLarge)
+      weight.file->drop_pages(weight.file_offset, weight.bytes.size());
   }
 
   static Type without_symbols(Type type) {
@@ -448,8 +460,9 @@ class Importer {
   std::string_view keep(const std::string& name) { return *kept_.insert(name).first; }
 
   /// Adds `nodes` in an order in which everything is defined before it is used.
-  void add_nodes(Graph& graph, const std::vector<RawNode>& nodes, Scope& scope, const CallAttributes& call,
-                 const std::map<std::string, std::int64_t>& opsets, const std::string& prefix, int depth) {
+  void add_nodes(Graph& graph, const std::vector<RawNode>& nodes, Scope& scope,
+                 const CallAttributes& call, const std::map<std::string, std::int64_t>& opsets,
+                 const std::string& prefix, int depth) {
     const std::vector<std::size_t> order = topological_order(nodes, scope);
     for (const std::size_t i : order) add_node(graph, nodes[i], scope, call, opsets, prefix, depth);
   }
@@ -512,22 +525,27 @@ class Importer {
     }
   }
 
-  std::vector<std::size_t> topological_order(const std::vector<RawNode>& nodes, const Scope& scope) {
+  std::vector<std::size_t> topological_order(const std::vector<RawNode>& nodes,
+                                             const Scope& scope) {
     std::unordered_map<std::string_view, std::size_t> producer;
     std::unordered_set<std::size_t> replaced;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       for (const std::string_view o : nodes[i].outputs) {
         if (o.empty()) continue;
         const auto [first, fresh] = producer.emplace(o, i);
-        // Some tools write a Constant's name twice. As in ONNX Runtime, the last one is meant everywhere.
-        if (!fresh && nodes[i].op_type == "Constant" && nodes[first->second].op_type == "Constant") {
+        // Some tools write a Constant's name twice. As in ONNX Runtime, the last one is meant
+        // everywhere.
+        if (!fresh && nodes[i].op_type == "Constant" &&
+            nodes[first->second].op_type == "Constant") {
           replaced.insert(first->second);
           first->second = i;
           continue;
         }
         if (!fresh || scope.values.count(o) != 0)
-          throw Error("bad-model", "the value \"" + std::string(o) + "\" is defined twice, by the node \"" +
-                                       std::string(nodes[i].name) + "\" (" + std::string(nodes[i].op_type) + ") too");
+          throw Error("bad-model", "the value \"" + std::string(o) +
+                                       "\" is defined twice, by the node \"" +
+                                       std::string(nodes[i].name) + "\" (" +
+                                       std::string(nodes[i].op_type) + ") too");
       }
     }
     std::vector<std::vector<std::size_t>> needed_by(nodes.size());
@@ -564,14 +582,16 @@ class Importer {
     if (order.size() + replaced.size() != nodes.size()) {
       for (std::size_t i = 0; i < nodes.size(); ++i)
         if (missing[i] != 0)
-          throw Error("bad-model", "the graph has a cycle through the node \"" + std::string(nodes[i].name) + "\" (" +
+          throw Error("bad-model", "the graph has a cycle through the node \"" +
+                                       std::string(nodes[i].name) + "\" (" +
                                        std::string(nodes[i].op_type) + ")");
     }
     return order;
   }
 
   void add_node(Graph& graph, const RawNode& raw, Scope& scope, const CallAttributes& call,
-                const std::map<std::string, std::int64_t>& opsets, const std::string& prefix, int depth) {
+                const std::map<std::string, std::int64_t>& opsets, const std::string& prefix,
+                int depth) {
     std::vector<Value*> inputs;
     for (const std::string_view name : raw.inputs) {
       if (name.empty()) {
@@ -580,14 +600,17 @@ class Importer {
       }
       Value* v = scope.find(name);
       if (v == nullptr)
-        throw Error("bad-model", "node \"" + std::string(raw.name) + "\" (" + std::string(raw.op_type) + ") at byte " +
-                                     std::to_string(raw.offset) + " uses the value \"" + std::string(name) +
-                                     "\", which nothing defines");
+        throw Error("bad-model", "node \"" + std::string(raw.name) + "\" (" +
+                                     std::string(raw.op_type) + ") at byte " +
+                                     std::to_string(raw.offset) + " uses the value \"" +
+                                     std::string(name) + "\", which nothing defines");
       inputs.push_back(v);
     }
-    if (const auto it = functions_.find(function_key(raw.domain, raw.op_type, raw.overload)); it != functions_.end())
+    if (const auto it = functions_.find(function_key(raw.domain, raw.op_type, raw.overload));
+        it != functions_.end())
       return inline_function(graph, it->second, raw, inputs, scope, call, prefix, depth);
-    if (!prefix.empty() && ++inlined_nodes_ > kMaxInlinedNodes) throw Error("bad-model", "the model's functions expand to too many nodes");
+    if (!prefix.empty() && ++inlined_nodes_ > kMaxInlinedNodes)
+      throw Error("bad-model", "the model's functions expand to too many nodes");
     const std::string domain = canonical_domain(raw.domain);
     if (raw.op_type == "Constant" && domain.empty() && raw.outputs.size() == 1) {
       if (ir::TensorPtr t = constant_tensor(raw, call, depth)) {
@@ -598,7 +621,8 @@ class Importer {
     }
     std::vector<std::string> outputs;
     outputs.reserve(raw.outputs.size());
-    for (const std::string_view o : raw.outputs) outputs.push_back(o.empty() ? "" : prefix + std::string(o));
+    for (const std::string_view o : raw.outputs)
+      outputs.push_back(o.empty() ? "" : prefix + std::string(o));
     Node* n = graph.add_node(std::string(raw.op_type), domain, inputs, outputs);
     if (!raw.name.empty()) n->name = prefix + std::string(raw.name);
     n->overload = raw.overload;
@@ -607,14 +631,17 @@ class Importer {
     const auto version = opsets.find(domain);
     n->opset = version == opsets.end() ? 1 : version->second;
     for (const Reader& a : raw.attributes)
-      if (auto attribute = read_attribute(a, n, &graph, scope, call, depth)) n->attributes.push_back(std::move(*attribute));
+      if (auto attribute = read_attribute(a, n, &graph, scope, call, depth))
+        n->attributes.push_back(std::move(*attribute));
     for (std::size_t i = 0; i < raw.outputs.size(); ++i)
       if (Value* v = n->output(i)) scope.values[raw.outputs[i]] = v;
   }
 
-  void inline_function(Graph& graph, const Function& f, const RawNode& raw, const std::vector<Value*>& inputs, Scope& scope,
-                       const CallAttributes& call, const std::string& prefix, int depth) {
-    if (depth > kMaxDepth) throw Error("bad-model", "the function " + std::string(f.name) + " calls itself");
+  void inline_function(Graph& graph, const Function& f, const RawNode& raw,
+                       const std::vector<Value*>& inputs, Scope& scope, const CallAttributes& call,
+                       const std::string& prefix, int depth) {
+    if (depth > kMaxDepth)
+      throw Error("bad-model", "the function " + std::string(f.name) + " calls itself");
     // A body sees its inputs only, not the caller's names; an absent one stays absent.
     Scope body;
     std::vector<RawNode> nodes = f.nodes;
@@ -632,7 +659,10 @@ class Importer {
         if (absent.count(name) != 0) name = {};
     const CallAttributes inner{&raw.attributes, &f.attribute_defaults, &call};
     const std::string inner_prefix =
-        prefix + (raw.name.empty() ? std::string(f.name) + "_" + std::to_string(inlined_++) : std::string(raw.name)) + "/";
+        prefix +
+        (raw.name.empty() ? std::string(f.name) + "_" + std::to_string(inlined_++)
+                          : std::string(raw.name)) +
+        "/";
     const auto* caller_opsets = std::exchange(opsets_, &f.opsets);
     add_nodes(graph, nodes, body, inner, f.opsets, inner_prefix, depth + 1);
     opsets_ = caller_opsets;
@@ -640,8 +670,9 @@ class Importer {
       if (raw.outputs[i].empty()) continue;
       Value* v = body.find(f.outputs[i]);
       if (v == nullptr)
-        throw Error("bad-model", "the function " + std::string(f.name) + " does not define its output \"" +
-                                     std::string(f.outputs[i]) + "\"");
+        throw Error("bad-model", "the function " + std::string(f.name) +
+                                     " does not define its output \"" + std::string(f.outputs[i]) +
+                                     "\"");
       if (v->producer() != nullptr && v->producer()->graph() == &graph && !renamed_.count(v) &&
           std::find(inputs.begin(), inputs.end(), v) == inputs.end()) {
         v->name = prefix + std::string(raw.outputs[i]);  // the caller's name is the one people know
@@ -655,7 +686,8 @@ class Importer {
   template <typename T>
   static const T& held(const Attribute& a) {
     const T* value = std::get_if<T>(&a.data);
-    if (value == nullptr) fail("bad-model", "Constant: the attribute {} has the wrong type", a.name);
+    if (value == nullptr)
+      fail("bad-model", "Constant: the attribute {} has the wrong type", a.name);
     return *value;
   }
 
@@ -678,7 +710,8 @@ class Importer {
                                                   std::vector<std::string>{held<std::string>(*a)});
       if (a->name == "value_strings") {
         const auto& v = held<std::vector<std::string>>(*a);
-        return std::make_shared<const ir::Tensor>(std::vector<std::int64_t>{static_cast<std::int64_t>(v.size())}, v);
+        return std::make_shared<const ir::Tensor>(
+            std::vector<std::int64_t>{static_cast<std::int64_t>(v.size())}, v);
       }
     }
     return nullptr;
@@ -761,7 +794,8 @@ class Importer {
         if (list == nullptr) continue;
         for (const Reader& r : *list) {
           if (attribute_name(r) != reference) continue;
-          auto found = read_attribute(r, owner, graph, scope, call.outer ? *call.outer : CallAttributes{}, depth + 1);
+          auto found = read_attribute(r, owner, graph, scope,
+                                      call.outer ? *call.outer : CallAttributes{}, depth + 1);
           if (found) found->name = a.name;
           return found;
         }
@@ -770,7 +804,15 @@ class Importer {
     }
     // Files of IR version 1 have no type; what is there says it.
     if (type == 0)
-      type = f ? 1 : i ? 2 : s ? 3 : tensor ? 4 : single_graph ? 5 : !floats.empty() ? 6 : !ints.empty() ? 7 : !strings.empty() ? 8 : 7;
+      type = f                  ? 1
+             : i                ? 2
+             : s                ? 3
+             : tensor           ? 4
+             : single_graph     ? 5
+             : !floats.empty()  ? 6
+             : !ints.empty()    ? 7
+             : !strings.empty() ? 8
+                                : 7;
     const auto missing = [&]() -> Error {
       return Error("bad-model", "the attribute \"" + a.name + "\" has no value of its type");
     };
@@ -818,12 +860,14 @@ class Importer {
         a.data = *type_value;
         break;
       default:
-        throw Error("bad-model", "the attribute \"" + a.name + "\" has the unknown type " + std::to_string(type));
+        throw Error("bad-model", "the attribute \"" + a.name + "\" has the unknown type " +
+                                     std::to_string(type));
     }
     return a;
   }
 
-  std::unique_ptr<Graph> nested(Reader m, Node* owner, const Scope& scope, const CallAttributes& call, int depth) {
+  std::unique_ptr<Graph> nested(Reader m, Node* owner, const Scope& scope,
+                                const CallAttributes& call, int depth) {
     auto graph = std::make_unique<Graph>(model_.get(), owner);
     Scope inner;
     inner.outer = &scope;
@@ -846,7 +890,8 @@ class Importer {
 
 }  // namespace
 
-std::unique_ptr<ir::Model> read_model(std::shared_ptr<const MappedFile> file, const std::string& folder) {
+std::unique_ptr<ir::Model> read_model(std::shared_ptr<const MappedFile> file,
+                                      const std::string& folder) {
   return Importer(std::move(file), folder).run();
 }
 

@@ -13,7 +13,8 @@ using ir::DType;
 using wire::Reader;
 using wire::WireType;
 
-// A dense form of a sparse tensor is refused above this size: a few bytes must not become gigabytes.
+// A dense form of a sparse tensor is refused above this size: a few bytes must not become
+// gigabytes.
 constexpr std::uint64_t kMaxDenseBytes = std::uint64_t{1} << 30U;
 
 std::uint64_t parse_size(const std::string& text, const char* what) {
@@ -41,7 +42,8 @@ std::shared_ptr<const MappedFile> TensorReader::open(const std::string& location
   if (folder_.empty())
     throw Error("external-data", "the model keeps weights in another file, but was given as bytes",
                 "give the path of the model instead");
-  if (location.find('\0') != std::string::npos) throw Error("external-data", "the location holds a NUL character");
+  if (location.find('\0') != std::string::npos)
+    throw Error("external-data", "the location holds a NUL character");
   const fs::path relative(location);
   if (location.empty() || relative.is_absolute())
     throw Error("external-data", "the location must be a relative path");
@@ -55,26 +57,32 @@ std::shared_ptr<const MappedFile> TensorReader::open(const std::string& location
     throw Error("external-data", "the file " + location + " beside the model is missing",
                 "put the model's external data into its folder");
   const auto [end, _] = std::mismatch(root.begin(), root.end(), full.begin(), full.end());
-  if (end != root.end()) throw Error("external-data", "the location leaves the model's folder through a link");
-  if (!fs::is_regular_file(full, ec)) throw Error("external-data", "the location is not a regular file");
+  if (end != root.end())
+    throw Error("external-data", "the location leaves the model's folder through a link");
+  if (!fs::is_regular_file(full, ec))
+    throw Error("external-data", "the location is not a regular file");
   auto file = MappedFile::open(full.string());
   external_files_[location] = file;
   return file;
 }
 
-ByteSource TensorReader::external(const std::map<std::string, std::string>& entries, std::uint64_t need) {
+ByteSource TensorReader::external(const std::map<std::string, std::string>& entries,
+                                  std::uint64_t need) {
   const auto get = [&](const char* key) {
     const auto it = entries.find(key);
     return it == entries.end() ? std::string() : it->second;
   };
   const auto file = open(get("location"));
-  const std::uint64_t offset = get("offset").empty() ? 0 : parse_size(get("offset"), "external data offset");
+  const std::uint64_t offset =
+      get("offset").empty() ? 0 : parse_size(get("offset"), "external data offset");
   const std::uint64_t size = file->bytes().size();
   if (offset > size || need > size - offset)
     throw Error("external-data", "the tensor needs " + std::to_string(need) + " bytes at offset " +
-                                     std::to_string(offset) + ", the file has " + std::to_string(size));
+                                     std::to_string(offset) + ", the file has " +
+                                     std::to_string(size));
   if (!get("length").empty() && parse_size(get("length"), "external data length") != need)
-    throw Error("external-data", "length " + get("length") + " differs from the " + std::to_string(need) +
+    throw Error("external-data", "length " + get("length") + " differs from the " +
+                                     std::to_string(need) +
                                      " bytes that the tensor's type and dimensions need");
   ByteSource s;
   s.bytes = file->bytes().subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(need));
@@ -91,10 +99,11 @@ TensorReader::Named TensorReader::read(Reader m) {
   bool is_external = false;
   std::map<std::string, std::string> entries;
   std::optional<std::span<const std::byte>> raw;
-  std::optional<std::span<const std::byte>> packed;  // one packed chunk of floats or doubles, used in place
+  std::optional<std::span<const std::byte>>
+      packed;  // one packed chunk of floats or doubles, used in place
   bool in_pieces = false;
-  std::vector<std::byte> pieces;          // floats and doubles that came in several pieces
-  std::vector<std::int64_t> numbers;      // int32_data, int64_data, uint64_data
+  std::vector<std::byte> pieces;      // floats and doubles that came in several pieces
+  std::vector<std::int64_t> numbers;  // int32_data, int64_data, uint64_data
   bool has_numbers = false;
   std::vector<std::string> strings;
   const auto add_fixed = [&](auto v) {
@@ -169,9 +178,12 @@ TensorReader::Named TensorReader::read(Reader m) {
         m.skip();
     }
   }
-  const auto fail = [&](const Error& e) { return Error(e.code(), "tensor \"" + out.name + "\": " + e.what(), e.hint()); };
+  const auto fail = [&](const Error& e) {
+    return Error(e.code(), "tensor \"" + out.name + "\": " + e.what(), e.hint());
+  };
   if (data_type <= 0 || data_type >= ir::kDTypeCount)
-    throw Error("unsupported-dtype", "tensor \"" + out.name + "\" has the unknown element type " + std::to_string(data_type));
+    throw Error("unsupported-dtype", "tensor \"" + out.name + "\" has the unknown element type " +
+                                         std::to_string(data_type));
   const auto dtype = static_cast<DType>(data_type);
   try {
     const std::int64_t count = element_count(dims);
@@ -181,7 +193,8 @@ TensorReader::Named TensorReader::read(Reader m) {
     }
     const std::uint64_t need = ir::packed_size(dtype, count);
     if (is_external) {
-      out.tensor = std::make_shared<const ir::Tensor>(dtype, std::move(dims), external(entries, need));
+      out.tensor =
+          std::make_shared<const ir::Tensor>(dtype, std::move(dims), external(entries, need));
     } else if (raw) {
       out.tensor = std::make_shared<const ir::Tensor>(dtype, std::move(dims), slice(*raw));
     } else if (packed) {
@@ -189,15 +202,18 @@ TensorReader::Named TensorReader::read(Reader m) {
     } else if (in_pieces) {
       out.tensor = ir::Tensor::owned(dtype, std::move(dims), std::move(pieces));
     } else if (has_numbers || need > 0) {
-      // int32_data holds one element a number, except that sub-byte types are packed as in raw_data.
+      // int32_data holds one element a number, except that sub-byte types are packed as in
+      // raw_data.
       std::vector<std::byte> bytes;
       const auto bits = static_cast<unsigned>(ir::info(dtype).bits);
-      const std::size_t width = bits < 8 ? 1 : (ir::info(dtype).kind == 'c' || bits > 64 ? 0 : bits / 8);
+      const std::size_t width =
+          bits < 8 ? 1 : (ir::info(dtype).kind == 'c' || bits > 64 ? 0 : bits / 8);
       if (width == 0 || numbers.size() * width != need)
-        throw Error("bad-model", "has " + std::to_string(numbers.size()) + " numbers where " + std::to_string(need) +
-                                     " bytes are needed");
+        throw Error("bad-model", "has " + std::to_string(numbers.size()) + " numbers where " +
+                                     std::to_string(need) + " bytes are needed");
       bytes.resize(need);
-      for (std::size_t i = 0; i < numbers.size(); ++i) std::memcpy(bytes.data() + i * width, &numbers[i], width);
+      for (std::size_t i = 0; i < numbers.size(); ++i)
+        std::memcpy(bytes.data() + i * width, &numbers[i], width);
       out.tensor = ir::Tensor::owned(dtype, std::move(dims), std::move(bytes));
     } else {
       out.tensor = ir::Tensor::owned(dtype, std::move(dims), {});
@@ -227,31 +243,39 @@ TensorReader::Named TensorReader::read_sparse(Reader m) {
         m.skip();
     }
   }
-  if (!values.tensor || !indices.tensor) throw Error("bad-model", "a sparse tensor lacks its values or indices");
+  if (!values.tensor || !indices.tensor)
+    throw Error("bad-model", "a sparse tensor lacks its values or indices");
   const ir::Tensor& v = *values.tensor;
   const ir::Tensor& at = *indices.tensor;
   const std::int64_t count = element_count(dims);
   if (v.dtype() == DType::String || ir::is_sub_byte(v.dtype()))
     throw Error("unsupported-dtype", "sparse tensor of " + std::string(ir::info(v.dtype()).name));
   const std::uint64_t size = ir::packed_size(v.dtype(), count);
-  if (size > kMaxDenseBytes) throw Error("bad-model", "a sparse tensor would take " + std::to_string(size) + " bytes as a dense one");
+  if (size > kMaxDenseBytes)
+    throw Error("bad-model",
+                "a sparse tensor would take " + std::to_string(size) + " bytes as a dense one");
   const auto width = static_cast<std::size_t>(ir::info(v.dtype()).bits) / 8;
   const bool coordinates = at.rank() == 2;
-  if (coordinates && (at.dims()[0] != v.size() || at.dims()[1] != static_cast<std::int64_t>(dims.size())))
+  if (coordinates &&
+      (at.dims()[0] != v.size() || at.dims()[1] != static_cast<std::int64_t>(dims.size())))
     throw Error("bad-model", "a sparse tensor's indices do not fit its values");
-  if (!coordinates && at.size() != v.size()) throw Error("bad-model", "a sparse tensor's indices do not fit its values");
+  if (!coordinates && at.size() != v.size())
+    throw Error("bad-model", "a sparse tensor's indices do not fit its values");
   std::vector<std::byte> bytes(size);
   for (std::int64_t i = 0; i < v.size(); ++i) {
     std::int64_t flat = 0;
     if (coordinates) {
       for (std::size_t d = 0; d < dims.size(); ++d) {
-        const std::int64_t k = at.int_at(i * static_cast<std::int64_t>(dims.size()) + static_cast<std::int64_t>(d));
-        if (k < 0 || k >= dims[d]) throw Error("bad-model", "a sparse tensor's index is out of range");
+        const std::int64_t k =
+            at.int_at(i * static_cast<std::int64_t>(dims.size()) + static_cast<std::int64_t>(d));
+        if (k < 0 || k >= dims[d])
+          throw Error("bad-model", "a sparse tensor's index is out of range");
         flat = flat * dims[d] + k;
       }
     } else {
       flat = at.int_at(i);
-      if (flat < 0 || flat >= count) throw Error("bad-model", "a sparse tensor's index is out of range");
+      if (flat < 0 || flat >= count)
+        throw Error("bad-model", "a sparse tensor's index is out of range");
     }
     std::memcpy(bytes.data() + static_cast<std::size_t>(flat) * width,
                 v.bytes().data() + static_cast<std::size_t>(i) * width, width);

@@ -1,6 +1,6 @@
-// Protobuf's wire format, read in place: two offsets and a tag. Lengths are compared in 64 bits with
-// what is left; every accessor checks the wire type; errors carry the byte offset and the message.
-// https://protobuf.dev/programming-guides/encoding/
+// Protobuf's wire format, read in place: two offsets and a tag. Lengths are compared in 64 bits
+// with what is left; every accessor checks the wire type; errors carry the byte offset and the
+// message. https://protobuf.dev/programming-guides/encoding/
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,14 @@
 
 namespace onnx2nn::wire {
 
-enum class WireType : std::uint8_t { Varint = 0, Fixed64 = 1, Length = 2, StartGroup = 3, EndGroup = 4, Fixed32 = 5 };
+enum class WireType : std::uint8_t {
+  Varint = 0,
+  Fixed64 = 1,
+  Length = 2,
+  StartGroup = 3,
+  EndGroup = 4,
+  Fixed32 = 5
+};
 
 class Reader {
  public:
@@ -71,7 +78,8 @@ class Reader {
   void int64s(Add&& add) {
     if (type_ != WireType::Length) return add(int64());
     Reader packed = message(message_);
-    while (packed.position_ < packed.bytes_.size()) add(static_cast<std::int64_t>(packed.raw_varint()));
+    while (packed.position_ < packed.bytes_.size())
+      add(static_cast<std::int64_t>(packed.raw_varint()));
   }
   template <typename T, typename Add>
   void fixeds(Add&& add) {
@@ -103,7 +111,8 @@ class Reader {
   /// Offset in the file of the next byte.
   std::uint64_t offset() const { return offset_ + position_; }
   [[noreturn]] void fail(const std::string& what) const {
-    throw Error("bad-model", std::string(message_) + (field_ != 0 ? " field " + std::to_string(field_) : "") +
+    throw Error("bad-model", std::string(message_) +
+                                 (field_ != 0 ? " field " + std::to_string(field_) : "") +
                                  " at byte " + std::to_string(offset()) + ": " + what);
   }
 

@@ -38,9 +38,11 @@ class Names {
   void assign(const Value* v, std::string_view wanted) { names_[v] = fresh(wanted); }
   /// For a nested graph's inputs and outputs, whose names operators may know: they may hide a name
   /// further out, unless that is `captured` here.
-  void assign_port(const Value* v, std::string_view wanted, const std::unordered_set<std::string>& captured) {
+  void assign_port(const Value* v, std::string_view wanted,
+                   const std::unordered_set<std::string>& captured) {
     std::string name(wanted);
-    if (name.empty() || captured.count(name) != 0 || !taken_.insert(name).second) name = fresh(wanted);
+    if (name.empty() || captured.count(name) != 0 || !taken_.insert(name).second)
+      name = fresh(wanted);
     names_[v] = std::move(name);
   }
   bool has(const Value* v) const { return names_.count(v) != 0; }
@@ -136,7 +138,8 @@ class Writer {
     return out;
   }
 
-  static void entries(Message& m, std::uint32_t field, const std::vector<std::pair<std::string, std::string>>& list) {
+  static void entries(Message& m, std::uint32_t field,
+                      const std::vector<std::pair<std::string, std::string>>& list) {
     for (const auto& [key, value] : list) {
       Message entry;
       entry.text(1, key);
@@ -154,7 +157,8 @@ class Writer {
   };
 
   /// Names all values, inputs and outputs before all others; returns what the outputs are called.
-  std::vector<std::string> name_values(const Graph& g, Names& names, std::vector<Copy>& copies) const {
+  std::vector<std::string> name_values(const Graph& g, Names& names,
+                                       std::vector<Copy>& copies) const {
     std::vector<std::string> outputs;
     const std::unordered_set<std::string> captured = captured_names(g, names);
     for (const Value* v : g.inputs)
@@ -201,7 +205,8 @@ class Writer {
 
   /// A weight that old files list among the inputs goes with its last use.
   bool is_written_input(const Graph& g, const Value* v) const {
-    return g.parent() != nullptr || !v->constant || v->has_uses() || !model_.info.weights_are_inputs;
+    return g.parent() != nullptr || !v->constant || v->has_uses() ||
+           !model_.info.weights_are_inputs;
   }
 
   Message graph(const Graph& g, Names& names) {
@@ -215,7 +220,8 @@ class Writer {
       }
     };
     Message m;
-    for_each_constant(true, [&](const Value* v) { m.message(1, constant_node(names.of(v), *v->constant)); });
+    for_each_constant(
+        true, [&](const Value* v) { m.message(1, constant_node(names.of(v), *v->constant)); });
     Names node_names(nullptr);
     for (const Node* n = g.first(); n != nullptr; n = n->next())
       m.message(1, node(*n, n->name.empty() ? std::string() : node_names.fresh(n->name), names));
@@ -227,11 +233,13 @@ class Writer {
       m.message(1, std::move(n));
     }
     m.text(2, g.name);
-    for_each_constant(false, [&](const Value* v) { m.message(5, tensor(names.of(v), *v->constant, true)); });
+    for_each_constant(
+        false, [&](const Value* v) { m.message(5, tensor(names.of(v), *v->constant, true)); });
     m.text_unless_empty(10, g.doc_string);
     for (const Value* v : g.inputs)
       if (is_written_input(g, v)) m.message(11, value_info(names.of(v), v->type));
-    for (std::size_t i = 0; i < outputs.size(); ++i) m.message(12, value_info(outputs[i], g.output_types[i]));
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+      m.message(12, value_info(outputs[i], g.output_types[i]));
     // Types that no reader can infer, for lack of the operator's definition.
     const std::unordered_set<std::string_view> declared(outputs.begin(), outputs.end());
     for (const Node* n = g.first(); n != nullptr; n = n->next()) {
@@ -257,7 +265,8 @@ class Writer {
 
   Message node(const Node& n, const std::string& name, const Names& names) {
     Message m;
-    for (std::size_t i = 0; i < n.input_count(); ++i) m.text(1, n.input(i) != nullptr ? names.of(n.input(i)) : std::string());
+    for (std::size_t i = 0; i < n.input_count(); ++i)
+      m.text(1, n.input(i) != nullptr ? names.of(n.input(i)) : std::string());
     for (const Value* v : n.outputs()) m.text(2, v != nullptr ? names.of(v) : std::string());
     m.text_unless_empty(3, name);
     m.text(4, n.op_type);
@@ -379,7 +388,8 @@ class Writer {
   }
 
   Message tensor(const std::string& name, const ir::Tensor& t, bool may_be_external) {
-    if (data_ == nullptr || !may_be_external || t.bytes().size() < kMinExternal) return plain_tensor(name, t);
+    if (data_ == nullptr || !may_be_external || t.bytes().size() < kMinExternal)
+      return plain_tensor(name, t);
     Message m;
     for (const std::int64_t d : t.dims()) m.int64(1, d);
     m.int64(2, static_cast<std::int64_t>(t.dtype()));
@@ -405,13 +415,15 @@ std::uint64_t weight_bytes(const Graph& g) {
 
 Message checked(Message m) {
   if (m.size() > kMaxMessage)
-    fail("too-large", "the model without its weights takes {} bytes, more than protobuf's 2 GiB", m.size());
+    fail("too-large", "the model without its weights takes {} bytes, more than protobuf's 2 GiB",
+         m.size());
   return m;
 }
 
 }  // namespace
 
-std::vector<std::string> write_model(const ir::Model& model, const std::string& path, const WriteOptions& options) {
+std::vector<std::string> write_model(const ir::Model& model, const std::string& path,
+                                     const WriteOptions& options) {
   DataFile data;
   data.name = std::filesystem::path(path).filename().string() + ".data";
   const bool external = options.external_data || weight_bytes(*model.graph) > kMaxInline;
@@ -423,6 +435,8 @@ std::vector<std::string> write_model(const ir::Model& model, const std::string& 
   return files.paths();
 }
 
-std::string serialize_model(const ir::Model& model) { return checked(Writer(model, nullptr).run()).str(); }
+std::string serialize_model(const ir::Model& model) {
+  return checked(Writer(model, nullptr).run()).str();
+}
 
 }  // namespace onnx2nn::onnx

@@ -10,10 +10,14 @@
 namespace onnx2nn::ops {
 namespace {
 
-void infer_same(InferContext& c) { c.set(0, c.dtype(0), c.shape(0)); }
+void infer_same(InferContext& c) {
+  c.set(0, c.dtype(0), c.shape(0));
+}
 
 /// As a float32 attribute: 0.2 in a file is not 0.2 in double.
-bool is_about(double v, double expected) { return static_cast<float>(v) == static_cast<float>(expected); }
+bool is_about(double v, double expected) {
+  return static_cast<float>(v) == static_cast<float>(expected);
+}
 
 template <const char* const& Overload>
 void lower_plain(LowerContext& c) {
@@ -38,14 +42,17 @@ void lower_elu(LowerContext& c) {
   c.out(0, aten("elu", {c.in(0), c.attr_float("alpha", 1.0)}));
 }
 
-void lower_celu(LowerContext& c) { c.out(0, aten("celu", {c.in(0), c.attr_float("alpha", 1.0)})); }
+void lower_celu(LowerContext& c) {
+  c.out(0, aten("celu", {c.in(0), c.attr_float("alpha", 1.0)}));
+}
 
 /// torch's constants are ONNX's of opset 6 on; those of opset 1 had fewer digits.
 void lower_selu(LowerContext& c) {
   c.ignore_attr("consumed_inputs");
   const double alpha = c.attr_float("alpha", c.opset() < 6 ? 1.6732 : 1.67326319217681884765625);
   const double gamma = c.attr_float("gamma", c.opset() < 6 ? 1.0507 : 1.05070102214813232421875);
-  if (std::abs(alpha - 1.6732632423543772) < 1e-6 && std::abs(gamma - 1.0507009873554805) < 1e-6) return c.out(0, aten("selu", {c.in(0)}));
+  if (std::abs(alpha - 1.6732632423543772) < 1e-6 && std::abs(gamma - 1.0507009873554805) < 1e-6)
+    return c.out(0, aten("selu", {c.in(0)}));
   c.out(0, aten("mul.Tensor", {gamma, aten("elu", {c.in(0), alpha})}));
 }
 
@@ -53,40 +60,55 @@ void lower_hard_sigmoid(LowerContext& c) {
   c.ignore_attr("consumed_inputs");
   const double alpha = c.attr_float("alpha", 0.2);
   const double beta = c.attr_float("beta", 0.5);
-  if (is_about(alpha, 1.0 / 6.0) && is_about(beta, 0.5)) return c.out(0, aten("hardsigmoid", {c.in(0)}));
+  if (is_about(alpha, 1.0 / 6.0) && is_about(beta, 0.5))
+    return c.out(0, aten("hardsigmoid", {c.in(0)}));
   c.out(0, aten("clamp", {aten("add.Tensor", {aten("mul.Tensor", {c.in(0), alpha}), beta}), 0, 1}));
 }
 
-void lower_thresholded_relu(LowerContext& c) { c.out(0, aten("threshold", {c.in(0), neat(c.attr_float("alpha", 1.0)), 0})); }
+void lower_thresholded_relu(LowerContext& c) {
+  c.out(0, aten("threshold", {c.in(0), neat(c.attr_float("alpha", 1.0)), 0}));
+}
 
 void lower_softsign(LowerContext& c) {
   const Ex x = c.in(0);
   c.out(0, aten("div.Tensor", {x, aten("add.Tensor", {1, aten("abs", {x})})}));
 }
 
-void lower_gelu(LowerContext& c) { c.out(0, aten("gelu", {c.in(0)}, {{"approximate", Ex(c.attr_string("approximate", "none"))}})); }
+void lower_gelu(LowerContext& c) {
+  c.out(0, aten("gelu", {c.in(0)}, {{"approximate", Ex(c.attr_string("approximate", "none"))}}));
+}
 
 Ex swish(const Ex& x, double alpha) {
   if (alpha == 1.0) return aten("silu", {x});
   return aten("mul.Tensor", {x, aten("sigmoid", {aten("mul.Tensor", {alpha, x})})});
 }
 
-void lower_swish(LowerContext& c) { c.out(0, swish(c.in(0), c.attr_float("alpha", 1.0))); }
+void lower_swish(LowerContext& c) {
+  c.out(0, swish(c.in(0), c.attr_float("alpha", 1.0)));
+}
 
 /// Swish of the first input gates the second.
-void lower_swiglu(LowerContext& c) { c.out(0, aten("mul.Tensor", {swish(c.in(0), c.attr_float("alpha", 1.0)), c.in(1)})); }
+void lower_swiglu(LowerContext& c) {
+  c.out(0, aten("mul.Tensor", {swish(c.in(0), c.attr_float("alpha", 1.0)), c.in(1)}));
+}
 
-void infer_swiglu(InferContext& c) { c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(1))); }
+void infer_swiglu(InferContext& c) {
+  c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(1)));
+}
 
 void lower_shrink(LowerContext& c) {
   const double bias = c.attr_float("bias", 0.0);
   const double lambd = c.attr_float("lambd", 0.5);
   const DType t = c.dtype(0);
-  if (ir::is_float(t) && bias == 0 && lambd >= 0) return c.out(0, aten("hardshrink", {c.in(0), lambd}));
-  if (ir::is_float(t) && bias == lambd && lambd >= 0) return c.out(0, aten("softshrink", {c.in(0), lambd}));
+  if (ir::is_float(t) && bias == 0 && lambd >= 0)
+    return c.out(0, aten("hardshrink", {c.in(0), lambd}));
+  if (ir::is_float(t) && bias == lambd && lambd >= 0)
+    return c.out(0, aten("softshrink", {c.in(0), lambd}));
   const Ex x = c.let(computable(t, c.in(0)), "x");
-  const Ex upper = aten("where.ScalarOther", {aten("gt.Scalar", {x, neat(lambd)}), aten("sub.Tensor", {x, neat(bias)}), 0});
-  const Ex y = aten("where.self", {aten("lt.Scalar", {x, neat(-lambd)}), aten("add.Tensor", {x, neat(bias)}), upper});
+  const Ex upper = aten("where.ScalarOther", {aten("gt.Scalar", {x, neat(lambd)}),
+                                              aten("sub.Tensor", {x, neat(bias)}), 0});
+  const Ex y = aten("where.self", {aten("lt.Scalar", {x, neat(-lambd)}),
+                                   aten("add.Tensor", {x, neat(bias)}), upper});
   // An integer and a bias of 1.5 make a float.
   c.out(0, ir::is_float(t) && !lacks_arithmetic(t) ? y : aten("to.dtype", {y, Ex(t)}));
 }
@@ -116,9 +138,11 @@ void lower_prelu(LowerContext& c) {
   const std::int64_t n = slopes(c);
   const Ex x = c.in(0);
   if (n > 0) {
-    if (const auto y = c.module("PReLU", {}, {{"num_parameters", Ex(n)}}, {{.name = "weight", .value = c.input(1), .shape = {n}}}, {x}))
+    if (const auto y = c.module("PReLU", {}, {{"num_parameters", Ex(n)}},
+                                {{.name = "weight", .value = c.input(1), .shape = {n}}}, {x}))
       return c.out(0, *y);
-    return c.out(0, aten("prelu", {x, c.rank(1) == 1U ? c.in(1) : aten("reshape", {c.in(1), list({-1})})}));
+    return c.out(
+        0, aten("prelu", {x, c.rank(1) == 1U ? c.in(1) : aten("reshape", {c.in(1), list({-1})})}));
   }
   const DType t = c.dtype(0);
   Ex slope = c.in(1);
@@ -142,7 +166,8 @@ void lower_softmax(LowerContext& c) {
   const auto rank = c.rank(0);
   std::int64_t axis = c.attr_int("axis", flattens ? 1 : -1);
   // One past the end is no axis, except to flatten; a scalar is its own softmax axis.
-  if (rank && *rank > 0 && !(flattens && axis == static_cast<std::int64_t>(*rank))) axis = c.axis(axis, *rank);
+  if (rank && *rank > 0 && !(flattens && axis == static_cast<std::int64_t>(*rank)))
+    axis = c.axis(axis, *rank);
   const bool hard = c.node().op_type == "Hardmax";
   const char* overload = c.node().op_type == "Softmax" ? "softmax.int" : "log_softmax.int";
   const DType t = c.dtype(0);
@@ -166,10 +191,12 @@ void lower_softmax(LowerContext& c) {
 }
 
 // ---------------------------------------------------------------- Dropout
-// The ratio was an attribute before opset 12; since then `training_mode` is an input. Opsets 1 and 6
-// had `is_test`, which runtimes take as set. The mask is of the data's type before opset 10.
+// The ratio was an attribute before opset 12; since then `training_mode` is an input. Opsets 1 and
+// 6 had `is_test`, which runtimes take as set. The mask is of the data's type before opset 10.
 
-DType mask_dtype(const NodeContext& c) { return c.opset() < 10 ? c.dtype(0) : DType::Bool; }
+DType mask_dtype(const NodeContext& c) {
+  return c.opset() < 10 ? c.dtype(0) : DType::Bool;
+}
 
 void infer_dropout(InferContext& c) {
   c.set(0, c.dtype(0), c.shape(0));
@@ -202,7 +229,8 @@ void lower_dropout(LowerContext& c) {
   const bool seeded = c.has_attr("seed");
   if (ratio && always && !mask_used && !seeded) return c.out(0, aten("dropout", {x, *ratio, true}));
   const Ex p = ratio ? Ex(*ratio) : c.in(1);
-  const auto parts = c.lets(helper("dropout_with_mask", {x, p, always ? Ex(true) : c.in(2)}, seeded ? Kwargs{{"seed", Ex(c.attr_int("seed"))}} : Kwargs{}),
+  const auto parts = c.lets(helper("dropout_with_mask", {x, p, always ? Ex(true) : c.in(2)},
+                                   seeded ? Kwargs{{"seed", Ex(c.attr_int("seed"))}} : Kwargs{}),
                             {"dropped", "mask"});
   c.out(0, parts[0]);
   c.out(1, parts[1]);
@@ -217,8 +245,14 @@ constexpr OpDef kOps[] = {
     {.type = "Selu", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_selu},
     {.type = "Sigmoid", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_plain<kSigmoid>},
     {.type = "HardSigmoid", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_hard_sigmoid},
-    {.type = "HardSwish", .changed_at = {14}, .infer = infer_same, .lower = lower_plain<kHardSwish>},
-    {.type = "ThresholdedRelu", .changed_at = {10}, .infer = infer_same, .lower = lower_thresholded_relu},
+    {.type = "HardSwish",
+     .changed_at = {14},
+     .infer = infer_same,
+     .lower = lower_plain<kHardSwish>},
+    {.type = "ThresholdedRelu",
+     .changed_at = {10},
+     .infer = infer_same,
+     .lower = lower_thresholded_relu},
     {.type = "Softplus", .changed_at = {1}, .infer = infer_same, .lower = lower_plain<kSoftplus>},
     {.type = "Softsign", .changed_at = {1}, .infer = infer_same, .lower = lower_softsign},
     {.type = "Gelu", .changed_at = {20}, .infer = infer_same, .lower = lower_gelu},
@@ -229,11 +263,17 @@ constexpr OpDef kOps[] = {
     {.type = "Softmax", .changed_at = {1, 11, 13}, .infer = infer_same, .lower = lower_softmax},
     {.type = "LogSoftmax", .changed_at = {1, 11, 13}, .infer = infer_same, .lower = lower_softmax},
     {.type = "Hardmax", .changed_at = {1, 11, 13}, .infer = infer_same, .lower = lower_softmax},
-    {.type = "Dropout", .changed_at = {1, 6, 7, 10, 12}, .infer = infer_dropout, .fold = fold_dropout, .lower = lower_dropout},
+    {.type = "Dropout",
+     .changed_at = {1, 6, 7, 10, 12},
+     .infer = infer_dropout,
+     .fold = fold_dropout,
+     .lower = lower_dropout},
 };
 
 }  // namespace
 
-std::span<const OpDef> activation_ops() { return kOps; }
+std::span<const OpDef> activation_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

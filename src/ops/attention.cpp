@@ -43,7 +43,9 @@ void infer_attention(InferContext& c) {
     total = past.has_rank() && past.rank() == 4 ? past[2] + total : Dim();
   }
   const Dim batch = broadcast((*q)[0], (*k)[0]);
-  c.set(0, t, c.shape(0).rank() == 3 ? Shape({batch, (*q)[2], (*q)[1] * (*v)[3]}) : Shape({batch, (*q)[1], (*q)[2], (*v)[3]}));
+  c.set(0, t,
+        c.shape(0).rank() == 3 ? Shape({batch, (*q)[2], (*q)[1] * (*v)[3]})
+                               : Shape({batch, (*q)[1], (*q)[2], (*v)[3]}));
   c.set(1, c.dtype(1), Shape({(*k)[0], (*k)[1], total, (*k)[3]}));
   c.set(2, c.dtype(2), Shape({(*v)[0], (*v)[1], total, (*v)[3]}));
   c.set(3, t, Shape({batch, (*q)[1], (*q)[2], total}));
@@ -57,20 +59,25 @@ bool is_native(const LowerContext& c) {
     if (c.has_output(i)) return false;
   for (std::size_t i = 4; i < 7; ++i)
     if (c.has_input(i)) return false;
-  if (!split_dims(c, 0, "q_num_heads") || !split_dims(c, 1, "kv_num_heads") || !split_dims(c, 2, "kv_num_heads")) return false;
-  if (c.attr_float("softcap", 0.0) != 0.0 || c.attr_int("left_window_size", -1) >= 0 || c.attr_int("right_window_size", -1) >= 0) return false;
+  if (!split_dims(c, 0, "q_num_heads") || !split_dims(c, 1, "kv_num_heads") ||
+      !split_dims(c, 2, "kv_num_heads"))
+    return false;
+  if (c.attr_float("softcap", 0.0) != 0.0 || c.attr_int("left_window_size", -1) >= 0 ||
+      c.attr_int("right_window_size", -1) >= 0)
+    return false;
   if (const DType p = c.attr_dtype("softmax_precision", t); p != t) return false;
   if (!c.has_input(3)) return true;
   const Shape& mask = c.shape(3);
   const Dim keys = (*split_dims(c, 1, "kv_num_heads"))[2];
-  return c.attr_int("is_causal", 0) == 0 && mask.has_rank() && mask.rank() >= 2 && mask.dims().back() == keys &&
-         (c.dtype(3) == DType::Bool || c.dtype(3) == t);
+  return c.attr_int("is_causal", 0) == 0 && mask.has_rank() && mask.rank() >= 2 &&
+         mask.dims().back() == keys && (c.dtype(3) == DType::Bool || c.dtype(3) == t);
 }
 
 /// Three axes as [batch, heads, length, size].
 Ex split_heads(LowerContext& c, std::size_t i, std::string_view heads_attr, const char* hint) {
   if (c.known_rank(i) == 4) return c.in(i);
-  const Ex parts = aten("unflatten.int", {c.in(i), Ex(-1), list({Ex(c.attr_int(heads_attr)), Ex(-1)})});
+  const Ex parts =
+      aten("unflatten.int", {c.in(i), Ex(-1), list({Ex(c.attr_int(heads_attr)), Ex(-1)})});
   return c.let(aten("transpose.int", {parts, 1, 2}), hint);
 }
 
@@ -112,11 +119,14 @@ void lower_attention(LowerContext& c) {
 
 // ---------------------------------------------------------------- RotaryEmbedding
 
-void infer_same(InferContext& c) { c.set(0, c.type(0)); }
+void infer_same(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
 void lower_rotary(LowerContext& c) {
   c.ignore_attr("rotary_embedding_dim");  // the caches' width says it
-  c.out(0, helper("rotary_embedding", pass_inputs(c, 0, 4), pass_attributes(c, {{"interleaved"}, {"num_heads"}})));
+  c.out(0, helper("rotary_embedding", pass_inputs(c, 0, 4),
+                  pass_attributes(c, {{"interleaved"}, {"num_heads"}})));
 }
 
 // ---------------------------------------------------------------- LinearAttention
@@ -129,7 +139,8 @@ void infer_linear_attention(InferContext& c) {
   const std::int64_t kv_heads = c.attr_int("kv_num_heads");
   if (q_heads <= 0 || kv_heads <= 0) c.fail("the numbers of heads must be positive");
   const DType state = c.has_input(3) ? c.dtype(3) : c.dtype(0);
-  if (!q.has_rank() || q.rank() != 3 || !k.has_rank() || k.rank() != 3 || !v.has_rank() || v.rank() != 3) {
+  if (!q.has_rank() || q.rank() != 3 || !k.has_rank() || k.rank() != 3 || !v.has_rank() ||
+      v.rank() != 3) {
     c.set(0, c.dtype(0), Shape::unknown_dims(3));
     c.set(1, state, Shape::unknown_dims(4));
     return;
@@ -142,10 +153,11 @@ void infer_linear_attention(InferContext& c) {
 void lower_linear_attention(LowerContext& c) {
   c.ignore_attr("chunk_size");   // how to compute, not what
   c.ignore_attr("update_rule");  // the optional inputs say which terms there are
-  outs_of(c,
-          helper("linear_attention", pass_inputs(c, 0, 6),
-                 pass_attributes(c, {{"q_num_heads"}, {"kv_num_heads"}, {"scale", AttrKind::Float}})),
-          2);
+  outs_of(
+      c,
+      helper("linear_attention", pass_inputs(c, 0, 6),
+             pass_attributes(c, {{"q_num_heads"}, {"kv_num_heads"}, {"scale", AttrKind::Float}})),
+      2);
 }
 
 // ---------------------------------------------------------------- FlexAttention
@@ -160,13 +172,16 @@ void infer_flex(InferContext& c) {
   const Shape& q = c.shape(0);
   const Shape& k = c.shape(1);
   const Shape& v = c.shape(2);
-  const bool known = q.has_rank() && q.rank() == 4 && k.has_rank() && k.rank() == 4 && v.has_rank() && v.rank() == 4;
+  const bool known = q.has_rank() && q.rank() == 4 && k.has_rank() && k.rank() == 4 &&
+                     v.has_rank() && v.rank() == 4;
   c.set(0, c.dtype(0), known ? Shape({q[0], q[1], q[2], v[3]}) : Shape::unknown_dims(4));
   for (const char* name : {"score_mod", "prob_mod"}) {
     if (!c.has_attr(name)) continue;
     ir::Graph& graph = *c.attr_graph(name);
-    if (graph.inputs.size() != 1 || graph.output_count() != 1) c.fail("the graph of " + std::string(name) + " maps one tensor to one");
-    graph.inputs[0]->type = Type::tensor(softmax_dtype(c), known ? Shape({q[0], q[1], q[2], k[2]}) : Shape::unknown_dims(4));
+    if (graph.inputs.size() != 1 || graph.output_count() != 1)
+      c.fail("the graph of " + std::string(name) + " maps one tensor to one");
+    graph.inputs[0]->type = Type::tensor(
+        softmax_dtype(c), known ? Shape({q[0], q[1], q[2], k[2]}) : Shape::unknown_dims(4));
     c.infer_graph(graph);
   }
 }
@@ -181,14 +196,26 @@ void lower_flex(LowerContext& c) {
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "Attention", .changed_at = {23, 24, 25}, .infer = infer_attention, .lower = lower_attention},
+    {.type = "Attention",
+     .changed_at = {23, 24, 25},
+     .infer = infer_attention,
+     .lower = lower_attention},
     {.type = "RotaryEmbedding", .changed_at = {23}, .infer = infer_same, .lower = lower_rotary},
-    {.type = "LinearAttention", .changed_at = {27}, .infer = infer_linear_attention, .lower = lower_linear_attention},
-    {.type = "FlexAttention", .domain = "ai.onnx.preview", .changed_at = {1}, .infer = infer_flex, .lower = lower_flex},
+    {.type = "LinearAttention",
+     .changed_at = {27},
+     .infer = infer_linear_attention,
+     .lower = lower_linear_attention},
+    {.type = "FlexAttention",
+     .domain = "ai.onnx.preview",
+     .changed_at = {1},
+     .infer = infer_flex,
+     .lower = lower_flex},
 };
 
 }  // namespace
 
-std::span<const OpDef> attention_ops() { return kOps; }
+std::span<const OpDef> attention_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

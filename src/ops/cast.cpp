@@ -1,7 +1,8 @@
 // Cast, CastLike and BitCast between all element types.
 // https://onnx.ai/onnx/operators/onnx__Cast.html
-// torch converts what it holds natively; the helpers do float8 (saturation), bare exponents, strings,
-// and the types narrower than a byte, which are carried in int8, uint8 or (float4) float32.
+// torch converts what it holds natively; the helpers do float8 (saturation), bare exponents,
+// strings, and the types narrower than a byte, which are carried in int8, uint8 or (float4)
+// float32.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -24,18 +25,20 @@ DType target(const NodeContext& c) {
 bool fits(std::int64_t v, DType t) {
   const int bits = ir::info(t).bits;
   if (ir::is_unsigned(t)) return v >= 0 && (bits == 64 || v < (std::int64_t{1} << bits));
-  return bits == 64 || (v >= -(std::int64_t{1} << (bits - 1)) && v < (std::int64_t{1} << (bits - 1)));
+  return bits == 64 ||
+         (v >= -(std::int64_t{1} << (bits - 1)) && v < (std::int64_t{1} << (bits - 1)));
 }
 
 // ---------------------------------------------------------------- sizes in floating point
-// Exporters scale sizes as floats: Cast, Mul by 0.5, Floor, Cast back. Where no step rounds, the result
-// is integer arithmetic.
+// Exporters scale sizes as floats: Cast, Mul by 0.5, Floor, Cast back. Where no step rounds, the
+// result is integer arithmetic.
 
 /// numerator / denominator, the latter positive.
 struct Ratio {
   Dim numerator;
   std::int64_t denominator = 1;
-  bool rounded = false;  // a quotient that float holds nearly: right when rounded to an integer next
+  bool rounded =
+      false;  // a quotient that float holds nearly: right when rounded to an integer next
 };
 using Ratios = std::vector<Ratio>;
 
@@ -58,7 +61,8 @@ std::optional<Ratio> times(const Ratio& a, const Ratio& b) {
 }
 
 std::optional<Ratio> over(const Ratio& a, const Ratio& b) {
-  if (a.rounded || b.rounded || !b.numerator.is_const() || b.numerator.value() <= 0) return std::nullopt;
+  if (a.rounded || b.rounded || !b.numerator.is_const() || b.numerator.value() <= 0)
+    return std::nullopt;
   const std::int64_t n = b.numerator.value();
   const std::int64_t d = a.denominator * n;
   if (d > kMaxDenominator) return std::nullopt;
@@ -66,8 +70,10 @@ std::optional<Ratio> over(const Ratio& a, const Ratio& b) {
 }
 
 std::optional<Ratio> plus(const Ratio& a, const Ratio& b, std::int64_t sign) {
-  if (a.rounded || b.rounded || a.denominator * b.denominator > kMaxDenominator) return std::nullopt;
-  return Ratio{a.numerator * Dim(b.denominator) + Dim(sign) * b.numerator * Dim(a.denominator), a.denominator * b.denominator};
+  if (a.rounded || b.rounded || a.denominator * b.denominator > kMaxDenominator)
+    return std::nullopt;
+  return Ratio{a.numerator * Dim(b.denominator) + Dim(sign) * b.numerator * Dim(a.denominator),
+               a.denominator * b.denominator};
 }
 
 std::optional<Ratio> combine(std::string_view op, const Ratio& a, const Ratio& b) {
@@ -80,10 +86,13 @@ std::optional<Ratio> combine(std::string_view op, const Ratio& a, const Ratio& b
 std::optional<Ratios> ratios(const ir::Value* v, int depth = 0) {
   constexpr int kMaxDepth = 16;
   constexpr std::int64_t kMaxElements = 8;
-  if (v == nullptr || depth > kMaxDepth || !v->type.is_tensor() || v->type.shape.has_rank() == false || v->type.shape.rank() > 1) return std::nullopt;
+  if (v == nullptr || depth > kMaxDepth || !v->type.is_tensor() ||
+      v->type.shape.has_rank() == false || v->type.shape.rank() > 1)
+    return std::nullopt;
   Ratios out;
   if (v->constant) {
-    if (!ir::is_float(v->constant->dtype()) || v->constant->size() > kMaxElements) return std::nullopt;
+    if (!ir::is_float(v->constant->dtype()) || v->constant->size() > kMaxElements)
+      return std::nullopt;
     for (const double x : v->constant->to_doubles()) {
       const auto r = exact_ratio(x);
       if (!r) return std::nullopt;
@@ -92,11 +101,14 @@ std::optional<Ratios> ratios(const ir::Value* v, int depth = 0) {
     return out;
   }
   const ir::Node* n = v->producer();
-  if (n == nullptr || !n->domain.empty() || (v->type.dtype != DType::Float32 && v->type.dtype != DType::Float64)) return std::nullopt;
+  if (n == nullptr || !n->domain.empty() ||
+      (v->type.dtype != DType::Float32 && v->type.dtype != DType::Float64))
+    return std::nullopt;
   const std::string& op = n->op_type;
   if (op == "Cast" || op == "CastLike") {
     const ir::Value* from = n->input(0);
-    if (from == nullptr || !ir::is_integer(from->type.dtype) || !from->contents) return ratios(from, depth + 1);
+    if (from == nullptr || !ir::is_integer(from->type.dtype) || !from->contents)
+      return ratios(from, depth + 1);
     for (const Dim& d : *from->contents) {
       if (!d.known()) return std::nullopt;
       out.push_back({d});
@@ -106,7 +118,9 @@ std::optional<Ratios> ratios(const ir::Value* v, int depth = 0) {
   if (op == "Mul" || op == "Div" || op == "Add" || op == "Sub") {
     const auto a = ratios(n->input(0), depth + 1);
     const auto b = a ? ratios(n->input(1), depth + 1) : std::nullopt;
-    if (!b || a->empty() || b->empty() || (a->size() != b->size() && a->size() != 1 && b->size() != 1)) return std::nullopt;
+    if (!b || a->empty() || b->empty() ||
+        (a->size() != b->size() && a->size() != 1 && b->size() != 1))
+      return std::nullopt;
     for (std::size_t i = 0; i < std::max(a->size(), b->size()); ++i) {
       const auto r = combine(op, (*a)[a->size() == 1 ? 0 : i], (*b)[b->size() == 1 ? 0 : i]);
       if (!r || !r->numerator.known()) return std::nullopt;
@@ -122,7 +136,8 @@ std::optional<Ratios> ratios(const ir::Value* v, int depth = 0) {
     }
     return out;
   }
-  const auto same = op == "Floor" || op == "Ceil" || op == "Identity" || op == "Unsqueeze" || op == "Squeeze" || op == "Reshape"
+  const auto same = op == "Floor" || op == "Ceil" || op == "Identity" || op == "Unsqueeze" ||
+                            op == "Squeeze" || op == "Reshape"
                         ? ratios(n->input(0), depth + 1)
                         : std::nullopt;
   if (!same) return std::nullopt;
@@ -157,7 +172,9 @@ void infer_cast(InferContext& c) {
   const DType to = target(c);
   c.set(0, to, c.shape(0));
   const auto v = c.contents(0);
-  if (!v && (to == DType::Int64 || to == DType::Int32) && ir::is_float(c.dtype(0)) && !c.constant(0)) return infer_sizes_from_float(c);
+  if (!v && (to == DType::Int64 || to == DType::Int32) && ir::is_float(c.dtype(0)) &&
+      !c.constant(0))
+    return infer_sizes_from_float(c);
   if (!v) return;
   Dims out = *v;
   if (ir::is_integer(to)) {
@@ -188,11 +205,16 @@ Ex convert(LowerContext& c, const Ex& x, DType from, DType to) {
   if (from == to) return x;
   if (to == DType::String) return helper("cast_to_string", {x});
   if (from == DType::String) {
-    const Ex y = helper("cast_from_string", {x, Ex(to == DType::Float64 ? to : ir::is_float(to) ? DType::Float32 : narrow ? DType::Int64 : to)});
-    if (ir::is_float(to) && to != DType::Float32 && to != DType::Float64) return convert(c, y, DType::Float32, to);
+    const Ex y = helper("cast_from_string", {x, Ex(to == DType::Float64 ? to
+                                                   : ir::is_float(to)   ? DType::Float32
+                                                   : narrow             ? DType::Int64
+                                                                        : to)});
+    if (ir::is_float(to) && to != DType::Float32 && to != DType::Float64)
+      return convert(c, y, DType::Float32, to);
     return narrow ? convert(c, y, DType::Int64, to) : y;
   }
-  if (narrow) return helper("cast_narrow", {x, ir::info(to).bits}, {{"signed", Ex(!ir::is_unsigned(to))}});
+  if (narrow)
+    return helper("cast_narrow", {x, ir::info(to).bits}, {{"signed", Ex(!ir::is_unsigned(to))}});
   if (to == DType::Float4E2M1) return helper("cast_float4", {x});
   if (to == DType::Float8E8M0) {
     Kwargs kw;
@@ -200,7 +222,8 @@ Ex convert(LowerContext& c, const Ex& x, DType from, DType to) {
     if (round_mode != "up") kw.emplace_back("round_mode", Ex(round_mode));
     return helper("cast_e8m0", {x}, kw);
   }
-  if (is_float8(to)) return helper("cast_float8", {x, Ex(to)}, saturate ? Kwargs{} : Kwargs{{"saturate", Ex(0)}});
+  if (is_float8(to))
+    return helper("cast_float8", {x, Ex(to)}, saturate ? Kwargs{} : Kwargs{{"saturate", Ex(0)}});
   // float4 is carried in float32, the narrow integers in whole bytes.
   if (ir::carrier(from) == to) return x;
   return aten("to.dtype", {x, Ex(to)});
@@ -225,33 +248,49 @@ void lower_cast(LowerContext& c) {
 
 // ---------------------------------------------------------------- BitCast
 
-void infer_bit_cast(InferContext& c) { c.set(0, target(c), c.shape(0)); }
+void infer_bit_cast(InferContext& c) {
+  c.set(0, target(c), c.shape(0));
+}
 
 void lower_bit_cast(LowerContext& c) {
   const DType from = c.dtype(0);
   const DType to = target(c);
   const Ex x = c.in(0);
   if (from == to) return c.out(0, x);
-  if (ir::info(from).bits != ir::info(to).bits && from != DType::Undefined) c.fail("the types have different widths");
+  if (ir::info(from).bits != ir::info(to).bits && from != DType::Undefined)
+    c.fail("the types have different widths");
   if (from == DType::Float4E2M1) {
     const Ex bits = helper("float4_bits", {x});
-    return c.out(0, ir::is_unsigned(to) ? bits : helper("bit_cast_narrow", {bits, 4}, {{"signed", Ex(true)}}));
+    return c.out(0, ir::is_unsigned(to)
+                        ? bits
+                        : helper("bit_cast_narrow", {bits, 4}, {{"signed", Ex(true)}}));
   }
   if (to == DType::Float4E2M1) return c.out(0, helper("float4_values", {x}));
   if (ir::is_sub_byte(to))
-    return c.out(0, helper("bit_cast_narrow", {x, ir::info(to).bits}, {{"signed", Ex(!ir::is_unsigned(to))}}));
+    return c.out(0, helper("bit_cast_narrow", {x, ir::info(to).bits},
+                           {{"signed", Ex(!ir::is_unsigned(to))}}));
   if (to == DType::Bool) return c.out(0, helper("bit_cast", {x, Ex(to)}));
   c.out(0, aten("view.dtype", {x, Ex(to)}));
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "Cast", .changed_at = {1, 6, 9, 13, 19, 21, 23, 24}, .infer = infer_cast, .fold = fold_cast, .lower = lower_cast},
-    {.type = "CastLike", .changed_at = {15, 19, 21, 23, 24}, .infer = infer_cast, .fold = fold_cast, .lower = lower_cast},
+    {.type = "Cast",
+     .changed_at = {1, 6, 9, 13, 19, 21, 23, 24},
+     .infer = infer_cast,
+     .fold = fold_cast,
+     .lower = lower_cast},
+    {.type = "CastLike",
+     .changed_at = {15, 19, 21, 23, 24},
+     .infer = infer_cast,
+     .fold = fold_cast,
+     .lower = lower_cast},
     {.type = "BitCast", .changed_at = {26}, .infer = infer_bit_cast, .lower = lower_bit_cast},
 };
 
 }  // namespace
 
-std::span<const OpDef> cast_ops() { return kOps; }
+std::span<const OpDef> cast_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

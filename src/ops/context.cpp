@@ -4,7 +4,8 @@
 
 namespace onnx2nn::ops {
 
-NodeContext::NodeContext(const ir::Node& node) : node_(node), opset_(node.opset), read_(node.attributes.size(), false) {}
+NodeContext::NodeContext(const ir::Node& node)
+    : node_(node), opset_(node.opset), read_(node.attributes.size(), false) {}
 
 void NodeContext::fail(const std::string& message, const std::string& hint) const {
   throw Error("bad-model", message, hint);
@@ -32,7 +33,9 @@ std::size_t NodeContext::known_rank(std::size_t i) const {
   return *r;
 }
 
-const ir::Tensor* NodeContext::constant(std::size_t i) const { return has_input(i) ? input(i)->constant.get() : nullptr; }
+const ir::Tensor* NodeContext::constant(std::size_t i) const {
+  return has_input(i) ? input(i)->constant.get() : nullptr;
+}
 
 std::optional<Ints> NodeContext::const_ints(std::size_t i) const {
   if (const ir::Tensor* t = constant(i)) return t->to_ints();
@@ -74,11 +77,14 @@ const T* NodeContext::get(std::string_view name) const {
   const ir::Attribute* a = find(name);
   if (a == nullptr) return nullptr;
   const T* v = std::get_if<T>(&a->data);
-  if (v == nullptr) throw Error("bad-model", "the attribute \"" + std::string(name) + "\" has the wrong type");
+  if (v == nullptr)
+    throw Error("bad-model", "the attribute \"" + std::string(name) + "\" has the wrong type");
   return v;
 }
 
-bool NodeContext::has_attr(std::string_view name) const { return find(name) != nullptr; }
+bool NodeContext::has_attr(std::string_view name) const {
+  return find(name) != nullptr;
+}
 
 std::int64_t NodeContext::attr_int(std::string_view name, std::int64_t otherwise) const {
   const auto* v = get<std::int64_t>(name);
@@ -87,7 +93,8 @@ std::int64_t NodeContext::attr_int(std::string_view name, std::int64_t otherwise
 
 std::int64_t NodeContext::attr_int(std::string_view name) const {
   const auto* v = get<std::int64_t>(name);
-  if (v == nullptr) throw Error("bad-model", "the attribute \"" + std::string(name) + "\" is missing");
+  if (v == nullptr)
+    throw Error("bad-model", "the attribute \"" + std::string(name) + "\" is missing");
   return *v;
 }
 
@@ -105,7 +112,8 @@ std::optional<Ints> NodeContext::attr_ints(std::string_view name) const {
   const ir::Attribute* a = find(name);
   if (a == nullptr) return std::nullopt;
   // An empty list carries no type in old files.
-  if (const auto* f = std::get_if<std::vector<double>>(&a->data); f != nullptr && f->empty()) return Ints{};
+  if (const auto* f = std::get_if<std::vector<double>>(&a->data); f != nullptr && f->empty())
+    return Ints{};
   const auto* v = get<Ints>(name);
   return *v;
 }
@@ -113,14 +121,16 @@ std::optional<Ints> NodeContext::attr_ints(std::string_view name) const {
 std::optional<std::vector<double>> NodeContext::attr_floats(std::string_view name) const {
   const ir::Attribute* a = find(name);
   if (a == nullptr) return std::nullopt;
-  if (const auto* f = std::get_if<Ints>(&a->data); f != nullptr && f->empty()) return std::vector<double>{};
+  if (const auto* f = std::get_if<Ints>(&a->data); f != nullptr && f->empty())
+    return std::vector<double>{};
   return *get<std::vector<double>>(name);
 }
 
 std::optional<std::vector<std::string>> NodeContext::attr_strings(std::string_view name) const {
   const ir::Attribute* a = find(name);
   if (a == nullptr) return std::nullopt;
-  if (const auto* f = std::get_if<Ints>(&a->data); f != nullptr && f->empty()) return std::vector<std::string>{};
+  if (const auto* f = std::get_if<Ints>(&a->data); f != nullptr && f->empty())
+    return std::vector<std::string>{};
   return *get<std::vector<std::string>>(name);
 }
 
@@ -131,7 +141,8 @@ ir::TensorPtr NodeContext::attr_tensor(std::string_view name) const {
 
 ir::Graph* NodeContext::attr_graph(std::string_view name) const {
   const auto* v = get<std::unique_ptr<ir::Graph>>(name);
-  if (v == nullptr) throw Error("bad-model", "the attribute \"" + std::string(name) + "\" is missing");
+  if (v == nullptr)
+    throw Error("bad-model", "the attribute \"" + std::string(name) + "\" is missing");
   return v->get();
 }
 
@@ -141,9 +152,10 @@ DType NodeContext::attr_dtype(std::string_view name, DType otherwise) const {
   // Opset 1 of Cast spelled the type as text.
   if (const auto* s = std::get_if<std::string>(&a->data)) {
     static constexpr std::pair<std::string_view, DType> kNames[] = {
-        {"FLOAT", DType::Float32}, {"UINT8", DType::UInt8},   {"INT8", DType::Int8},     {"UINT16", DType::UInt16},
-        {"INT16", DType::Int16},   {"INT32", DType::Int32},   {"INT64", DType::Int64},   {"STRING", DType::String},
-        {"BOOL", DType::Bool},     {"FLOAT16", DType::Float16}, {"DOUBLE", DType::Float64}, {"UINT32", DType::UInt32},
+        {"FLOAT", DType::Float32},   {"UINT8", DType::UInt8},    {"INT8", DType::Int8},
+        {"UINT16", DType::UInt16},   {"INT16", DType::Int16},    {"INT32", DType::Int32},
+        {"INT64", DType::Int64},     {"STRING", DType::String},  {"BOOL", DType::Bool},
+        {"FLOAT16", DType::Float16}, {"DOUBLE", DType::Float64}, {"UINT32", DType::UInt32},
         {"UINT64", DType::UInt64}};
     for (const auto& [text, dtype] : kNames)
       if (*s == text) return dtype;
@@ -152,7 +164,8 @@ DType NodeContext::attr_dtype(std::string_view name, DType otherwise) const {
   const std::int64_t v = attr_int(name);
   if (v == 0) return otherwise;
   if (v < 0 || v >= ir::kDTypeCount)
-    throw Error("bad-model", "the attribute \"" + std::string(name) + "\" names the unknown element type " + std::to_string(v));
+    throw Error("bad-model", "the attribute \"" + std::string(name) +
+                                 "\" names the unknown element type " + std::to_string(v));
   return static_cast<DType>(v);
 }
 
@@ -167,7 +180,9 @@ bool NodeContext::has_ints(std::string_view attribute, std::size_t i) const {
 
 std::int64_t NodeContext::axis(std::int64_t a, std::size_t rank) const {
   const auto r = static_cast<std::int64_t>(rank);
-  if (a < -r || a >= r) throw Error("bad-model", "axis " + std::to_string(a) + " is out of range for rank " + std::to_string(r));
+  if (a < -r || a >= r)
+    throw Error("bad-model",
+                "axis " + std::to_string(a) + " is out of range for rank " + std::to_string(r));
   return a < 0 ? a + r : a;
 }
 
@@ -263,7 +278,8 @@ Diagnostic diagnose(const ir::Node& node, const Error& error) {
   d.hint = error.hint();
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     if (i > 0) d.inputs += "\n";
-    d.inputs += node.input(i) != nullptr ? node.input(i)->name + "  " + node.input(i)->type.str() : "(absent)";
+    d.inputs += node.input(i) != nullptr ? node.input(i)->name + "  " + node.input(i)->type.str()
+                                         : "(absent)";
   }
   return d;
 }

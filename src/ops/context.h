@@ -23,7 +23,8 @@ using ir::Shape;
 using ir::Type;
 using Ints = std::vector<std::int64_t>;
 
-/// Reading a node. Attribute accessors record what was read: an attribute that no lowering reads is an error.
+/// Reading a node. Attribute accessors record what was read: an attribute that no lowering reads is
+/// an error.
 class NodeContext {
  public:
   explicit NodeContext(const ir::Node& node);
@@ -31,7 +32,8 @@ class NodeContext {
   const ir::Node& node() const { return node_; }
   /// The version of the node's domain that its meaning comes from.
   std::int64_t opset() const { return opset_; }
-  /// A node of another domain means what `opset` of ai.onnx does: before its hooks are called for it.
+  /// A node of another domain means what `opset` of ai.onnx does: before its hooks are called for
+  /// it.
   void read_as(std::int64_t opset) { opset_ = opset; }
   [[noreturn]] void fail(const std::string& message, const std::string& hint = "") const;
   /// An attribute or form of the operator that is not supported.
@@ -96,21 +98,25 @@ class NodeContext {
 Shape broadcast(const Shape& a, const Shape& b);
 Dim broadcast(const Dim& a, const Dim& b);
 
-/// Whether `d` cannot be below zero: symbols are sizes of tensors, and so is what is added, multiplied
-/// and divided from them.
+/// Whether `d` cannot be below zero: symbols are sizes of tensors, and so is what is added,
+/// multiplied and divided from them.
 bool is_not_negative(const Dim& d);
 
 struct Inference;
 
 class InferContext : public NodeContext {
  public:
-  InferContext(const ir::Node& node, Inference& inference) : NodeContext(node), inference_(inference) {}
+  InferContext(const ir::Node& node, Inference& inference)
+      : NodeContext(node), inference_(inference) {}
   /// Says what output `i` is; absent outputs are passed over.
   void set(std::size_t i, Type type);
-  void set(std::size_t i, DType dtype, Shape shape = {}) { set(i, Type::tensor(dtype, std::move(shape))); }
+  void set(std::size_t i, DType dtype, Shape shape = {}) {
+    set(i, Type::tensor(dtype, std::move(shape)));
+  }
   /// The elements of an integer output of rank 0 or 1. Unknown elements are allowed.
   void set_contents(std::size_t i, Dims contents);
-  /// Infers a nested graph, whose inputs' types have been set. Errors go to `found` where it is given.
+  /// Infers a nested graph, whose inputs' types have been set. Errors go to `found` where it is
+  /// given.
   void infer_graph(ir::Graph& graph, Diagnostics* found = nullptr);
   /// A symbol that nothing else has.
   Dim fresh_symbol();
@@ -123,7 +129,8 @@ class InferContext : public NodeContext {
 };
 
 /// Infers all of `graph`, nested graphs too. Dimensions that stay unknown get a fresh symbol each,
-/// so that what is computed from them stays an expression. Errors go to `diagnostics` with their node.
+/// so that what is computed from them stays an expression. Errors go to `diagnostics` with their
+/// node.
 void infer_graph(ir::Graph& graph, Diagnostics& diagnostics);
 
 class FoldContext : public NodeContext {

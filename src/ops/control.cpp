@@ -20,7 +20,8 @@ Type common(const Type& a, const Type& b) {
   if (a.kind == Type::Kind::Unknown || a.kind != b.kind) return {};
   Type out = a;
   if (a.dtype != b.dtype) out.dtype = DType::Undefined;
-  if (a.element && b.element) out.element = std::make_shared<const Type>(common(*a.element, *b.element));
+  if (a.element && b.element)
+    out.element = std::make_shared<const Type>(common(*a.element, *b.element));
   if (!a.shape.has_rank() || !b.shape.has_rank() || a.shape.rank() != b.shape.rank()) {
     out.shape = Shape();
     return out;
@@ -39,7 +40,8 @@ Type common_carried(const Type& now, const Type& next) {
   if (now.kind == Type::Kind::Unknown) return without_shape(next);
   Type both = common(now, next);
   if (both.kind == Type::Kind::Unknown) return without_shape(now);
-  if (both.dtype == DType::Undefined) both.dtype = now.dtype == DType::Undefined ? next.dtype : now.dtype;
+  if (both.dtype == DType::Undefined)
+    both.dtype = now.dtype == DType::Undefined ? next.dtype : now.dtype;
   return both;
 }
 
@@ -64,10 +66,13 @@ std::size_t depth_of(const ir::Graph* graph) {
 }
 
 /// Types of carried values that hold on every round: begins with the initial ones and drops what a
-/// round does not keep. `set_inputs` gives the body's inputs their types; afterwards the body is inferred.
-std::vector<Type> infer_carried(InferContext& c, ir::Graph& body, std::vector<Type> carried, std::size_t first_output,
+/// round does not keep. `set_inputs` gives the body's inputs their types; afterwards the body is
+/// inferred.
+std::vector<Type> infer_carried(InferContext& c, ir::Graph& body, std::vector<Type> carried,
+                                std::size_t first_output,
                                 const std::function<void(const std::vector<Type>&)>& set_inputs) {
-  // Each try may infer the bodies inside several times, so that deep nests would take exponential time.
+  // Each try may infer the bodies inside several times, so that deep nests would take exponential
+  // time.
   constexpr int kMaxTries = 4;
   constexpr std::size_t kMaxDepth = 4;
   const std::uint64_t mark = c.mark();
@@ -82,7 +87,8 @@ std::vector<Type> infer_carried(InferContext& c, ir::Graph& body, std::vector<Ty
     if (last) return carried;
     bool stable = true;
     for (std::size_t i = 0; i < carried.size(); ++i) {
-      Type both = common_carried(carried[i], c.without_symbols_since(mark, body.output(first_output + i)->type));
+      Type both = common_carried(
+          carried[i], c.without_symbols_since(mark, body.output(first_output + i)->type));
       stable = stable && both.str() == carried[i].str();
       carried[i] = std::move(both);
     }
@@ -92,11 +98,14 @@ std::vector<Type> infer_carried(InferContext& c, ir::Graph& body, std::vector<Ty
   }
 }
 
-void check_outputs(const NodeContext& c, const ir::Graph& body, std::size_t inputs, std::size_t outputs) {
+void check_outputs(const NodeContext& c, const ir::Graph& body, std::size_t inputs,
+                   std::size_t outputs) {
   if (body.inputs.size() != inputs)
-    c.fail("the body takes " + std::to_string(body.inputs.size()) + " inputs, not " + std::to_string(inputs));
+    c.fail("the body takes " + std::to_string(body.inputs.size()) + " inputs, not " +
+           std::to_string(inputs));
   if (body.output_count() != outputs)
-    c.fail("the body gives " + std::to_string(body.output_count()) + " outputs, not " + std::to_string(outputs));
+    c.fail("the body gives " + std::to_string(body.output_count()) + " outputs, not " +
+           std::to_string(outputs));
 }
 
 // ---------------------------------------------------------------- names of results
@@ -104,17 +113,24 @@ void check_outputs(const NodeContext& c, const ir::Graph& body, std::size_t inpu
 bool reads(const torch::Expr& e, int id) {
   if (e.kind == torch::ExprKind::Var && e.var->id == id) return true;
   return std::any_of(e.args.begin(), e.args.end(), [&](const auto& a) { return reads(*a, id); }) ||
-         std::any_of(e.keywords.begin(), e.keywords.end(), [&](const auto& k) { return reads(*k.second, id); });
+         std::any_of(e.keywords.begin(), e.keywords.end(),
+                     [&](const auto& k) { return reads(*k.second, id); });
 }
 
 bool reads(const Stmt& s, int id) {
-  const auto any = [&](const Block& b) { return std::any_of(b.begin(), b.end(), [&](const Stmt& t) { return reads(t, id); }); };
+  const auto any = [&](const Block& b) {
+    return std::any_of(b.begin(), b.end(), [&](const Stmt& t) { return reads(t, id); });
+  };
   return reads(*s.value, id) || any(s.body) || any(s.orelse);
 }
 
 bool assigns(const Stmt& s, int id) {
-  const auto any = [&](const Block& b) { return std::any_of(b.begin(), b.end(), [&](const Stmt& t) { return assigns(t, id); }); };
-  return std::any_of(s.targets.begin(), s.targets.end(), [&](const VarPtr& v) { return v->id == id; }) || any(s.body) || any(s.orelse);
+  const auto any = [&](const Block& b) {
+    return std::any_of(b.begin(), b.end(), [&](const Stmt& t) { return assigns(t, id); });
+  };
+  return std::any_of(s.targets.begin(), s.targets.end(),
+                     [&](const VarPtr& v) { return v->id == id; }) ||
+         any(s.body) || any(s.orelse);
 }
 
 Stmt assignment(std::vector<VarPtr> targets, Ex value) {
@@ -130,8 +146,8 @@ Stmt effect(Ex value) {
   return s;
 }
 
-/// Makes every variable of `block` that goes by `id` the variable `to`: a result that an inner node named
-/// before is several of them.
+/// Makes every variable of `block` that goes by `id` the variable `to`: a result that an inner node
+/// named before is several of them.
 void become(const Block& block, int id, const torch::Var& to) {
   for (const Stmt& s : block) {
     for (const VarPtr& v : s.targets)
@@ -141,11 +157,13 @@ void become(const Block& block, int id, const torch::Var& to) {
   }
 }
 
-/// Gives the variable that a branch assigned its result to the result's name, so that no copy is needed.
+/// Gives the variable that a branch assigned its result to the result's name, so that no copy is
+/// needed.
 bool rename(const Ex& value, const VarPtr& to, const Block& block, std::set<int>& taken) {
   if (value->kind != torch::ExprKind::Var || taken.count(value->var->id) != 0) return false;
   const int id = value->var->id;
-  if (std::none_of(block.begin(), block.end(), [&](const Stmt& s) { return assigns(s, id); })) return false;
+  if (std::none_of(block.begin(), block.end(), [&](const Stmt& s) { return assigns(s, id); }))
+    return false;
   become(block, id, *to);
   *value->var = *to;
   taken.insert(to->id);
@@ -157,7 +175,9 @@ void settle(Block& block, const VarPtr& to, const Ex& value, std::set<int>& take
   if (!rename(value, to, block, taken)) block.push_back(assignment({to}, value));
 }
 
-bool is_scalar(const ir::Value* v) { return v->type.shape.has_rank() && v->type.shape.rank() == 0; }
+bool is_scalar(const ir::Value* v) {
+  return v->type.shape.has_rank() && v->type.shape.rank() == 0;
+}
 
 /// A lowered value as a tensor.
 Ex tensor(LowerContext& c, const Lowered& lowered, const ir::Value* value) {
@@ -259,10 +279,13 @@ Collected collect(LowerContext& c, std::size_t output) {
 /// The collected values along a new axis. Where no round may have run, the dtype and sizes say what
 /// is empty; ONNX Runtime takes 0 for a size that is not fixed.
 Ex stacked(const Ex& values, std::int64_t axis, const Type& element, bool may_be_empty) {
-  if (element.dtype != DType::String && !may_be_empty) return axis == 0 ? aten("stack", {values}) : aten("stack", {values, axis});
+  if (element.dtype != DType::String && !may_be_empty)
+    return axis == 0 ? aten("stack", {values}) : aten("stack", {values, axis});
   std::vector<Ex> sizes;
   for (const Dim& d : element.shape.dims()) sizes.emplace_back(d.is_const() ? d.value() : 0);
-  const Ex dtype = element.dtype == DType::String ? kNone : Ex(element.dtype == DType::Undefined ? DType::Float32 : element.dtype);
+  const Ex dtype = element.dtype == DType::String
+                       ? kNone
+                       : Ex(element.dtype == DType::Undefined ? DType::Float32 : element.dtype);
   Kwargs kw;
   if (axis != 0) kw.emplace_back("axis", Ex(axis));
   return helper("stack_rounds", {values, list(sizes), dtype}, kw);
@@ -271,8 +294,8 @@ Ex stacked(const Ex& values, std::int64_t axis, const Type& element, bool may_be
 // ---------------------------------------------------------------- carried values
 
 struct Carried {
-  VarPtr var;   // null: it never changes
-  Ex next;      // the body's value for the next round
+  VarPtr var;  // null: it never changes
+  Ex next;     // the body's value for the next round
 };
 
 /// Ends a loop's body: gives each carried variable its next value, all at once.
@@ -283,21 +306,24 @@ void advance(Block& body, std::vector<Carried>& carried) {
   std::vector<Carried*> rest;
   for (Carried& k : carried) {
     if (!k.var || (k.next->kind == torch::ExprKind::Var && k.next->var->id == k.var->id)) continue;
-    const bool used_elsewhere =
-        std::any_of(carried.begin(), carried.end(), [&](const Carried& o) { return &o != &k && reads(*o.next, k.var->id); });
+    const bool used_elsewhere = std::any_of(carried.begin(), carried.end(), [&](const Carried& o) {
+      return &o != &k && reads(*o.next, k.var->id);
+    });
     bool free = k.next->kind == torch::ExprKind::Var && !used_elsewhere;
     // The old value must not be read once the new one has its name.
     bool assigned = false;
     for (std::size_t i = 0; free && i < body.size(); ++i) {
       const bool here = assigns(body[i], k.next->var->id);
-      if (reads(body[i], k.var->id) && (assigned || (here && body[i].kind != Stmt::Kind::Assign))) free = false;
+      if (reads(body[i], k.var->id) && (assigned || (here && body[i].kind != Stmt::Kind::Assign)))
+        free = false;
       assigned = assigned || here;
     }
     if (!free || !rename(k.next, k.var, body, taken)) rest.push_back(&k);
   }
   bool at_once = false;
   for (std::size_t i = 0; i < rest.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j) at_once = at_once || reads(*rest[i]->next, rest[j]->var->id);
+    for (std::size_t j = 0; j < i; ++j)
+      at_once = at_once || reads(*rest[i]->next, rest[j]->var->id);
   if (!at_once) {
     for (Carried* k : rest) body.push_back(assignment({k->var}, k->next));
     return;
@@ -321,7 +347,8 @@ VarPtr start(LowerContext& c, const ir::Value* body_input, const Ex& first) {
 // ---------------------------------------------------------------- Loop
 
 bool constant_true(const ir::Value* v) {
-  return v != nullptr && v->constant && v->constant->dtype() == DType::Bool && v->constant->size() == 1 && v->constant->int_at(0) != 0;
+  return v != nullptr && v->constant && v->constant->dtype() == DType::Bool &&
+         v->constant->size() == 1 && v->constant->int_at(0) != 0;
 }
 
 /// What a Loop is made of.
@@ -367,9 +394,11 @@ void infer_loop(InferContext& c) {
     if (!t.is_tensor() && !form.unchanged(i)) t = without_shape(t);
     initial.push_back(std::move(t));
   }
-  const bool vector_counter = body.inputs[0]->type.shape.has_rank() && body.inputs[0]->type.shape.rank() == 1;
+  const bool vector_counter =
+      body.inputs[0]->type.shape.has_rank() && body.inputs[0]->type.shape.rank() == 1;
   const auto set_inputs = [&](const std::vector<Type>& carried) {
-    body.inputs[0]->type = Type::tensor(DType::Int64, vector_counter ? Shape({Dim(1)}) : Shape(Dims{}));
+    body.inputs[0]->type =
+        Type::tensor(DType::Int64, vector_counter ? Shape({Dim(1)}) : Shape(Dims{}));
     body.inputs[0]->contents = Dims{counter};
     body.inputs[1]->type = c.has_input(1) ? c.type(1) : Type::tensor(DType::Bool, Shape(Dims{}));
     for (std::size_t i = 0; i < form.carried; ++i) {
@@ -381,7 +410,8 @@ void infer_loop(InferContext& c) {
   const std::vector<Type> carried = infer_carried(c, body, std::move(initial), 1, set_inputs);
   for (std::size_t i = 0; i < c.output_count(); ++i)
     if (ir::Value* v = c.node().output(i)) v->type = without_shape(v->type);
-  for (std::size_t i = 0; i < form.carried; ++i) c.set(i, c.without_symbols_since(mark, carried[i]));
+  for (std::size_t i = 0; i < form.carried; ++i)
+    c.set(i, c.without_symbols_since(mark, carried[i]));
   for (std::size_t i = 0; i < form.scans; ++i) {
     const Type t = c.without_symbols_since(mark, body.output(1 + form.carried + i)->type);
     if (!t.shape.has_rank()) {
@@ -390,7 +420,8 @@ void infer_loop(InferContext& c) {
     }
     Dims dims{Dim()};
     const auto n = c.contents(0);
-    if (n && n->size() == 1 && !form.may_break && form.always_begins) dims[0] = Dim::max(n->front(), 0);
+    if (n && n->size() == 1 && !form.may_break && form.always_begins)
+      dims[0] = Dim::max(n->front(), 0);
     dims.insert(dims.end(), t.shape.dims().begin(), t.shape.dims().end());
     c.set(form.carried + i, t.dtype, Shape(std::move(dims)));
   }
@@ -434,7 +465,9 @@ void lower_loop(LowerContext& c) {
   loop.body = c.block(body, inputs, outputs);
   for (std::size_t i = 0; i < form.scans; ++i)
     if (lists[i].list)
-      loop.body.push_back(effect(op(".append", {Ex(lists[i].list), tensor(c, outputs[1 + form.carried + i], body.output(1 + form.carried + i))})));
+      loop.body.push_back(
+          effect(op(".append", {Ex(lists[i].list), tensor(c, outputs[1 + form.carried + i],
+                                                          body.output(1 + form.carried + i))})));
   for (std::size_t i = 0; i < form.carried; ++i)
     if (carried[i].var) carried[i].next = tensor(c, outputs[1 + i], body.output(1 + i));
   Ex keep;
@@ -443,7 +476,8 @@ void lower_loop(LowerContext& c) {
     if (condition) {
       carried.push_back({condition, keep});
       keep = Ex(condition);
-    } else if (std::any_of(carried.begin(), carried.end(), [&](const Carried& k) { return k.var && reads(*keep, k.var->id); })) {
+    } else if (std::any_of(carried.begin(), carried.end(),
+                           [&](const Carried& k) { return k.var && reads(*keep, k.var->id); })) {
       const VarPtr var = c.new_var("keep");
       loop.body.push_back(assignment({var}, keep));
       keep = Ex(var);
@@ -471,10 +505,12 @@ void lower_loop(LowerContext& c) {
   c.emit(std::move(loop));
 
   for (std::size_t i = 0; i < form.carried; ++i)
-    if (const ir::Value* v = c.node().output(i)) c.define(v, carried[i].var ? Lowered{.ex = Ex(carried[i].var)} : inputs[2 + i]);
+    if (const ir::Value* v = c.node().output(i))
+      c.define(v, carried[i].var ? Lowered{.ex = Ex(carried[i].var)} : inputs[2 + i]);
   for (std::size_t i = 0; i < form.scans; ++i)
     if (lists[i].list)
-      c.out(form.carried + i, stacked(Ex(lists[i].list), 0, body.output(1 + form.carried + i)->type, !form.never_empty()));
+      c.out(form.carried + i, stacked(Ex(lists[i].list), 0, body.output(1 + form.carried + i)->type,
+                                      !form.never_empty()));
 }
 
 // ---------------------------------------------------------------- Scan
@@ -484,8 +520,11 @@ struct ScanForm {
   explicit ScanForm(const NodeContext& c) : body(*c.attr_graph("body")), batched(c.opset() < 9) {
     first = batched ? 1 : 0;
     const std::int64_t n = c.attr_int("num_scan_inputs");
-    const auto given = static_cast<std::int64_t>(c.input_count() - std::min(c.input_count(), first));
-    if (n < 1 || n > given) c.fail("num_scan_inputs is " + std::to_string(n) + " of " + std::to_string(given) + " inputs");
+    const auto given =
+        static_cast<std::int64_t>(c.input_count() - std::min(c.input_count(), first));
+    if (n < 1 || n > given)
+      c.fail("num_scan_inputs is " + std::to_string(n) + " of " + std::to_string(given) +
+             " inputs");
     inputs = static_cast<std::size_t>(n);
     states = static_cast<std::size_t>(given - n);
     if (c.output_count() < states) c.fail("it has fewer outputs than state variables");
@@ -500,7 +539,9 @@ struct ScanForm {
   static Ints numbers(const NodeContext& c, std::string_view name, std::size_t count) {
     Ints out = c.attr_ints(name).value_or(Ints{});
     if (out.empty()) out.assign(count, 0);
-    if (out.size() != count) c.fail(std::string(name) + " has " + std::to_string(out.size()) + " numbers, not " + std::to_string(count));
+    if (out.size() != count)
+      c.fail(std::string(name) + " has " + std::to_string(out.size()) + " numbers, not " +
+             std::to_string(count));
     return out;
   }
 
@@ -579,8 +620,9 @@ Ex slices(const Ex& x, std::int64_t axis, bool reversed) {
 }
 
 /// The loop over the steps; `states` are the variables, `columns` what the slices come from.
-void scan_steps(LowerContext& c, const ScanForm& form, const std::vector<VarPtr>& states, const Args& columns, const Ints& axes,
-                const std::vector<VarPtr>& lists, const std::function<void(Stmt)>& emit) {
+void scan_steps(LowerContext& c, const ScanForm& form, const std::vector<VarPtr>& states,
+                const Args& columns, const Ints& axes, const std::vector<VarPtr>& lists,
+                const std::function<void(Stmt)>& emit) {
   Stmt loop;
   loop.kind = Stmt::Kind::For;
   std::vector<Lowered> inputs(form.states + form.inputs);
@@ -596,14 +638,20 @@ void scan_steps(LowerContext& c, const ScanForm& form, const std::vector<VarPtr>
   std::vector<Lowered> outputs;
   loop.body = c.block(form.body, inputs, outputs);
   for (std::size_t i = 0; i < form.outputs; ++i)
-    if (lists[i]) loop.body.push_back(effect(op(".append", {Ex(lists[i]), tensor(c, outputs[form.states + i], form.body.output(form.states + i))})));
+    if (lists[i])
+      loop.body.push_back(effect(op(
+          ".append",
+          {Ex(lists[i]), tensor(c, outputs[form.states + i], form.body.output(form.states + i))})));
   std::vector<Carried> carried;
-  for (std::size_t i = 0; i < form.states; ++i) carried.push_back({states[i], tensor(c, outputs[i], form.body.output(i))});
+  for (std::size_t i = 0; i < form.states; ++i)
+    carried.push_back({states[i], tensor(c, outputs[i], form.body.output(i))});
   advance(loop.body, carried);
   emit(std::move(loop));
 }
 
-Ex in_order(const Ex& values, bool reversed) { return reversed ? op("[]", {values, op("raw", {"::-1"})}) : values; }
+Ex in_order(const Ex& values, bool reversed) {
+  return reversed ? op("[]", {values, op("raw", {"::-1"})}) : values;
+}
 
 bool may_be_empty(const NodeContext& c, std::size_t input, std::int64_t axis) {
   const Shape& s = c.shape(input);
@@ -622,7 +670,8 @@ void lower_scan(LowerContext& c) {
   if (!form.batched) {
     std::vector<VarPtr> states;
     Args columns;
-    for (std::size_t i = 0; i < form.states; ++i) states.push_back(start(c, form.body.inputs[i], c.in(i)));
+    for (std::size_t i = 0; i < form.states; ++i)
+      states.push_back(start(c, form.body.inputs[i], c.in(i)));
     for (std::size_t i = 0; i < form.inputs; ++i) columns.push_back(c.in(form.input(i)));
     scan_steps(c, form, states, columns, form.input_axes, lists, emit);
     for (std::size_t i = 0; i < form.states; ++i)
@@ -630,8 +679,9 @@ void lower_scan(LowerContext& c) {
     const bool empty = may_be_empty(c, form.input(0), form.input_axes[0]);
     for (std::size_t i = 0; i < form.outputs; ++i)
       if (lists[i])
-        c.out(form.states + i, stacked(in_order(Ex(lists[i]), form.output_reversed[i] != 0), form.output_axes[i],
-                                       form.body.output(form.states + i)->type, empty));
+        c.out(form.states + i,
+              stacked(in_order(Ex(lists[i]), form.output_reversed[i] != 0), form.output_axes[i],
+                      form.body.output(form.states + i)->type, empty));
     return;
   }
 
@@ -648,12 +698,14 @@ void lower_scan(LowerContext& c) {
   for (std::size_t i = 0; i < form.states; ++i) {
     const ir::Value* v = form.body.inputs[i];
     states.push_back(c.new_var(variable_hint(v->name, "state"), v));
-    batch.body.push_back(assignment({states[i]}, aten("select.int", {c.in(form.first + i), 0, Ex(entry)})));
+    batch.body.push_back(
+        assignment({states[i]}, aten("select.int", {c.in(form.first + i), 0, Ex(entry)})));
   }
   Args columns;
   for (std::size_t i = 0; i < form.inputs; ++i) {
     Ex column = aten("select.int", {c.in(form.input(i)), 0, Ex(entry)});
-    if (c.has_input(0)) column = aten("slice.Tensor", {column, 0, 0, op("int", {op("[]", {c.in(0), Ex(entry)})})});
+    if (c.has_input(0))
+      column = aten("slice.Tensor", {column, 0, 0, op("int", {op("[]", {c.in(0), Ex(entry)})})});
     columns.push_back(column);
   }
   std::vector<VarPtr> steps(form.outputs);
@@ -662,7 +714,8 @@ void lower_scan(LowerContext& c) {
     steps[i] = c.new_var("steps");
     batch.body.push_back(assignment({steps[i]}, list({})));
   }
-  scan_steps(c, form, states, columns, Ints(form.inputs, 0), steps, [&](Stmt s) { batch.body.push_back(std::move(s)); });
+  scan_steps(c, form, states, columns, Ints(form.inputs, 0), steps,
+             [&](Stmt s) { batch.body.push_back(std::move(s)); });
   for (std::size_t i = 0; i < form.states; ++i)
     if (finals[i]) batch.body.push_back(effect(op(".append", {Ex(finals[i]), Ex(states[i])})));
   for (std::size_t i = 0; i < form.outputs; ++i) {
@@ -687,12 +740,15 @@ void infer_sequence_map(InferContext& c) {
   for (std::size_t i = 0; i < c.input_count(); ++i) {
     const Type& t = c.type(i);
     const bool sequence = i == 0 || t.kind == Type::Kind::Sequence;
-    body.inputs[i]->type = !sequence ? t : t.element ? *t.element : without_shape(body.inputs[i]->type);
+    body.inputs[i]->type = !sequence   ? t
+                           : t.element ? *t.element
+                                       : without_shape(body.inputs[i]->type);
     body.inputs[i]->contents.reset();
   }
   forget_shapes(body);
   c.infer_graph(body);
-  for (std::size_t i = 0; i < c.output_count(); ++i) c.set(i, Type::sequence(c.without_symbols_since(mark, body.output(i)->type)));
+  for (std::size_t i = 0; i < c.output_count(); ++i)
+    c.set(i, Type::sequence(c.without_symbols_since(mark, body.output(i)->type)));
 }
 
 void lower_sequence_map(LowerContext& c) {
@@ -720,7 +776,9 @@ void lower_sequence_map(LowerContext& c) {
   std::vector<Lowered> outputs;
   loop.body = c.block(body, inputs, outputs);
   for (std::size_t i = 0; i < c.output_count(); ++i)
-    if (lists[i]) loop.body.push_back(effect(op(".append", {Ex(lists[i]), tensor(c, outputs[i], body.output(i))})));
+    if (lists[i])
+      loop.body.push_back(
+          effect(op(".append", {Ex(lists[i]), tensor(c, outputs[i], body.output(i))})));
   c.emit(std::move(loop));
   for (std::size_t i = 0; i < c.output_count(); ++i)
     if (lists[i]) c.define(c.node().output(i), {.ex = Ex(lists[i])});
@@ -730,11 +788,16 @@ constexpr OpDef kOps[] = {
     {.type = "If", .changed_at = {1, 11}, .infer = infer_if, .lower = lower_if},
     {.type = "Loop", .changed_at = {1, 11}, .infer = infer_loop, .lower = lower_loop},
     {.type = "Scan", .changed_at = {8, 9, 11}, .infer = infer_scan, .lower = lower_scan},
-    {.type = "SequenceMap", .changed_at = {17}, .infer = infer_sequence_map, .lower = lower_sequence_map},
+    {.type = "SequenceMap",
+     .changed_at = {17},
+     .infer = infer_sequence_map,
+     .lower = lower_sequence_map},
 };
 
 }  // namespace
 
-std::span<const OpDef> control_ops() { return kOps; }
+std::span<const OpDef> control_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -9,15 +9,18 @@
 namespace onnx2nn::ops {
 namespace {
 
-/// The kernel's sizes: the attribute's, else those of the weight, input `i`. Nothing where they are not known.
+/// The kernel's sizes: the attribute's, else those of the weight, input `i`. Nothing where they are
+/// not known.
 std::optional<Ints> kernel_of(const NodeContext& c, std::size_t i) {
   auto given = c.attr_ints("kernel_shape");
   const Shape& w = c.shape(i);
   if (w.has_rank() && w.rank() < 2) c.fail("the weight has less than two dimensions");
   if (given && !given->empty()) {
-    if (w.has_rank() && w.rank() != given->size() + 2) c.fail("kernel_shape does not fit the weight's shape " + w.str());
+    if (w.has_rank() && w.rank() != given->size() + 2)
+      c.fail("kernel_shape does not fit the weight's shape " + w.str());
     for (std::size_t d = 0; w.has_rank() && d < given->size(); ++d)
-      if (w[d + 2].is_const() && w[d + 2].value() != (*given)[d]) c.fail("kernel_shape does not fit the weight's shape " + w.str());
+      if (w[d + 2].is_const() && w[d + 2].value() != (*given)[d])
+        c.fail("kernel_shape does not fit the weight's shape " + w.str());
     return given;
   }
   if (!w.has_rank()) return std::nullopt;
@@ -35,7 +38,9 @@ std::int64_t group_of(const NodeContext& c) {
   return group;
 }
 
-Dim channels(const Shape& weight, std::size_t axis) { return weight.has_rank() && weight.rank() > axis ? weight[axis] : Dim(); }
+Dim channels(const Shape& weight, std::size_t axis) {
+  return weight.has_rank() && weight.rank() > axis ? weight[axis] : Dim();
+}
 
 // ---------------------------------------------------------------- Conv
 
@@ -46,17 +51,25 @@ void infer_conv_as(InferContext& c, std::size_t w, DType dtype) {
   if (!kernel) return c.set(0, dtype, x.has_rank() ? Shape::unknown_dims(x.rank()) : Shape());
   const Window window = read_window(c, *kernel);
   if (x.has_rank() && x.rank() != window.n + 2)
-    c.fail("the input has rank " + std::to_string(x.rank()) + ", not " + std::to_string(window.n + 2));
+    c.fail("the input has rank " + std::to_string(x.rank()) + ", not " +
+           std::to_string(window.n + 2));
   Dims out(window.n + 2);
   if (x.has_rank()) out[0] = x[0];
   out[1] = channels(c.shape(w), 0);
-  for (std::size_t i = 0; x.has_rank() && i < window.n; ++i) out[i + 2] = window_size(window, i, x[i + 2]);
+  for (std::size_t i = 0; x.has_rank() && i < window.n; ++i)
+    out[i + 2] = window_size(window, i, x[i + 2]);
   c.set(0, dtype, Shape(std::move(out)));
 }
 
-void infer_conv(InferContext& c) { infer_conv_as(c, 1, c.dtype(0)); }
-void infer_conv_integer(InferContext& c) { infer_conv_as(c, 1, DType::Int32); }
-void infer_qlinear_conv(InferContext& c) { infer_conv_as(c, 3, c.dtype(7)); }
+void infer_conv(InferContext& c) {
+  infer_conv_as(c, 1, c.dtype(0));
+}
+void infer_conv_integer(InferContext& c) {
+  infer_conv_as(c, 1, DType::Int32);
+}
+void infer_qlinear_conv(InferContext& c) {
+  infer_conv_as(c, 3, c.dtype(7));
+}
 
 /// Keywords of conv_nd and of its quantised relatives.
 Kwargs conv_keywords(const NodeContext& c, const Window& w) {
@@ -71,12 +84,14 @@ Kwargs conv_keywords_of_attributes(const NodeContext& c) {
   Kwargs kw;
   for (const char* name : {"strides", "pads", "dilations"})
     if (const auto v = c.attr_ints(name)) kw.emplace_back(name, Ex(*v));
-  if (const std::string mode = c.attr_string("auto_pad", "NOTSET"); mode != "NOTSET") kw.emplace_back("auto_pad", mode);
+  if (const std::string mode = c.attr_string("auto_pad", "NOTSET"); mode != "NOTSET")
+    kw.emplace_back("auto_pad", mode);
   if (const std::int64_t group = group_of(c); group != 1) kw.emplace_back("group", group);
   return kw;
 }
 
-/// x padded with zeros where torch's convolution cannot pad it so itself; the window's pads become zero.
+/// x padded with zeros where torch's convolution cannot pad it so itself; the window's pads become
+/// zero.
 Ex pad_outside(Window& w, const Shape& shape, const Ex& x) {
   if (!resolve_pads(w, shape)) {
     Kwargs kw;
@@ -91,7 +106,9 @@ Ex pad_outside(Window& w, const Shape& shape, const Ex& x) {
   return aten("pad", {x, Ex(pads)});
 }
 
-std::string dimensional(const char* stem, std::size_t n) { return stem + std::to_string(n) + "d"; }
+std::string dimensional(const char* stem, std::size_t n) {
+  return stem + std::to_string(n) + "d";
+}
 
 /// Whether the weight (and the bias, where there is one) has the shape that a module would have.
 bool fits_module(const NodeContext& c, std::int64_t features) {
@@ -119,20 +136,23 @@ std::optional<Ex> conv_module(LowerContext& c, const Window& w, std::int64_t gro
   add_unless(kw, "dilation", w.dilations, 1);
   if (group != 1) kw.emplace_back("groups", group);
   if (!c.has_input(2)) kw.emplace_back("bias", false);
-  return c.module(dimensional("Conv", w.n), {weight->dims()[1] * group, out}, kw, weight_and_bias(c), {x});
+  return c.module(dimensional("Conv", w.n), {weight->dims()[1] * group, out}, kw,
+                  weight_and_bias(c), {x});
 }
 
 void lower_conv(LowerContext& c) {
   const auto kernel = kernel_of(c, 1);
   if (!kernel || kernel->empty() || kernel->size() > 3) {
-    const Kwargs kw = kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
+    const Kwargs kw =
+        kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
     return c.out(0, helper("conv_nd", {c.in(0), c.in(1), c.in(2)}, kw));
   }
   Window w = read_window(c, *kernel);
   const std::int64_t group = group_of(c);
   const Ex x = pad_outside(w, c.shape(0), c.in(0));
   if (const auto y = conv_module(c, w, group, x)) return c.out(0, *y);
-  c.out(0, aten(dimensional("conv", w.n), {x, c.in(1), c.in(2), Ex(w.strides), Ex(begins(w)), Ex(w.dilations), group}));
+  c.out(0, aten(dimensional("conv", w.n),
+                {x, c.in(1), c.in(2), Ex(w.strides), Ex(begins(w)), Ex(w.dilations), group}));
 }
 
 // ---------------------------------------------------------------- ConvTranspose
@@ -148,7 +168,9 @@ struct Transposed {
 Ints output_padding_of(const NodeContext& c, std::size_t n) {
   Ints extra = c.attr_ints("output_padding").value_or(Ints{});
   if (extra.empty()) extra.assign(n, 0);
-  if (extra.size() != n) c.fail("output_padding has " + std::to_string(extra.size()) + " values, not " + std::to_string(n));
+  if (extra.size() != n)
+    c.fail("output_padding has " + std::to_string(extra.size()) + " values, not " +
+           std::to_string(n));
   for (const std::int64_t v : extra)
     if (v < 0 || v > (1 << 28)) c.fail("output_padding is out of range");
   return extra;
@@ -163,8 +185,11 @@ std::optional<Ints> output_shape_of(const NodeContext& c, std::size_t n) {
   return shape;
 }
 
-/// How much longer than asked the result along axis `i` would be, without pads; nothing where the input's size is not known.
-std::optional<std::int64_t> excess(const Window& w, const Ints& extra, const std::optional<Ints>& shape, const Shape& x, std::size_t i) {
+/// How much longer than asked the result along axis `i` would be, without pads; nothing where the
+/// input's size is not known.
+std::optional<std::int64_t> excess(const Window& w, const Ints& extra,
+                                   const std::optional<Ints>& shape, const Shape& x,
+                                   std::size_t i) {
   // With auto_pad the output is `stride` times as long as the input, whatever that is.
   if (!shape) return w.extent(i) + extra[i] - w.strides[i];
   if (!x.has_rank() || x.rank() != w.n + 2 || !x[i + 2].is_const()) return std::nullopt;
@@ -188,8 +213,10 @@ std::optional<Transposed> plan_transposed(const NodeContext& c, const Window& wi
       if (*total < 0) t.output_padding[i] -= *total;
     }
     if (begin < 0 || end < 0) return std::nullopt;
-    const std::int64_t most = std::max(window.strides[i], window.dilations[i]) - 1;  // that torch takes
-    // Less padding at the end is more output padding, as far as torch takes it; the rest is cut off.
+    const std::int64_t most =
+        std::max(window.strides[i], window.dilations[i]) - 1;  // that torch takes
+    // Less padding at the end is more output padding, as far as torch takes it; the rest is cut
+    // off.
     std::int64_t padding = begin;
     if (begin > end && t.output_padding[i] + begin - end <= most) {
       t.output_padding[i] += begin - end;
@@ -223,7 +250,8 @@ void infer_conv_transpose(InferContext& c) {
     } else if (x.has_rank() && w.same()) {
       out[i + 2] = x[i + 2] * Dim(w.strides[i]);
     } else if (x.has_rank()) {
-      out[i + 2] = (x[i + 2] - Dim(1)) * Dim(w.strides[i]) + Dim(w.extent(i) + extra[i] - w.pads[i] - w.pads[w.n + i]);
+      out[i + 2] = (x[i + 2] - Dim(1)) * Dim(w.strides[i]) +
+                   Dim(w.extent(i) + extra[i] - w.pads[i] - w.pads[w.n + i]);
     }
   }
   c.set(0, c.dtype(0), Shape(std::move(out)));
@@ -231,7 +259,8 @@ void infer_conv_transpose(InferContext& c) {
 
 std::optional<Ex> conv_transpose_module(LowerContext& c, const Transposed& t, std::int64_t group) {
   const ir::Tensor* weight = c.constant(1);
-  if (weight == nullptr || weight->rank() < 2 || weight->dims()[0] % group != 0) return std::nullopt;
+  if (weight == nullptr || weight->rank() < 2 || weight->dims()[0] % group != 0)
+    return std::nullopt;
   const Window& w = t.window;
   const std::int64_t in = weight->dims()[0];
   if (in == 0 || !fits_module(c, weight->dims()[1] * group)) return std::nullopt;
@@ -242,7 +271,8 @@ std::optional<Ex> conv_transpose_module(LowerContext& c, const Transposed& t, st
   if (group != 1) kw.emplace_back("groups", group);
   if (!c.has_input(2)) kw.emplace_back("bias", false);
   add_unless(kw, "dilation", w.dilations, 1);
-  return c.module(dimensional("ConvTranspose", w.n), {in, weight->dims()[1] * group}, kw, weight_and_bias(c), {c.in(0)});
+  return c.module(dimensional("ConvTranspose", w.n), {in, weight->dims()[1] * group}, kw,
+                  weight_and_bias(c), {c.in(0)});
 }
 
 void lower_conv_transpose(LowerContext& c) {
@@ -252,10 +282,13 @@ void lower_conv_transpose(LowerContext& c) {
     if (const auto t = plan_transposed(c, read_window(c, *kernel))) {
       auto y = conv_transpose_module(c, *t, group);
       if (!y) {
-        const std::string overload = dimensional("conv_transpose", t->window.n) + (t->window.n == 1 ? "" : ".input");
-        y = aten(overload, {c.in(0), c.in(1), c.in(2), Ex(t->window.strides), Ex(t->padding), Ex(t->output_padding), group, Ex(t->window.dilations)});
+        const std::string overload =
+            dimensional("conv_transpose", t->window.n) + (t->window.n == 1 ? "" : ".input");
+        y = aten(overload, {c.in(0), c.in(1), c.in(2), Ex(t->window.strides), Ex(t->padding),
+                            Ex(t->output_padding), group, Ex(t->window.dilations)});
       }
-      const bool crop = std::any_of(t->crops.begin(), t->crops.end(), [](std::int64_t p) { return p != 0; });
+      const bool crop =
+          std::any_of(t->crops.begin(), t->crops.end(), [](std::int64_t p) { return p != 0; });
       return c.out(0, crop ? aten("pad", {*y, Ex(torch_pads(t->crops))}) : *y);
     }
   }
@@ -269,26 +302,30 @@ void lower_conv_transpose(LowerContext& c) {
 
 void lower_conv_integer(LowerContext& c) {
   const auto kernel = kernel_of(c, 1);
-  const Kwargs kw = kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
+  const Kwargs kw =
+      kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
   c.out(0, helper("conv_integer", {c.in(0), c.in(1), c.in(2), c.in(3)}, kw));
 }
 
 void lower_qlinear_conv(LowerContext& c) {
   const auto kernel = kernel_of(c, 3);
-  const Kwargs kw = kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
+  const Kwargs kw =
+      kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
   Args args;
   for (std::size_t i = 0; i < 9; ++i) args.push_back(c.in(i));
   c.out(0, helper("qlinear_conv", args, kw));
 }
 
-// ---------------------------------------------------------------- DeformConv, Col2Im, CausalConvWithState
+// ---------------------------------------------------------------- DeformConv, Col2Im,
+// CausalConvWithState
 
 void infer_deform_conv(InferContext& c) {
   infer_conv(c);
   // The offsets say the output's sizes.
   const Shape& offset = c.shape(2);
   const Shape& x = c.shape(0);
-  if (!offset.has_rank() || offset.rank() < 2 || (x.has_rank() && x.rank() != offset.rank())) return;
+  if (!offset.has_rank() || offset.rank() < 2 || (x.has_rank() && x.rank() != offset.rank()))
+    return;
   Dims out = offset.dims();
   out[1] = channels(c.shape(1), 0);
   c.set(0, c.dtype(0), Shape(std::move(out)));
@@ -297,7 +334,8 @@ void infer_deform_conv(InferContext& c) {
 void lower_deform_conv(LowerContext& c) {
   const auto kernel = kernel_of(c, 1);
   Kwargs kw = kernel ? conv_keywords(c, read_window(c, *kernel)) : conv_keywords_of_attributes(c);
-  if (const std::int64_t groups = c.attr_int("offset_group", 1); groups != 1) kw.emplace_back("offset_group", groups);
+  if (const std::int64_t groups = c.attr_int("offset_group", 1); groups != 1)
+    kw.emplace_back("offset_group", groups);
   c.out(0, helper("deform_conv", {c.in(0), c.in(1), c.in(2), c.in(3), c.in(4)}, kw));
 }
 
@@ -327,7 +365,8 @@ void lower_col2im(LowerContext& c) {
   }
   const Window w = read_window(c, *block);
   if (w.n == 2 && w.symmetric())
-    return c.out(0, aten("col2im", {c.in(0), c.int_list(1), Ex(w.kernel), Ex(w.dilations), Ex(begins(w)), Ex(w.strides)}));
+    return c.out(0, aten("col2im", {c.in(0), c.int_list(1), Ex(w.kernel), Ex(w.dilations),
+                                    Ex(begins(w)), Ex(w.strides)}));
   c.out(0, helper("col2im", {c.in(0), c.int_list(1), Ex(w.kernel)}, window_keywords(w)));
 }
 
@@ -345,7 +384,8 @@ void infer_causal_conv(InferContext& c) {
 
 void lower_causal_conv(LowerContext& c) {
   Kwargs kw;
-  if (const std::string activation = c.attr_string("activation", "none"); activation != "none") kw.emplace_back("activation", activation);
+  if (const std::string activation = c.attr_string("activation", "none"); activation != "none")
+    kw.emplace_back("activation", activation);
   const Ex both = helper("causal_conv_with_state", {c.in(0), c.in(1), c.in(2), c.in(3)}, kw);
   const auto results = c.lets(both, {"y", c.has_output(1) ? "state" : "_"});
   c.alias(0, results[0]);
@@ -354,16 +394,33 @@ void lower_causal_conv(LowerContext& c) {
 
 constexpr OpDef kOps[] = {
     {.type = "Conv", .changed_at = {1}, .infer = infer_conv, .lower = lower_conv},
-    {.type = "ConvTranspose", .changed_at = {1}, .infer = infer_conv_transpose, .lower = lower_conv_transpose},
-    {.type = "ConvInteger", .changed_at = {10}, .infer = infer_conv_integer, .lower = lower_conv_integer},
-    {.type = "QLinearConv", .changed_at = {10}, .infer = infer_qlinear_conv, .lower = lower_qlinear_conv},
-    {.type = "DeformConv", .changed_at = {19}, .infer = infer_deform_conv, .lower = lower_deform_conv},
+    {.type = "ConvTranspose",
+     .changed_at = {1},
+     .infer = infer_conv_transpose,
+     .lower = lower_conv_transpose},
+    {.type = "ConvInteger",
+     .changed_at = {10},
+     .infer = infer_conv_integer,
+     .lower = lower_conv_integer},
+    {.type = "QLinearConv",
+     .changed_at = {10},
+     .infer = infer_qlinear_conv,
+     .lower = lower_qlinear_conv},
+    {.type = "DeformConv",
+     .changed_at = {19},
+     .infer = infer_deform_conv,
+     .lower = lower_deform_conv},
     {.type = "Col2Im", .changed_at = {18}, .infer = infer_col2im, .lower = lower_col2im},
-    {.type = "CausalConvWithState", .changed_at = {27}, .infer = infer_causal_conv, .lower = lower_causal_conv},
+    {.type = "CausalConvWithState",
+     .changed_at = {27},
+     .infer = infer_causal_conv,
+     .lower = lower_causal_conv},
 };
 
 }  // namespace
 
-std::span<const OpDef> conv_ops() { return kOps; }
+std::span<const OpDef> conv_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -33,13 +33,15 @@ Shape shape_of_input(const NodeContext& c, std::size_t i) {
 
 void infer_constant_of_shape(InferContext& c) {
   const ir::TensorPtr value = c.attr_tensor("value");
-  if (value && value->size() != 1) c.fail("value has " + std::to_string(value->size()) + " elements, not one");
+  if (value && value->size() != 1)
+    c.fail("value has " + std::to_string(value->size()) + " elements, not one");
   const DType dtype = value ? value->dtype() : DType::Float32;
   const Shape shape = shape_of_input(c, 0);
   c.set(0, dtype, shape);
   if (!value || !ir::is_integer(dtype) || !shape.has_rank() || shape.rank() > 1) return;
   const auto count = shape.element_count().constant();
-  if (count && *count >= 0 && *count <= kMaxContents) c.set_contents(0, Dims(static_cast<std::size_t>(*count), Dim(value->int_at(0))));
+  if (count && *count >= 0 && *count <= kMaxContents)
+    c.set_contents(0, Dims(static_cast<std::size_t>(*count), Dim(value->int_at(0))));
 }
 
 void lower_constant_of_shape(LowerContext& c) {
@@ -47,7 +49,9 @@ void lower_constant_of_shape(LowerContext& c) {
   const Ex sizes = c.int_list(0);
   if (!value) return c.out(0, aten("zeros", {sizes}, dtype_and_device(c, DType::Float32, true)));
   const DType dtype = value->dtype();
-  if (dtype == DType::String) return c.out(0, call("np.full", {sizes, Ex(value->strings().at(0))}, {{"dtype", torch::name("object")}}));
+  if (dtype == DType::String)
+    return c.out(0, call("np.full", {sizes, Ex(value->strings().at(0))},
+                         {{"dtype", torch::name("object")}}));
   const bool is_float = dtype == DType::Float32;
   // Zeros and ones have a function each; a negative zero is no zero.
   const bool exact = dtype != DType::Complex64 && dtype != DType::Complex128;
@@ -56,7 +60,8 @@ void lower_constant_of_shape(LowerContext& c) {
     return c.out(0, aten("expand", {aten("reshape", {one, list({})}), sizes}));
   }
   const double v = value->double_at(0);
-  if (v == 0 && !std::signbit(v)) return c.out(0, aten("zeros", {sizes}, dtype_and_device(c, dtype, is_float)));
+  if (v == 0 && !std::signbit(v))
+    return c.out(0, aten("zeros", {sizes}, dtype_and_device(c, dtype, is_float)));
   if (v == 1) return c.out(0, aten("ones", {sizes}, dtype_and_device(c, dtype, is_float)));
   const bool inferred = is_float || dtype == DType::Int64 || dtype == DType::Bool;
   c.out(0, aten("full", {sizes, number(*value)}, dtype_and_device(c, dtype, inferred)));
@@ -71,7 +76,8 @@ std::optional<std::int64_t> float_count(const NodeContext& c) {
     if (t == nullptr || t->size() != 1 || !ir::is_float(t->dtype())) return std::nullopt;
     v[i] = t->double_at(0);
   }
-  if (v[2] == 0 || !std::isfinite(v[0]) || !std::isfinite(v[1]) || !std::isfinite(v[2])) c.fail("delta is 0, or a bound is no number");
+  if (v[2] == 0 || !std::isfinite(v[0]) || !std::isfinite(v[1]) || !std::isfinite(v[2]))
+    c.fail("delta is 0, or a bound is no number");
   const double n = std::ceil((v[1] - v[0]) / v[2]);
   if (n > 1e15) c.fail("the range is too long");
   return n > 0 ? static_cast<std::int64_t>(n) : 0;
@@ -86,7 +92,8 @@ void infer_range(InferContext& c) {
   const auto start = c.contents(0);
   const auto limit = c.contents(1);
   const auto delta = c.contents(2);
-  if (!start || !limit || !delta || start->size() != 1 || limit->size() != 1 || delta->size() != 1) return unknown();
+  if (!start || !limit || !delta || start->size() != 1 || limit->size() != 1 || delta->size() != 1)
+    return unknown();
   const Dim& step = (*delta)[0];
   if (!step.is_const()) return unknown();
   if (step.value() == 0 || step.value() == INT64_MIN) c.fail("delta is " + step.str());
@@ -107,10 +114,14 @@ void infer_range(InferContext& c) {
 void lower_range(LowerContext& c) {
   const DType dtype = c.dtype(0);
   const bool integers = dtype == DType::Int64 || dtype == DType::Int32 || dtype == DType::Int16;
-  const bool floats = (dtype == DType::Float32 || dtype == DType::Float64) && c.is_constant(0) && c.is_constant(1) && c.is_constant(2);
+  const bool floats = (dtype == DType::Float32 || dtype == DType::Float64) && c.is_constant(0) &&
+                      c.is_constant(1) && c.is_constant(2);
   const auto steps = c.const_number(2);
-  if ((!integers && !floats) || !steps) return c.out(0, helper("number_range", {c.in(0), c.in(1), c.in(2)}));
-  const auto bound = [&](std::size_t i) { return integers ? c.int_scalar(i) : number(*c.constant(i)); };
+  if ((!integers && !floats) || !steps)
+    return c.out(0, helper("number_range", {c.in(0), c.in(1), c.in(2)}));
+  const auto bound = [&](std::size_t i) {
+    return integers ? c.int_scalar(i) : number(*c.constant(i));
+  };
   const Ex start = bound(0);
   Ex limit = bound(1);
   const Ex step = bound(2);
@@ -122,7 +133,8 @@ void lower_range(LowerContext& c) {
   } else if (integers && !count.is_const()) {
     const auto a = c.contents(0);
     const auto b = c.contents(1);
-    const bool forward = a && b && a->size() == 1 && b->size() == 1 && *steps > 0 && ((*b)[0] - (*a)[0]).never_negative();
+    const bool forward = a && b && a->size() == 1 && b->size() == 1 && *steps > 0 &&
+                         ((*b)[0] - (*a)[0]).never_negative();
     if (!forward) limit = op(*steps > 0 ? "max" : "min", {start, limit});
   }
   const bool from_zero = start.is_int() && start->integer == 0;
@@ -134,12 +146,15 @@ void lower_range(LowerContext& c) {
 
 // ---------------------------------------------------------------- EyeLike
 
-void infer_eye_like(InferContext& c) { c.set(0, c.attr_dtype("dtype", c.dtype(0)), c.shape(0)); }
+void infer_eye_like(InferContext& c) {
+  c.set(0, c.attr_dtype("dtype", c.dtype(0)), c.shape(0));
+}
 
 void lower_eye_like(LowerContext& c) {
   Kwargs kw;
   if (const std::int64_t k = c.attr_int("k", 0); k != 0) kw.emplace_back("k", Ex(k));
-  if (const DType d = c.attr_dtype("dtype", c.dtype(0)); d != c.dtype(0)) kw.emplace_back("dtype", Ex(d));
+  if (const DType d = c.attr_dtype("dtype", c.dtype(0)); d != c.dtype(0))
+    kw.emplace_back("dtype", Ex(d));
   c.out(0, helper("eye_like", {c.in(0)}, kw));
 }
 
@@ -150,10 +165,14 @@ void infer_random(InferContext& c) {
   c.set(0, c.attr_dtype("dtype", DType::Float32), shape ? Shape::of(*shape) : Shape());
 }
 
-void infer_random_like(InferContext& c) { c.set(0, c.attr_dtype("dtype", c.dtype(0)), c.shape(0)); }
+void infer_random_like(InferContext& c) {
+  c.set(0, c.attr_dtype("dtype", c.dtype(0)), c.shape(0));
+}
 
-/// Keywords of the runtime's random functions: floats that differ from their defaults, and the seed.
-Kwargs random_keywords(LowerContext& c, const std::vector<std::pair<std::string, double>>& numbers) {
+/// Keywords of the runtime's random functions: floats that differ from their defaults, and the
+/// seed.
+Kwargs random_keywords(LowerContext& c,
+                       const std::vector<std::pair<std::string, double>>& numbers) {
   Kwargs kw;
   for (const auto& [key, otherwise] : numbers)
     if (const double v = c.attr_float(key, otherwise); v != otherwise) kw.emplace_back(key, Ex(v));
@@ -161,30 +180,43 @@ Kwargs random_keywords(LowerContext& c, const std::vector<std::pair<std::string,
   return kw;
 }
 
-void lower_random(LowerContext& c, const std::string& function, const std::vector<std::pair<std::string, double>>& numbers) {
+void lower_random(LowerContext& c, const std::string& function,
+                  const std::vector<std::pair<std::string, double>>& numbers) {
   const auto shape = c.attr_ints("shape");
   if (!shape) c.fail("the attribute \"shape\" is missing");
   Kwargs kw = random_keywords(c, numbers);
-  if (const DType d = c.attr_dtype("dtype", DType::Float32); d != DType::Float32) kw.emplace_back("dtype", Ex(d));
+  if (const DType d = c.attr_dtype("dtype", DType::Float32); d != DType::Float32)
+    kw.emplace_back("dtype", Ex(d));
   if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
   c.out(0, helper(function, {Ex(*shape)}, kw));
 }
 
-void lower_random_like(LowerContext& c, const std::string& function, const std::vector<std::pair<std::string, double>>& numbers) {
+void lower_random_like(LowerContext& c, const std::string& function,
+                       const std::vector<std::pair<std::string, double>>& numbers) {
   Kwargs kw = random_keywords(c, numbers);
-  if (const DType d = c.attr_dtype("dtype", c.dtype(0)); d != c.dtype(0)) kw.emplace_back("dtype", Ex(d));
+  if (const DType d = c.attr_dtype("dtype", c.dtype(0)); d != c.dtype(0))
+    kw.emplace_back("dtype", Ex(d));
   c.out(0, helper(function, {c.in(0)}, kw));
 }
 
-void lower_random_normal(LowerContext& c) { lower_random(c, "random_normal", {{"mean", 0.0}, {"scale", 1.0}}); }
-void lower_random_uniform(LowerContext& c) { lower_random(c, "random_uniform", {{"low", 0.0}, {"high", 1.0}}); }
-void lower_random_normal_like(LowerContext& c) { lower_random_like(c, "random_normal_like", {{"mean", 0.0}, {"scale", 1.0}}); }
-void lower_random_uniform_like(LowerContext& c) { lower_random_like(c, "random_uniform_like", {{"low", 0.0}, {"high", 1.0}}); }
+void lower_random_normal(LowerContext& c) {
+  lower_random(c, "random_normal", {{"mean", 0.0}, {"scale", 1.0}});
+}
+void lower_random_uniform(LowerContext& c) {
+  lower_random(c, "random_uniform", {{"low", 0.0}, {"high", 1.0}});
+}
+void lower_random_normal_like(LowerContext& c) {
+  lower_random_like(c, "random_normal_like", {{"mean", 0.0}, {"scale", 1.0}});
+}
+void lower_random_uniform_like(LowerContext& c) {
+  lower_random_like(c, "random_uniform_like", {{"low", 0.0}, {"high", 1.0}});
+}
 
 void lower_bernoulli(LowerContext& c) {
   Kwargs kw = random_keywords(c, {});
   const DType dtype = c.attr_dtype("dtype", c.dtype(0));
-  if (kw.empty() && dtype == c.dtype(0)) return c.out(0, aten("bernoulli", {aten("clamp", {c.in(0), 0, 1})}));
+  if (kw.empty() && dtype == c.dtype(0))
+    return c.out(0, aten("bernoulli", {aten("clamp", {c.in(0), 0, 1})}));
   if (dtype != c.dtype(0)) kw.emplace_back("dtype", Ex(dtype));
   c.out(0, helper("bernoulli", {c.in(0)}, kw));
 }
@@ -196,25 +228,56 @@ void infer_multinomial(InferContext& c) {
 
 void lower_multinomial(LowerContext& c) {
   Kwargs kw = random_keywords(c, {});
-  if (const std::int64_t n = c.attr_int("sample_size", 1); n != 1) kw.emplace_back("sample_size", Ex(n));
-  if (const DType d = c.attr_dtype("dtype", DType::Int32); d != DType::Int32) kw.emplace_back("dtype", Ex(d));
+  if (const std::int64_t n = c.attr_int("sample_size", 1); n != 1)
+    kw.emplace_back("sample_size", Ex(n));
+  if (const DType d = c.attr_dtype("dtype", DType::Int32); d != DType::Int32)
+    kw.emplace_back("dtype", Ex(d));
   c.out(0, helper("multinomial", {c.in(0)}, kw));
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "ConstantOfShape", .changed_at = {9}, .infer = infer_constant_of_shape, .lower = lower_constant_of_shape},
+    {.type = "ConstantOfShape",
+     .changed_at = {9},
+     .infer = infer_constant_of_shape,
+     .lower = lower_constant_of_shape},
     {.type = "Range", .changed_at = {11}, .infer = infer_range, .lower = lower_range},
     {.type = "EyeLike", .changed_at = {9}, .infer = infer_eye_like, .lower = lower_eye_like},
-    {.type = "RandomNormal", .changed_at = {1}, .nondeterministic = true, .infer = infer_random, .lower = lower_random_normal},
-    {.type = "RandomUniform", .changed_at = {1}, .nondeterministic = true, .infer = infer_random, .lower = lower_random_uniform},
-    {.type = "RandomNormalLike", .changed_at = {1}, .nondeterministic = true, .infer = infer_random_like, .lower = lower_random_normal_like},
-    {.type = "RandomUniformLike", .changed_at = {1}, .nondeterministic = true, .infer = infer_random_like, .lower = lower_random_uniform_like},
-    {.type = "Bernoulli", .changed_at = {15}, .nondeterministic = true, .infer = infer_random_like, .lower = lower_bernoulli},
-    {.type = "Multinomial", .changed_at = {7}, .nondeterministic = true, .infer = infer_multinomial, .lower = lower_multinomial},
+    {.type = "RandomNormal",
+     .changed_at = {1},
+     .nondeterministic = true,
+     .infer = infer_random,
+     .lower = lower_random_normal},
+    {.type = "RandomUniform",
+     .changed_at = {1},
+     .nondeterministic = true,
+     .infer = infer_random,
+     .lower = lower_random_uniform},
+    {.type = "RandomNormalLike",
+     .changed_at = {1},
+     .nondeterministic = true,
+     .infer = infer_random_like,
+     .lower = lower_random_normal_like},
+    {.type = "RandomUniformLike",
+     .changed_at = {1},
+     .nondeterministic = true,
+     .infer = infer_random_like,
+     .lower = lower_random_uniform_like},
+    {.type = "Bernoulli",
+     .changed_at = {15},
+     .nondeterministic = true,
+     .infer = infer_random_like,
+     .lower = lower_bernoulli},
+    {.type = "Multinomial",
+     .changed_at = {7},
+     .nondeterministic = true,
+     .infer = infer_multinomial,
+     .lower = lower_multinomial},
 };
 
 }  // namespace
 
-std::span<const OpDef> create_ops() { return kOps; }
+std::span<const OpDef> create_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -18,17 +18,23 @@ namespace {
 Shape legacy_shape(const NodeContext& c) {
   const Shape& a = c.shape(0);
   const Shape& b = c.shape(1);
-  if (c.opset() >= 7 || !a.has_rank() || !b.has_rank() || b.rank() == 0 || b.rank() > a.rank()) return b;
-  const auto axis = c.attr_int("axis", static_cast<std::int64_t>(a.rank()) - static_cast<std::int64_t>(b.rank()));
+  if (c.opset() >= 7 || !a.has_rank() || !b.has_rank() || b.rank() == 0 || b.rank() > a.rank())
+    return b;
+  const auto axis =
+      c.attr_int("axis", static_cast<std::int64_t>(a.rank()) - static_cast<std::int64_t>(b.rank()));
   const auto start = static_cast<std::size_t>(c.axis(axis, a.rank()));
   Dims dims = b.dims();
   for (std::size_t i = start + b.rank(); i < a.rank(); ++i) dims.emplace_back(1);
   return Shape(std::move(dims));
 }
 
-Shape binary_shape(const NodeContext& c) { return broadcast(c.shape(0), legacy_shape(c)); }
+Shape binary_shape(const NodeContext& c) {
+  return broadcast(c.shape(0), legacy_shape(c));
+}
 
-void infer_binary(InferContext& c) { c.set(0, c.dtype(0), binary_shape(c)); }
+void infer_binary(InferContext& c) {
+  c.set(0, c.dtype(0), binary_shape(c));
+}
 
 /// The elements of an output computed from those of two inputs, which broadcast.
 template <typename Combine>
@@ -39,7 +45,8 @@ std::optional<Dims> combine(const NodeContext& c, std::size_t i, std::size_t j, 
   const std::size_t n = a->size() == 1 ? b->size() : a->size();
   if ((a->size() != n && a->size() != 1) || (b->size() != n && b->size() != 1)) return std::nullopt;
   Dims out;
-  for (std::size_t k = 0; k < n; ++k) out.push_back(f((*a)[a->size() == 1 ? 0 : k], (*b)[b->size() == 1 ? 0 : k]));
+  for (std::size_t k = 0; k < n; ++k)
+    out.push_back(f((*a)[a->size() == 1 ? 0 : k], (*b)[b->size() == 1 ? 0 : k]));
   return out;
 }
 
@@ -51,9 +58,15 @@ void infer_integers(InferContext& c) {
   if (auto v = combine(c, 0, 1, Combine)) c.set_contents(0, std::move(*v));
 }
 
-Dim add(const Dim& a, const Dim& b) { return a + b; }
-Dim sub(const Dim& a, const Dim& b) { return a - b; }
-Dim mul(const Dim& a, const Dim& b) { return a * b; }
+Dim add(const Dim& a, const Dim& b) {
+  return a + b;
+}
+Dim sub(const Dim& a, const Dim& b) {
+  return a - b;
+}
+Dim mul(const Dim& a, const Dim& b) {
+  return a * b;
+}
 
 /// ONNX divides integers towards zero.
 Dim div(const Dim& a, const Dim& b) {
@@ -75,7 +88,8 @@ template <bool OnLess, bool OnEqual, bool OnGreater>
 Dim compare(const Dim& a, const Dim& b) {
   const Dim d = a - b;
   if (!d.known()) return {};
-  if (d.is_const()) return Dim((d.value() < 0 ? OnLess : d.value() == 0 ? OnEqual : OnGreater) ? 1 : 0);
+  if (d.is_const())
+    return Dim((d.value() < 0 ? OnLess : d.value() == 0 ? OnEqual : OnGreater) ? 1 : 0);
   if (OnGreater == OnEqual && is_not_negative(d)) return Dim(OnGreater ? 1 : 0);
   if (OnLess == OnEqual && is_not_negative(Dim(0) - d)) return Dim(OnLess ? 1 : 0);
   if (is_not_negative(d - Dim(1))) return Dim(OnGreater ? 1 : 0);
@@ -88,11 +102,16 @@ void infer_comparison(InferContext& c) {
   c.set(0, DType::Bool, binary_shape(c));
   if (!ir::is_integer(c.dtype(0))) return;
   auto v = combine(c, 0, 1, Combine);
-  if (v && std::all_of(v->begin(), v->end(), [](const Dim& d) { return d.is_const(); })) c.set_contents(0, std::move(*v));
+  if (v && std::all_of(v->begin(), v->end(), [](const Dim& d) { return d.is_const(); }))
+    c.set_contents(0, std::move(*v));
 }
 
-void infer_logic(InferContext& c) { c.set(0, DType::Bool, binary_shape(c)); }
-void infer_pow(InferContext& c) { c.set(0, c.dtype(0), binary_shape(c)); }
+void infer_logic(InferContext& c) {
+  c.set(0, DType::Bool, binary_shape(c));
+}
+void infer_pow(InferContext& c) {
+  c.set(0, c.dtype(0), binary_shape(c));
+}
 
 void infer_many(InferContext& c) {
   Shape shape = c.shape(0);
@@ -109,19 +128,23 @@ void infer_extreme(InferContext& c) {
 
 // ---------------------------------------------------------------- lowering
 
-bool is_host(LowerContext& c, std::size_t i) { return !c.is_constant(i) && c.has_input(i) && c.lowered(i).host; }
+bool is_host(LowerContext& c, std::size_t i) {
+  return !c.is_constant(i) && c.has_input(i) && c.lowered(i).host;
+}
 
 /// Whether `operand(i)` is a Python number.
 bool is_plain(LowerContext& c, std::size_t i) {
-  return c.is_scalar_constant(i) || (is_host(c, i) && c.rank(i) == 0U && c.lowered(i).elements.size() == 1);
+  return c.is_scalar_constant(i) ||
+         (is_host(c, i) && c.rank(i) == 0U && c.lowered(i).elements.size() == 1);
 }
 
 /// An operand beside input `other`: a Python number where that changes neither dtype nor shape.
 Ex beside(LowerContext& c, std::size_t i, std::size_t other) {
   const ir::Tensor* t = c.constant(i);
   // A constant of one element that no one trains, such as a node's [0.5], need not be a tensor.
-  if (t != nullptr && t->size() == 1 && t->rank() > 0 && !c.input(i)->is_initializer && c.rank(other).value_or(0) >= t->rank() &&
-      ir::info(t->dtype()).kind != 's' && ir::info(t->dtype()).kind != 'c' && !ir::is_sub_byte(t->dtype()))
+  if (t != nullptr && t->size() == 1 && t->rank() > 0 && !c.input(i)->is_initializer &&
+      c.rank(other).value_or(0) >= t->rank() && ir::info(t->dtype()).kind != 's' &&
+      ir::info(t->dtype()).kind != 'c' && !ir::is_sub_byte(t->dtype()))
     return number(*t);
   return c.operand(i);
 }
@@ -192,7 +215,8 @@ void lower_div(LowerContext& c) {
   const DType t = c.dtype(0);
   if (is_wide_unsigned(t)) return c.out(0, helper("integer_divide", {a, b}));
   if (!ir::is_integer(t)) return c.out(0, aten("div.Tensor", {a, b}));
-  // Python's own division would round towards minus infinity, and torch's without a mode gives floats.
+  // Python's own division would round towards minus infinity, and torch's without a mode gives
+  // floats.
   const Ex x = is_number(a) ? c.in(0) : a;
   c.out(0, aten("div.Tensor_mode", {x, b}, {{"rounding_mode", "trunc"}}));
 }
@@ -200,7 +224,8 @@ void lower_div(LowerContext& c) {
 void lower_mod(LowerContext& c) {
   const bool fmod = c.attr_int("fmod", 0) != 0;
   const auto [a, b] = operands(c);
-  if (is_wide_unsigned(c.dtype(0))) return c.out(0, helper("mod", {a, b}, {{"fmod", Ex(fmod ? 1 : 0)}}));
+  if (is_wide_unsigned(c.dtype(0)))
+    return c.out(0, helper("mod", {a, b}, {{"fmod", Ex(fmod ? 1 : 0)}}));
   const Ex x = is_number(a) ? c.in(0) : a;
   c.out(0, fmod ? aten("fmod.Tensor", {x, b}) : aten("remainder.Tensor", {x, b}));
 }
@@ -212,13 +237,16 @@ void lower_pow(LowerContext& c) {
   const auto [a, b] = operands(c);
   if (ir::is_float(base) && is_number(b)) {
     // x**2 is a multiplication; the base's type wins over a Python number's.
-    const double p = b->kind == torch::ExprKind::Float ? b->number : static_cast<double>(b->integer);
+    const double p =
+        b->kind == torch::ExprKind::Float ? b->number : static_cast<double>(b->integer);
     return c.out(0, aten("pow.Tensor_Scalar", {a, neat(p)}));
   }
   const Ex x = is_number(a) ? c.in(0) : a;
-  const bool same = base == exponent || (ir::is_float(base) && ir::is_integer(exponent) && !is_wide_unsigned(exponent));
+  const bool same = base == exponent ||
+                    (ir::is_float(base) && ir::is_integer(exponent) && !is_wide_unsigned(exponent));
   if (ir::is_float(base) && same) return c.out(0, aten("pow.Tensor_Tensor", {x, b}));
-  if (base == exponent && b->kind == torch::ExprKind::Int && b->integer >= 0) return c.out(0, aten("pow.Tensor_Scalar", {x, b}));
+  if (base == exponent && b->kind == torch::ExprKind::Int && b->integer >= 0)
+    return c.out(0, aten("pow.Tensor_Scalar", {x, b}));
   c.out(0, helper("power", {x, is_number(b) ? c.in(1) : b}));
 }
 
@@ -229,7 +257,9 @@ void lower_bit_shift(LowerContext& c) {
   // Shifts by a whole width or more are the helper's.
   if (c.dtype(0) == DType::UInt8 && count && *count < 8 && !is_plain(c, 0)) {
     const auto [a, b] = operands(c);
-    return c.out(0, aten(direction == "LEFT" ? "bitwise_left_shift.Tensor" : "bitwise_right_shift.Tensor", {a, b}));
+    return c.out(
+        0, aten(direction == "LEFT" ? "bitwise_left_shift.Tensor" : "bitwise_right_shift.Tensor",
+                {a, b}));
   }
   c.out(0, helper("bit_shift", {c.in(0), c.in(1)}, {{"direction", Ex(direction)}}));
 }
@@ -248,7 +278,8 @@ void lower_extreme(LowerContext& c) {
     for (const std::size_t i : {std::size_t{1}, std::size_t{0}}) {
       if (!is_plain(c, i)) continue;
       const Ex x = c.in(1 - i);
-      return c.out(0, Max ? aten("clamp", {x, c.operand(i)}) : aten("clamp", {x, kNone, c.operand(i)}));
+      return c.out(
+          0, Max ? aten("clamp", {x, c.operand(i)}) : aten("clamp", {x, kNone, c.operand(i)}));
     }
   }
   Ex out = c.in(0);
@@ -259,27 +290,59 @@ void lower_extreme(LowerContext& c) {
 void lower_sum(LowerContext& c) {
   c.ignore_attr("consumed_inputs");
   Ex out = c.in(0);
-  for (std::size_t i = 1; i < c.input_count(); ++i) out = aten("add.Tensor", {out, i == 1 ? beside(c, 1, 0) : c.in(i)});
-  if (c.node().op_type == "Mean" && c.input_count() > 1) out = aten("div.Tensor", {out, static_cast<std::int64_t>(c.input_count())});
+  for (std::size_t i = 1; i < c.input_count(); ++i)
+    out = aten("add.Tensor", {out, i == 1 ? beside(c, 1, 0) : c.in(i)});
+  if (c.node().op_type == "Mean" && c.input_count() > 1)
+    out = aten("div.Tensor", {out, static_cast<std::int64_t>(c.input_count())});
   c.out(0, out);
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "Add", .changed_at = {1, 6, 7}, .infer = infer_integers<add>, .lower = lower_arithmetic<kAdd>},
-    {.type = "Sub", .changed_at = {1, 6, 7}, .infer = infer_integers<sub>, .lower = lower_arithmetic<kSub>},
-    {.type = "Mul", .changed_at = {1, 6, 7}, .infer = infer_integers<mul>, .lower = lower_arithmetic<kMul>},
+    {.type = "Add",
+     .changed_at = {1, 6, 7},
+     .infer = infer_integers<add>,
+     .lower = lower_arithmetic<kAdd>},
+    {.type = "Sub",
+     .changed_at = {1, 6, 7},
+     .infer = infer_integers<sub>,
+     .lower = lower_arithmetic<kSub>},
+    {.type = "Mul",
+     .changed_at = {1, 6, 7},
+     .infer = infer_integers<mul>,
+     .lower = lower_arithmetic<kMul>},
     {.type = "Div", .changed_at = {1, 6, 7}, .infer = infer_integers<div>, .lower = lower_div},
     {.type = "Mod", .changed_at = {10, 28}, .infer = infer_integers<remainder>, .lower = lower_mod},
     {.type = "Pow", .changed_at = {1, 7, 12}, .infer = infer_pow, .lower = lower_pow},
-    {.type = "Max", .changed_at = {1, 8}, .infer = infer_extreme<Dim::max>, .lower = lower_extreme<kMaximum, true>},
-    {.type = "Min", .changed_at = {1, 8}, .infer = infer_extreme<Dim::min>, .lower = lower_extreme<kMinimum, false>},
+    {.type = "Max",
+     .changed_at = {1, 8},
+     .infer = infer_extreme<Dim::max>,
+     .lower = lower_extreme<kMaximum, true>},
+    {.type = "Min",
+     .changed_at = {1, 8},
+     .infer = infer_extreme<Dim::min>,
+     .lower = lower_extreme<kMinimum, false>},
     {.type = "Sum", .changed_at = {1, 8}, .infer = infer_many, .lower = lower_sum},
     {.type = "Mean", .changed_at = {1, 8}, .infer = infer_many, .lower = lower_sum},
-    {.type = "Equal", .changed_at = {1, 7, 19}, .infer = infer_comparison<compare<false, true, false>>, .lower = lower_comparison<kEq>},
-    {.type = "Less", .changed_at = {1, 7}, .infer = infer_comparison<compare<true, false, false>>, .lower = lower_comparison<kLt>},
-    {.type = "LessOrEqual", .changed_at = {12}, .infer = infer_comparison<compare<true, true, false>>, .lower = lower_comparison<kLe>},
-    {.type = "Greater", .changed_at = {1, 7}, .infer = infer_comparison<compare<false, false, true>>, .lower = lower_comparison<kGt>},
-    {.type = "GreaterOrEqual", .changed_at = {12}, .infer = infer_comparison<compare<false, true, true>>, .lower = lower_comparison<kGe>},
+    {.type = "Equal",
+     .changed_at = {1, 7, 19},
+     .infer = infer_comparison<compare<false, true, false>>,
+     .lower = lower_comparison<kEq>},
+    {.type = "Less",
+     .changed_at = {1, 7},
+     .infer = infer_comparison<compare<true, false, false>>,
+     .lower = lower_comparison<kLt>},
+    {.type = "LessOrEqual",
+     .changed_at = {12},
+     .infer = infer_comparison<compare<true, true, false>>,
+     .lower = lower_comparison<kLe>},
+    {.type = "Greater",
+     .changed_at = {1, 7},
+     .infer = infer_comparison<compare<false, false, true>>,
+     .lower = lower_comparison<kGt>},
+    {.type = "GreaterOrEqual",
+     .changed_at = {12},
+     .infer = infer_comparison<compare<false, true, true>>,
+     .lower = lower_comparison<kGe>},
     // On bool torch's bitwise operators are the logical ones.
     {.type = "And", .changed_at = {1, 7}, .infer = infer_logic, .lower = lower_bits<kAnd>},
     {.type = "Or", .changed_at = {1, 7}, .infer = infer_logic, .lower = lower_bits<kOr>},
@@ -292,6 +355,8 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> elementwise_ops() { return kOps; }
+std::span<const OpDef> elementwise_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -1,5 +1,5 @@
-// Operators that pick and place elements: Gather, GatherElements, GatherND, ScatterElements, ScatterND,
-// Where, OneHot, NonZero, Compress, Unique, Trilu, TensorScatter.
+// Operators that pick and place elements: Gather, GatherElements, GatherND, ScatterElements,
+// ScatterND, Where, OneHot, NonZero, Compress, Unique, Trilu, TensorScatter.
 // https://onnx.ai/onnx/operators/onnx__Gather.html and its neighbours.
 #include <algorithm>
 
@@ -37,7 +37,8 @@ bool never_negative(const ir::Value* v, int depth = 0) {
   const ir::Node* n = v->producer();
   if (n == nullptr || !n->domain.empty()) return false;
   if (n->is("TopK")) return v->output_index() == 1;
-  if (n->is("Unsqueeze") || n->is("Squeeze") || n->is("Reshape") || n->is("Expand") || n->is("Transpose") || n->is("Identity"))
+  if (n->is("Unsqueeze") || n->is("Squeeze") || n->is("Reshape") || n->is("Expand") ||
+      n->is("Transpose") || n->is("Identity"))
     return never_negative(n->input(0), depth + 1);
   return n->is("ArgMax") || n->is("ArgMin") || n->is("NonZero");
 }
@@ -77,11 +78,13 @@ void infer_gather(InferContext& c) {
   c.set_contents(0, std::move(contents));
 }
 
-/// Whether indices cannot be negative, given that those which the model's user gives, such as token ids, are not.
+/// Whether indices cannot be negative, given that those which the model's user gives, such as token
+/// ids, are not.
 bool is_index_like(const ir::Value* v, int depth = 0) {
   constexpr int kMaxDepth = 12;
   if (v == nullptr || depth > kMaxDepth) return false;
-  if (v->constant) return (ir::is_integer(v->type.dtype) || v->type.dtype == DType::Bool) && never_negative(v);
+  if (v->constant)
+    return (ir::is_integer(v->type.dtype) || v->type.dtype == DType::Bool) && never_negative(v);
   if (v->is_graph_input) return v->graph()->outer() == nullptr && ir::is_integer(v->type.dtype);
   if (v->type.dtype == DType::Bool) return true;
   const ir::Node* n = v->producer();
@@ -91,32 +94,37 @@ bool is_index_like(const ir::Value* v, int depth = 0) {
       if (!is_index_like(n->input(i), depth + 1)) return false;
     return n->input_count() > from;
   };
-  if (n->is("Cast") || n->is("Unsqueeze") || n->is("Squeeze") || n->is("Reshape") || n->is("Transpose") || n->is("Identity") ||
-      n->is("Slice") || n->is("Gather") || n->is("Flatten") || n->is("Split") || n->is("Expand") || n->is("Tile") || n->is("CumSum"))
+  if (n->is("Cast") || n->is("Unsqueeze") || n->is("Squeeze") || n->is("Reshape") ||
+      n->is("Transpose") || n->is("Identity") || n->is("Slice") || n->is("Gather") ||
+      n->is("Flatten") || n->is("Split") || n->is("Expand") || n->is("Tile") || n->is("CumSum"))
     return is_index_like(n->input(0), depth + 1);
   // Positions: a range that starts at a number or at a size and goes up.
   if (n->is("Range")) {
     const auto up = n->input(2) != nullptr && n->input(2)->constant && never_negative(n->input(2));
     const ir::Value* start = n->input(0);
-    return up && start != nullptr && (start->constant ? never_negative(start) : start->contents && !start->contents->empty() && (*start->contents)[0].never_negative());
+    return up && start != nullptr &&
+           (start->constant ? never_negative(start)
+                            : start->contents && !start->contents->empty() &&
+                                  (*start->contents)[0].never_negative());
   }
   if (n->is("Add") || n->is("Mul") || n->is("Concat")) return all(0);
   if (n->is("Where")) return all(1);
   return never_negative(v);
 }
 
-/// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative. Indices
-/// that the model computes may be so on purpose: they index the table as a tensor.
+/// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative.
+/// Indices that the model computes may be so on purpose: they index the table as a tensor.
 std::optional<Ex> embedding(LowerContext& c) {
   const ir::Tensor* table = c.constant(0);
-  if (table == nullptr || table->rank() != 2 || !c.input(0)->is_initializer || !ir::is_float(table->dtype()) ||
-      ir::info(table->dtype()).bits < 16)
+  if (table == nullptr || table->rank() != 2 || !c.input(0)->is_initializer ||
+      !ir::is_float(table->dtype()) || ir::info(table->dtype()).bits < 16)
     return std::nullopt;
   if (!is_index_like(c.input(1))) return std::nullopt;
   const auto& dims = table->dims();
   if (dims[0] <= 0 || dims[1] <= 0) return std::nullopt;
   const Ex index = c.in(1);
-  return c.module("Embedding", {dims[0], dims[1]}, {}, {{.name = "weight", .value = c.input(0)}}, {index});
+  return c.module("Embedding", {dims[0], dims[1]}, {}, {{.name = "weight", .value = c.input(0)}},
+                  {index});
 }
 
 /// Constant indices that a slice or a single position says.
@@ -131,21 +139,26 @@ std::optional<Ex> gather_constant(LowerContext& c, std::int64_t axis) {
   // A slice is silent where an index would be out of range: only within a known size.
   const Dim& size = c.shape(0)[static_cast<std::size_t>(axis)];
   const bool edge = at.size() == 1 && (at[0] == 0 || at[0] == -1);
-  if (!edge && !(size.is_const() && at.back() < size.value() && at[0] >= -size.value())) return std::nullopt;
-  const Ex end = at.back() == -1 || (size.is_const() && at.back() + 1 == size.value()) ? kNone : Ex(at.back() + 1);
+  if (!edge && !(size.is_const() && at.back() < size.value() && at[0] >= -size.value()))
+    return std::nullopt;
+  const Ex end = at.back() == -1 || (size.is_const() && at.back() + 1 == size.value())
+                     ? kNone
+                     : Ex(at.back() + 1);
   return aten("slice.Tensor", {c.in(0), axis, at[0], end});
 }
 
 void lower_gather(LowerContext& c) {
   const std::int64_t given = c.attr_int("axis", 0);
-  if (c.dtype(0) == DType::String) return c.out(0, helper("string_gather", {c.in(0), c.in(1)}, {{"axis", Ex(given)}}));
+  if (c.dtype(0) == DType::String)
+    return c.out(0, helper("string_gather", {c.in(0), c.in(1)}, {{"axis", Ex(given)}}));
   if (!c.rank(0) || !c.rank(1)) return c.out(0, helper("gather_slices", {c.in(0), c.in(1), given}));
   const std::int64_t axis = c.axis(given, *c.rank(0));
   if (axis == 0)
     if (const auto e = embedding(c)) return c.out(0, *e);
   if (const auto e = gather_constant(c, axis)) return c.out(0, *e);
   if (c.rank(1) == 0U) {
-    if (const auto i = c.int_elements(1); i && i->size() == 1 && (c.contents(1) || c.lowered(1).host))
+    if (const auto i = c.int_elements(1);
+        i && i->size() == 1 && (c.contents(1) || c.lowered(1).host))
       return c.out(0, aten("select.int", {c.in(0), axis, (*i)[0]}));
     // Indexing with a tensor of rank 0 would read it back to the host.
     return c.out(0, helper("gather_slices", {c.in(0), c.in(1), axis}));
@@ -155,7 +168,9 @@ void lower_gather(LowerContext& c) {
 
 // ---------------------------------------------------------------- GatherElements, GatherND
 
-void infer_gather_elements(InferContext& c) { c.set(0, c.dtype(0), c.shape(1)); }
+void infer_gather_elements(InferContext& c) {
+  c.set(0, c.dtype(0), c.shape(1));
+}
 
 void lower_gather_elements(LowerContext& c) {
   const std::int64_t axis = c.attr_int("axis", 0);
@@ -168,12 +183,15 @@ void infer_gather_nd(InferContext& c) {
   const Shape& s = c.shape(0);
   const Shape& index = c.shape(1);
   const std::int64_t batch = c.attr_int("batch_dims", 0);
-  if (!s.has_rank() || !index.has_rank() || index.rank() == 0 || !index.dims().back().is_const()) return c.set(0, c.dtype(0));
+  if (!s.has_rank() || !index.has_rank() || index.rank() == 0 || !index.dims().back().is_const())
+    return c.set(0, c.dtype(0));
   const std::int64_t depth = index.dims().back().value();
   const auto rank = static_cast<std::int64_t>(s.rank());
-  if (batch < 0 || depth < 0 || batch + depth > rank) c.fail("the indices are longer than the data's rank");
+  if (batch < 0 || depth < 0 || batch + depth > rank)
+    c.fail("the indices are longer than the data's rank");
   Dims out(index.dims().begin(), index.dims().end() - 1);
-  out.insert(out.end(), s.dims().begin() + static_cast<std::ptrdiff_t>(batch + depth), s.dims().end());
+  out.insert(out.end(), s.dims().begin() + static_cast<std::ptrdiff_t>(batch + depth),
+             s.dims().end());
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
@@ -192,24 +210,29 @@ std::optional<Args> index_columns(LowerContext& c, std::size_t i) {
 void lower_gather_nd(LowerContext& c) {
   const std::int64_t batch = c.attr_int("batch_dims", 0);
   if (batch == 0 && c.dtype(0) != DType::String)
-    if (const auto columns = index_columns(c, 1)) return c.out(0, aten("index.Tensor", {c.in(0), list(*columns)}));
-  if (c.dtype(0) == DType::String && batch != 0) c.unsupported("GatherND of strings with batch_dims");
+    if (const auto columns = index_columns(c, 1))
+      return c.out(0, aten("index.Tensor", {c.in(0), list(*columns)}));
+  if (c.dtype(0) == DType::String && batch != 0)
+    c.unsupported("GatherND of strings with batch_dims");
   if (c.dtype(0) == DType::String) return c.out(0, helper("string_gather_nd", {c.in(0), c.in(1)}));
   Args args{c.in(0), c.in(1)};
   if (batch != 0) args.emplace_back(batch);
   c.out(0, helper("gather_nd", args));
 }
 
-// ---------------------------------------------------------------- Scatter, ScatterElements, ScatterND
-// Reductions came with opset 16 (add, mul) and 18 (max, min).
+// ---------------------------------------------------------------- Scatter, ScatterElements,
+// ScatterND Reductions came with opset 16 (add, mul) and 18 (max, min).
 
-void infer_first(InferContext& c) { c.set(0, c.type(0)); }
+void infer_first(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
 void lower_scatter_elements(LowerContext& c) {
   const std::int64_t axis = c.attr_int("axis", 0);
   const std::string reduction = c.attr_string("reduction", "none");
   if (has_index_kernels(c.dtype(0)) && never_negative(c.input(1))) {
-    if (reduction == "none") return c.out(0, aten("scatter.src", {c.in(0), axis, long_index(c, 1), c.in(2)}));
+    if (reduction == "none")
+      return c.out(0, aten("scatter.src", {c.in(0), axis, long_index(c, 1), c.in(2)}));
     if (reduction == "add" && c.dtype(0) != DType::Bool)
       return c.out(0, aten("scatter_add", {c.in(0), axis, long_index(c, 1), c.in(2)}));
   }
@@ -221,7 +244,8 @@ void lower_scatter_elements(LowerContext& c) {
 
 void lower_scatter_nd(LowerContext& c) {
   const std::string reduction = c.attr_string("reduction", "none");
-  const bool plain = has_index_kernels(c.dtype(0)) && (reduction == "none" || (reduction == "add" && c.dtype(0) != DType::Bool));
+  const bool plain = has_index_kernels(c.dtype(0)) &&
+                     (reduction == "none" || (reduction == "add" && c.dtype(0) != DType::Bool));
   if (plain)
     if (const auto columns = index_columns(c, 1)) {
       Args args{c.in(0), torch::tuple(*columns), c.in(2)};
@@ -237,8 +261,10 @@ void lower_tensor_scatter(LowerContext& c) {
   Args args{c.in(0), c.in(1)};
   if (c.has_input(2)) args.push_back(c.in(2));
   Kwargs kw;
-  if (const std::int64_t axis = c.attr_int("axis", -2); axis != -2) kw.emplace_back("axis", Ex(axis));
-  if (const std::string mode = c.attr_string("mode", "linear"); mode != "linear") kw.emplace_back("mode", Ex(mode));
+  if (const std::int64_t axis = c.attr_int("axis", -2); axis != -2)
+    kw.emplace_back("axis", Ex(axis));
+  if (const std::string mode = c.attr_string("mode", "linear"); mode != "linear")
+    kw.emplace_back("mode", Ex(mode));
   c.out(0, helper("tensor_scatter", args, kw));
 }
 
@@ -261,8 +287,11 @@ void infer_where(InferContext& c) {
   const auto b = c.contents(2);
   const auto condition = condition_contents(c);
   if (!a || !b) return;
-  const std::size_t n = out.rank() == 0 ? 1 : std::max({a->size(), b->size(), condition ? condition->size() : 1});
-  const auto at = [&](const Dims& d, std::size_t i) { return d.size() == 1 ? d[0] : i < d.size() ? d[i] : Dim(); };
+  const std::size_t n =
+      out.rank() == 0 ? 1 : std::max({a->size(), b->size(), condition ? condition->size() : 1});
+  const auto at = [&](const Dims& d, std::size_t i) {
+    return d.size() == 1 ? d[0] : i < d.size() ? d[i] : Dim();
+  };
   Dims contents;
   for (std::size_t i = 0; i < n; ++i) {
     const Dim chosen = condition ? at(*condition, i) : Dim();
@@ -272,7 +301,8 @@ void infer_where(InferContext& c) {
       contents.push_back(at(*a, i) == at(*b, i) ? at(*a, i) : Dim());
     }
   }
-  if (out.rank() == 0 || (out[0].is_const() && out[0].value() == static_cast<std::int64_t>(n))) c.set_contents(0, std::move(contents));
+  if (out.rank() == 0 || (out[0].is_const() && out[0].value() == static_cast<std::int64_t>(n)))
+    c.set_contents(0, std::move(contents));
 }
 
 void lower_where(LowerContext& c) {
@@ -280,9 +310,12 @@ void lower_where(LowerContext& c) {
   const bool x_number = c.is_scalar_constant(1);
   const bool y_number = c.is_scalar_constant(2);
   // Two Python numbers would make a tensor of torch's default dtype.
-  const bool both = c.dtype(1) == DType::Float32 || c.dtype(1) == DType::Int64 || c.dtype(1) == DType::Bool;
-  if (x_number && y_number && both) return c.out(0, aten("where.Scalar", {c.in(0), c.operand(1), c.operand(2)}));
-  if (x_number && !y_number) return c.out(0, aten("where.ScalarSelf", {c.in(0), c.operand(1), c.in(2)}));
+  const bool both =
+      c.dtype(1) == DType::Float32 || c.dtype(1) == DType::Int64 || c.dtype(1) == DType::Bool;
+  if (x_number && y_number && both)
+    return c.out(0, aten("where.Scalar", {c.in(0), c.operand(1), c.operand(2)}));
+  if (x_number && !y_number)
+    return c.out(0, aten("where.ScalarSelf", {c.in(0), c.operand(1), c.in(2)}));
   if (y_number) return c.out(0, aten("where.ScalarOther", {c.in(0), c.in(1), c.operand(2)}));
   c.out(0, aten("where.self", {c.in(0), c.in(1), c.in(2)}));
 }
@@ -295,7 +328,8 @@ void infer_one_hot(InferContext& c) {
   const auto axis = c.axis(c.attr_int("axis", -1), s.rank() + 1);
   const auto depth = c.contents(1);
   Dims out = s.dims();
-  out.insert(out.begin() + static_cast<std::ptrdiff_t>(axis), depth && depth->size() == 1 ? (*depth)[0] : Dim());
+  out.insert(out.begin() + static_cast<std::ptrdiff_t>(axis),
+             depth && depth->size() == 1 ? (*depth)[0] : Dim());
   c.set(0, c.dtype(2), Shape(std::move(out)));
 }
 
@@ -311,7 +345,8 @@ void lower_one_hot(LowerContext& c) {
 
 void infer_non_zero(InferContext& c) {
   const auto rank = c.rank(0);
-  c.set(0, DType::Int64, rank ? Shape({Dim(static_cast<std::int64_t>(*rank)), Dim()}) : Shape::unknown_dims(2));
+  c.set(0, DType::Int64,
+        rank ? Shape({Dim(static_cast<std::int64_t>(*rank)), Dim()}) : Shape::unknown_dims(2));
 }
 
 void lower_non_zero(LowerContext& c) {
@@ -333,7 +368,8 @@ void lower_compress(LowerContext& c) {
     const std::int64_t axis = c.axis(c.attr_int("axis"), *c.rank(0));
     const Shape& mask = c.shape(1);
     // A mask may be shorter than the axis in ONNX, not in torch.
-    if (mask.has_rank() && mask.rank() == 1 && mask[0] == c.shape(0)[static_cast<std::size_t>(axis)])
+    if (mask.has_rank() && mask.rank() == 1 &&
+        mask[0] == c.shape(0)[static_cast<std::size_t>(axis)])
       return c.out(0, indexed(c.in(0), axis, c.in(1)));
     return c.out(0, helper("compress", {c.in(0), c.in(1)}, {{"axis", Ex(axis)}}));
   }
@@ -346,7 +382,8 @@ void infer_unique(InferContext& c) {
   Shape values = Shape::unknown_dims(1);
   if (c.has_attr("axis")) {
     values = c.shape(0);
-    if (values.has_rank()) values.dims()[static_cast<std::size_t>(c.axis(c.attr_int("axis"), values.rank()))] = Dim();
+    if (values.has_rank())
+      values.dims()[static_cast<std::size_t>(c.axis(c.attr_int("axis"), values.rank()))] = Dim();
   }
   c.set(0, c.dtype(0), values);
   c.set(1, DType::Int64, Shape::unknown_dims(1));
@@ -357,9 +394,11 @@ void infer_unique(InferContext& c) {
 void lower_unique(LowerContext& c) {
   Kwargs kw;
   if (c.has_attr("axis")) kw.emplace_back("axis", Ex(c.attr_int("axis")));
-  if (const std::int64_t sorted = c.attr_int("sorted", 1); sorted != 1) kw.emplace_back("sorted", Ex(sorted));
+  if (const std::int64_t sorted = c.attr_int("sorted", 1); sorted != 1)
+    kw.emplace_back("sorted", Ex(sorted));
   const std::string function = c.dtype(0) == DType::String ? "string_unique" : "unique_values";
-  const auto all = c.lets(helper(function, {c.in(0)}, kw), {"values", "first", "inverse", "counts"});
+  const auto all =
+      c.lets(helper(function, {c.in(0)}, kw), {"values", "first", "inverse", "counts"});
   for (std::size_t i = 0; i < 4 && i < c.output_count(); ++i)
     if (c.has_output(i)) c.alias(i, all[i]);
 }
@@ -373,12 +412,27 @@ void lower_trilu(LowerContext& c) {
 
 constexpr OpDef kOps[] = {
     {.type = "Gather", .changed_at = {1}, .infer = infer_gather, .lower = lower_gather},
-    {.type = "GatherElements", .changed_at = {11}, .infer = infer_gather_elements, .lower = lower_gather_elements},
-    {.type = "GatherND", .changed_at = {11, 12}, .infer = infer_gather_nd, .lower = lower_gather_nd},
+    {.type = "GatherElements",
+     .changed_at = {11},
+     .infer = infer_gather_elements,
+     .lower = lower_gather_elements},
+    {.type = "GatherND",
+     .changed_at = {11, 12},
+     .infer = infer_gather_nd,
+     .lower = lower_gather_nd},
     {.type = "Scatter", .changed_at = {9}, .infer = infer_first, .lower = lower_scatter_elements},
-    {.type = "ScatterElements", .changed_at = {11, 16, 18}, .infer = infer_first, .lower = lower_scatter_elements},
-    {.type = "ScatterND", .changed_at = {11, 16, 18}, .infer = infer_first, .lower = lower_scatter_nd},
-    {.type = "TensorScatter", .changed_at = {24}, .infer = infer_first, .lower = lower_tensor_scatter},
+    {.type = "ScatterElements",
+     .changed_at = {11, 16, 18},
+     .infer = infer_first,
+     .lower = lower_scatter_elements},
+    {.type = "ScatterND",
+     .changed_at = {11, 16, 18},
+     .infer = infer_first,
+     .lower = lower_scatter_nd},
+    {.type = "TensorScatter",
+     .changed_at = {24},
+     .infer = infer_first,
+     .lower = lower_tensor_scatter},
     {.type = "Where", .changed_at = {9}, .infer = infer_where, .lower = lower_where},
     {.type = "OneHot", .changed_at = {9, 11}, .infer = infer_one_hot, .lower = lower_one_hot},
     {.type = "NonZero", .changed_at = {9}, .infer = infer_non_zero, .lower = lower_non_zero},
@@ -389,6 +443,8 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> index_ops() { return kOps; }
+std::span<const OpDef> index_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -5,7 +5,8 @@
 namespace onnx2nn::ops {
 namespace {
 
-// Fresh symbols begin with a character that no identifier has, so that they meet none of the model's.
+// Fresh symbols begin with a character that no identifier has, so that they meet none of the
+// model's.
 constexpr char kFreshMark = '%';
 
 /// One more than the number of the newest fresh symbol in `dim`; 0 where there is none.
@@ -16,9 +17,12 @@ std::uint64_t newest_symbol(const Dim& dim) {
     for (const auto& term : d.terms()) {
       for (const auto& factor : term.factors) {
         for (const Dim& arg : factor->args) self(self, arg);
-        if (factor->kind != ir::Atom::Kind::Symbol || factor->key.empty() || factor->key[0] != kFreshMark) continue;
+        if (factor->kind != ir::Atom::Kind::Symbol || factor->key.empty() ||
+            factor->key[0] != kFreshMark)
+          continue;
         std::uint64_t number = 0;
-        for (const char digit : std::string_view(factor->key).substr(1)) number = number * 10 + static_cast<std::uint64_t>(digit - '0');
+        for (const char digit : std::string_view(factor->key).substr(1))
+          number = number * 10 + static_cast<std::uint64_t>(digit - '0');
         newest = std::max(newest, number + 1);
       }
     }
@@ -74,12 +78,17 @@ void InferContext::infer_graph(ir::Graph& graph, Diagnostics* found) {
   inference_.next_symbol = trial.next_symbol;
 }
 
-Dim InferContext::fresh_symbol() { return inference_.fresh(); }
+Dim InferContext::fresh_symbol() {
+  return inference_.fresh();
+}
 
-std::uint64_t InferContext::mark() const { return inference_.next_symbol; }
+std::uint64_t InferContext::mark() const {
+  return inference_.next_symbol;
+}
 
 Type InferContext::without_symbols_since(std::uint64_t mark, Type type) const {
-  if (type.element) type.element = std::make_shared<const Type>(without_symbols_since(mark, *type.element));
+  if (type.element)
+    type.element = std::make_shared<const Type>(without_symbols_since(mark, *type.element));
   for (Dim& d : type.shape.dims())
     if (d.known() && newest_symbol(d) > mark) d = Dim::unknown();
   return type;
@@ -89,7 +98,8 @@ void infer_graph(ir::Graph& graph, Diagnostics& diagnostics) {
   Inference inference{diagnostics};
   // Inputs keep the symbols that an earlier run gave them: new ones must differ.
   for (const ir::Value* v : graph.inputs)
-    for (const Dim& d : v->type.shape.dims()) inference.next_symbol = std::max(inference.next_symbol, newest_symbol(d));
+    for (const Dim& d : v->type.shape.dims())
+      inference.next_symbol = std::max(inference.next_symbol, newest_symbol(d));
   inference.run(graph);
 }
 

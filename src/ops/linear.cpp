@@ -24,23 +24,37 @@ Shape matmul_shape(const NodeContext& c, const Shape& a, const Shape& b) {
   const Dim& other = right[right.size() - 2];
   if (inner.is_const() && other.is_const() && inner.value() != other.value())
     c.fail("shapes " + a.str() + " and " + b.str() + " do not multiply");
-  Shape out = broadcast(Shape(Dims(left.begin(), left.end() - 2)), Shape(Dims(right.begin(), right.end() - 2)));
+  Shape out = broadcast(Shape(Dims(left.begin(), left.end() - 2)),
+                        Shape(Dims(right.begin(), right.end() - 2)));
   if (a.rank() > 1) out.dims().push_back(left[left.size() - 2]);
   if (b.rank() > 1) out.dims().push_back(right.back());
   return out;
 }
 
-void infer_matmul(InferContext& c) { c.set(0, c.dtype(0), matmul_shape(c, c.shape(0), c.shape(1))); }
-void infer_matmul_integer(InferContext& c) { c.set(0, DType::Int32, matmul_shape(c, c.shape(0), c.shape(1))); }
-void infer_qlinear_matmul(InferContext& c) { c.set(0, c.dtype(7), matmul_shape(c, c.shape(0), c.shape(3))); }
+void infer_matmul(InferContext& c) {
+  c.set(0, c.dtype(0), matmul_shape(c, c.shape(0), c.shape(1)));
+}
+void infer_matmul_integer(InferContext& c) {
+  c.set(0, DType::Int32, matmul_shape(c, c.shape(0), c.shape(1)));
+}
+void infer_qlinear_matmul(InferContext& c) {
+  c.set(0, c.dtype(7), matmul_shape(c, c.shape(0), c.shape(3)));
+}
 
-/// Torch multiplies no matrices of wide unsigned integers; modulo 2^64 the signed product is theirs.
-bool needs_signed(DType t) { return t == DType::UInt32 || t == DType::UInt64; }
+/// Torch multiplies no matrices of wide unsigned integers; modulo 2^64 the signed product is
+/// theirs.
+bool needs_signed(DType t) {
+  return t == DType::UInt32 || t == DType::UInt64;
+}
 
-Ex to_dtype(const Ex& x, DType t) { return aten("to.dtype", {x, Ex(t)}); }
+Ex to_dtype(const Ex& x, DType t) {
+  return aten("to.dtype", {x, Ex(t)});
+}
 
-/// A node that only adds a constant vector of `features` values to output 0; the vector's input there.
-std::pair<const ir::Node*, ir::Value*> following_bias(LowerContext& c, std::int64_t features, DType dtype) {
+/// A node that only adds a constant vector of `features` values to output 0; the vector's input
+/// there.
+std::pair<const ir::Node*, ir::Value*> following_bias(LowerContext& c, std::int64_t features,
+                                                      DType dtype) {
   const ir::Node* add = c.only_user("Add");
   if (add == nullptr || add->opset < 7 || add->input_count() != 2) return {};
   ir::Value* bias = add->input(add->input(0) == c.node().output(0) ? 1 : 0);
@@ -53,11 +67,14 @@ std::pair<const ir::Node*, ir::Value*> following_bias(LowerContext& c, std::int6
 /// A product with a constant matrix is nn.Linear, which keeps it the other way round.
 bool lower_as_linear(LowerContext& c) {
   const ir::Tensor* weight = c.constant(1);
-  if (weight == nullptr || weight->rank() != 2 || weight->size() == 0 || !ir::is_float(weight->dtype())) return false;
+  if (weight == nullptr || weight->rank() != 2 || weight->size() == 0 ||
+      !ir::is_float(weight->dtype()))
+    return false;
   if (c.dtype(0) != weight->dtype() || c.is_constant(0) || c.rank(0) == 0U) return false;
   const Args sizes{weight->dims()[0], weight->dims()[1]};
   std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1), .transpose = true}};
-  if (const auto [add, bias] = following_bias(c, weight->dims()[1], weight->dtype()); add != nullptr) {
+  if (const auto [add, bias] = following_bias(c, weight->dims()[1], weight->dtype());
+      add != nullptr) {
     params.push_back({.name = "bias", .value = bias});
     if (const auto y = c.module("Linear", sizes, {}, params, {c.in(0)})) {
       c.absorb(*add, *y);
@@ -74,7 +91,9 @@ void lower_matmul(LowerContext& c) {
   if (lower_as_linear(c)) return;
   const DType t = c.dtype(0);
   if (!needs_signed(t)) return c.out(0, aten("matmul", {c.in(0), c.in(1)}));
-  c.out(0, to_dtype(aten("matmul", {to_dtype(c.in(0), DType::Int64), to_dtype(c.in(1), DType::Int64)}), t));
+  c.out(0,
+        to_dtype(aten("matmul", {to_dtype(c.in(0), DType::Int64), to_dtype(c.in(1), DType::Int64)}),
+                 t));
 }
 
 void lower_matmul_integer(LowerContext& c) {
@@ -102,14 +121,16 @@ struct GemmAttributes {
 
 GemmAttributes gemm_attributes(const NodeContext& c) {
   c.ignore_attr("broadcast");  // C broadcasts as numpy's do wherever it is allowed to
-  return {c.attr_float("alpha", 1.0), c.attr_float("beta", 1.0), c.attr_int("transA", 0) != 0, c.attr_int("transB", 0) != 0};
+  return {c.attr_float("alpha", 1.0), c.attr_float("beta", 1.0), c.attr_int("transA", 0) != 0,
+          c.attr_int("transB", 0) != 0};
 }
 
 void infer_gemm(InferContext& c) {
   const GemmAttributes g = gemm_attributes(c);
   const Shape& a = c.shape(0);
   const Shape& b = c.shape(1);
-  if ((a.has_rank() && a.rank() != 2) || (b.has_rank() && b.rank() != 2)) c.fail("A and B must be matrices");
+  if ((a.has_rank() && a.rank() != 2) || (b.has_rank() && b.rank() != 2))
+    c.fail("A and B must be matrices");
   Dims out(2);
   if (a.has_rank()) out[0] = a[g.trans_a ? 1 : 0];
   if (b.has_rank()) out[1] = b[g.trans_b ? 0 : 1];
@@ -118,8 +139,10 @@ void infer_gemm(InferContext& c) {
 
 std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
   const ir::Tensor* weight = c.constant(1);
-  const bool plain = g.alpha == 1.0 && (g.beta == 1.0 || !c.has_input(2)) && !g.trans_a && !c.is_constant(0);
-  if (!plain || weight == nullptr || weight->size() == 0 || !ir::is_float(weight->dtype())) return std::nullopt;
+  const bool plain =
+      g.alpha == 1.0 && (g.beta == 1.0 || !c.has_input(2)) && !g.trans_a && !c.is_constant(0);
+  if (!plain || weight == nullptr || weight->size() == 0 || !ir::is_float(weight->dtype()))
+    return std::nullopt;
   const std::int64_t in = weight->dims()[g.trans_b ? 1 : 0];
   const std::int64_t out = weight->dims()[g.trans_b ? 0 : 1];
   std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1), .transpose = !g.trans_b}};
@@ -127,7 +150,8 @@ std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
   if (c.has_input(2)) {
     const ir::Tensor* bias = c.constant(2);
     // A row of its own rank is as good as a vector.
-    const bool vector = bias != nullptr && bias->size() == out && bias->dtype() == weight->dtype() &&
+    const bool vector = bias != nullptr && bias->size() == out &&
+                        bias->dtype() == weight->dtype() &&
                         (bias->rank() == 1 || (bias->rank() == 2 && bias->dims()[0] == 1));
     if (!vector) return std::nullopt;
     params.push_back({.name = "bias", .value = c.input(2), .shape = {out}});
@@ -138,11 +162,14 @@ std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
 }
 
 /// A factor as Python writes it for tensors of this dtype.
-Ex factor(double v, DType t) { return ir::is_integer(t) ? Ex(static_cast<std::int64_t>(v)) : Ex(v); }
+Ex factor(double v, DType t) {
+  return ir::is_integer(t) ? Ex(static_cast<std::int64_t>(v)) : Ex(v);
+}
 
 /// One value for each row of the weight, as F.linear takes its bias.
 bool is_row_of(const Shape& bias, const Shape& weight) {
-  return bias.has_rank() && bias.rank() == 1 && weight.has_rank() && weight.rank() == 2 && bias[0].is_const() && bias[0] == weight[0];
+  return bias.has_rank() && bias.rank() == 1 && weight.has_rank() && weight.rank() == 2 &&
+         bias[0].is_const() && bias[0] == weight[0];
 }
 
 void lower_gemm(LowerContext& c) {
@@ -150,9 +177,12 @@ void lower_gemm(LowerContext& c) {
   if (const auto y = gemm_as_linear(c, g)) return c.out(0, *y);
   const DType t = c.dtype(0);
   const bool scaled = g.alpha != 1.0 || (c.has_input(2) && g.beta != 1.0);
-  if (!scaled && !g.trans_a && g.trans_b && ir::is_float(t) && (!c.has_input(2) || is_row_of(c.shape(2), c.shape(1))))
+  if (!scaled && !g.trans_a && g.trans_b && ir::is_float(t) &&
+      (!c.has_input(2) || is_row_of(c.shape(2), c.shape(1))))
     return c.out(0, aten("linear", {c.in(0), c.in(1), c.in(2)}));
-  const auto operand = [&](std::size_t i) { return needs_signed(t) ? to_dtype(c.in(i), DType::Int64) : c.in(i); };
+  const auto operand = [&](std::size_t i) {
+    return needs_signed(t) ? to_dtype(c.in(i), DType::Int64) : c.in(i);
+  };
   const Ex a = g.trans_a ? aten("t", {operand(0)}) : operand(0);
   const Ex b = g.trans_b ? aten("t", {operand(1)}) : operand(1);
   Ex y;
@@ -190,12 +220,14 @@ Equation parse_equation(const NodeContext& c) {
     }
   }
   e.terms.push_back(term);
-  if (e.terms.size() != c.input_count()) c.fail("the equation has another number of terms than there are inputs");
+  if (e.terms.size() != c.input_count())
+    c.fail("the equation has another number of terms than there are inputs");
   if (arrow != std::string::npos) {
     e.result = text.substr(arrow + 2);
     return e;
   }
-  // Without an arrow: the ellipsis, then every letter that is there once, in the order of the alphabet.
+  // Without an arrow: the ellipsis, then every letter that is there once, in the order of the
+  // alphabet.
   std::map<char, int> counts;
   for (const char ch : left) ++counts[ch];
   if (counts.count('.') != 0) e.result = "...";
@@ -214,7 +246,8 @@ void infer_einsum(InferContext& c) {
     const std::string& term = e.terms[i];
     const std::size_t dots = term.find("...");
     const std::size_t letters = term.size() - (dots == std::string::npos ? 0 : 3);
-    if (letters > s.rank() || (dots == std::string::npos && letters != s.rank())) c.fail("a term of the equation does not fit its input's rank");
+    if (letters > s.rank() || (dots == std::string::npos && letters != s.rank()))
+      c.fail("a term of the equation does not fit its input's rank");
     std::size_t axis = 0;
     for (std::size_t k = 0; k < term.size(); ++k) {
       if (k == dots) {
@@ -261,19 +294,29 @@ void infer_det(InferContext& c) {
   c.set(0, c.dtype(0), Shape(Dims(x.dims().begin(), x.dims().end() - 2)));
 }
 
-void lower_det(LowerContext& c) { c.out(0, aten("linalg_det", {c.in(0)})); }
+void lower_det(LowerContext& c) {
+  c.out(0, aten("linalg_det", {c.in(0)}));
+}
 
 constexpr OpDef kOps[] = {
     {.type = "MatMul", .changed_at = {1}, .infer = infer_matmul, .lower = lower_matmul},
     {.type = "Gemm", .changed_at = {1, 6, 7, 11}, .infer = infer_gemm, .lower = lower_gemm},
     {.type = "Einsum", .changed_at = {12}, .infer = infer_einsum, .lower = lower_einsum},
-    {.type = "MatMulInteger", .changed_at = {10}, .infer = infer_matmul_integer, .lower = lower_matmul_integer},
-    {.type = "QLinearMatMul", .changed_at = {10, 21}, .infer = infer_qlinear_matmul, .lower = lower_qlinear_matmul},
+    {.type = "MatMulInteger",
+     .changed_at = {10},
+     .infer = infer_matmul_integer,
+     .lower = lower_matmul_integer},
+    {.type = "QLinearMatMul",
+     .changed_at = {10, 21},
+     .infer = infer_qlinear_matmul,
+     .lower = lower_qlinear_matmul},
     {.type = "Det", .changed_at = {11}, .infer = infer_det, .lower = lower_det},
 };
 
 }  // namespace
 
-std::span<const OpDef> linear_ops() { return kOps; }
+std::span<const OpDef> linear_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -18,7 +18,8 @@ Kwargs loss_options(LowerContext& c) {
   Kwargs kw;
   if (c.has_attr("ignore_index")) kw.emplace_back("ignore_index", Ex(c.attr_int("ignore_index")));
   const std::string reduction = c.attr_string("reduction", "mean");
-  if (reduction != "none" && reduction != "sum" && reduction != "mean") c.fail("the reduction \"" + reduction + "\" is none, sum nor mean");
+  if (reduction != "none" && reduction != "sum" && reduction != "mean")
+    c.fail("the reduction \"" + reduction + "\" is none, sum nor mean");
   if (reduction != "mean") kw.emplace_back("reduction", Ex(reduction));
   return kw;
 }
@@ -30,7 +31,9 @@ Args loss_inputs(LowerContext& c) {
 }
 
 /// torch's own losses take int64 labels only.
-bool native_labels(const LowerContext& c) { return c.dtype(1) == DType::Int64; }
+bool native_labels(const LowerContext& c) {
+  return c.dtype(1) == DType::Int64;
+}
 
 Kwargs native_options(LowerContext& c) {
   Kwargs kw;
@@ -46,8 +49,10 @@ void lower_nll_loss(LowerContext& c) {
 
 void lower_cross_entropy(LowerContext& c) {
   const bool log_prob = c.has_output(1) && c.node().output(1)->has_uses();
-  if (log_prob) return c.outs(helper("softmax_cross_entropy_loss", loss_inputs(c), loss_options(c)));
-  if (native_labels(c)) return c.out(0, aten("cross_entropy_loss", {c.in(0), c.in(1)}, native_options(c)));
+  if (log_prob)
+    return c.outs(helper("softmax_cross_entropy_loss", loss_inputs(c), loss_options(c)));
+  if (native_labels(c))
+    return c.out(0, aten("cross_entropy_loss", {c.in(0), c.in(1)}, native_options(c)));
   c.out(0, op("[]", {helper("softmax_cross_entropy_loss", loss_inputs(c), loss_options(c)), 0}));
 }
 
@@ -55,7 +60,8 @@ void lower_cross_entropy(LowerContext& c) {
 // After the rate and the count come groups: all parameters, all gradients, then the states.
 
 void infer_step(InferContext& c, std::size_t groups) {
-  if (c.input_count() < 2 || (c.input_count() - 2) % groups != 0) c.fail("its inputs make no full groups");
+  if (c.input_count() < 2 || (c.input_count() - 2) % groups != 0)
+    c.fail("its inputs make no full groups");
   const std::size_t n = (c.input_count() - 2) / groups;
   // Outputs: the parameters, then the states; gradients are not given back.
   for (std::size_t i = 0; i < n * (groups - 1); ++i) c.set(i, c.type(2 + (i < n ? i : i + n)));
@@ -99,15 +105,35 @@ void lower_momentum(LowerContext& c) {
 constexpr std::string_view kTraining = "ai.onnx.preview.training";
 
 constexpr OpDef kOps[] = {
-    {.type = "NegativeLogLikelihoodLoss", .changed_at = {12, 13}, .infer = infer_loss, .lower = lower_nll_loss},
-    {.type = "SoftmaxCrossEntropyLoss", .changed_at = {12, 13}, .infer = infer_loss, .lower = lower_cross_entropy},
-    {.type = "Adagrad", .domain = kTraining, .changed_at = {1}, .infer = infer_step<3>, .lower = lower_adagrad},
-    {.type = "Adam", .domain = kTraining, .changed_at = {1}, .infer = infer_step<4>, .lower = lower_adam},
-    {.type = "Momentum", .domain = kTraining, .changed_at = {1}, .infer = infer_step<3>, .lower = lower_momentum},
+    {.type = "NegativeLogLikelihoodLoss",
+     .changed_at = {12, 13},
+     .infer = infer_loss,
+     .lower = lower_nll_loss},
+    {.type = "SoftmaxCrossEntropyLoss",
+     .changed_at = {12, 13},
+     .infer = infer_loss,
+     .lower = lower_cross_entropy},
+    {.type = "Adagrad",
+     .domain = kTraining,
+     .changed_at = {1},
+     .infer = infer_step<3>,
+     .lower = lower_adagrad},
+    {.type = "Adam",
+     .domain = kTraining,
+     .changed_at = {1},
+     .infer = infer_step<4>,
+     .lower = lower_adam},
+    {.type = "Momentum",
+     .domain = kTraining,
+     .changed_at = {1},
+     .infer = infer_step<3>,
+     .lower = lower_momentum},
 };
 
 }  // namespace
 
-std::span<const OpDef> loss_ops() { return kOps; }
+std::span<const OpDef> loss_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -16,11 +16,15 @@ using torch::VarPtr;
 
 bool is_identifier(std::string_view s) {
   if (s.empty() || std::isdigit(static_cast<unsigned char>(s[0])) != 0) return false;
-  return std::all_of(s.begin(), s.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; });
+  return std::all_of(s.begin(), s.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+  });
 }
 
 bool is_number(std::string_view s) {
-  return !s.empty() && s.size() < 8 && std::all_of(s.begin(), s.end(), [](char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; });
+  return !s.empty() && s.size() < 8 && std::all_of(s.begin(), s.end(), [](char c) {
+    return std::isdigit(static_cast<unsigned char>(c)) != 0;
+  });
 }
 
 std::string to_identifier(std::string_view s) {
@@ -43,7 +47,9 @@ std::string snake(std::string_view op_type) {
   std::string out;
   for (std::size_t i = 0; i < op_type.size(); ++i) {
     const auto c = static_cast<unsigned char>(op_type[i]);
-    const auto is_lower = [&](std::size_t k) { return k < op_type.size() && std::islower(static_cast<unsigned char>(op_type[k])) != 0; };
+    const auto is_lower = [&](std::size_t k) {
+      return k < op_type.size() && std::islower(static_cast<unsigned char>(op_type[k])) != 0;
+    };
     // A word begins: MatMul has two, ReLU has one.
     if (std::isupper(c) != 0 && i > 0 && is_lower(i - 1) && is_lower(i + 1)) out += '_';
     out += static_cast<char>(std::tolower(c));
@@ -62,7 +68,8 @@ std::optional<std::vector<std::string>> key_components(std::string_view name) {
   return out;
 }
 
-/// Module path from exporter scopes in a node's name: /layer1/layer1.0/conv1/Conv is layer1.0.conv1.
+/// Module path from exporter scopes in a node's name: /layer1/layer1.0/conv1/Conv is
+/// layer1.0.conv1.
 std::optional<std::vector<std::string>> scope_path(std::string_view node_name) {
   if (node_name.empty() || node_name[0] != '/') return std::nullopt;
   std::vector<std::string> out;
@@ -73,37 +80,107 @@ std::optional<std::vector<std::string>> scope_path(std::string_view node_name) {
     // A dotted part repeats its parent.
     std::size_t from = 0;
     if (components->size() > 1 && !out.empty() && (*components)[0] == out.back()) from = 1;
-    out.insert(out.end(), components->begin() + static_cast<std::ptrdiff_t>(from), components->end());
+    out.insert(out.end(), components->begin() + static_cast<std::ptrdiff_t>(from),
+               components->end());
   }
   if (out.empty()) return std::nullopt;
   return out;
 }
 
-// Attributes and methods of nn.Module, and what the emitted class defines: no submodule may be called so.
+// Attributes and methods of nn.Module, and what the emitted class defines: no submodule may be
+// called so.
 const std::set<std::string>& reserved_members() {
-  static const std::set<std::string> kNames = {
-      "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu",
-      "cuda", "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state",
-      "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules", "mtia", "named_buffers",
-      "named_children", "named_modules", "named_parameters", "parameters", "register_backward_hook", "register_buffer",
-      "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_module",
-      "register_parameter", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to",
-      "to_empty", "train", "training", "type", "xpu", "zero_grad", "_apply", "_backward_hooks", "_backward_pre_hooks",
-      "_buffers", "_call_impl", "_compiled_call_impl", "_forward_hooks", "_forward_hooks_always_called",
-      "_forward_hooks_with_kwargs", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_get_backward_hooks",
-      "_get_backward_pre_hooks", "_get_name", "_is_full_backward_hook", "_load_from_state_dict",
-      "_load_state_dict_post_hooks", "_load_state_dict_pre_hooks", "_maybe_warn_non_full_backward_hook", "_modules",
-      "_named_members", "_non_persistent_buffers_set", "_parameters", "_register_load_state_dict_pre_hook",
-      "_register_state_dict_hook", "_replicate_for_data_parallel", "_save_to_state_dict", "_slow_forward",
-      "_state_dict_hooks", "_state_dict_pre_hooks", "_version", "_wrapped_call_impl"};
+  static const std::set<std::string> kNames = {"T_destination",
+                                               "add_module",
+                                               "apply",
+                                               "bfloat16",
+                                               "buffers",
+                                               "call_super_init",
+                                               "children",
+                                               "compile",
+                                               "cpu",
+                                               "cuda",
+                                               "double",
+                                               "dump_patches",
+                                               "eval",
+                                               "extra_repr",
+                                               "float",
+                                               "forward",
+                                               "get_buffer",
+                                               "get_extra_state",
+                                               "get_parameter",
+                                               "get_submodule",
+                                               "half",
+                                               "ipu",
+                                               "load_state_dict",
+                                               "modules",
+                                               "mtia",
+                                               "named_buffers",
+                                               "named_children",
+                                               "named_modules",
+                                               "named_parameters",
+                                               "parameters",
+                                               "register_backward_hook",
+                                               "register_buffer",
+                                               "register_forward_hook",
+                                               "register_forward_pre_hook",
+                                               "register_full_backward_hook",
+                                               "register_module",
+                                               "register_parameter",
+                                               "requires_grad_",
+                                               "set_extra_state",
+                                               "set_submodule",
+                                               "share_memory",
+                                               "state_dict",
+                                               "to",
+                                               "to_empty",
+                                               "train",
+                                               "training",
+                                               "type",
+                                               "xpu",
+                                               "zero_grad",
+                                               "_apply",
+                                               "_backward_hooks",
+                                               "_backward_pre_hooks",
+                                               "_buffers",
+                                               "_call_impl",
+                                               "_compiled_call_impl",
+                                               "_forward_hooks",
+                                               "_forward_hooks_always_called",
+                                               "_forward_hooks_with_kwargs",
+                                               "_forward_pre_hooks",
+                                               "_forward_pre_hooks_with_kwargs",
+                                               "_get_backward_hooks",
+                                               "_get_backward_pre_hooks",
+                                               "_get_name",
+                                               "_is_full_backward_hook",
+                                               "_load_from_state_dict",
+                                               "_load_state_dict_post_hooks",
+                                               "_load_state_dict_pre_hooks",
+                                               "_maybe_warn_non_full_backward_hook",
+                                               "_modules",
+                                               "_named_members",
+                                               "_non_persistent_buffers_set",
+                                               "_parameters",
+                                               "_register_load_state_dict_pre_hook",
+                                               "_register_state_dict_hook",
+                                               "_replicate_for_data_parallel",
+                                               "_save_to_state_dict",
+                                               "_slow_forward",
+                                               "_state_dict_hooks",
+                                               "_state_dict_pre_hooks",
+                                               "_version",
+                                               "_wrapped_call_impl"};
   return kNames;
 }
 
 bool is_keyword(const std::string& s) {
   static const std::set<std::string> kWords = {
-      "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
-      "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
-      "not", "or", "pass", "raise", "return", "try", "while", "with", "yield", "match", "case"};
+      "False",   "None",     "True",     "and",    "as",   "assert", "async",  "await",
+      "break",   "class",    "continue", "def",    "del",  "elif",   "else",   "except",
+      "finally", "for",      "from",     "global", "if",   "import", "in",     "is",
+      "lambda",  "nonlocal", "not",      "or",     "pass", "raise",  "return", "try",
+      "while",   "with",     "yield",    "match",  "case"};
   return kWords.count(s) != 0;
 }
 
@@ -121,13 +198,17 @@ std::string variable_hint(std::string_view onnx_name, std::string_view op_type) 
     // "/layer1/conv1/Conv_output_0": the scope says more than the operator.
     std::string_view scope = name.substr(0, slash);
     if (const auto s = scope.rfind('/'); s != std::string_view::npos) scope = scope.substr(s + 1);
-    if (const auto dot = scope.rfind('.'); dot != std::string_view::npos && !is_number(scope.substr(dot + 1))) scope = scope.substr(dot + 1);
-    if (!scope.empty() && !is_number(scope) && scope.size() <= 24) return to_lower(to_identifier(scope));
+    if (const auto dot = scope.rfind('.');
+        dot != std::string_view::npos && !is_number(scope.substr(dot + 1)))
+      scope = scope.substr(dot + 1);
+    if (!scope.empty() && !is_number(scope) && scope.size() <= 24)
+      return to_lower(to_identifier(scope));
     return snake(op_type);
   }
   const std::string id = to_identifier(name);
   // Counters such as "123" or "onnx::Conv_12" say nothing.
-  const bool counter = name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) != 0 || name.find("::") != std::string_view::npos;
+  const bool counter = name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) != 0 ||
+                       name.find("::") != std::string_view::npos;
   if (counter || id.size() > 28) return snake(op_type);
   return to_lower(id);
 }
@@ -152,7 +233,8 @@ Ex nested_list(const ir::Tensor& t) {
       if (d + 1 < t.rank()) {
         items.push_back(self(self, d + 1));
       } else {
-        items.push_back(t.dtype() == DType::String ? Ex(t.strings()[static_cast<std::size_t>(at)]) : number(t, at));
+        items.push_back(t.dtype() == DType::String ? Ex(t.strings()[static_cast<std::size_t>(at)])
+                                                   : number(t, at));
         ++at;
       }
     }
@@ -204,7 +286,8 @@ std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
   int& attempt = path_attempts_[join(path, ".")];
   for (;; ++attempt) {
     if (attempt > 0) {
-      path.back() = is_number(stem) ? "n" + stem + "_" + std::to_string(attempt) : stem + "_" + std::to_string(attempt);
+      path.back() = is_number(stem) ? "n" + stem + "_" + std::to_string(attempt)
+                                    : stem + "_" + std::to_string(attempt);
     }
     const std::string full = join(path, ".");
     bool ok = leaf_paths_.count(full) == 0 && inner_paths_.count(full) == 0;
@@ -248,7 +331,8 @@ static ir::TensorPtr widen(const ir::TensorPtr& t) {
     return ir::Tensor::from<float>(DType::Float32, t->dims(), v);
   }
   std::vector<std::byte> bytes(static_cast<std::size_t>(t->size()));
-  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(t->int_at(static_cast<std::int64_t>(i)));
+  for (std::size_t i = 0; i < bytes.size(); ++i)
+    bytes[i] = static_cast<std::byte>(t->int_at(static_cast<std::int64_t>(i)));
   return ir::Tensor::owned(ir::carrier(t->dtype()), t->dims(), std::move(bytes));
 }
 
@@ -263,12 +347,16 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   p->onnx_name = value->name;
   auto components = key_components(value->name);
   // A container's numbered children are modules, never parameters.
-  if (components && is_number(components->back())) components = std::vector<std::string>{to_identifier(value->name)};
+  if (components && is_number(components->back()))
+    components = std::vector<std::string>{to_identifier(value->name)};
   if (!components) {
     std::string_view name = value->name;
-    if (const auto slash = name.rfind('/'); slash != std::string_view::npos && slash + 1 < name.size()) name = name.substr(slash + 1);
+    if (const auto slash = name.rfind('/');
+        slash != std::string_view::npos && slash + 1 < name.size())
+      name = name.substr(slash + 1);
     components = std::vector<std::string>{to_identifier(name)};
-    if (std::isdigit(static_cast<unsigned char>(name.empty() ? '0' : name[0])) != 0 || name.find("::") != std::string_view::npos)
+    if (std::isdigit(static_cast<unsigned char>(name.empty() ? '0' : name[0])) != 0 ||
+        name.find("::") != std::string_view::npos)
       components = std::vector<std::string>{value->is_initializer ? "weight" : "constant"};
   }
   // No container of torch holds parameters, buffers and modules alike under numbers.
@@ -299,9 +387,11 @@ void Lowering::bind_symbols(const ir::Value* value) {
 
 void Lowering::define(const ir::Value* value, Lowered lowered) {
   const bool is_tensor = !lowered.host;
-  // A Python integer that nothing else is known of, such as a loop's counter, stands for its symbol.
+  // A Python integer that nothing else is known of, such as a loop's counter, stands for its
+  // symbol.
   if (!is_tensor && lowered.elements.size() == 1 && value->contents && value->contents->size() == 1)
-    if (const auto s = value->contents->front().symbol_name(); s && symbols_.count(*s) == 0) symbols_[*s] = {value, 0};
+    if (const auto s = value->contents->front().symbol_name(); s && symbols_.count(*s) == 0)
+      symbols_[*s] = {value, 0};
   values_[value] = std::move(lowered);
   if (is_tensor) bind_symbols(value);
 }
@@ -370,7 +460,8 @@ Lowered Lowering::lowered(const ir::Value* value) {
     Args reshaped{helper("string_array", {list(strings)})};
     for (const std::int64_t d : value->constant->dims()) reshaped.emplace_back(d);
     if (value->constant->rank() == 0) reshaped.push_back(torch::tuple({}));
-    out.ex = constant_expr(value->name, value->constant->rank() == 1 ? reshaped[0] : op(".reshape", reshaped));
+    out.ex = constant_expr(value->name,
+                           value->constant->rank() == 1 ? reshaped[0] : op(".reshape", reshaped));
     values_[value] = out;
     return out;
   }
@@ -385,7 +476,8 @@ Ex Lowering::tensor_of(const ir::Value* value) {
   // A tensor is made once, where it is first needed; but not inside a block that may not run.
   const bool scalar = value->type.shape.has_rank() && value->type.shape.rank() == 0;
   Kwargs kw;
-  if (value->type.dtype != DType::Int64 || l.elements.empty()) kw.emplace_back("dtype", Ex(value->type.dtype));
+  if (value->type.dtype != DType::Int64 || l.elements.empty())
+    kw.emplace_back("dtype", Ex(value->type.dtype));
   if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
   return aten("tensor", {scalar ? l.elements.at(0) : list(l.elements)}, kw);
 }
@@ -395,7 +487,9 @@ bool Lowering::lower_as_integers(const ir::Node& node) {
   std::vector<std::pair<const ir::Value*, Lowered>> all;
   for (const ir::Value* v : node.outputs()) {
     if (v == nullptr) continue;
-    if (!v->contents || !v->type.is_tensor() || !v->type.shape.has_rank() || v->type.shape.rank() > 1) return false;
+    if (!v->contents || !v->type.is_tensor() || !v->type.shape.has_rank() ||
+        v->type.shape.rank() > 1)
+      return false;
     Lowered l;
     l.host = true;
     for (const Dim& d : *v->contents) {
@@ -426,7 +520,8 @@ void lower_custom(LowerContext& c, const std::string& function) {
     if (const auto* ss = std::get_if<std::vector<std::string>>(&a.data)) value = Ex(*ss);
     if (const auto* t = std::get_if<ir::TensorPtr>(&a.data)) value = c.buffer(a.name, *t);
     if (!value) c.unsupported("the attribute \"" + a.name + "\" cannot be given to a function");
-    if (!is_identifier(a.name) || is_keyword(a.name)) c.unsupported("the attribute \"" + a.name + "\" is no Python name");
+    if (!is_identifier(a.name) || is_keyword(a.name))
+      c.unsupported("the attribute \"" + a.name + "\" is no Python name");
     keywords.emplace_back(a.name, *value);
   }
   const Ex result = helper(function, args, keywords);
@@ -443,7 +538,8 @@ void Lowering::check_attributes(const NodeContext& c) {
   for (const std::string& name : c.unread_attributes()) {
     const ir::Node& node = c.node();
     bool known = false;
-    const Error e("unsupported-attribute", "the attribute \"" + name + "\" is not known to this operator");
+    const Error e("unsupported-attribute",
+                  "the attribute \"" + name + "\" is not known to this operator");
     if (defined_by_onnx(node.domain, node.op_type, name, known) || !known) throw e;
     // ONNX never had it: a slip of the exporter, which runtimes pass over too.
     Diagnostic d = diagnose(node, e);
@@ -458,18 +554,23 @@ void Lowering::lower_node(const ir::Node& node) {
   node_ = &node;
   if (done_.count(&node) != 0) return;
   try {
-    if (const auto custom = options_.custom.find({node.domain, node.op_type}); custom != options_.custom.end()) {
+    if (const auto custom = options_.custom.find({node.domain, node.op_type});
+        custom != options_.custom.end()) {
       LowerContext c(node, *this);
       return lower_custom(c, custom->second);
     }
     if (node.op == nullptr || node.op->lower == nullptr) {
       if (!options_.allow_unknown)
-        throw Error("unsupported-operator", "the operator " + (node.domain.empty() ? "" : node.domain + "::") + node.op_type + " is not supported",
-                    "--allow-unknown writes a stub for it; onnx2nn.register_op supplies torch code");
+        throw Error(
+            "unsupported-operator",
+            "the operator " + (node.domain.empty() ? "" : node.domain + "::") + node.op_type +
+                " is not supported",
+            "--allow-unknown writes a stub for it; onnx2nn.register_op supplies torch code");
       LowerContext c(node, *this);
       Args args{Ex((node.domain.empty() ? "" : node.domain + "::") + node.op_type)};
       for (std::size_t i = 0; i < node.input_count(); ++i) args.push_back(c.in(i));
-      const Ex result = helper("unknown_operator", args, {{"outputs", Ex(static_cast<std::int64_t>(node.output_count()))}});
+      const Ex result = helper("unknown_operator", args,
+                               {{"outputs", Ex(static_cast<std::int64_t>(node.output_count()))}});
       if (node.output_count() == 1) {
         c.out(0, result);
       } else {
@@ -493,7 +594,8 @@ void Lowering::lower_nodes(const ir::Graph& graph) {
   for (const ir::Node* n = graph.first(); n != nullptr; n = n->next()) lower_node(*n);
 }
 
-torch::Block Lowering::lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs) {
+torch::Block Lowering::lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs,
+                                   std::vector<Lowered>& outputs) {
   torch::Block block;
   // What the block binds is known in the block alone: it may not run.
   struct Scope {
@@ -507,10 +609,12 @@ torch::Block Lowering::lower_block(const ir::Graph& graph, const std::vector<Low
       l.symbols_ = std::move(symbols);
     }
   } scope{*this, std::exchange(block_, &block), node_, symbols_};
-  for (std::size_t i = 0; i < graph.inputs.size() && i < inputs.size(); ++i) define(graph.inputs[i], inputs[i]);
+  for (std::size_t i = 0; i < graph.inputs.size() && i < inputs.size(); ++i)
+    define(graph.inputs[i], inputs[i]);
   lower_nodes(graph);
   outputs.clear();
-  for (std::size_t i = 0; i < graph.output_count(); ++i) outputs.push_back(lowered(graph.output(i)));
+  for (std::size_t i = 0; i < graph.output_count(); ++i)
+    outputs.push_back(lowered(graph.output(i)));
   return block;
 }
 
@@ -519,14 +623,18 @@ void Lowering::lower_inline(const ir::Graph& graph, std::vector<Lowered>& output
   lower_nodes(graph);
   node_ = node;
   outputs.clear();
-  for (std::size_t i = 0; i < graph.output_count(); ++i) outputs.push_back(lowered(graph.output(i)));
+  for (std::size_t i = 0; i < graph.output_count(); ++i)
+    outputs.push_back(lowered(graph.output(i)));
 }
 
 torch::Port Lowering::port(const ir::Value* value, const std::string& onnx_name, const Type& type) {
   torch::Port p;
   p.onnx_name = onnx_name;
   const Type& t = type.kind == Type::Kind::Unknown && value != nullptr ? value->type : type;
-  p.kind = t.kind == Type::Kind::Sequence ? "sequence" : t.kind == Type::Kind::Optional ? "optional" : t.kind == Type::Kind::Map ? "map" : "tensor";
+  p.kind = t.kind == Type::Kind::Sequence   ? "sequence"
+           : t.kind == Type::Kind::Optional ? "optional"
+           : t.kind == Type::Kind::Map      ? "map"
+                                            : "tensor";
   p.dtype = std::string(ir::info(t.dtype).name);
   if (t.shape.has_rank()) {
     std::vector<std::string> dims;
@@ -556,7 +664,8 @@ torch::Program Lowering::run() {
   Args results;
   for (std::size_t i = 0; i < graph.output_count(); ++i) {
     const ir::Value* v = graph.output(i);
-    program_.outputs.push_back(port(v, graph.output_names[i], merge(v->type, graph.output_types[i])));
+    program_.outputs.push_back(
+        port(v, graph.output_names[i], merge(v->type, graph.output_types[i])));
     try {
       results.push_back(tensor_of(v));
     } catch (const Error& e) {
@@ -566,7 +675,8 @@ torch::Program Lowering::run() {
   Stmt ret;
   ret.kind = Stmt::Kind::Return;
   // A sequence or map that stands alone could be taken for several outputs.
-  const bool alone = results.size() == 1 && (program_.outputs[0].kind == "tensor" || program_.outputs[0].kind == "optional");
+  const bool alone = results.size() == 1 && (program_.outputs[0].kind == "tensor" ||
+                                             program_.outputs[0].kind == "optional");
   ret.value = alone ? results[0] : torch::tuple(results);
   program_.forward.push_back(std::move(ret));
   torch::remove_unused(program_);
@@ -575,11 +685,14 @@ torch::Program Lowering::run() {
 
 // ---------------------------------------------------------------- LowerContext
 
-Ex LowerContext::in(std::size_t i) { return has_input(i) ? l_.tensor_of(input(i)) : kNone; }
+Ex LowerContext::in(std::size_t i) {
+  return has_input(i) ? l_.tensor_of(input(i)) : kNone;
+}
 
 bool LowerContext::is_scalar_constant(std::size_t i) const {
   const ir::Tensor* t = constant(i);
-  return t != nullptr && t->rank() == 0 && ir::info(t->dtype()).kind != 's' && ir::info(t->dtype()).kind != 'c';
+  return t != nullptr && t->rank() == 0 && ir::info(t->dtype()).kind != 's' &&
+         ir::info(t->dtype()).kind != 'c';
 }
 
 Ex LowerContext::operand(std::size_t i) {
@@ -611,7 +724,8 @@ std::optional<std::vector<Ex>> LowerContext::int_elements(std::size_t i) {
   if (l.host) return l.elements;
   const Shape& s = shape(i);
   if (s.has_rank() && s.rank() == 0) return std::vector<Ex>{op("int", {l.ex})};
-  if (s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() == 1) return std::vector<Ex>{op("int", {l.ex})};
+  if (s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() == 1)
+    return std::vector<Ex>{op("int", {l.ex})};
   return std::nullopt;
 }
 
@@ -627,7 +741,9 @@ Ex LowerContext::int_scalar(std::size_t i) {
 
 std::optional<double> LowerContext::const_number(std::size_t i) const {
   const ir::Tensor* t = constant(i);
-  if (t == nullptr || t->size() != 1 || ir::info(t->dtype()).kind == 's' || ir::info(t->dtype()).kind == 'c') return std::nullopt;
+  if (t == nullptr || t->size() != 1 || ir::info(t->dtype()).kind == 's' ||
+      ir::info(t->dtype()).kind == 'c')
+    return std::nullopt;
   return t->double_at(0);
 }
 
@@ -746,29 +862,36 @@ Ex LowerContext::buffer(std::string_view hint, ir::TensorPtr tensor) {
 namespace {
 
 std::string key_text(const Ex& e) {
-  std::string out = std::to_string(static_cast<int>(e->kind)) + ":" + std::to_string(e->integer) + ":" + std::to_string(e->number) + ":" + e->text;
+  std::string out = std::to_string(static_cast<int>(e->kind)) + ":" + std::to_string(e->integer) +
+                    ":" + std::to_string(e->number) + ":" + e->text;
   for (const auto& a : e->args) out += "(" + key_text(Ex(a)) + ")";
   return out;
 }
 
 }  // namespace
 
-std::optional<Ex> LowerContext::module(const std::string& type, const Args& args, const Kwargs& keywords,
-                                       const std::vector<ModuleParam>& params, const Args& call_args) {
+std::optional<Ex> LowerContext::module(const std::string& type, const Args& args,
+                                       const Kwargs& keywords,
+                                       const std::vector<ModuleParam>& params,
+                                       const Args& call_args) {
   for (const ModuleParam& p : params)
-    if (p.value != nullptr && (!p.value->constant || ir::is_sub_byte(p.value->constant->dtype()))) return std::nullopt;
+    if (p.value != nullptr && (!p.value->constant || ir::is_sub_byte(p.value->constant->dtype())))
+      return std::nullopt;
   std::string key = type;
   for (const Ex& a : args) key += "|" + key_text(a);
   for (const auto& [k, v] : keywords) key += "|" + k + "=" + key_text(v);
   for (const ModuleParam& p : params)
-    key += "|" + p.name + (p.transpose ? "^" : "=") + std::to_string(reinterpret_cast<std::uintptr_t>(p.value != nullptr ? p.value : p.source));
+    key +=
+        "|" + p.name + (p.transpose ? "^" : "=") +
+        std::to_string(reinterpret_cast<std::uintptr_t>(p.value != nullptr ? p.value : p.source));
   const auto called = [&](const torch::ModulePtr& m) {
     auto e = Ex::make(torch::ExprKind::Module);
     e->module = m;
     for (const Ex& a : call_args) e->args.push_back(a.ptr());
     return Ex(torch::ExprPtr(std::move(e)));
   };
-  if (const auto it = l_.modules_by_key_.find(key); it != l_.modules_by_key_.end()) return called(it->second);
+  if (const auto it = l_.modules_by_key_.find(key); it != l_.modules_by_key_.end())
+    return called(it->second);
   for (const ModuleParam& p : params) {
     if (p.value == nullptr) continue;
     if (l_.params_.count(p.value) != 0) return std::nullopt;
@@ -784,7 +907,8 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   std::vector<std::string> path;
   for (const ModuleParam& p : params) {
     if (p.value == nullptr || !p.value->is_initializer) continue;
-    if (auto components = key_components(p.value->name); components && components->size() > 1 && components->back() == p.name) {
+    if (auto components = key_components(p.value->name);
+        components && components->size() > 1 && components->back() == p.name) {
       components->pop_back();
       path = std::move(*components);
       break;
@@ -802,9 +926,12 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   if (path.empty())
     if (auto scope = scope_path(node_.name)) path = std::move(*scope);
   std::string stem = snake(type);
-  if (stem.size() > 2 && stem.ends_with("d") && std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0) stem.resize(stem.size() - 2);
+  if (stem.size() > 2 && stem.ends_with("d") &&
+      std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0)
+    stem.resize(stem.size() - 2);
   if (path.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
-  // A module of torch's has no children: where weights have names inside this one, it becomes such a child.
+  // A module of torch's has no children: where weights have names inside this one, it becomes such
+  // a child.
   while (l_.containers_.count(join(path, ".")) != 0) path.push_back(stem);
   m->path = l_.claim_path(path);
   for (const ModuleParam& p : params) {
@@ -823,7 +950,8 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
       // Another use of the weight reads the module's parameter, in ONNX's layout.
       Ex ex = l_.param_expr(param);
       if (p.transpose) ex = aten("t", {ex});
-      if (param->shape != p.value->constant->dims() && !p.transpose) ex = aten("reshape", {ex, Ex(p.value->constant->dims())});
+      if (param->shape != p.value->constant->dims() && !p.transpose)
+        ex = aten("reshape", {ex, Ex(p.value->constant->dims())});
       l_.values_[p.value] = {.ex = ex};
     }
     m->params.emplace_back(p.name, param);

@@ -36,8 +36,9 @@ struct LowerOptions {
 
 /// What an ONNX value has become: a Python expression, or Python integers.
 struct Lowered {
-  Ex ex;              // a tensor, sequence, ...; unset where host
-  bool host = false;  // `elements` are Python integers; the value itself is made only where it is needed
+  Ex ex;  // a tensor, sequence, ...; unset where host
+  bool host =
+      false;  // `elements` are Python integers; the value itself is made only where it is needed
   std::vector<Ex> elements;
 };
 
@@ -49,7 +50,8 @@ struct ModuleParam {
   std::vector<std::int64_t> shape;  // as the module has it; empty: the tensor's (transposed)
   ir::TensorPtr tensor;
   bool buffer = false;
-  const ir::Value* source = nullptr;  // what `tensor` was computed from: equal modules of equal sources are one
+  const ir::Value* source =
+      nullptr;  // what `tensor` was computed from: equal modules of equal sources are one
 };
 
 /// State of one lowering: the program that grows, and what values have become.
@@ -58,7 +60,8 @@ class Lowering {
   Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics);
   torch::Program run();
 
-  torch::Block lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs);
+  torch::Block lower_block(const ir::Graph& graph, const std::vector<Lowered>& inputs,
+                           std::vector<Lowered>& outputs);
   /// Lowers a nested graph without inputs into the current block.
   void lower_inline(const ir::Graph& graph, std::vector<Lowered>& outputs);
 
@@ -120,8 +123,8 @@ class LowerContext : public NodeContext {
   std::optional<std::vector<Ex>> int_elements(std::size_t i);
   /// An integer input of one element as a Python integer.
   Ex int_scalar(std::size_t i);
-  /// A constant float or integer input of one element as a Python number, else a tensor's `.item()`-free expression:
-  /// nothing where it is not constant.
+  /// A constant float or integer input of one element as a Python number, else a tensor's
+  /// `.item()`-free expression: nothing where it is not constant.
   std::optional<double> const_number(std::size_t i) const;
   /// The size of input `i` along `axis`: a number where it is fixed.
   Ex dim(std::size_t i, std::int64_t axis);
@@ -129,7 +132,8 @@ class LowerContext : public NodeContext {
   std::optional<Ex> integer(const Dim& dim) { return l_.integer(dim); }
   /// Sizes of a shape as Python integers, where all can be said.
   std::optional<std::vector<Ex>> sizes(const Shape& shape);
-  /// The device on which new tensors are made: that of the first tensor input. None where there is none.
+  /// The device on which new tensors are made: that of the first tensor input. None where there is
+  /// none.
   Ex device() { return l_.device(); }
   bool is_constant(std::size_t i) const { return constant(i) != nullptr; }
 
@@ -148,7 +152,8 @@ class LowerContext : public NodeContext {
   std::vector<Ex> lets(const Ex& tuple, const std::vector<std::string>& hints);
   /// Takes another node along: its output 0 is `value`, and it is not lowered by itself.
   void absorb(const ir::Node& other, const Ex& value);
-  /// Where output 0 is used once, by `type` in the default domain, and is no graph output: that node.
+  /// Where output 0 is used once, by `type` in the default domain, and is no graph output: that
+  /// node.
   const ir::Node* only_user(std::string_view type) const;
   void emit(torch::Stmt statement);
 
@@ -160,16 +165,23 @@ class LowerContext : public NodeContext {
   /// A tensor that the lowering computed itself, kept as a buffer.
   Ex buffer(std::string_view hint, ir::TensorPtr tensor);
   /// A Python value (a list of strings, say) kept in __init__.
-  Ex constant_value(std::string_view hint, const Ex& value) { return l_.constant_expr(hint, value); }
+  Ex constant_value(std::string_view hint, const Ex& value) {
+    return l_.constant_expr(hint, value);
+  }
 
   // ---- nested graphs
-  torch::Block block(const ir::Graph& graph, const std::vector<Lowered>& inputs, std::vector<Lowered>& outputs) {
+  torch::Block block(const ir::Graph& graph, const std::vector<Lowered>& inputs,
+                     std::vector<Lowered>& outputs) {
     return l_.lower_block(graph, inputs, outputs);
   }
-  void inline_graph(const ir::Graph& graph, std::vector<Lowered>& outputs) { l_.lower_inline(graph, outputs); }
+  void inline_graph(const ir::Graph& graph, std::vector<Lowered>& outputs) {
+    l_.lower_inline(graph, outputs);
+  }
   Lowered lowered(std::size_t i) { return l_.lowered(input(i)); }
   Ex materialise(const Lowered& lowered, DType dtype, bool scalar);
-  torch::VarPtr new_var(std::string hint, const ir::Value* value = nullptr) { return l_.new_var(std::move(hint), value); }
+  torch::VarPtr new_var(std::string hint, const ir::Value* value = nullptr) {
+    return l_.new_var(std::move(hint), value);
+  }
   void define(const ir::Value* value, Lowered lowered) { l_.define(value, std::move(lowered)); }
 
  private:

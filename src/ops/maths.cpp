@@ -12,8 +12,12 @@
 namespace onnx2nn::ops {
 namespace {
 
-void infer_unary(InferContext& c) { c.set(0, c.dtype(0), c.shape(0)); }
-void infer_predicate(InferContext& c) { c.set(0, DType::Bool, c.shape(0)); }
+void infer_unary(InferContext& c) {
+  c.set(0, c.dtype(0), c.shape(0));
+}
+void infer_predicate(InferContext& c) {
+  c.set(0, DType::Bool, c.shape(0));
+}
 
 /// Neg and Not of what is known of a shape.
 void infer_neg(InferContext& c) {
@@ -78,11 +82,14 @@ void lower_is_inf(LowerContext& c) {
   const bool positive = c.attr_int("detect_positive", 1) != 0;
   const DType t = c.dtype(0);
   const Ex x = computable(t, c.in(0));
-  if (!negative && !positive) return c.out(0, aten("zeros_like", {x}, {{"dtype", Ex(DType::Bool)}}));
+  if (!negative && !positive)
+    return c.out(0, aten("zeros_like", {x}, {{"dtype", Ex(DType::Bool)}}));
   c.out(0, aten(negative && positive ? "isinf" : positive ? "isposinf" : "isneginf", {x}));
 }
 
-void lower_is_nan(LowerContext& c) { c.out(0, aten("isnan", {computable(c.dtype(0), c.in(0))})); }
+void lower_is_nan(LowerContext& c) {
+  c.out(0, aten("isnan", {computable(c.dtype(0), c.in(0))}));
+}
 
 // ---------------------------------------------------------------- Clip
 // Bounds are attributes before opset 11 and inputs after; an absent one is no bound.
@@ -95,7 +102,8 @@ struct Bounds {
 
 Bounds clip_bounds(LowerContext& c) {
   Bounds out;
-  const auto bound = [&](std::string_view attribute, std::size_t i, double none) -> std::optional<Ex> {
+  const auto bound = [&](std::string_view attribute, std::size_t i,
+                         double none) -> std::optional<Ex> {
     if (c.opset() < 11) {
       if (!c.has_attr(attribute)) return std::nullopt;
       const double v = c.attr_float(attribute, 0);
@@ -125,13 +133,18 @@ void lower_clip(LowerContext& c) {
   const Ex x = c.in(0);
   if (!b.min && !b.max) return c.out(0, x);
   if (b.numbers) {
-    const auto is = [](const std::optional<Ex>& e, std::int64_t v) { return e && (*e).is_int() && (*e)->integer == v; };
+    const auto is = [](const std::optional<Ex>& e, std::int64_t v) {
+      return e && (*e).is_int() && (*e)->integer == v;
+    };
     if (ir::is_float(t) && is(b.min, 0) && is(b.max, 6)) return c.out(0, aten("relu6", {x}));
     const Ex y = aten("clamp", {comparable(t, x), b.min.value_or(kNone), b.max.value_or(kNone)});
     if (t != DType::UInt64) return c.out(0, compared(t, y));
   }
-  const auto tensor = [&](std::size_t i, const std::optional<Ex>& e) { return e ? comparable(t, c.in(i)) : kNone; };
-  c.out(0, compared(t, aten("clamp.Tensor", {comparable(t, x), tensor(1, b.min), tensor(2, b.max)})));
+  const auto tensor = [&](std::size_t i, const std::optional<Ex>& e) {
+    return e ? comparable(t, c.in(i)) : kNone;
+  };
+  c.out(0,
+        compared(t, aten("clamp.Tensor", {comparable(t, x), tensor(1, b.min), tensor(2, b.max)})));
 }
 
 constexpr OpDef kOps[] = {
@@ -141,7 +154,10 @@ constexpr OpDef kOps[] = {
     {.type = "Ceil", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kCeil>},
     {.type = "Floor", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kFloor>},
     {.type = "Round", .changed_at = {11}, .infer = infer_unary, .lower = lower_unary<kRound>},
-    {.type = "Reciprocal", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kReciprocal>},
+    {.type = "Reciprocal",
+     .changed_at = {1, 6},
+     .infer = infer_unary,
+     .lower = lower_unary<kReciprocal>},
     {.type = "Sqrt", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kSqrt>},
     {.type = "Exp", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kExp>},
     {.type = "Log", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kLog>},
@@ -167,6 +183,8 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> maths_ops() { return kOps; }
+std::span<const OpDef> maths_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

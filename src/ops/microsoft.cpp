@@ -1,6 +1,6 @@
-// com.microsoft: activations, norms, fused products and convolutions, and operators that ai.onnx has too.
-// https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
-// Attention is in microsoft_attention.cpp, what is quantised in microsoft_quantized.cpp.
+// com.microsoft: activations, norms, fused products and convolutions, and operators that ai.onnx
+// has too. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md Attention is
+// in microsoft_attention.cpp, what is quantised in microsoft_quantized.cpp.
 #include "ops/microsoft.h"
 
 #include <algorithm>
@@ -18,15 +18,20 @@ const OpDef& standard_op(std::string_view type) {
   return *op;
 }
 
-void infer_as_input(InferContext& c) { c.set(0, c.type(0)); }
+void infer_as_input(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
-Dim dim_of(const Shape& s, std::size_t axis) { return s.has_rank() && axis < s.rank() ? s[axis] : Dim(); }
+Dim dim_of(const Shape& s, std::size_t axis) {
+  return s.has_rank() && axis < s.rank() ? s[axis] : Dim();
+}
 
 Shape matmul_shape_of(InferContext& c, const Shape& a, const Shape& b) {
   if (!a.has_rank() || !b.has_rank()) return {};
   if (a.rank() < 1 || b.rank() < 1) c.fail("an operand is a scalar");
   if (a.rank() == 1 || b.rank() == 1) return {};
-  Shape out = broadcast(Shape(Dims(a.dims().begin(), a.dims().end() - 2)), Shape(Dims(b.dims().begin(), b.dims().end() - 2)));
+  Shape out = broadcast(Shape(Dims(a.dims().begin(), a.dims().end() - 2)),
+                        Shape(Dims(b.dims().begin(), b.dims().end() - 2)));
   out.dims().push_back(a[a.rank() - 2]);
   out.dims().push_back(b[b.rank() - 1]);
   return out;
@@ -34,8 +39,12 @@ Shape matmul_shape_of(InferContext& c, const Shape& a, const Shape& b) {
 
 namespace {
 
-Ex plus(const Ex& a, const Ex& b) { return aten("add.Tensor", {a, b}); }
-Ex times(const Ex& a, const Ex& b) { return aten("mul.Tensor", {a, b}); }
+Ex plus(const Ex& a, const Ex& b) {
+  return aten("add.Tensor", {a, b});
+}
+Ex times(const Ex& a, const Ex& b) {
+  return aten("mul.Tensor", {a, b});
+}
 
 // ---------------------------------------------------------------- activations
 
@@ -44,10 +53,16 @@ void infer_broadcast(InferContext& c) {
 }
 
 /// Input 0, with the bias of input 1 where there is one.
-Ex biased(LowerContext& c) { return c.has_input(1) ? plus(c.in(0), c.in(1)) : c.in(0); }
+Ex biased(LowerContext& c) {
+  return c.has_input(1) ? plus(c.in(0), c.in(1)) : c.in(0);
+}
 
-void lower_gelu(LowerContext& c) { c.out(0, aten("gelu", {biased(c)})); }
-void lower_fast_gelu(LowerContext& c) { c.out(0, aten("gelu", {biased(c), Ex("tanh")})); }
+void lower_gelu(LowerContext& c) {
+  c.out(0, aten("gelu", {biased(c)}));
+}
+void lower_fast_gelu(LowerContext& c) {
+  c.out(0, aten("gelu", {biased(c), Ex("tanh")}));
+}
 
 void lower_quick_gelu(LowerContext& c) {
   const Ex x = c.in(0);
@@ -64,16 +79,21 @@ void infer_split_gelu(InferContext& c) {
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
-void lower_split_gelu(LowerContext& c) { c.out(0, helper("bias_split_gelu", {c.in(0), c.in(1)})); }
+void lower_split_gelu(LowerContext& c) {
+  c.out(0, helper("bias_split_gelu", {c.in(0), c.in(1)}));
+}
 
-void lower_bias_add(LowerContext& c) { c.out(0, plus(plus(c.in(0), c.in(1)), c.in(2))); }
+void lower_bias_add(LowerContext& c) {
+  c.out(0, plus(plus(c.in(0), c.in(1)), c.in(2)));
+}
 
 /// As in inference: dropout does nothing, bias and residual are added.
 void lower_bias_dropout(LowerContext& c) {
   c.ignore_attr("seed");
   if (c.has_output(1)) c.unsupported("the mask of a dropout is not known in inference");
   const auto training = c.const_number(4);
-  if (c.has_input(4) && (!training || *training != 0.0)) c.unsupported("training mode is not supported");
+  if (c.has_input(4) && (!training || *training != 0.0))
+    c.unsupported("training mode is not supported");
   Ex y = biased(c);
   if (c.has_input(2)) y = plus(y, c.in(2));
   c.out(0, y);
@@ -89,9 +109,11 @@ void lower_bias_softmax(LowerContext& c) {
   const std::size_t rank = c.known_rank(0);
   const std::int64_t axis = c.axis(c.attr_int("axis", 1), rank);
   const bool inner = c.attr_int("is_inner_broadcast", 1) != 0;
-  if (axis + 1 != static_cast<std::int64_t>(rank)) c.unsupported("softmax over several axes at once is not supported");
+  if (axis + 1 != static_cast<std::int64_t>(rank))
+    c.unsupported("softmax over several axes at once is not supported");
   Ex bias = c.in(1);
-  if (!inner && c.known_rank(1) != rank) c.unsupported("a bias that broadcasts outwards must have the rank of the data");
+  if (!inner && c.known_rank(1) != rank)
+    c.unsupported("a bias that broadcasts outwards must have the rank of the data");
   c.out(0, aten("softmax.int", {plus(c.in(0), bias), Ex(-1)}));
 }
 
@@ -100,7 +122,9 @@ void lower_bias_softmax(LowerContext& c) {
 
 constexpr double kSkipEpsilon = 1e-12;
 
-double skip_epsilon(const NodeContext& c) { return c.attr_float("epsilon", static_cast<double>(static_cast<float>(kSkipEpsilon))); }
+double skip_epsilon(const NodeContext& c) {
+  return c.attr_float("epsilon", static_cast<double>(static_cast<float>(kSkipEpsilon)));
+}
 
 void infer_skip_norm(InferContext& c) {
   const Shape& s = c.shape(0);
@@ -120,7 +144,9 @@ void infer_skip_norm(InferContext& c) {
 Ex layer_norm(LowerContext& c, const Ex& x, std::size_t gamma, std::size_t beta, double epsilon) {
   const ir::Tensor* g = c.constant(gamma);
   const ir::Tensor* b = c.constant(beta);
-  const bool fits = g != nullptr && g->rank() == 1 && (!c.has_input(beta) || (b != nullptr && b->dims() == g->dims() && b->dtype() == g->dtype()));
+  const bool fits =
+      g != nullptr && g->rank() == 1 &&
+      (!c.has_input(beta) || (b != nullptr && b->dims() == g->dims() && b->dtype() == g->dtype()));
   if (fits) {
     std::vector<ModuleParam> params{{.name = "weight", .value = c.input(gamma)}};
     Kwargs kw{{"eps", Ex(epsilon)}};
@@ -137,7 +163,8 @@ Ex layer_norm(LowerContext& c, const Ex& x, std::size_t gamma, std::size_t beta,
 
 Ex rms_norm(LowerContext& c, const Ex& x, std::size_t gamma, double epsilon) {
   if (const ir::Tensor* g = c.constant(gamma); g != nullptr && g->rank() == 1)
-    if (const auto y = c.module("RMSNorm", {Ex(g->dims()[0])}, {{"eps", Ex(epsilon)}}, {{.name = "weight", .value = c.input(gamma)}}, {x}))
+    if (const auto y = c.module("RMSNorm", {Ex(g->dims()[0])}, {{"eps", Ex(epsilon)}},
+                                {{.name = "weight", .value = c.input(gamma)}}, {x}))
       return *y;
   return aten("rms_norm", {x, list({c.dim(gamma, 0)}), c.in(gamma), Ex(epsilon)});
 }
@@ -154,7 +181,8 @@ Ex skip_sum(LowerContext& c, std::size_t bias) {
 void lower_skip_layer_norm(LowerContext& c) {
   const double epsilon = skip_epsilon(c);
   if (c.has_output(1) || c.has_output(2) || c.known_rank(2) != 1)
-    return outs_of(c, helper("skip_layer_norm", pass_inputs(c, 0, 5), {{"epsilon", Ex(epsilon)}}), 4);
+    return outs_of(c, helper("skip_layer_norm", pass_inputs(c, 0, 5), {{"epsilon", Ex(epsilon)}}),
+                   4);
   const Ex sum = skip_sum(c, 4);
   c.out(0, layer_norm(c, sum, 2, 3, epsilon));
 }
@@ -162,7 +190,9 @@ void lower_skip_layer_norm(LowerContext& c) {
 void lower_skip_rms_norm(LowerContext& c) {
   const double epsilon = skip_epsilon(c);
   if (c.has_output(1) || c.has_output(2) || c.known_rank(2) != 1)
-    return outs_of(c, helper("skip_simplified_layer_norm", pass_inputs(c, 0, 4), {{"epsilon", Ex(epsilon)}}), 4);
+    return outs_of(
+        c, helper("skip_simplified_layer_norm", pass_inputs(c, 0, 4), {{"epsilon", Ex(epsilon)}}),
+        4);
   const Ex sum = skip_sum(c, 3);
   c.out(0, rms_norm(c, sum, 2, epsilon));
 }
@@ -182,14 +212,16 @@ void lower_simplified_norm(LowerContext& c) {
   const double epsilon = c.attr_float("epsilon", static_cast<double>(1e-5F));
   const std::int64_t axis = c.attr_int("axis", -1);
   const bool last = axis == -1 || (c.rank(0) && axis + 1 == static_cast<std::int64_t>(*c.rank(0)));
-  if (!c.has_output(1) && last && c.rank(1) == 1U && c.dtype(0) == c.dtype(1)) return c.out(0, rms_norm(c, c.in(0), 1, epsilon));
+  if (!c.has_output(1) && last && c.rank(1) == 1U && c.dtype(0) == c.dtype(1))
+    return c.out(0, rms_norm(c, c.in(0), 1, epsilon));
   Kwargs kw;
   if (axis != -1) kw.emplace_back("axis", Ex(axis));
   kw.emplace_back("epsilon", Ex(epsilon));
   outs_of(c, helper("simplified_layer_norm", {c.in(0), c.in(1)}, kw), 2);
 }
 
-/// GroupNorm and SkipGroupNorm (inputs X, gamma, beta, skip, bias): channels last unless said otherwise.
+/// GroupNorm and SkipGroupNorm (inputs X, gamma, beta, skip, bias): channels last unless said
+/// otherwise.
 template <bool Skip>
 void infer_group_norm(InferContext& c) {
   c.set(0, c.type(0));
@@ -209,7 +241,8 @@ void lower_group_norm(LowerContext& c) {
   }
   const bool last = c.attr_int("channels_last", 1) != 0;
   if (last) x = aten("movedim.int", {x, -1, 1});
-  Ex y = aten("group_norm", {x, Ex(c.attr_int("groups")), c.in(1), c.in(2), Ex(c.attr_float("epsilon", static_cast<double>(1e-5F)))});
+  Ex y = aten("group_norm", {x, Ex(c.attr_int("groups")), c.in(1), c.in(2),
+                             Ex(c.attr_float("epsilon", static_cast<double>(1e-5F)))});
   if (last) y = aten("movedim.int", {y, 1, -1});
   c.out(0, c.attr_int("activation") == 1 ? aten("silu", {y}) : y);
 }
@@ -226,8 +259,10 @@ Shape transposed(const Shape& s, bool matrix, bool batch) {
 }
 
 void infer_fused_matmul(InferContext& c) {
-  const Shape a = transposed(c.shape(0), c.attr_int("transA", 0) != 0, c.attr_int("transBatchA", 0) != 0);
-  const Shape b = transposed(c.shape(1), c.attr_int("transB", 0) != 0, c.attr_int("transBatchB", 0) != 0);
+  const Shape a =
+      transposed(c.shape(0), c.attr_int("transA", 0) != 0, c.attr_int("transBatchA", 0) != 0);
+  const Shape b =
+      transposed(c.shape(1), c.attr_int("transB", 0) != 0, c.attr_int("transBatchB", 0) != 0);
   c.set(0, c.dtype(0), matmul_shape_of(c, a, b));
 }
 
@@ -236,7 +271,11 @@ void lower_fused_matmul(LowerContext& c) {
   const bool known = c.rank(0).value_or(0) >= 2 && c.rank(1).value_or(0) >= 2;
   if (batches || !known) {
     return c.out(0, helper("fused_matmul", {c.in(0), c.in(1)},
-                           pass_attributes(c, {{"alpha", AttrKind::Float}, {"transA"}, {"transB"}, {"transBatchA"}, {"transBatchB"}})));
+                           pass_attributes(c, {{"alpha", AttrKind::Float},
+                                               {"transA"},
+                                               {"transB"},
+                                               {"transBatchA"},
+                                               {"transBatchB"}})));
   }
   const Ex a = c.attr_int("transA", 0) != 0 ? aten("transpose.int", {c.in(0), -2, -1}) : c.in(0);
   const Ex b = c.attr_int("transB", 0) != 0 ? aten("transpose.int", {c.in(1), -2, -1}) : c.in(1);
@@ -248,15 +287,19 @@ void lower_fused_matmul(LowerContext& c) {
 constexpr double kLeakySlope = 0.01;
 
 /// The activation that a fused operator names, with its parameters.
-Ex activated(LowerContext& c, const Ex& x, const std::string& activation, const std::vector<double>& params) {
+Ex activated(LowerContext& c, const Ex& x, const std::string& activation,
+             const std::vector<double>& params) {
   if (activation.empty()) return x;
   if (activation == "Relu") return aten("relu", {x});
   if (activation == "Tanh") return aten("tanh", {x});
   if (activation == "Sigmoid") return aten("sigmoid", {x});
-  if (activation == "LeakyRelu") return aten("leaky_relu", {x, Ex(params.empty() ? kLeakySlope : params[0])});
-  if (activation == "Clip" && params.size() >= 2) return aten("clamp", {x, Ex(params[0]), Ex(params[1])});
-  static constexpr std::string_view kKnown[] = {"HardSigmoid", "Elu", "Selu", "ThresholdedRelu", "ScaledTanh", "ParametricSoftplus",
-                                                "Softplus", "Softsign", "HardSwish"};
+  if (activation == "LeakyRelu")
+    return aten("leaky_relu", {x, Ex(params.empty() ? kLeakySlope : params[0])});
+  if (activation == "Clip" && params.size() >= 2)
+    return aten("clamp", {x, Ex(params[0]), Ex(params[1])});
+  static constexpr std::string_view kKnown[] = {
+      "HardSigmoid",        "Elu",      "Selu",     "ThresholdedRelu", "ScaledTanh",
+      "ParametricSoftplus", "Softplus", "Softsign", "HardSwish"};
   if (std::find(std::begin(kKnown), std::end(kKnown), activation) == std::end(kKnown))
     c.unsupported("the fused activation \"" + activation + "\" is not known");
   Args args{x, Ex(activation)};
@@ -267,7 +310,9 @@ Ex activated(LowerContext& c, const Ex& x, const std::string& activation, const 
 constexpr const char* kConv = "Conv";
 constexpr const char* kGemm = "Gemm";
 
-void infer_fused_conv(InferContext& c) { infer_like<kConv, 11>(c); }
+void infer_fused_conv(InferContext& c) {
+  infer_like<kConv, 11>(c);
+}
 
 /// Conv, then the sum with Z, then the activation.
 void lower_fused_conv(LowerContext& c) {
@@ -288,7 +333,9 @@ void lower_fused_gemm(LowerContext& c) {
 }
 
 /// GemmFastGelu: a product, a bias and the approximate gelu.
-void infer_gemm_fast_gelu(InferContext& c) { c.set(0, c.dtype(0), matmul_shape_of(c, c.shape(0), c.shape(1))); }
+void infer_gemm_fast_gelu(InferContext& c) {
+  c.set(0, c.dtype(0), matmul_shape_of(c, c.shape(0), c.shape(1)));
+}
 
 void lower_gemm_fast_gelu(LowerContext& c) {
   Ex y = aten("matmul", {c.in(0), c.in(1)});
@@ -298,8 +345,12 @@ void lower_gemm_fast_gelu(LowerContext& c) {
 
 // Channels last: of the input, the result and, in NhwcConv, of the weight too.
 
-Ex channels_first(const Ex& x) { return aten("movedim.int", {x, -1, 1}); }
-Ex channels_last(const Ex& x) { return aten("movedim.int", {x, 1, -1}); }
+Ex channels_first(const Ex& x) {
+  return aten("movedim.int", {x, -1, 1});
+}
+Ex channels_last(const Ex& x) {
+  return aten("movedim.int", {x, 1, -1});
+}
 
 void infer_nhwc(InferContext& c) {
   const Shape& x = c.shape(0);
@@ -323,7 +374,8 @@ void lower_nhwc_conv(LowerContext& c) {
   const Ex w = WeightToo ? channels_first(c.in(1)) : c.in(1);
   Args args{channels_first(c.in(0)), w};
   if (c.has_input(2)) args.push_back(c.in(2));
-  Ex y = channels_last(helper("conv_nd", args, pass_attributes(c, {kAutoPad, kDilations, {"group"}, kPads, kStrides})));
+  Ex y = channels_last(helper(
+      "conv_nd", args, pass_attributes(c, {kAutoPad, kDilations, {"group"}, kPads, kStrides})));
   if (c.has_input(3)) y = plus(y, c.in(3));
   c.out(0, activated(c, y, activation, params));
 }
@@ -348,14 +400,16 @@ void lower_nhwc_max_pool(LowerContext& c) {
   c.ignore_attr("storage_order");
   Kwargs kw = pass_attributes(c, {kStrides, kPads, kDilations, kAutoPad});
   if (c.attr_int("ceil_mode", 0) != 0) kw.emplace_back("ceil_mode", Ex(true));
-  c.out(0, channels_last(helper("max_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
+  c.out(0,
+        channels_last(helper("max_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
 }
 
 void lower_nhwc_average_pool(LowerContext& c) {
   Kwargs kw = pass_attributes(c, {kStrides, kPads, kDilations, kAutoPad});
   if (c.attr_int("ceil_mode", 0) != 0) kw.emplace_back("ceil_mode", Ex(true));
   if (c.attr_int("count_include_pad", 0) != 0) kw.emplace_back("count_include_pad", Ex(true));
-  c.out(0, channels_last(helper("average_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
+  c.out(0, channels_last(
+               helper("average_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
 }
 
 void infer_nhwc_global(InferContext& c) {
@@ -370,7 +424,8 @@ void infer_nhwc_global(InferContext& c) {
 template <bool Max>
 void lower_nhwc_global(LowerContext& c) {
   Ints axes;
-  for (std::int64_t i = 1; i + 1 < static_cast<std::int64_t>(c.known_rank(0)); ++i) axes.push_back(i);
+  for (std::int64_t i = 1; i + 1 < static_cast<std::int64_t>(c.known_rank(0)); ++i)
+    axes.push_back(i);
   c.out(0, aten(Max ? "amax" : "mean.dim", {c.in(0), Ex(axes), true}));
 }
 
@@ -382,18 +437,23 @@ constexpr const char* kGridSample = "GridSample";
 constexpr const char* kGatherNd = "GatherND";
 constexpr const char* kRange = "Range";
 
-void lower_inverse(LowerContext& c) { c.out(0, aten("linalg_inv", {c.in(0)})); }
+void lower_inverse(LowerContext& c) {
+  c.out(0, aten("linalg_inv", {c.in(0)}));
+}
 
 void infer_expand_dims(InferContext& c) {
   const Shape& s = c.shape(0);
   const auto axis = c.const_ints(1);
-  if (!s.has_rank() || !axis || axis->size() != 1) return c.set(0, c.dtype(0), s.has_rank() ? Shape::unknown_dims(s.rank() + 1) : Shape());
+  if (!s.has_rank() || !axis || axis->size() != 1)
+    return c.set(0, c.dtype(0), s.has_rank() ? Shape::unknown_dims(s.rank() + 1) : Shape());
   Dims d = s.dims();
   d.insert(d.begin() + static_cast<std::ptrdiff_t>(c.axis((*axis)[0], s.rank() + 1)), Dim(1));
   c.set(0, c.dtype(0), Shape(std::move(d)));
 }
 
-void lower_expand_dims(LowerContext& c) { c.out(0, aten("unsqueeze", {c.in(0), c.int_scalar(1)})); }
+void lower_expand_dims(LowerContext& c) {
+  c.out(0, aten("unsqueeze", {c.in(0), c.int_scalar(1)}));
+}
 
 void infer_unique(InferContext& c) {
   const Dim n = Dim::unknown();
@@ -402,9 +462,11 @@ void infer_unique(InferContext& c) {
   c.set(2, DType::Int64, Shape({n}));
 }
 
-/// The values in the order in which they first appear, the index of each element's value, the counts.
+/// The values in the order in which they first appear, the index of each element's value, the
+/// counts.
 void lower_unique(LowerContext& c) {
-  const auto parts = c.lets(helper("unique_values", {c.in(0)}, {{"sorted", Ex(0)}}), {"values", "_", "inverse", "counts"});
+  const auto parts = c.lets(helper("unique_values", {c.in(0)}, {{"sorted", Ex(0)}}),
+                            {"values", "_", "inverse", "counts"});
   c.out(0, parts[0]);
   c.out(1, parts[2]);
   c.out(2, parts[3]);
@@ -423,10 +485,13 @@ void infer_crop_and_resize(InferContext& c) {
 
 void lower_crop_and_resize(LowerContext& c) {
   c.out(0, helper("crop_and_resize", {c.in(0), c.in(1), c.in(2), c.int_list(3)},
-                  pass_attributes(c, {{"mode", AttrKind::String}, {"extrapolation_value", AttrKind::Float}})));
+                  pass_attributes(
+                      c, {{"mode", AttrKind::String}, {"extrapolation_value", AttrKind::Float}})));
 }
 
-void lower_identity(LowerContext& c) { c.out(0, c.in(0)); }
+void lower_identity(LowerContext& c) {
+  c.out(0, c.in(0));
+}
 
 void infer_bifurcation(InferContext& c) {
   c.set(0, DType::Int64, Shape({Dim::unknown()}));
@@ -434,23 +499,33 @@ void infer_bifurcation(InferContext& c) {
 }
 
 void lower_bifurcation(LowerContext& c) {
-  outs_of(c, helper("bifurcation_detector", pass_inputs(c, 0, 4), pass_attributes(c, {{"min_ngram_size"}, {"max_ngram_size"}})), 2);
+  outs_of(c,
+          helper("bifurcation_detector", pass_inputs(c, 0, 4),
+                 pass_attributes(c, {{"min_ngram_size"}, {"max_ngram_size"}})),
+          2);
 }
 
-void infer_complex_mul(InferContext& c) { c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(1))); }
+void infer_complex_mul(InferContext& c) {
+  c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(1)));
+}
 
 template <bool Conjugate>
 void lower_complex_mul(LowerContext& c) {
-  const auto complex = [&](std::size_t i) { return aten("view_as_complex", {aten("contiguous", {c.in(i)})}); };
+  const auto complex = [&](std::size_t i) {
+    return aten("view_as_complex", {aten("contiguous", {c.in(i)})});
+  };
   const Ex b = Conjugate ? aten("conj", {complex(1)}) : complex(1);
   c.out(0, aten("view_as_real", {times(complex(0), b)}));
 }
 
-void infer_cdist(InferContext& c) { c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), dim_of(c.shape(1), 0)})); }
+void infer_cdist(InferContext& c) {
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), dim_of(c.shape(1), 0)}));
+}
 
 void lower_cdist(LowerContext& c) {
   const std::string metric = c.attr_string("metric", "sqeuclidean");
-  if (metric != "sqeuclidean" && metric != "euclidean") c.unsupported("the metric \"" + metric + "\" is not known");
+  if (metric != "sqeuclidean" && metric != "euclidean")
+    c.unsupported("the metric \"" + metric + "\" is not known");
   const Ex y = aten("cdist", {c.in(0), c.in(1)});
   c.out(0, metric == "euclidean" ? y : aten("square", {y}));
 }
@@ -461,10 +536,12 @@ void lower_cdist(LowerContext& c) {
 void lower_aten(LowerContext& c) {
   std::string name = c.attr_string("operator", "");
   if (name.starts_with("aten::")) name = name.substr(6);
-  if (const std::string overload = c.attr_string("overload_name", ""); !overload.empty()) name += "." + overload;
+  if (const std::string overload = c.attr_string("overload_name", ""); !overload.empty())
+    name += "." + overload;
   bool known = false;
   const auto schema = torch::schema_of(name, &known);
-  if (!known || c.input_count() > schema.size()) c.unsupported("the ATen function \"" + name + "\" is not known with these arguments");
+  if (!known || c.input_count() > schema.size())
+    c.unsupported("the ATen function \"" + name + "\" is not known with these arguments");
   Args args;
   for (std::size_t i = 0; i < c.input_count(); ++i) {
     const bool tensor = schema[i].type.starts_with("Tensor");
@@ -472,7 +549,8 @@ void lower_aten(LowerContext& c) {
       args.push_back(kNone);
     } else if (tensor) {
       args.push_back(c.in(i));
-    } else if (const ir::Tensor* t = c.constant(i); t != nullptr && t->rank() <= 1 && ir::info(t->dtype()).kind != 's') {
+    } else if (const ir::Tensor* t = c.constant(i);
+               t != nullptr && t->rank() <= 1 && ir::info(t->dtype()).kind != 's') {
       const Ex value = nested_list(*t);
       args.push_back(schema[i].type == "bool" && value.is_int() ? Ex(value->integer != 0) : value);
     } else {
@@ -497,52 +575,221 @@ void infer_aten(InferContext& c) {
 constexpr std::string_view kNhwc = "com.ms.internal.nhwc";
 
 constexpr OpDef kOps[] = {
-    {.type = "Gelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_gelu},
-    {.type = "BiasGelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_broadcast, .lower = lower_gelu},
-    {.type = "FastGelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_broadcast, .lower = lower_fast_gelu},
-    {.type = "QuickGelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_quick_gelu},
-    {.type = "BiasSplitGelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_split_gelu, .lower = lower_split_gelu},
-    {.type = "BiasAdd", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_bias_add},
-    {.type = "BiasDropout", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_bias_dropout, .lower = lower_bias_dropout},
-    {.type = "BiasSoftmax", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_bias_softmax},
-    {.type = "SkipLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_skip_norm, .lower = lower_skip_layer_norm},
-    {.type = "SkipSimplifiedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_skip_norm, .lower = lower_skip_rms_norm},
-    {.type = "SimplifiedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_simplified_norm, .lower = lower_simplified_norm},
-    {.type = "SimplifiedLayerNormalization", .changed_at = {1}, .infer = infer_simplified_norm, .lower = lower_simplified_norm},
-    {.type = "GroupNorm", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_group_norm<false>, .lower = lower_group_norm<false>},
-    {.type = "SkipGroupNorm", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_group_norm<true>, .lower = lower_group_norm<true>},
-    {.type = "FusedMatMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_fused_matmul, .lower = lower_fused_matmul},
-    {.type = "TransposeMatMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_fused_matmul, .lower = lower_fused_matmul},
-    {.type = "FusedConv", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_fused_conv, .lower = lower_fused_conv},
-    {.type = "FusedGemm", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_like<kGemm, 13>, .lower = lower_fused_gemm},
-    {.type = "GemmFastGelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_gemm_fast_gelu, .lower = lower_gemm_fast_gelu},
-    {.type = "NhwcConv", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_nhwc, .lower = lower_nhwc_conv<true>},
-    {.type = "NhwcFusedConv", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_nhwc, .lower = lower_nhwc_conv<false>},
-    {.type = "NhwcMaxPool", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_nhwc_pool, .lower = lower_nhwc_max_pool},
-    {.type = "Inverse", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_inverse},
-    {.type = "Trilu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_like<kTrilu, 14>, .lower = lower_like<kTrilu, 14>},
-    {.type = "Pad", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_like<kPad, 13>, .lower = lower_like<kPad, 13>},
-    {.type = "GridSample", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_like<kGridSample, 16>, .lower = lower_like<kGridSample, 16>},
-    {.type = "GatherND", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_like<kGatherNd, 11>, .lower = lower_like<kGatherNd, 11>},
-    {.type = "Range", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_like<kRange, 11>, .lower = lower_like<kRange, 11>},
-    {.type = "ExpandDims", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_expand_dims, .lower = lower_expand_dims},
-    {.type = "Unique", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_unique, .lower = lower_unique},
-    {.type = "CropAndResize", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_crop_and_resize, .lower = lower_crop_and_resize},
-    {.type = "SampleOp", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_identity},
-    {.type = "BifurcationDetector", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_bifurcation, .lower = lower_bifurcation},
-    {.type = "ComplexMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_complex_mul, .lower = lower_complex_mul<false>},
-    {.type = "ComplexMulConj", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_complex_mul, .lower = lower_complex_mul<true>},
-    {.type = "CDist", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_cdist, .lower = lower_cdist},
-    {.type = "Conv", .domain = kNhwc, .changed_at = {1}, .infer = infer_nhwc, .lower = lower_nhwc_conv<false>},
-    {.type = "MaxPool", .domain = kNhwc, .changed_at = {1}, .infer = infer_nhwc_pool, .lower = lower_nhwc_max_pool},
-    {.type = "AveragePool", .domain = kNhwc, .changed_at = {7}, .infer = infer_nhwc_pool, .lower = lower_nhwc_average_pool},
-    {.type = "GlobalAveragePool", .domain = kNhwc, .changed_at = {1}, .infer = infer_nhwc_global, .lower = lower_nhwc_global<false>},
-    {.type = "GlobalMaxPool", .domain = kNhwc, .changed_at = {1}, .infer = infer_nhwc_global, .lower = lower_nhwc_global<true>},
-    {.type = "ATen", .domain = "org.pytorch.aten", .changed_at = {1}, .infer = infer_aten, .lower = lower_aten},
+    {.type = "Gelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_gelu},
+    {.type = "BiasGelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_broadcast,
+     .lower = lower_gelu},
+    {.type = "FastGelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_broadcast,
+     .lower = lower_fast_gelu},
+    {.type = "QuickGelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_quick_gelu},
+    {.type = "BiasSplitGelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_split_gelu,
+     .lower = lower_split_gelu},
+    {.type = "BiasAdd",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_bias_add},
+    {.type = "BiasDropout",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_bias_dropout,
+     .lower = lower_bias_dropout},
+    {.type = "BiasSoftmax",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_bias_softmax},
+    {.type = "SkipLayerNormalization",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_skip_norm,
+     .lower = lower_skip_layer_norm},
+    {.type = "SkipSimplifiedLayerNormalization",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_skip_norm,
+     .lower = lower_skip_rms_norm},
+    {.type = "SimplifiedLayerNormalization",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_simplified_norm,
+     .lower = lower_simplified_norm},
+    {.type = "SimplifiedLayerNormalization",
+     .changed_at = {1},
+     .infer = infer_simplified_norm,
+     .lower = lower_simplified_norm},
+    {.type = "GroupNorm",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_group_norm<false>,
+     .lower = lower_group_norm<false>},
+    {.type = "SkipGroupNorm",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_group_norm<true>,
+     .lower = lower_group_norm<true>},
+    {.type = "FusedMatMul",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_fused_matmul,
+     .lower = lower_fused_matmul},
+    {.type = "TransposeMatMul",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_fused_matmul,
+     .lower = lower_fused_matmul},
+    {.type = "FusedConv",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_fused_conv,
+     .lower = lower_fused_conv},
+    {.type = "FusedGemm",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_like<kGemm, 13>,
+     .lower = lower_fused_gemm},
+    {.type = "GemmFastGelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_gemm_fast_gelu,
+     .lower = lower_gemm_fast_gelu},
+    {.type = "NhwcConv",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_nhwc,
+     .lower = lower_nhwc_conv<true>},
+    {.type = "NhwcFusedConv",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_nhwc,
+     .lower = lower_nhwc_conv<false>},
+    {.type = "NhwcMaxPool",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_nhwc_pool,
+     .lower = lower_nhwc_max_pool},
+    {.type = "Inverse",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_inverse},
+    {.type = "Trilu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_like<kTrilu, 14>,
+     .lower = lower_like<kTrilu, 14>},
+    {.type = "Pad",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_like<kPad, 13>,
+     .lower = lower_like<kPad, 13>},
+    {.type = "GridSample",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_like<kGridSample, 16>,
+     .lower = lower_like<kGridSample, 16>},
+    {.type = "GatherND",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_like<kGatherNd, 11>,
+     .lower = lower_like<kGatherNd, 11>},
+    {.type = "Range",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_like<kRange, 11>,
+     .lower = lower_like<kRange, 11>},
+    {.type = "ExpandDims",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_expand_dims,
+     .lower = lower_expand_dims},
+    {.type = "Unique",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_unique,
+     .lower = lower_unique},
+    {.type = "CropAndResize",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_crop_and_resize,
+     .lower = lower_crop_and_resize},
+    {.type = "SampleOp",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_identity},
+    {.type = "BifurcationDetector",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_bifurcation,
+     .lower = lower_bifurcation},
+    {.type = "ComplexMul",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_complex_mul,
+     .lower = lower_complex_mul<false>},
+    {.type = "ComplexMulConj",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_complex_mul,
+     .lower = lower_complex_mul<true>},
+    {.type = "CDist",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_cdist,
+     .lower = lower_cdist},
+    {.type = "Conv",
+     .domain = kNhwc,
+     .changed_at = {1},
+     .infer = infer_nhwc,
+     .lower = lower_nhwc_conv<false>},
+    {.type = "MaxPool",
+     .domain = kNhwc,
+     .changed_at = {1},
+     .infer = infer_nhwc_pool,
+     .lower = lower_nhwc_max_pool},
+    {.type = "AveragePool",
+     .domain = kNhwc,
+     .changed_at = {7},
+     .infer = infer_nhwc_pool,
+     .lower = lower_nhwc_average_pool},
+    {.type = "GlobalAveragePool",
+     .domain = kNhwc,
+     .changed_at = {1},
+     .infer = infer_nhwc_global,
+     .lower = lower_nhwc_global<false>},
+    {.type = "GlobalMaxPool",
+     .domain = kNhwc,
+     .changed_at = {1},
+     .infer = infer_nhwc_global,
+     .lower = lower_nhwc_global<true>},
+    {.type = "ATen",
+     .domain = "org.pytorch.aten",
+     .changed_at = {1},
+     .infer = infer_aten,
+     .lower = lower_aten},
 };
 
 }  // namespace
 
-std::span<const OpDef> microsoft_ops() { return kOps; }
+std::span<const OpDef> microsoft_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

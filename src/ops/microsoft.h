@@ -10,7 +10,8 @@ inline constexpr std::string_view kMicrosoft = "com.microsoft";
 /// ai.onnx's operator of this type.
 const OpDef& standard_op(std::string_view type);
 
-/// The hooks of ai.onnx's operator of this type, at one of its opsets, for a node that means the same.
+/// The hooks of ai.onnx's operator of this type, at one of its opsets, for a node that means the
+/// same.
 template <const char* const& Type, int Opset>
 void infer_like(InferContext& c) {
   c.read_as(Opset);

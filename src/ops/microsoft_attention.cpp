@@ -17,7 +17,9 @@ std::int64_t heads_of(const NodeContext& c, std::string_view name) {
   return heads;
 }
 
-Dim split(const Dim& width, std::int64_t parts) { return width.known() ? Dim::floor_div(width, Dim(parts)) : Dim(); }
+Dim split(const Dim& width, std::int64_t parts) {
+  return width.known() ? Dim::floor_div(width, Dim(parts)) : Dim();
+}
 
 // ---------------------------------------------------------------- Attention, QAttention
 
@@ -25,7 +27,8 @@ Dim split(const Dim& width, std::int64_t parts) { return width.known() ? Dim::fl
 Shape present_shape(const NodeContext& c, std::size_t past, std::int64_t heads, const Dim& size) {
   const Dim length = dim_of(c.shape(0), 1);
   Dim total = length;
-  if (c.has_input(past)) total = dim_of(c.shape(past), 3).known() ? dim_of(c.shape(past), 3) + length : Dim();
+  if (c.has_input(past))
+    total = dim_of(c.shape(past), 3).known() ? dim_of(c.shape(past), 3) + length : Dim();
   return Shape({Dim(2), dim_of(c.shape(0), 0), Dim(heads), total, size});
 }
 
@@ -49,7 +52,11 @@ void lower_attention(LowerContext& c) {
   c.ignore_attr("rotary_embedding_dim");
   outs_of(c,
           helper("ms_attention", pass_inputs(c, 0, 6),
-                 pass_attributes(c, {{"num_heads"}, {"qkv_hidden_sizes", AttrKind::IntList}, kScale, kMaskValue, {"unidirectional"}})),
+                 pass_attributes(c, {{"num_heads"},
+                                     {"qkv_hidden_sizes", AttrKind::IntList},
+                                     kScale,
+                                     kMaskValue,
+                                     {"unidirectional"}})),
           2);
 }
 
@@ -94,7 +101,8 @@ void infer_multi_head(InferContext& c) {
     if (v.has_rank()) width = v.rank() == 3 ? v[2] : v.rank() == 4 ? Dim(heads) * v[3] : Dim();
     if (k.has_rank()) keys = k.rank() == 4 ? k[2] : dim_of(k, 1);
   }
-  if (c.has_input(6)) keys = keys.known() && dim_of(c.shape(6), 2).known() ? keys + dim_of(c.shape(6), 2) : Dim();
+  if (c.has_input(6))
+    keys = keys.known() && dim_of(c.shape(6), 2).known() ? keys + dim_of(c.shape(6), 2) : Dim();
   const Dim batch = dim_of(q, 0);
   c.set(0, t, Shape({batch, dim_of(q, 1), width}));
   c.set(1, t, Shape({batch, Dim(heads), keys, size}));
@@ -111,8 +119,8 @@ void lower_multi_head(LowerContext& c) {
 }
 
 /// DecoderMaskedMultiHeadAttention, without beams: the same with its inputs in another order.
-/// Inputs: query, key, value, mask_index, attention_bias, past_key, past_value, past_sequence_length,
-/// beam_width, cache_indirection, bias.
+/// Inputs: query, key, value, mask_index, attention_bias, past_key, past_value,
+/// past_sequence_length, beam_width, cache_indirection, bias.
 void infer_decoder_masked(InferContext& c) {
   const Shape& q = c.shape(0);
   c.set(0, c.dtype(0), Shape({dim_of(q, 0), dim_of(q, 1), dim_of(q, 2)}));
@@ -134,7 +142,8 @@ void lower_decoder_masked(LowerContext& c) {
   outs_of(c, helper("multi_head_attention", args, kw), 4);
 }
 
-// ---------------------------------------------------------------- GroupQueryAttention and its relatives
+// ---------------------------------------------------------------- GroupQueryAttention and its
+// relatives
 
 /// The width of one head of a query that may hold keys and values as well.
 Dim head_size(const NodeContext& c, std::int64_t heads, std::int64_t kv_heads, std::size_t axis) {
@@ -165,10 +174,20 @@ void lower_group_query(LowerContext& c) {
   Args args = pass_inputs(c, 0, 6);
   args.push_back(c.int_scalar(6));
   for (const Ex& e : pass_inputs(c, 7, 12)) args.push_back(e);
-  Kwargs kw = pass_attributes(c, {{"num_heads"}, {"kv_num_heads"}, {"causal"}, {"do_rotary"}, {"rotary_interleaved"}, kScale, kSoftcap,
-                                  {"smooth_softmax"}, {"local_window_size"}, {"qk_output"}, {"qk_norm_epsilon", AttrKind::Float}});
+  Kwargs kw = pass_attributes(c, {{"num_heads"},
+                                  {"kv_num_heads"},
+                                  {"causal"},
+                                  {"do_rotary"},
+                                  {"rotary_interleaved"},
+                                  kScale,
+                                  kSoftcap,
+                                  {"smooth_softmax"},
+                                  {"local_window_size"},
+                                  {"qk_output"},
+                                  {"qk_norm_epsilon", AttrKind::Float}});
   for (const char* name : {"q_norm_epsilon", "k_norm_epsilon"})
-    if (c.has_attr(name) && c.attr_float(name, 0.0) != c.attr_float("qk_norm_epsilon", static_cast<double>(1e-6F)))
+    if (c.has_attr(name) &&
+        c.attr_float(name, 0.0) != c.attr_float("qk_norm_epsilon", static_cast<double>(1e-6F)))
       c.unsupported("an epsilon of one norm alone is not supported");
   if (c.has_input(14)) kw.emplace_back("q_norm_weight", c.in(14));
   if (c.has_input(15)) kw.emplace_back("k_norm_weight", c.in(15));
@@ -186,7 +205,12 @@ void lower_sparse(LowerContext& c) {
   for (const Ex& e : pass_inputs(c, 8, 11)) args.push_back(e);
   outs_of(c,
           helper("sparse_attention", args,
-                 pass_attributes(c, {{"num_heads"}, {"kv_num_heads"}, {"sparse_block_size"}, kScale, {"do_rotary"}, {"rotary_interleaved"}})),
+                 pass_attributes(c, {{"num_heads"},
+                                     {"kv_num_heads"},
+                                     {"sparse_block_size"},
+                                     kScale,
+                                     {"do_rotary"},
+                                     {"rotary_interleaved"}})),
           3);
 }
 
@@ -199,12 +223,15 @@ void infer_paged(InferContext& c) {
 }
 
 void lower_paged(LowerContext& c) {
-  static constexpr std::string_view kNames[] = {"q_norm_weight", "k_norm_weight", "k_scale", "v_scale"};
+  static constexpr std::string_view kNames[] = {"q_norm_weight", "k_norm_weight", "k_scale",
+                                                "v_scale"};
   require_absent(c, 10, "slot_mapping");
   for (std::size_t i = 0; i < std::size(kNames); ++i) require_absent(c, i + 12, kNames[i]);
   for (const char* name : {"k_quant_type", "v_quant_type"})
     if (c.attr_string(name, "NONE") != "NONE") c.unsupported("a quantised cache is not supported");
-  for (const char* name : {"k_cache_dtype", "v_cache_dtype", "qk_norm_epsilon", "kv_cache_layout", "v_head_size"}) c.ignore_attr(name);
+  for (const char* name :
+       {"k_cache_dtype", "v_cache_dtype", "qk_norm_epsilon", "kv_cache_layout", "v_head_size"})
+    c.ignore_attr(name);
   require_int(c, "is_causal", 1);
   require_int(c, "rotary_offset", 0);
   Args args = pass_inputs(c, 0, 10);
@@ -214,7 +241,13 @@ void lower_paged(LowerContext& c) {
   }
   outs_of(c,
           helper("paged_attention", args,
-                 pass_attributes(c, {{"num_heads"}, {"kv_num_heads"}, kScale, kSoftcap, {"do_rotary"}, {"rotary_interleaved"}, {"local_window_size"}})),
+                 pass_attributes(c, {{"num_heads"},
+                                     {"kv_num_heads"},
+                                     kScale,
+                                     kSoftcap,
+                                     {"do_rotary"},
+                                     {"rotary_interleaved"},
+                                     {"local_window_size"}})),
           3);
 }
 
@@ -239,7 +272,10 @@ void infer_embed(InferContext& c) {
 
 void lower_embed(LowerContext& c) {
   require_int(c, "mask_index_type", 0);
-  outs_of(c, helper("embed_layer_norm", pass_inputs(c, 0, 9), pass_attributes(c, {{"epsilon", AttrKind::Float}})), 3);
+  outs_of(c,
+          helper("embed_layer_norm", pass_inputs(c, 0, 9),
+                 pass_attributes(c, {{"epsilon", AttrKind::Float}})),
+          3);
 }
 
 // ---------------------------------------------------------------- RemovePadding, RestorePadding
@@ -252,38 +288,55 @@ void infer_remove_padding(InferContext& c) {
   c.set(3, DType::Int32, Shape({Dim(1)}));
 }
 
-void lower_remove_padding(LowerContext& c) { outs_of(c, helper("remove_padding", {c.in(0), c.in(1)}), 4); }
-
-void infer_restore_padding(InferContext& c) {
-  c.set(0, c.dtype(0), Shape({dim_of(c.shape(1), 0), dim_of(c.shape(1), 1), dim_of(c.shape(0), 1)}));
+void lower_remove_padding(LowerContext& c) {
+  outs_of(c, helper("remove_padding", {c.in(0), c.in(1)}), 4);
 }
 
-void lower_restore_padding(LowerContext& c) { c.out(0, helper("restore_padding", {c.in(0), c.in(1)})); }
+void infer_restore_padding(InferContext& c) {
+  c.set(0, c.dtype(0),
+        Shape({dim_of(c.shape(1), 0), dim_of(c.shape(1), 1), dim_of(c.shape(0), 1)}));
+}
+
+void lower_restore_padding(LowerContext& c) {
+  c.out(0, helper("restore_padding", {c.in(0), c.in(1)}));
+}
 
 // ---------------------------------------------------------------- MoE, QMoE
 
-void infer_moe(InferContext& c) { c.set(0, c.type(0)); }
+void infer_moe(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
 Kwargs expert_attributes(LowerContext& c) {
   require_int(c, "use_sparse_mixer", 0);
   require_int(c, "swiglu_limit_after_activation", 0);
-  return pass_attributes(c, {{"k"}, {"activation_type", AttrKind::String}, {"normalize_routing_weights"},
-                             {"activation_alpha", AttrKind::Float}, {"activation_beta", AttrKind::Float},
-                             {"swiglu_limit", AttrKind::Float}, {"swiglu_fusion"}});
+  return pass_attributes(c, {{"k"},
+                             {"activation_type", AttrKind::String},
+                             {"normalize_routing_weights"},
+                             {"activation_alpha", AttrKind::Float},
+                             {"activation_beta", AttrKind::Float},
+                             {"swiglu_limit", AttrKind::Float},
+                             {"swiglu_fusion"}});
 }
 
-void lower_moe(LowerContext& c) { c.out(0, helper("mixture_of_experts", pass_inputs(c, 0, 8), expert_attributes(c))); }
+void lower_moe(LowerContext& c) {
+  c.out(0, helper("mixture_of_experts", pass_inputs(c, 0, 8), expert_attributes(c)));
+}
 
 void lower_qmoe(LowerContext& c) {
   c.ignore_attr("accuracy_level");
   require_int(c, "weights_prepacked", 0);
-  if (c.attr_string("quant_type", "int") != "int") c.unsupported("experts quantised to other than integers are not supported");
-  for (std::size_t i = 15; i < c.input_count(); ++i) require_absent(c, i, "global and activation scales");
+  if (c.attr_string("quant_type", "int") != "int")
+    c.unsupported("experts quantised to other than integers are not supported");
+  for (std::size_t i = 15; i < c.input_count(); ++i)
+    require_absent(c, i, "global and activation scales");
   Kwargs kw = expert_attributes(c);
   const std::int64_t bits = c.attr_int("expert_weight_bits", 4);
-  for (const char* name : {"fc1_expert_weight_bits", "fc2_expert_weight_bits", "fc3_expert_weight_bits"}) {
+  for (const char* name :
+       {"fc1_expert_weight_bits", "fc2_expert_weight_bits", "fc3_expert_weight_bits"}) {
     const std::int64_t own = c.attr_int(name, bits);
-    if (own != bits && own > 0) c.unsupported("experts' layers with different bits are not supported");
+    if (own != bits && own > 0)
+      c.unsupported("experts' layers with different bits are not supported");
   }
   if (bits != 4) kw.emplace_back("expert_weight_bits", Ex(bits));
   for (auto& k : pass_attributes(c, {{"block_size"}})) kw.push_back(k);
@@ -291,23 +344,77 @@ void lower_qmoe(LowerContext& c) {
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "Attention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_attention, .lower = lower_attention},
-    {.type = "QAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qattention, .lower = lower_qattention},
-    {.type = "MultiHeadAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_multi_head, .lower = lower_multi_head},
-    {.type = "DecoderMaskedMultiHeadAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_decoder_masked, .lower = lower_decoder_masked},
-    {.type = "GroupQueryAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_group_query, .lower = lower_group_query},
-    {.type = "SparseAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_sparse, .lower = lower_sparse},
-    {.type = "PagedAttention", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_paged, .lower = lower_paged},
-    {.type = "RotaryEmbedding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_rotary},
-    {.type = "EmbedLayerNormalization", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_embed, .lower = lower_embed},
-    {.type = "RemovePadding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_remove_padding, .lower = lower_remove_padding},
-    {.type = "RestorePadding", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_restore_padding, .lower = lower_restore_padding},
-    {.type = "MoE", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_moe, .lower = lower_moe},
-    {.type = "QMoE", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_moe, .lower = lower_qmoe},
+    {.type = "Attention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_attention,
+     .lower = lower_attention},
+    {.type = "QAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qattention,
+     .lower = lower_qattention},
+    {.type = "MultiHeadAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_multi_head,
+     .lower = lower_multi_head},
+    {.type = "DecoderMaskedMultiHeadAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_decoder_masked,
+     .lower = lower_decoder_masked},
+    {.type = "GroupQueryAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_group_query,
+     .lower = lower_group_query},
+    {.type = "SparseAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_sparse,
+     .lower = lower_sparse},
+    {.type = "PagedAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_paged,
+     .lower = lower_paged},
+    {.type = "RotaryEmbedding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_rotary},
+    {.type = "EmbedLayerNormalization",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_embed,
+     .lower = lower_embed},
+    {.type = "RemovePadding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_remove_padding,
+     .lower = lower_remove_padding},
+    {.type = "RestorePadding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_restore_padding,
+     .lower = lower_restore_padding},
+    {.type = "MoE",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_moe,
+     .lower = lower_moe},
+    {.type = "QMoE",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_moe,
+     .lower = lower_qmoe},
 };
 
 }  // namespace
 
-std::span<const OpDef> microsoft_attention_ops() { return kOps; }
+std::span<const OpDef> microsoft_attention_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -1,5 +1,5 @@
-// com.microsoft: quantised operators. Packed weights stay packed in the file and are made real in forward.
-// https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+// com.microsoft: quantised operators. Packed weights stay packed in the file and are made real in
+// forward. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 #include "ops/microsoft.h"
 #include "ops/pass_on.h"
 #include "ops/registry.h"
@@ -10,17 +10,27 @@ namespace {
 // ---------------------------------------------------------------- elementwise
 // The type of the result is that of its zero point, which is the input's where it is absent.
 
-void infer_qlinear_binary(InferContext& c) { c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(3))); }
-void lower_qlinear_add(LowerContext& c) { c.out(0, helper("qlinear_add", pass_inputs(c, 0, 8))); }
-void lower_qlinear_mul(LowerContext& c) { c.out(0, helper("qlinear_mul", pass_inputs(c, 0, 8))); }
-void lower_qlinear_sigmoid(LowerContext& c) { c.out(0, helper("qlinear_sigmoid", pass_inputs(c, 0, 5))); }
+void infer_qlinear_binary(InferContext& c) {
+  c.set(0, c.dtype(0), broadcast(c.shape(0), c.shape(3)));
+}
+void lower_qlinear_add(LowerContext& c) {
+  c.out(0, helper("qlinear_add", pass_inputs(c, 0, 8)));
+}
+void lower_qlinear_mul(LowerContext& c) {
+  c.out(0, helper("qlinear_mul", pass_inputs(c, 0, 8)));
+}
+void lower_qlinear_sigmoid(LowerContext& c) {
+  c.out(0, helper("qlinear_sigmoid", pass_inputs(c, 0, 5)));
+}
 
 void lower_qlinear_leaky_relu(LowerContext& c) {
-  c.out(0, helper("qlinear_leaky_relu", pass_inputs(c, 0, 5), pass_attributes(c, {{"alpha", AttrKind::Float}})));
+  c.out(0, helper("qlinear_leaky_relu", pass_inputs(c, 0, 5),
+                  pass_attributes(c, {{"alpha", AttrKind::Float}})));
 }
 
 void lower_qlinear_softmax(LowerContext& c) {
-  c.out(0, helper("qlinear_softmax", pass_inputs(c, 0, 5), pass_attributes(c, {{"opset"}, {"axis"}})));
+  c.out(0,
+        helper("qlinear_softmax", pass_inputs(c, 0, 5), pass_attributes(c, {{"opset"}, {"axis"}})));
 }
 
 /// Inputs: the result's scale and zero point, then tensor, scale and zero point of each part.
@@ -45,8 +55,12 @@ void lower_qlinear_concat(LowerContext& c) {
   c.out(0, helper("qlinear_concat", args, {{"axis", Ex(c.attr_int("axis"))}}));
 }
 
-void infer_qlinear_where(InferContext& c) { c.set(0, c.dtype(1), broadcast(broadcast(c.shape(0), c.shape(1)), c.shape(4))); }
-void lower_qlinear_where(LowerContext& c) { c.out(0, helper("qlinear_where", pass_inputs(c, 0, 9))); }
+void infer_qlinear_where(InferContext& c) {
+  c.set(0, c.dtype(1), broadcast(broadcast(c.shape(0), c.shape(1)), c.shape(4)));
+}
+void lower_qlinear_where(LowerContext& c) {
+  c.out(0, helper("qlinear_where", pass_inputs(c, 0, 9)));
+}
 
 // ---------------------------------------------------------------- poolings and convolutions
 
@@ -66,16 +80,27 @@ void infer_pool(InferContext& c, const Dim& spatial) {
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
-void infer_average_pool(InferContext& c) { infer_pool(c, Dim()); }
-void infer_global_pool(InferContext& c) { infer_pool(c, Dim(1)); }
+void infer_average_pool(InferContext& c) {
+  infer_pool(c, Dim());
+}
+void infer_global_pool(InferContext& c) {
+  infer_pool(c, Dim(1));
+}
 
 void lower_average_pool(LowerContext& c) {
   c.out(0, helper("qlinear_average_pool", pass_inputs(c, 0, 5),
-                  pass_attributes(c, {{"kernel_shape", AttrKind::IntList}, kStrides, kPads, kAutoPad, {"ceil_mode"}, {"count_include_pad"}, {"channels_last"}})));
+                  pass_attributes(c, {{"kernel_shape", AttrKind::IntList},
+                                      kStrides,
+                                      kPads,
+                                      kAutoPad,
+                                      {"ceil_mode"},
+                                      {"count_include_pad"},
+                                      {"channels_last"}})));
 }
 
 void lower_global_pool(LowerContext& c) {
-  c.out(0, helper("qlinear_global_average_pool", pass_inputs(c, 0, 5), pass_attributes(c, {{"channels_last"}})));
+  c.out(0, helper("qlinear_global_average_pool", pass_inputs(c, 0, 5),
+                  pass_attributes(c, {{"channels_last"}})));
 }
 
 void infer_reduce_mean(InferContext& c) {
@@ -97,7 +122,8 @@ void infer_reduce_mean(InferContext& c) {
 }
 
 void lower_reduce_mean(LowerContext& c) {
-  c.out(0, helper("qlinear_reduce_mean", pass_inputs(c, 0, 5), pass_attributes(c, {{"axes", AttrKind::IntList}, {"keepdims"}})));
+  c.out(0, helper("qlinear_reduce_mean", pass_inputs(c, 0, 5),
+                  pass_attributes(c, {{"axes", AttrKind::IntList}, {"keepdims"}})));
 }
 
 constexpr const char* kQLinearConv = "QLinearConv";
@@ -117,7 +143,8 @@ void lower_qlinear_conv(LowerContext& c) {
   c.ignore_attr("kernel_shape");
   Args args = pass_inputs(c, 0, 9);
   args[0] = aten("movedim.int", {args[0], -1, 1});
-  const Ex y = helper("qlinear_conv", args, pass_attributes(c, {kAutoPad, kDilations, {"group"}, kPads, kStrides}));
+  const Ex y = helper("qlinear_conv", args,
+                      pass_attributes(c, {kAutoPad, kDilations, {"group"}, kPads, kStrides}));
   c.out(0, aten("movedim.int", {y, 1, -1}));
 }
 
@@ -126,17 +153,27 @@ void lower_qlinear_conv(LowerContext& c) {
 void infer_qgemm(InferContext& c) {
   const bool ta = c.attr_int("transA", 0) != 0;
   const bool tb = c.attr_int("transB", 0) != 0;
-  c.set(0, c.has_input(8) ? c.dtype(8) : DType::Float32, Shape({dim_of(c.shape(0), ta ? 1 : 0), dim_of(c.shape(3), tb ? 0 : 1)}));
+  c.set(0, c.has_input(8) ? c.dtype(8) : DType::Float32,
+        Shape({dim_of(c.shape(0), ta ? 1 : 0), dim_of(c.shape(3), tb ? 0 : 1)}));
 }
 
 void lower_qgemm(LowerContext& c) {
-  c.out(0, helper("qgemm", pass_inputs(c, 0, 9), pass_attributes(c, {{"alpha", AttrKind::Float}, {"transA"}, {"transB"}})));
+  c.out(0, helper("qgemm", pass_inputs(c, 0, 9),
+                  pass_attributes(c, {{"alpha", AttrKind::Float}, {"transA"}, {"transB"}})));
 }
 
-void infer_integer_to_float(InferContext& c) { c.set(0, c.dtype(2), matmul_shape_of(c, c.shape(0), c.shape(1))); }
-void lower_integer_to_float(LowerContext& c) { c.out(0, helper("matmul_integer_to_float", pass_inputs(c, 0, 7))); }
-void infer_dynamic_matmul(InferContext& c) { c.set(0, c.dtype(0), matmul_shape_of(c, c.shape(0), c.shape(1))); }
-void lower_dynamic_matmul(LowerContext& c) { c.out(0, helper("dynamic_quantize_matmul", pass_inputs(c, 0, 5))); }
+void infer_integer_to_float(InferContext& c) {
+  c.set(0, c.dtype(2), matmul_shape_of(c, c.shape(0), c.shape(1)));
+}
+void lower_integer_to_float(LowerContext& c) {
+  c.out(0, helper("matmul_integer_to_float", pass_inputs(c, 0, 7)));
+}
+void infer_dynamic_matmul(InferContext& c) {
+  c.set(0, c.dtype(0), matmul_shape_of(c, c.shape(0), c.shape(1)));
+}
+void lower_dynamic_matmul(LowerContext& c) {
+  c.out(0, helper("dynamic_quantize_matmul", pass_inputs(c, 0, 5)));
+}
 
 void infer_matmul_nbits(InferContext& c) {
   const Shape& a = c.shape(0);
@@ -151,9 +188,12 @@ void lower_matmul_nbits(LowerContext& c) {
   require_int(c, "weight_prepacked", 0);
   const std::int64_t bits = c.attr_int("bits", 4);
   const std::int64_t block = c.attr_int("block_size");
-  if (c.attr_int("K") <= 0 || c.attr_int("N") <= 0 || block <= 0) c.fail("K, N and block_size must be positive");
-  if (bits != 1 && bits != 2 && bits != 4 && bits != 8) c.unsupported("weights of " + std::to_string(bits) + " bits are not supported");
-  c.out(0, helper("matmul_nbits", pass_inputs(c, 0, 6), pass_attributes(c, {{"K"}, {"N"}, {"block_size"}, {"bits"}})));
+  if (c.attr_int("K") <= 0 || c.attr_int("N") <= 0 || block <= 0)
+    c.fail("K, N and block_size must be positive");
+  if (bits != 1 && bits != 2 && bits != 4 && bits != 8)
+    c.unsupported("weights of " + std::to_string(bits) + " bits are not supported");
+  c.out(0, helper("matmul_nbits", pass_inputs(c, 0, 6),
+                  pass_attributes(c, {{"K"}, {"N"}, {"block_size"}, {"bits"}})));
 }
 
 // ---------------------------------------------------------------- GatherBlockQuantized
@@ -185,7 +225,8 @@ void infer_lstm(InferContext& c) {
   const Dim directions(c.attr_string("direction", "forward") == "bidirectional" ? 2 : 1);
   const Dim hidden = dim_of(c.shape(2), 1);
   c.set(0, c.dtype(0), Shape({dim_of(x, 0), directions, dim_of(x, 1), hidden}));
-  for (std::size_t i = 1; i < 3; ++i) c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
+  for (std::size_t i = 1; i < 3; ++i)
+    c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
 }
 
 void lower_lstm(LowerContext& c) {
@@ -204,28 +245,102 @@ void lower_lstm(LowerContext& c) {
 constexpr std::string_view kNhwc = "com.ms.internal.nhwc";
 
 constexpr OpDef kOps[] = {
-    {.type = "QLinearAdd", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qlinear_binary, .lower = lower_qlinear_add},
-    {.type = "QLinearMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qlinear_binary, .lower = lower_qlinear_mul},
-    {.type = "QLinearSigmoid", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_qlinear_sigmoid},
-    {.type = "QLinearLeakyRelu", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_qlinear_leaky_relu},
-    {.type = "QLinearSoftmax", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_as_input, .lower = lower_qlinear_softmax},
-    {.type = "QLinearConcat", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qlinear_concat, .lower = lower_qlinear_concat},
-    {.type = "QLinearWhere", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qlinear_where, .lower = lower_qlinear_where},
-    {.type = "QLinearAveragePool", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_average_pool, .lower = lower_average_pool},
-    {.type = "QLinearGlobalAveragePool", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_global_pool, .lower = lower_global_pool},
-    {.type = "QLinearReduceMean", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_reduce_mean, .lower = lower_reduce_mean},
-    {.type = "QLinearConv", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qlinear_conv, .lower = lower_qlinear_conv},
-    {.type = "QGemm", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_qgemm, .lower = lower_qgemm},
-    {.type = "MatMulIntegerToFloat", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_integer_to_float, .lower = lower_integer_to_float},
-    {.type = "DynamicQuantizeMatMul", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_dynamic_matmul, .lower = lower_dynamic_matmul},
-    {.type = "MatMulNBits", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_matmul_nbits, .lower = lower_matmul_nbits},
-    {.type = "GatherBlockQuantized", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_gather_block, .lower = lower_gather_block},
-    {.type = "DynamicQuantizeLSTM", .domain = kMicrosoft, .changed_at = {1}, .infer = infer_lstm, .lower = lower_lstm},
-    {.type = "QLinearAveragePool", .domain = kNhwc, .changed_at = {1}, .infer = infer_average_pool, .lower = lower_average_pool},
+    {.type = "QLinearAdd",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qlinear_binary,
+     .lower = lower_qlinear_add},
+    {.type = "QLinearMul",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qlinear_binary,
+     .lower = lower_qlinear_mul},
+    {.type = "QLinearSigmoid",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_qlinear_sigmoid},
+    {.type = "QLinearLeakyRelu",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_qlinear_leaky_relu},
+    {.type = "QLinearSoftmax",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_qlinear_softmax},
+    {.type = "QLinearConcat",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qlinear_concat,
+     .lower = lower_qlinear_concat},
+    {.type = "QLinearWhere",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qlinear_where,
+     .lower = lower_qlinear_where},
+    {.type = "QLinearAveragePool",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_average_pool,
+     .lower = lower_average_pool},
+    {.type = "QLinearGlobalAveragePool",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_global_pool,
+     .lower = lower_global_pool},
+    {.type = "QLinearReduceMean",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_reduce_mean,
+     .lower = lower_reduce_mean},
+    {.type = "QLinearConv",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qlinear_conv,
+     .lower = lower_qlinear_conv},
+    {.type = "QGemm",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_qgemm,
+     .lower = lower_qgemm},
+    {.type = "MatMulIntegerToFloat",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_integer_to_float,
+     .lower = lower_integer_to_float},
+    {.type = "DynamicQuantizeMatMul",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_dynamic_matmul,
+     .lower = lower_dynamic_matmul},
+    {.type = "MatMulNBits",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_matmul_nbits,
+     .lower = lower_matmul_nbits},
+    {.type = "GatherBlockQuantized",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_gather_block,
+     .lower = lower_gather_block},
+    {.type = "DynamicQuantizeLSTM",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_lstm,
+     .lower = lower_lstm},
+    {.type = "QLinearAveragePool",
+     .domain = kNhwc,
+     .changed_at = {1},
+     .infer = infer_average_pool,
+     .lower = lower_average_pool},
 };
 
 }  // namespace
 
-std::span<const OpDef> microsoft_quantized_ops() { return kOps; }
+std::span<const OpDef> microsoft_quantized_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

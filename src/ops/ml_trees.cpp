@@ -18,7 +18,7 @@ struct Nodes {
   std::vector<std::int32_t> feature;
   std::vector<double> threshold;
   std::vector<std::int32_t> child;
-  std::vector<std::int8_t> mode;   // of leaves 0
+  std::vector<std::int8_t> mode;  // of leaves 0
   std::vector<std::uint8_t> missing;
   std::size_t size() const { return feature.size(); }
 };
@@ -63,12 +63,16 @@ std::int64_t length(const std::vector<T>& v) {
 }
 
 template <typename T>
-void check_size(const NodeContext& c, const std::vector<T>& values, std::size_t n, const std::string& name) {
-  if (values.size() != n) c.fail(name + " has " + std::to_string(values.size()) + " entries, not " + std::to_string(n));
+void check_size(const NodeContext& c, const std::vector<T>& values, std::size_t n,
+                const std::string& name) {
+  if (values.size() != n)
+    c.fail(name + " has " + std::to_string(values.size()) + " entries, not " + std::to_string(n));
 }
 
-std::int32_t index32(const NodeContext& c, std::int64_t value, std::int64_t below, const char* what) {
-  if (value < 0 || value >= below) c.fail(std::string(what) + " " + std::to_string(value) + " is out of range");
+std::int32_t index32(const NodeContext& c, std::int64_t value, std::int64_t below,
+                     const char* what) {
+  if (value < 0 || value >= below)
+    c.fail(std::string(what) + " " + std::to_string(value) + " is out of range");
   return static_cast<std::int32_t>(value);
 }
 
@@ -82,11 +86,13 @@ void pack_nodes(const NodeContext& c, const Nodes& nodes, DType dtype, Forest& o
   out.threshold = float_tensor(dtype, {n}, nodes.threshold);
   out.child = ir::Tensor::from(DType::Int32, {2 * n}, nodes.child);
   std::array<bool, 7> used{};
-  for (std::size_t i = nodes.leaves; i < nodes.size(); ++i) used[static_cast<std::size_t>(nodes.mode[i])] = true;
+  for (std::size_t i = nodes.leaves; i < nodes.size(); ++i)
+    used[static_cast<std::size_t>(nodes.mode[i])] = true;
   for (std::size_t m = 0; m < used.size(); ++m)
     if (used[m]) out.modes.push_back(static_cast<std::int64_t>(m));
   if (out.modes.size() > 1) out.mode = ir::Tensor::from(DType::Int8, {n}, nodes.mode);
-  if (std::any_of(nodes.missing.begin(), nodes.missing.end(), [](std::uint8_t m) { return m != 0; }))
+  if (std::any_of(nodes.missing.begin(), nodes.missing.end(),
+                  [](std::uint8_t m) { return m != 0; }))
     out.missing = ir::Tensor::from(DType::Bool, {n}, nodes.missing);
 }
 
@@ -98,19 +104,22 @@ std::int64_t feature_count(const NodeContext& c) {
 }
 
 /// One long row would make a padded table far larger than the model.
-void check_padding(const NodeContext& c, std::size_t cells, std::size_t given, const char* message) {
+void check_padding(const NodeContext& c, std::size_t cells, std::size_t given,
+                   const char* message) {
   constexpr std::size_t kAlwaysFine = std::size_t{1} << 22U;
   if (cells > kAlwaysFine + 64 * given) c.unsupported(message);
 }
 
 struct PairHash {
   std::size_t operator()(const std::pair<std::int64_t, std::int64_t>& p) const {
-    return std::hash<std::int64_t>()(p.first) * 0x9E3779B97F4A7C15U ^ std::hash<std::int64_t>()(p.second);
+    return std::hash<std::int64_t>()(p.first) * 0x9E3779B97F4A7C15U ^
+           std::hash<std::int64_t>()(p.second);
   }
 };
 
 std::int8_t mode_of(const NodeContext& c, std::string_view name) {
-  static constexpr std::array<std::string_view, 6> kNames = {"BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"};
+  static constexpr std::array<std::string_view, 6> kNames = {
+      "BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ"};
   const auto* const it = std::find(kNames.begin(), kNames.end(), name);
   if (it == kNames.end()) c.fail("the node mode \"" + std::string(name) + "\" is not known");
   return static_cast<std::int8_t>(it - kNames.begin());
@@ -131,7 +140,8 @@ DType dtype_of_floats(const NodeContext& c, const std::string& name) {
   return tensor && tensor->dtype() == DType::Float64 ? DType::Float64 : DType::Float32;
 }
 
-ir::TensorPtr float_tensor(DType dtype, std::vector<std::int64_t> dims, const std::vector<double>& values) {
+ir::TensorPtr float_tensor(DType dtype, std::vector<std::int64_t> dims,
+                           const std::vector<double>& values) {
   if (dtype == DType::Float64) return ir::Tensor::from(DType::Float64, std::move(dims), values);
   const std::vector<float> narrow(values.begin(), values.end());
   return ir::Tensor::from(DType::Float32, std::move(dims), narrow);
@@ -166,11 +176,14 @@ Forest pack_forest(const NodeContext& c, const std::string& prefix, std::int64_t
   std::unordered_map<std::pair<std::int64_t, std::int64_t>, std::int32_t, PairHash> number;
   number.reserve(n);
   for (std::size_t at = 0; at < n; ++at)
-    if (!number.emplace(std::pair{trees[order[at]], ids[order[at]]}, static_cast<std::int32_t>(at)).second)
-      c.fail("node " + std::to_string(ids[order[at]]) + " of tree " + std::to_string(trees[order[at]]) + " is there twice");
+    if (!number.emplace(std::pair{trees[order[at]], ids[order[at]]}, static_cast<std::int32_t>(at))
+             .second)
+      c.fail("node " + std::to_string(ids[order[at]]) + " of tree " +
+             std::to_string(trees[order[at]]) + " is there twice");
   const auto find = [&](std::int64_t tree, std::int64_t id) {
     const auto it = number.find({tree, id});
-    if (it == number.end()) c.fail("tree " + std::to_string(tree) + " has no node " + std::to_string(id));
+    if (it == number.end())
+      c.fail("tree " + std::to_string(tree) + " has no node " + std::to_string(id));
     return it->second;
   };
 
@@ -206,17 +219,21 @@ Forest pack_forest(const NodeContext& c, const std::string& prefix, std::int64_t
     leaf_of.push_back(find(leaf_trees[i], leaf_ids[i]));
     index32(c, out.targets[i], n_targets, "the target");
     // Weights of inner nodes are never reached.
-    if (static_cast<std::size_t>(leaf_of[i]) < nodes.leaves) ++given[static_cast<std::size_t>(leaf_of[i])];
+    if (static_cast<std::size_t>(leaf_of[i]) < nodes.leaves)
+      ++given[static_cast<std::size_t>(leaf_of[i])];
   }
-  const std::int64_t most = std::max<std::int64_t>(1, given.empty() ? 1 : *std::max_element(given.begin(), given.end()));
-  check_padding(c, nodes.leaves * static_cast<std::size_t>(most), out.weights.size(), "one leaf has very many weights");
+  const std::int64_t most =
+      std::max<std::int64_t>(1, given.empty() ? 1 : *std::max_element(given.begin(), given.end()));
+  check_padding(c, nodes.leaves * static_cast<std::size_t>(most), out.weights.size(),
+                "one leaf has very many weights");
   std::vector<std::int64_t> target(nodes.leaves * static_cast<std::size_t>(most), n_targets);
   std::vector<double> weight(target.size(), 0.0);
   std::fill(given.begin(), given.end(), 0);
   for (std::size_t i = 0; i < out.weights.size(); ++i) {
     const auto leaf = static_cast<std::size_t>(leaf_of[i]);
     if (leaf >= nodes.leaves) continue;
-    const std::size_t at = leaf * static_cast<std::size_t>(most) + static_cast<std::size_t>(given[leaf]++);
+    const std::size_t at =
+        leaf * static_cast<std::size_t>(most) + static_cast<std::size_t>(given[leaf]++);
     target[at] = out.targets[i];
     weight[at] = out.weights[i];
   }
@@ -267,16 +284,19 @@ Forest pack_tree_ensemble(const NodeContext& c, std::int64_t n_targets) {
   nodes.threshold.assign(leaves, 0.0);
   nodes.mode.assign(leaves, 0);
   nodes.missing.assign(leaves, 0);
-  for (std::size_t i = 0; i < leaves; ++i) nodes.child.insert(nodes.child.end(), 2, static_cast<std::int32_t>(i));
+  for (std::size_t i = 0; i < leaves; ++i)
+    nodes.child.insert(nodes.child.end(), 2, static_cast<std::int32_t>(i));
   const std::int64_t width = feature_count(c);
   const auto place = [&](std::int64_t id, bool leaf) {
     const auto count = static_cast<std::int64_t>(leaf ? leaves : n);
-    return index32(c, id, count, leaf ? "the leaf" : "the node") + (leaf ? 0 : static_cast<std::int32_t>(leaves));
+    return index32(c, id, count, leaf ? "the leaf" : "the node") +
+           (leaf ? 0 : static_cast<std::int32_t>(leaves));
   };
   for (std::size_t i = 0; i < n; ++i) {
     nodes.feature.push_back(index32(c, features[i], width, "the feature"));
     nodes.threshold.push_back(split_values[i]);
-    nodes.mode.push_back(static_cast<std::int8_t>(index32(c, modes[i], kMember + 1, "the node mode")));
+    nodes.mode.push_back(
+        static_cast<std::int8_t>(index32(c, modes[i], kMember + 1, "the node mode")));
     nodes.missing.push_back(!tracks.empty() && tracks[i] == 1 ? 1 : 0);
     nodes.child.push_back(place(no[i], no_leaf[i] != 0));
     nodes.child.push_back(place(yes[i], yes_leaf[i] != 0));
@@ -299,17 +319,24 @@ Forest pack_tree_ensemble(const NodeContext& c, std::int64_t n_targets) {
     }
   }
   const auto asking = static_cast<std::size_t>(std::count(modes.begin(), modes.end(), kMember));
-  if (sets.size() < asking) c.fail("membership_values has " + std::to_string(sets.size()) + " sets for " + std::to_string(asking) + " nodes");
+  if (sets.size() < asking)
+    c.fail("membership_values has " + std::to_string(sets.size()) + " sets for " +
+           std::to_string(asking) + " nodes");
   sets.resize(asking);
   std::size_t widest = 0;
   for (const auto& s : sets) widest = std::max(widest, s.size());
-  check_padding(c, widest * (asking + 1), static_cast<std::size_t>(membership ? membership->size() : 0), "one node has very many members");
+  check_padding(c, widest * (asking + 1),
+                static_cast<std::size_t>(membership ? membership->size() : 0),
+                "one node has very many members");
   std::vector<double> rows(widest * (asking + 1), std::numeric_limits<double>::quiet_NaN());
-  for (std::size_t i = 0; i < asking; ++i) std::copy(sets[i].begin(), sets[i].end(), rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * widest));
+  for (std::size_t i = 0; i < asking; ++i)
+    std::copy(sets[i].begin(), sets[i].end(),
+              rows.begin() + static_cast<std::ptrdiff_t>((i + 1) * widest));
   std::vector<std::int32_t> row_of(leaves, 0);
   std::int32_t used = 0;
   for (const std::int64_t mode : modes) row_of.push_back(mode == kMember ? ++used : 0);
-  out.members = float_tensor(dtype, {static_cast<std::int64_t>(asking) + 1, static_cast<std::int64_t>(widest)}, rows);
+  out.members = float_tensor(
+      dtype, {static_cast<std::int64_t>(asking) + 1, static_cast<std::int64_t>(widest)}, rows);
   out.member_row = ir::Tensor::from(DType::Int32, {length(row_of)}, row_of);
   return out;
 }

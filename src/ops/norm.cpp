@@ -10,16 +10,22 @@ namespace {
 
 constexpr double kEpsilon = 1e-5;  // ONNX's and torch's
 
-double epsilon_of(const NodeContext& c) { return c.attr_float("epsilon", static_cast<double>(static_cast<float>(kEpsilon))); }
+double epsilon_of(const NodeContext& c) {
+  return c.attr_float("epsilon", static_cast<double>(static_cast<float>(kEpsilon)));
+}
 
-bool is_default_epsilon(double epsilon) { return static_cast<float>(epsilon) == static_cast<float>(kEpsilon); }
+bool is_default_epsilon(double epsilon) {
+  return static_cast<float>(epsilon) == static_cast<float>(kEpsilon);
+}
 
 /// The keyword `name`, which torch and our helpers have at 1e-5 too.
 void add_epsilon(const NodeContext& c, Kwargs& kw, const char* name) {
   if (const double e = epsilon_of(c); !is_default_epsilon(e)) kw.emplace_back(name, e);
 }
 
-bool is_vector(const ir::Tensor* t, std::int64_t n) { return t != nullptr && t->rank() == 1 && t->dims()[0] == n; }
+bool is_vector(const ir::Tensor* t, std::int64_t n) {
+  return t != nullptr && t->rank() == 1 && t->dims()[0] == n;
+}
 
 // ---------------------------------------------------------------- BatchNormalization
 // Opset 1-6: is_test says the mode; 7-13: outputs after the first do; from 14 on training_mode.
@@ -74,7 +80,8 @@ void lower_batch_norm_training(LowerContext& c, bool spatial, double momentum) {
   add_epsilon(c, kw, "epsilon");
   if (momentum != static_cast<double>(0.9F)) kw.emplace_back("momentum", momentum);
   if (!spatial) kw.emplace_back("spatial", false);
-  const Ex all = helper("batch_normalization_training", {c.in(0), c.in(1), c.in(2), c.in(kMean), c.in(kVar)}, kw);
+  const Ex all = helper("batch_normalization_training",
+                        {c.in(0), c.in(1), c.in(2), c.in(kMean), c.in(kVar)}, kw);
   std::vector<std::string> hints{"y", "mean", "var", "batch_mean", "batch_var"};
   for (std::size_t i = 1; i < hints.size(); ++i)
     if (!c.has_output(i)) hints[i] = "_";
@@ -103,7 +110,9 @@ void lower_batch_norm(LowerContext& c) {
   c.out(0, helper("batch_normalization", {c.in(0), c.in(1), c.in(2), c.in(kMean), c.in(kVar)}, kw));
 }
 
-void infer_same(InferContext& c) { c.set(0, c.type(0)); }
+void infer_same(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
 // ---------------------------------------------------------------- InstanceNormalization
 
@@ -121,11 +130,14 @@ void lower_instance_norm(LowerContext& c) {
   Kwargs kw;
   if (rank && *rank >= 3 && same_dtype && many_places(c.shape(0))) {
     const ir::Tensor* scale = c.constant(1);
-    if (*rank <= 5 && scale != nullptr && scale->rank() == 1 && scale->dims()[0] > 0 && is_vector(c.constant(2), scale->dims()[0])) {
+    if (*rank <= 5 && scale != nullptr && scale->rank() == 1 && scale->dims()[0] > 0 &&
+        is_vector(c.constant(2), scale->dims()[0])) {
       add_epsilon(c, kw, "eps");
       kw.emplace_back("affine", true);
-      const auto y = c.module("InstanceNorm" + std::to_string(*rank - 2) + "d", {scale->dims()[0]}, kw,
-                              {{.name = "weight", .value = c.input(1)}, {.name = "bias", .value = c.input(2)}}, {c.in(0)});
+      const auto y =
+          c.module("InstanceNorm" + std::to_string(*rank - 2) + "d", {scale->dims()[0]}, kw,
+                   {{.name = "weight", .value = c.input(1)}, {.name = "bias", .value = c.input(2)}},
+                   {c.in(0)});
       if (y) return c.out(0, *y);
     }
     kw = {{"weight", c.in(1)}, {"bias", c.in(2)}};
@@ -136,10 +148,13 @@ void lower_instance_norm(LowerContext& c) {
   c.out(0, helper("instance_normalization", {c.in(0), c.in(1), c.in(2)}, kw));
 }
 
-// ---------------------------------------------------------------- LayerNormalization, RMSNormalization
-// Scale and bias may broadcast against the normalised axes; torch's have just their shape.
+// ---------------------------------------------------------------- LayerNormalization,
+// RMSNormalization Scale and bias may broadcast against the normalised axes; torch's have just
+// their shape.
 
-DType stash_type(const NodeContext& c) { return c.attr_dtype("stash_type", DType::Float32); }
+DType stash_type(const NodeContext& c) {
+  return c.attr_dtype("stash_type", DType::Float32);
+}
 
 void infer_layer_norm(InferContext& c) {
   c.set(0, c.type(0));
@@ -147,14 +162,18 @@ void infer_layer_norm(InferContext& c) {
   Shape reduced;
   if (x.has_rank() && x.rank() > 0) {
     Dims dims = x.dims();
-    for (auto i = static_cast<std::size_t>(c.axis(c.attr_int("axis", -1), x.rank())); i < dims.size(); ++i) dims[i] = 1;
+    for (auto i = static_cast<std::size_t>(c.axis(c.attr_int("axis", -1), x.rank()));
+         i < dims.size(); ++i)
+      dims[i] = 1;
     reduced = Shape(std::move(dims));
   }
   c.set(1, stash_type(c), reduced);
   c.set(2, stash_type(c), reduced);
 }
 
-void infer_rms_norm(InferContext& c) { c.set(0, c.dtype(1), c.shape(0)); }
+void infer_rms_norm(InferContext& c) {
+  c.set(0, c.dtype(1), c.shape(0));
+}
 
 /// The normalised shape, where it is known and input `i` (the scale) has just it.
 std::optional<Ints> normalized_shape(const NodeContext& c, std::size_t i) {
@@ -165,7 +184,9 @@ std::optional<Ints> normalized_shape(const NodeContext& c, std::size_t i) {
   const Shape& x = c.shape(0);
   if (!x.has_rank()) {
     if (axis != -static_cast<std::int64_t>(dims->size())) return std::nullopt;
-    return std::none_of(dims->begin(), dims->end(), [](std::int64_t d) { return d == 1; }) ? dims : std::nullopt;
+    return std::none_of(dims->begin(), dims->end(), [](std::int64_t d) { return d == 1; })
+               ? dims
+               : std::nullopt;
   }
   if (x.rank() == 0) return std::nullopt;
   const auto first = static_cast<std::size_t>(c.axis(axis, x.rank()));
@@ -178,7 +199,8 @@ std::optional<Ints> normalized_shape(const NodeContext& c, std::size_t i) {
   return dims;
 }
 
-/// A module's weight has the dtype and shape that it is created with; statistics are at least of stash_type's precision.
+/// A module's weight has the dtype and shape that it is created with; statistics are at least of
+/// stash_type's precision.
 bool norm_is_native(const NodeContext& c, const std::optional<Ints>& shape) {
   if (!shape || c.dtype(0) != c.dtype(1)) return false;
   const DType stash = stash_type(c);
@@ -208,8 +230,9 @@ void lower_layer_norm(LowerContext& c) {
   if (const std::int64_t axis = c.attr_int("axis", -1); axis != -1) kw.emplace_back("axis", axis);
   add_epsilon(c, kw, "epsilon");
   if (stash_type(c) != DType::Float32) kw.emplace_back("stash_type", stash_type(c));
-  const auto results = c.lets(helper("layer_normalization", {c.in(0), c.in(1), c.in(2)}, kw),
-                              {"y", c.has_output(1) ? "mean" : "_", c.has_output(2) ? "inv_std" : "_"});
+  const auto results =
+      c.lets(helper("layer_normalization", {c.in(0), c.in(1), c.in(2)}, kw),
+             {"y", c.has_output(1) ? "mean" : "_", c.has_output(2) ? "inv_std" : "_"});
   for (std::size_t i = 0; i < results.size(); ++i) c.alias(i, results[i]);
 }
 
@@ -219,7 +242,8 @@ void lower_rms_norm(LowerContext& c) {
   if (norm_is_native(c, shape)) {
     const double epsilon = epsilon_of(c);
     const Ex size = shape->size() == 1 ? Ex((*shape)[0]) : Ex(*shape);
-    if (const auto y = c.module("RMSNorm", {size}, {{"eps", epsilon}}, {{.name = "weight", .value = c.input(1)}}, {c.in(0)}))
+    if (const auto y = c.module("RMSNorm", {size}, {{"eps", epsilon}},
+                                {{.name = "weight", .value = c.input(1)}}, {c.in(0)}))
       return c.out(0, *y);
     return c.out(0, aten("rms_norm", {c.in(0), Ex(*shape), c.in(1), epsilon}));
   }
@@ -239,7 +263,8 @@ void lower_group_norm(LowerContext& c) {
   const Shape& x = c.shape(0);
   const Shape& scale = c.shape(1);
   const Dim count = scale.has_rank() && scale.rank() == 1 ? scale[0] : Dim();
-  const bool of_channels = count.is_const() && count.value() > 0 && count.value() % groups == 0 && x.has_rank() && x.rank() >= 2 &&
+  const bool of_channels = count.is_const() && count.value() > 0 && count.value() % groups == 0 &&
+                           x.has_rank() && x.rank() >= 2 &&
                            (c.opset() >= 21 || (x[1].is_const() && x[1].value() == count.value()));
   const bool same_dtype = c.dtype(0) == c.dtype(1) && c.dtype(0) == c.dtype(2);
   const bool many = of_channels && (count.value() > groups || many_places(x));
@@ -247,8 +272,10 @@ void lower_group_norm(LowerContext& c) {
   if (of_channels && same_dtype && many) {
     add_epsilon(c, kw, "eps");
     if (is_vector(c.constant(1), count.value()) && is_vector(c.constant(2), count.value()))
-      if (const auto y = c.module("GroupNorm", {groups, count.value()}, kw,
-                                  {{.name = "weight", .value = c.input(1)}, {.name = "bias", .value = c.input(2)}}, {c.in(0)}))
+      if (const auto y = c.module(
+              "GroupNorm", {groups, count.value()}, kw,
+              {{.name = "weight", .value = c.input(1)}, {.name = "bias", .value = c.input(2)}},
+              {c.in(0)}))
         return c.out(0, *y);
     return c.out(0, aten("group_norm", {c.in(0), groups, c.in(1), c.in(2), epsilon_of(c)}));
   }
@@ -256,7 +283,8 @@ void lower_group_norm(LowerContext& c) {
   c.out(0, helper("group_normalization", {c.in(0), c.in(1), c.in(2), groups}, kw));
 }
 
-// ---------------------------------------------------------------- LRN, LpNormalization, MeanVarianceNormalization
+// ---------------------------------------------------------------- LRN, LpNormalization,
+// MeanVarianceNormalization
 
 void lower_lrn(LowerContext& c) {
   const std::int64_t size = c.attr_int("size");
@@ -283,23 +311,44 @@ void lower_lp_norm(LowerContext& c) {
 
 void lower_mean_variance_norm(LowerContext& c) {
   Kwargs kw;
-  if (const auto axes = c.attr_ints("axes"); axes && *axes != Ints{0, 2, 3}) kw.emplace_back("axes", Ex(*axes));
+  if (const auto axes = c.attr_ints("axes"); axes && *axes != Ints{0, 2, 3})
+    kw.emplace_back("axes", Ex(*axes));
   c.out(0, helper("mean_variance_normalization", {c.in(0)}, kw));
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "BatchNormalization", .changed_at = {1, 6, 7, 9, 14, 15}, .infer = infer_batch_norm, .lower = lower_batch_norm},
-    {.type = "InstanceNormalization", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_instance_norm},
-    {.type = "LayerNormalization", .changed_at = {17}, .infer = infer_layer_norm, .lower = lower_layer_norm},
-    {.type = "RMSNormalization", .changed_at = {23}, .infer = infer_rms_norm, .lower = lower_rms_norm},
-    {.type = "GroupNormalization", .changed_at = {18, 21}, .infer = infer_same, .lower = lower_group_norm},
+    {.type = "BatchNormalization",
+     .changed_at = {1, 6, 7, 9, 14, 15},
+     .infer = infer_batch_norm,
+     .lower = lower_batch_norm},
+    {.type = "InstanceNormalization",
+     .changed_at = {1, 6},
+     .infer = infer_same,
+     .lower = lower_instance_norm},
+    {.type = "LayerNormalization",
+     .changed_at = {17},
+     .infer = infer_layer_norm,
+     .lower = lower_layer_norm},
+    {.type = "RMSNormalization",
+     .changed_at = {23},
+     .infer = infer_rms_norm,
+     .lower = lower_rms_norm},
+    {.type = "GroupNormalization",
+     .changed_at = {18, 21},
+     .infer = infer_same,
+     .lower = lower_group_norm},
     {.type = "LRN", .changed_at = {1}, .infer = infer_same, .lower = lower_lrn},
     {.type = "LpNormalization", .changed_at = {1}, .infer = infer_same, .lower = lower_lp_norm},
-    {.type = "MeanVarianceNormalization", .changed_at = {9}, .infer = infer_same, .lower = lower_mean_variance_norm},
+    {.type = "MeanVarianceNormalization",
+     .changed_at = {9},
+     .infer = infer_same,
+     .lower = lower_mean_variance_norm},
 };
 
 }  // namespace
 
-std::span<const OpDef> norm_ops() { return kOps; }
+std::span<const OpDef> norm_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

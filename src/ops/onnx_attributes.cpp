@@ -8,7 +8,7 @@ namespace onnx2nn::ops {
 namespace {
 
 struct Row {
-  std::string_view op;  // "domain::Type", sorted
+  std::string_view op;          // "domain::Type", sorted
   std::string_view attributes;  // each between blanks
 };
 
@@ -25,7 +25,9 @@ constexpr auto kRows = std::to_array<Row>({
     {"::Asinh", "  "},
     {"::Atan", "  "},
     {"::Atanh", "  "},
-    {"::Attention", " is_causal kv_num_heads left_window_size q_num_heads qk_matmul_output_mode right_window_size scale softcap softmax_precision "},
+    {"::Attention",
+     " is_causal kv_num_heads left_window_size q_num_heads qk_matmul_output_mode right_window_size "
+     "scale softcap softmax_precision "},
     {"::AveragePool", " auto_pad ceil_mode count_include_pad dilations kernel_shape pads strides "},
     {"::BatchNormalization", " consumed_inputs epsilon is_test momentum spatial training_mode "},
     {"::Bernoulli", " dtype seed "},
@@ -47,11 +49,14 @@ constexpr auto kRows = std::to_array<Row>({
     {"::Compress", " axis "},
     {"::Concat", " axis "},
     {"::ConcatFromSequence", " axis new_axis "},
-    {"::Constant", " sparse_value value value_float value_floats value_int value_ints value_string value_strings "},
+    {"::Constant",
+     " sparse_value value value_float value_floats value_int value_ints value_string "
+     "value_strings "},
     {"::ConstantOfShape", " value "},
     {"::Conv", " auto_pad dilations group kernel_shape pads strides "},
     {"::ConvInteger", " auto_pad dilations group kernel_shape pads strides "},
-    {"::ConvTranspose", " auto_pad dilations group kernel_shape output_padding output_shape pads strides "},
+    {"::ConvTranspose",
+     " auto_pad dilations group kernel_shape output_padding output_shape pads strides "},
     {"::Cos", "  "},
     {"::Cosh", "  "},
     {"::CumProd", " exclusive reverse "},
@@ -73,7 +78,9 @@ constexpr auto kRows = std::to_array<Row>({
     {"::EyeLike", " dtype k "},
     {"::Flatten", " axis "},
     {"::Floor", " consumed_inputs "},
-    {"::GRU", " activation_alpha activation_beta activations clip direction hidden_size layout linear_before_reset output_sequence "},
+    {"::GRU",
+     " activation_alpha activation_beta activations clip direction hidden_size layout "
+     "linear_before_reset output_sequence "},
     {"::Gather", " axis "},
     {"::GatherElements", " axis "},
     {"::GatherND", " batch_dims "},
@@ -98,7 +105,9 @@ constexpr auto kRows = std::to_array<Row>({
     {"::IsInf", " detect_negative detect_positive "},
     {"::IsNaN", "  "},
     {"::LRN", " alpha beta bias size "},
-    {"::LSTM", " activation_alpha activation_beta activations clip direction hidden_size input_forget layout output_sequence "},
+    {"::LSTM",
+     " activation_alpha activation_beta activations clip direction hidden_size input_forget layout "
+     "output_sequence "},
     {"::LayerNormalization", " axis epsilon stash_type "},
     {"::LeakyRelu", " alpha consumed_inputs "},
     {"::Less", " axis broadcast "},
@@ -140,7 +149,9 @@ constexpr auto kRows = std::to_array<Row>({
     {"::QLinearMatMul", "  "},
     {"::QuantizeLinear", " axis block_size output_dtype precision saturate "},
     {"::RMSNormalization", " axis epsilon stash_type "},
-    {"::RNN", " activation_alpha activation_beta activations clip direction hidden_size layout output_sequence "},
+    {"::RNN",
+     " activation_alpha activation_beta activations clip direction hidden_size layout "
+     "output_sequence "},
     {"::RandomNormal", " dtype mean scale seed shape "},
     {"::RandomNormalLike", " dtype mean scale seed "},
     {"::RandomUniform", " dtype high low seed shape "},
@@ -160,13 +171,19 @@ constexpr auto kRows = std::to_array<Row>({
     {"::RegexFullMatch", " pattern "},
     {"::Relu", " consumed_inputs "},
     {"::Reshape", " allowzero consumed_inputs shape "},
-    {"::Resize", " antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside extrapolation_value keep_aspect_ratio_policy mode nearest_mode "},
+    {"::Resize",
+     " antialias axes coordinate_transformation_mode cubic_coeff_a exclude_outside "
+     "extrapolation_value keep_aspect_ratio_policy mode nearest_mode "},
     {"::ReverseSequence", " batch_axis time_axis "},
-    {"::RoiAlign", " coordinate_transformation_mode mode output_height output_width sampling_ratio spatial_scale "},
+    {"::RoiAlign",
+     " coordinate_transformation_mode mode output_height output_width sampling_ratio "
+     "spatial_scale "},
     {"::RotaryEmbedding", " interleaved num_heads rotary_embedding_dim "},
     {"::Round", "  "},
     {"::STFT", " onesided "},
-    {"::Scan", " body directions num_scan_inputs scan_input_axes scan_input_directions scan_output_axes scan_output_directions "},
+    {"::Scan",
+     " body directions num_scan_inputs scan_input_axes scan_input_directions scan_output_axes "
+     "scan_output_directions "},
     {"::Scatter", " axis "},
     {"::ScatterElements", " axis reduction "},
     {"::ScatterND", " reduction "},
@@ -205,7 +222,9 @@ constexpr auto kRows = std::to_array<Row>({
     {"::Tan", "  "},
     {"::Tanh", " consumed_inputs "},
     {"::TensorScatter", " axis mode "},
-    {"::TfIdfVectorizer", " max_gram_length max_skip_count min_gram_length mode ngram_counts ngram_indexes pool_int64s pool_strings weights "},
+    {"::TfIdfVectorizer",
+     " max_gram_length max_skip_count min_gram_length mode ngram_counts ngram_indexes pool_int64s "
+     "pool_strings weights "},
     {"::ThresholdedRelu", " alpha "},
     {"::Tile", "  "},
     {"::TopK", " axis k largest sorted "},
@@ -222,21 +241,44 @@ constexpr auto kRows = std::to_array<Row>({
     {"ai.onnx.ml::CategoryMapper", " cats_int64s cats_strings default_int64 default_string "},
     {"ai.onnx.ml::DictVectorizer", " int64_vocabulary string_vocabulary "},
     {"ai.onnx.ml::FeatureVectorizer", " inputdimensions "},
-    {"ai.onnx.ml::Imputer", " imputed_value_floats imputed_value_int64s replaced_value_float replaced_value_int64 "},
-    {"ai.onnx.ml::LabelEncoder", " classes_strings default_float default_int64 default_string default_tensor keys_floats keys_int64s keys_strings keys_tensor values_floats values_int64s values_strings values_tensor "},
-    {"ai.onnx.ml::LinearClassifier", " classlabels_ints classlabels_strings coefficients intercepts multi_class post_transform "},
+    {"ai.onnx.ml::Imputer",
+     " imputed_value_floats imputed_value_int64s replaced_value_float replaced_value_int64 "},
+    {"ai.onnx.ml::LabelEncoder",
+     " classes_strings default_float default_int64 default_string default_tensor keys_floats "
+     "keys_int64s keys_strings keys_tensor values_floats values_int64s values_strings "
+     "values_tensor "},
+    {"ai.onnx.ml::LinearClassifier",
+     " classlabels_ints classlabels_strings coefficients intercepts multi_class post_transform "},
     {"ai.onnx.ml::LinearRegressor", " coefficients intercepts post_transform targets "},
     {"ai.onnx.ml::Normalizer", " norm "},
     {"ai.onnx.ml::OneHotEncoder", " cats_int64s cats_strings zeros "},
-    {"ai.onnx.ml::SVMClassifier", " classlabels_ints classlabels_strings coefficients kernel_params kernel_type post_transform prob_a prob_b rho support_vectors vectors_per_class "},
-    {"ai.onnx.ml::SVMRegressor", " coefficients kernel_params kernel_type n_supports one_class post_transform rho support_vectors "},
+    {"ai.onnx.ml::SVMClassifier",
+     " classlabels_ints classlabels_strings coefficients kernel_params kernel_type post_transform "
+     "prob_a prob_b rho support_vectors vectors_per_class "},
+    {"ai.onnx.ml::SVMRegressor",
+     " coefficients kernel_params kernel_type n_supports one_class post_transform rho "
+     "support_vectors "},
     {"ai.onnx.ml::Scaler", " offset scale "},
-    {"ai.onnx.ml::TreeEnsemble", " aggregate_function leaf_targetids leaf_weights membership_values n_targets nodes_falseleafs nodes_falsenodeids nodes_featureids nodes_hitrates nodes_missing_value_tracks_true nodes_modes nodes_splits nodes_trueleafs nodes_truenodeids post_transform tree_roots "},
-    {"ai.onnx.ml::TreeEnsembleClassifier", " base_values base_values_as_tensor class_ids class_nodeids class_treeids class_weights class_weights_as_tensor classlabels_int64s classlabels_strings nodes_falsenodeids nodes_featureids nodes_hitrates nodes_hitrates_as_tensor nodes_missing_value_tracks_true nodes_modes nodes_nodeids nodes_treeids nodes_truenodeids nodes_values nodes_values_as_tensor post_transform "},
-    {"ai.onnx.ml::TreeEnsembleRegressor", " aggregate_function base_values base_values_as_tensor n_targets nodes_falsenodeids nodes_featureids nodes_hitrates nodes_hitrates_as_tensor nodes_missing_value_tracks_true nodes_modes nodes_nodeids nodes_treeids nodes_truenodeids nodes_values nodes_values_as_tensor post_transform target_ids target_nodeids target_treeids target_weights target_weights_as_tensor "},
+    {"ai.onnx.ml::TreeEnsemble",
+     " aggregate_function leaf_targetids leaf_weights membership_values n_targets nodes_falseleafs "
+     "nodes_falsenodeids nodes_featureids nodes_hitrates nodes_missing_value_tracks_true "
+     "nodes_modes nodes_splits nodes_trueleafs nodes_truenodeids post_transform tree_roots "},
+    {"ai.onnx.ml::TreeEnsembleClassifier",
+     " base_values base_values_as_tensor class_ids class_nodeids class_treeids class_weights "
+     "class_weights_as_tensor classlabels_int64s classlabels_strings nodes_falsenodeids "
+     "nodes_featureids nodes_hitrates nodes_hitrates_as_tensor nodes_missing_value_tracks_true "
+     "nodes_modes nodes_nodeids nodes_treeids nodes_truenodeids nodes_values "
+     "nodes_values_as_tensor post_transform "},
+    {"ai.onnx.ml::TreeEnsembleRegressor",
+     " aggregate_function base_values base_values_as_tensor n_targets nodes_falsenodeids "
+     "nodes_featureids nodes_hitrates nodes_hitrates_as_tensor nodes_missing_value_tracks_true "
+     "nodes_modes nodes_nodeids nodes_treeids nodes_truenodeids nodes_values "
+     "nodes_values_as_tensor post_transform target_ids target_nodeids target_treeids "
+     "target_weights target_weights_as_tensor "},
     {"ai.onnx.ml::ZipMap", " classlabels_int64s classlabels_strings "},
     {"ai.onnx.preview.training::Adagrad", " decay_factor epsilon norm_coefficient "},
-    {"ai.onnx.preview.training::Adam", " alpha beta epsilon norm_coefficient norm_coefficient_post "},
+    {"ai.onnx.preview.training::Adam",
+     " alpha beta epsilon norm_coefficient norm_coefficient_post "},
     {"ai.onnx.preview.training::Gradient", " xs y zs "},
     {"ai.onnx.preview.training::Momentum", " alpha beta mode norm_coefficient "},
     {"ai.onnx.preview::FlexAttention", " prob_mod scale score_mod softmax_precision "},
@@ -244,11 +286,15 @@ constexpr auto kRows = std::to_array<Row>({
 
 }  // namespace
 
-bool defined_by_onnx(std::string_view domain, std::string_view type, std::string_view attribute, bool& known) {
+bool defined_by_onnx(std::string_view domain, std::string_view type, std::string_view attribute,
+                     bool& known) {
   const std::string op = std::string(domain) + "::" + std::string(type);
-  const auto* row = std::lower_bound(kRows.begin(), kRows.end(), op, [](const Row& r, const std::string& key) { return r.op < key; });
+  const auto* row =
+      std::lower_bound(kRows.begin(), kRows.end(), op,
+                       [](const Row& r, const std::string& key) { return r.op < key; });
   known = row != kRows.end() && row->op == op;
-  return known && row->attributes.find(" " + std::string(attribute) + " ") != std::string_view::npos;
+  return known &&
+         row->attributes.find(" " + std::string(attribute) + " ") != std::string_view::npos;
 }
 
 }  // namespace onnx2nn::ops

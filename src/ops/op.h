@@ -16,10 +16,12 @@ class LowerContext;
 struct OpDef {
   std::string_view type;
   std::string_view domain = "";  // "" is ai.onnx
-  /// The opsets in which the meaning changed, the first being where the operator appeared; zeros pad.
+  /// The opsets in which the meaning changed, the first being where the operator appeared; zeros
+  /// pad.
   std::array<std::int16_t, 12> changed_at{};
   bool nondeterministic = false;  // never folded, never merged
-  /// Says types, shapes and integer contents of the outputs: all that it knows, nothing that it guesses.
+  /// Says types, shapes and integer contents of the outputs: all that it knows, nothing that it
+  /// guesses.
   void (*infer)(InferContext&) = nullptr;
   /// Computes the outputs from constant inputs, or names an existing value that an output equals;
   /// creates no nodes. Returns whether it did.

@@ -1,7 +1,8 @@
 // Pad in all its modes, and CenterCropPad.
 // https://onnx.ai/onnx/operators/onnx__Pad.html
-// Opset 1 has the attributes `paddings` and `value`, 2 calls the first `pads`; from 11 on both are inputs,
-// from 18 on `axes` chooses axes, and 19 brought the mode "wrap". A negative pad takes away.
+// Opset 1 has the attributes `paddings` and `value`, 2 calls the first `pads`; from 11 on both are
+// inputs, from 18 on `axes` chooses axes, and 19 brought the mode "wrap". A negative pad takes
+// away.
 #include <algorithm>
 #include <cmath>
 
@@ -36,7 +37,9 @@ void infer_pad(InferContext& c) {
   const auto pads = pad_amounts(c);
   const auto axes = pad_axes(c, s.rank());
   if (!pads || !axes) return c.set(0, c.dtype(0), Shape::unknown_dims(s.rank()));
-  if (pads->size() != 2 * axes->size()) c.fail("there are " + std::to_string(pads->size()) + " pads for " + std::to_string(axes->size()) + " axes");
+  if (pads->size() != 2 * axes->size())
+    c.fail("there are " + std::to_string(pads->size()) + " pads for " +
+           std::to_string(axes->size()) + " axes");
   Dims out = s.dims();
   for (std::size_t i = 0; i < axes->size(); ++i) {
     Dim& d = out[static_cast<std::size_t>((*axes)[i])];
@@ -75,7 +78,9 @@ std::optional<TorchPads> torch_pads(LowerContext& c) {
     out.amounts.push_back(end[i]);
   }
   const auto zero = [](const Ex& e) { return e.is_int() && e->integer == 0; };
-  while (out.amounts.size() >= 2 && zero(out.amounts.back()) && zero(out.amounts[out.amounts.size() - 2])) out.amounts.resize(out.amounts.size() - 2);
+  while (out.amounts.size() >= 2 && zero(out.amounts.back()) &&
+         zero(out.amounts[out.amounts.size() - 2]))
+    out.amounts.resize(out.amounts.size() - 2);
   out.constant.emplace();
   for (const Ex& e : out.amounts) {
     if (!e.is_int()) {
@@ -92,12 +97,17 @@ bool is_native(LowerContext& c, const std::string& mode, TorchPads& pads) {
   const std::size_t rank = *c.rank(0);
   if (!pads.constant || rank < 3 || rank > 5 || pads.amounts.size() > 2 * (rank - 2)) return false;
   const DType t = c.dtype(0);
-  if (t != DType::Float32 && t != DType::Float64 && t != DType::Float16 && t != DType::BFloat16) return false;
+  if (t != DType::Float32 && t != DType::Float64 && t != DType::Float16 && t != DType::BFloat16)
+    return false;
   for (std::size_t i = 0; i < pads.constant->size(); ++i) {
     const std::int64_t p = (*pads.constant)[i];
     const Dim& size = c.shape(0)[rank - 1 - i / 2];
-    // A pad that reaches further than the axis is repeated in ONNX; torch raises where sizes are not known here.
-    if (p < 0 || (size.is_const() && (size.value() == 0 || (mode == "reflect" && p >= size.value()) || (mode == "circular" && p > size.value())))) return false;
+    // A pad that reaches further than the axis is repeated in ONNX; torch raises where sizes are
+    // not known here.
+    if (p < 0 ||
+        (size.is_const() && (size.value() == 0 || (mode == "reflect" && p >= size.value()) ||
+                             (mode == "circular" && p > size.value()))))
+      return false;
   }
   pads.amounts.resize(2 * (rank - 2), Ex(0));
   return true;
@@ -111,7 +121,9 @@ std::optional<Ex> pad_value(LowerContext& c) {
   }
   if (!c.has_input(2)) return Ex(0);
   const ir::Tensor* t = c.constant(2);
-  if (t == nullptr || t->size() != 1 || t->dtype() == DType::Complex64 || t->dtype() == DType::Complex128) return std::nullopt;
+  if (t == nullptr || t->size() != 1 || t->dtype() == DType::Complex64 ||
+      t->dtype() == DType::Complex128)
+    return std::nullopt;
   if (std::abs(t->double_at(0)) > 9e15 && !ir::is_float(t->dtype())) return std::nullopt;
   if (t->double_at(0) == 0) return Ex(0);
   return t->dtype() == DType::Bool ? Ex(1) : number(*t);
@@ -123,7 +135,8 @@ void lower_pad(LowerContext& c) {
   const auto general = [&] {
     Kwargs kw;
     if (mode != "constant") kw.emplace_back("mode", Ex(mode));
-    if (mode == "constant" && c.has_attr("value")) kw.emplace_back("value", Ex(c.attr_float("value", 0)));
+    if (mode == "constant" && c.has_attr("value"))
+      kw.emplace_back("value", Ex(c.attr_float("value", 0)));
     if (mode == "constant" && c.has_input(2)) kw.emplace_back("value", c.in(2));
     if (c.has_input(3)) kw.emplace_back("axes", c.int_list(3));
     const auto given = c.attr_ints("pads") ? c.attr_ints("pads") : c.attr_ints("paddings");
@@ -146,7 +159,8 @@ void lower_pad(LowerContext& c) {
     return c.out(0, aten("pad", args));
   }
   c.ignore_attr("value");
-  if (mode != "reflect" && mode != "edge" && mode != "wrap") c.unsupported("the mode \"" + mode + "\" is not known");
+  if (mode != "reflect" && mode != "edge" && mode != "wrap")
+    c.unsupported("the mode \"" + mode + "\" is not known");
   const std::string torch_mode = mode == "edge" ? "replicate" : mode == "wrap" ? "circular" : mode;
   if (!is_native(c, torch_mode, *pads)) return general();
   c.out(0, aten("pad", {c.in(0), list(pads->amounts), Ex(torch_mode)}));
@@ -175,11 +189,16 @@ void lower_center_crop_pad(LowerContext& c) {
 
 constexpr OpDef kOps[] = {
     {.type = "Pad", .changed_at = {1, 2, 11, 18, 19}, .infer = infer_pad, .lower = lower_pad},
-    {.type = "CenterCropPad", .changed_at = {18}, .infer = infer_center_crop_pad, .lower = lower_center_crop_pad},
+    {.type = "CenterCropPad",
+     .changed_at = {18},
+     .infer = infer_center_crop_pad,
+     .lower = lower_center_crop_pad},
 };
 
 }  // namespace
 
-std::span<const OpDef> pad_ops() { return kOps; }
+std::span<const OpDef> pad_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -57,7 +57,8 @@ void outs_of(LowerContext& c, const Ex& tuple, std::size_t count) {
 
 void require_int(LowerContext& c, std::string_view name, std::int64_t wanted) {
   if (c.attr_int(name, wanted) != wanted)
-    c.unsupported("the attribute \"" + std::string(name) + "\" is supported with the value " + std::to_string(wanted) + " only");
+    c.unsupported("the attribute \"" + std::string(name) + "\" is supported with the value " +
+                  std::to_string(wanted) + " only");
 }
 
 void require_absent(LowerContext& c, std::size_t i, std::string_view name) {
@@ -79,7 +80,8 @@ Ex nested_function(LowerContext& c, std::string_view attribute) {
   Args results;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const Type& type = graph.output(i)->type;
-    results.push_back(c.materialise(outputs[i], type.dtype, type.shape.has_rank() && type.shape.rank() == 0));
+    results.push_back(
+        c.materialise(outputs[i], type.dtype, type.shape.has_rank() && type.shape.rank() == 0));
   }
   torch::Stmt ret;
   ret.kind = torch::Stmt::Kind::Return;

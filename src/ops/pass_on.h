@@ -28,6 +28,8 @@ void require_absent(LowerContext& c, std::size_t i, std::string_view name);
 /// Defines a function inside forward that computes the graph of an attribute, and names it.
 Ex nested_function(LowerContext& c, std::string_view attribute);
 /// `[first, ...]` of a value that is a tuple.
-inline Ex item(const Ex& tuple, std::int64_t i) { return op("[]", {tuple, Ex(i)}); }
+inline Ex item(const Ex& tuple, std::int64_t i) {
+  return op("[]", {tuple, Ex(i)});
+}
 
 }  // namespace onnx2nn::ops

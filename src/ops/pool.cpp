@@ -1,5 +1,6 @@
-// Pooling over windows, over everything and over regions. https://onnx.ai/onnx/operators/onnx__MaxPool.html
-// and its neighbours. Torch pads only equally at both ends, with at most half of the kernel.
+// Pooling over windows, over everything and over regions.
+// https://onnx.ai/onnx/operators/onnx__MaxPool.html and its neighbours. Torch pads only equally at
+// both ends, with at most half of the kernel.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -34,13 +35,16 @@ Shape pooled_shape(const NodeContext& c) {
   const Window w = pooling_window(c);
   const Shape& x = c.shape(0);
   if (!x.has_rank()) return Shape::unknown_dims(w.n + 2);
-  if (x.rank() != w.n + 2) c.fail("the input has rank " + std::to_string(x.rank()) + ", not " + std::to_string(w.n + 2));
+  if (x.rank() != w.n + 2)
+    c.fail("the input has rank " + std::to_string(x.rank()) + ", not " + std::to_string(w.n + 2));
   Dims out{x[0], x[1]};
   for (std::size_t i = 0; i < w.n; ++i) out.push_back(window_size(w, i, x[i + 2]));
   return Shape(std::move(out));
 }
 
-void infer_pool(InferContext& c) { c.set(0, c.dtype(0), pooled_shape(c)); }
+void infer_pool(InferContext& c) {
+  c.set(0, c.dtype(0), pooled_shape(c));
+}
 
 void infer_max_pool(InferContext& c) {
   const Shape shape = pooled_shape(c);
@@ -55,10 +59,14 @@ bool half_padded(const Window& w) {
   return true;
 }
 
-std::string dimensional(const char* stem, std::size_t n) { return stem + std::to_string(n) + "d"; }
+std::string dimensional(const char* stem, std::size_t n) {
+  return stem + std::to_string(n) + "d";
+}
 
 /// The strides of a pooling; torch's default is the kernel.
-Ex pool_strides(const Window& w) { return w.strides == w.kernel ? list({}) : Ex(w.strides); }
+Ex pool_strides(const Window& w) {
+  return w.strides == w.kernel ? list({}) : Ex(w.strides);
+}
 
 // ---------------------------------------------------------------- MaxPool
 // Opset 8 brought the indices, 10 ceil_mode and dilations, 12 integers.
@@ -77,7 +85,8 @@ void lower_max_pool(LowerContext& c) {
   if (native && !(w.symmetric() && half_padded(w))) {
     native = resolve_ceil_mode(w, c.shape(0));
     if (native) {
-      x = aten("pad", {x, Ex(torch_pads(w.pads)), "constant", Ex(-std::numeric_limits<double>::infinity())});
+      x = aten("pad", {x, Ex(torch_pads(w.pads)), "constant",
+                       Ex(-std::numeric_limits<double>::infinity())});
       std::fill(w.pads.begin(), w.pads.end(), 0);
     }
   } else if (native && w.ceil_mode) {
@@ -85,12 +94,15 @@ void lower_max_pool(LowerContext& c) {
     Window exact = w;
     if (resolve_ceil_mode(exact, c.shape(0)) && exact.pads == w.pads) w.ceil_mode = false;
   }
-  if (!native) return c.out(0, helper("max_pool", {c.in(0), Ex(given.kernel)}, window_keywords(given)));
-  c.out(0, aten(dimensional("max_pool", w.n), {x, Ex(w.kernel), pool_strides(w), Ex(begins(w)), Ex(w.dilations), w.ceil_mode}));
+  if (!native)
+    return c.out(0, helper("max_pool", {c.in(0), Ex(given.kernel)}, window_keywords(given)));
+  c.out(0, aten(dimensional("max_pool", w.n),
+                {x, Ex(w.kernel), pool_strides(w), Ex(begins(w)), Ex(w.dilations), w.ceil_mode}));
 }
 
 // ---------------------------------------------------------------- AveragePool
-// count_include_pad came with opset 7 (before it padding did not count), ceil_mode with 10, dilations with 19.
+// count_include_pad came with opset 7 (before it padding did not count), ceil_mode with 10,
+// dilations with 19.
 
 void lower_average_pool(LowerContext& c) {
   Window w = pooling_window(c);
@@ -115,7 +127,8 @@ void lower_average_pool(LowerContext& c) {
     return c.out(0, helper("average_pool", {c.in(0), Ex(given.kernel)}, kw));
   }
   const bool count_matters = !count_pads && w.padded();
-  c.out(0, aten(dimensional("avg_pool", w.n), {x, Ex(w.kernel), pool_strides(w), Ex(begins(w)), w.ceil_mode, !count_matters}));
+  c.out(0, aten(dimensional("avg_pool", w.n),
+                {x, Ex(w.kernel), pool_strides(w), Ex(begins(w)), w.ceil_mode, !count_matters}));
 }
 
 // ---------------------------------------------------------------- LpPool, GlobalLpPool
@@ -153,7 +166,9 @@ void infer_global(InferContext& c) {
 }
 
 /// All axes from the third on, where the rank is known at run time only.
-Ex spatial_axes_at_run_time(const Ex& x) { return op("tuple", {op("range", {2, op(".dim", {x})})}); }
+Ex spatial_axes_at_run_time(const Ex& x) {
+  return op("tuple", {op("range", {2, op(".dim", {x})})});
+}
 
 void lower_global_average_pool(LowerContext& c) {
   const Ex x = c.in(0);
@@ -161,8 +176,11 @@ void lower_global_average_pool(LowerContext& c) {
   if (!rank) return c.out(0, aten("mean.dim", {x, spatial_axes_at_run_time(x), true}));
   if (*rank <= 2) return c.out(0, x);
   const Shape& s = c.shape(0);
-  const bool pictured = *rank <= 5 && std::none_of(s.dims().begin() + 1, s.dims().end(), [](const Dim& d) { return d.is_const() && d.value() == 0; });
-  if (pictured) return c.out(0, aten(dimensional("adaptive_avg_pool", *rank - 2), {x, Ex(Ints(*rank - 2, 1))}));
+  const bool pictured =
+      *rank <= 5 && std::none_of(s.dims().begin() + 1, s.dims().end(),
+                                 [](const Dim& d) { return d.is_const() && d.value() == 0; });
+  if (pictured)
+    return c.out(0, aten(dimensional("adaptive_avg_pool", *rank - 2), {x, Ex(Ints(*rank - 2, 1))}));
   c.out(0, aten("mean.dim", {x, Ex(spatial_axes(*rank)), true}));
 }
 
@@ -185,7 +203,8 @@ void infer_max_unpool(InferContext& c) {
     out[0] = x[0];
     out[1] = x[1];
     for (std::size_t i = 0; i < w.n; ++i)
-      out[i + 2] = (x[i + 2] - Dim(1)) * Dim(w.strides[i]) + Dim(w.kernel[i] - w.pads[i] - w.pads[w.n + i]);
+      out[i + 2] =
+          (x[i + 2] - Dim(1)) * Dim(w.strides[i]) + Dim(w.kernel[i] - w.pads[i] - w.pads[w.n + i]);
   }
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
@@ -212,28 +231,53 @@ void infer_max_roi_pool(InferContext& c) {
   const Shape& rois = c.shape(1);
   const Shape& x = c.shape(0);
   c.set(0, c.dtype(0),
-        Shape({rois.has_rank() && rois.rank() > 0 ? rois[0] : Dim(), x.has_rank() && x.rank() > 1 ? x[1] : Dim(), pooled[0], pooled[1]}));
+        Shape({rois.has_rank() && rois.rank() > 0 ? rois[0] : Dim(),
+               x.has_rank() && x.rank() > 1 ? x[1] : Dim(), pooled[0], pooled[1]}));
 }
 
 void lower_max_roi_pool(LowerContext& c) {
   Kwargs kw;
-  if (const double scale = c.attr_float("spatial_scale", 1.0); scale != 1.0) kw.emplace_back("spatial_scale", scale);
+  if (const double scale = c.attr_float("spatial_scale", 1.0); scale != 1.0)
+    kw.emplace_back("spatial_scale", scale);
   c.out(0, helper("max_roi_pool", {c.in(0), c.in(1), Ex(pooled_sizes(c))}, kw));
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "MaxPool", .changed_at = {1, 8, 10, 11, 12}, .infer = infer_max_pool, .lower = lower_max_pool},
-    {.type = "AveragePool", .changed_at = {1, 7, 10, 11, 19}, .infer = infer_pool, .lower = lower_average_pool},
+    {.type = "MaxPool",
+     .changed_at = {1, 8, 10, 11, 12},
+     .infer = infer_max_pool,
+     .lower = lower_max_pool},
+    {.type = "AveragePool",
+     .changed_at = {1, 7, 10, 11, 19},
+     .infer = infer_pool,
+     .lower = lower_average_pool},
     {.type = "LpPool", .changed_at = {1, 2, 11, 18}, .infer = infer_pool, .lower = lower_lp_pool},
-    {.type = "GlobalAveragePool", .changed_at = {1}, .infer = infer_global, .lower = lower_global_average_pool},
-    {.type = "GlobalMaxPool", .changed_at = {1}, .infer = infer_global, .lower = lower_global_max_pool},
-    {.type = "GlobalLpPool", .changed_at = {1, 2}, .infer = infer_global, .lower = lower_global_lp_pool},
-    {.type = "MaxUnpool", .changed_at = {9, 11}, .infer = infer_max_unpool, .lower = lower_max_unpool},
-    {.type = "MaxRoiPool", .changed_at = {1}, .infer = infer_max_roi_pool, .lower = lower_max_roi_pool},
+    {.type = "GlobalAveragePool",
+     .changed_at = {1},
+     .infer = infer_global,
+     .lower = lower_global_average_pool},
+    {.type = "GlobalMaxPool",
+     .changed_at = {1},
+     .infer = infer_global,
+     .lower = lower_global_max_pool},
+    {.type = "GlobalLpPool",
+     .changed_at = {1, 2},
+     .infer = infer_global,
+     .lower = lower_global_lp_pool},
+    {.type = "MaxUnpool",
+     .changed_at = {9, 11},
+     .infer = infer_max_unpool,
+     .lower = lower_max_unpool},
+    {.type = "MaxRoiPool",
+     .changed_at = {1},
+     .infer = infer_max_roi_pool,
+     .lower = lower_max_roi_pool},
 };
 
 }  // namespace
 
-std::span<const OpDef> pool_ops() { return kOps; }
+std::span<const OpDef> pool_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

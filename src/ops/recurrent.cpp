@@ -1,7 +1,8 @@
 // LSTM, GRU and RNN. https://onnx.ai/onnx/operators/onnx__LSTM.html and its neighbours.
-// Torch's modules are the common form: the default activations, no peepholes, lengths, clip or input_forget,
-// and of GRU the one that applies the linear map before the reset gate. All else goes to a helper.
-// Opset 14 brought `layout`; `output_sequence` of opset 1 says nothing that the outputs do not.
+// Torch's modules are the common form: the default activations, no peepholes, lengths, clip or
+// input_forget, and of GRU the one that applies the linear map before the reset gate. All else goes
+// to a helper. Opset 14 brought `layout`; `output_sequence` of opset 1 says nothing that the
+// outputs do not.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -22,8 +23,9 @@ struct Kind {
   std::size_t states;  // outputs after Y
 };
 
-constexpr Kind kLstm{"LSTM", "lstm", 4, {0, 2, 3, 1}, {"sigmoid", "tanh", "tanh"}, 2};  // iofc -> ifco
-constexpr Kind kGru{"GRU", "gru", 3, {1, 0, 2, 0}, {"sigmoid", "tanh", ""}, 1};         // zrh -> rzh
+constexpr Kind kLstm{"LSTM", "lstm", 4, {0, 2, 3, 1}, {"sigmoid", "tanh", "tanh"},
+                     2};                                                         // iofc -> ifco
+constexpr Kind kGru{"GRU", "gru", 3, {1, 0, 2, 0}, {"sigmoid", "tanh", ""}, 1};  // zrh -> rzh
 constexpr Kind kRnn{"RNN", "rnn", 1, {0, 0, 0, 0}, {"tanh", "", ""}, 1};
 
 constexpr std::size_t kW = 1;
@@ -36,15 +38,19 @@ constexpr std::size_t kPeepholes = 7;
 
 std::string direction_of(const NodeContext& c) {
   const std::string d = to_lower(c.attr_string("direction", "forward"));
-  if (d != "forward" && d != "reverse" && d != "bidirectional") c.fail("direction is none of forward, reverse and bidirectional");
+  if (d != "forward" && d != "reverse" && d != "bidirectional")
+    c.fail("direction is none of forward, reverse and bidirectional");
   return d;
 }
 
-std::int64_t direction_count(const NodeContext& c) { return direction_of(c) == "bidirectional" ? 2 : 1; }
+std::int64_t direction_count(const NodeContext& c) {
+  return direction_of(c) == "bidirectional" ? 2 : 1;
+}
 
 void infer_recurrent(InferContext& c) {
   const Shape& x = c.shape(0);
-  if (x.has_rank() && x.rank() != 3) c.fail("the input has rank " + std::to_string(x.rank()) + ", not 3");
+  if (x.has_rank() && x.rank() != 3)
+    c.fail("the input has rank " + std::to_string(x.rank()) + ", not 3");
   const bool batch_first = c.attr_int("layout", 0) != 0;
   const Dim steps = x.has_rank() ? x[batch_first ? 1 : 0] : Dim();
   const Dim batch = x.has_rank() ? x[batch_first ? 0 : 1] : Dim();
@@ -56,7 +62,8 @@ void infer_recurrent(InferContext& c) {
     hidden = r[2];
   }
   const Shape state = batch_first ? Shape({batch, count, hidden}) : Shape({count, batch, hidden});
-  c.set(0, c.dtype(0), batch_first ? Shape({batch, steps, count, hidden}) : Shape({steps, count, batch, hidden}));
+  c.set(0, c.dtype(0),
+        batch_first ? Shape({batch, steps, count, hidden}) : Shape({steps, count, batch, hidden}));
   c.set(1, c.dtype(0), state);
   c.set(2, c.dtype(0), state);
 }
@@ -69,9 +76,11 @@ std::optional<std::string> module_activation(const NodeContext& c, const Kind& k
   if (!given || given->empty()) return "";
   const bool relu = kind.gates == 1 && to_lower((*given)[0]) == "relu";
   std::size_t per_direction = 0;
-  while (per_direction < kind.activations.size() && !kind.activations[per_direction].empty()) ++per_direction;
+  while (per_direction < kind.activations.size() && !kind.activations[per_direction].empty())
+    ++per_direction;
   for (std::size_t i = 0; i < given->size(); ++i)
-    if (to_lower((*given)[i]) != (relu ? "relu" : kind.activations[i % per_direction])) return std::nullopt;
+    if (to_lower((*given)[i]) != (relu ? "relu" : kind.activations[i % per_direction]))
+      return std::nullopt;
   return relu ? "relu" : "";
 }
 
@@ -81,24 +90,31 @@ bool is_constant_of(const NodeContext& c, std::size_t i, const std::vector<std::
 }
 
 /// Rows of direction `d`, gate by gate in torch's order; of the bias from gate `first` on.
-ir::TensorPtr gates_of(const ir::Tensor& t, const Kind& kind, std::int64_t d, std::int64_t hidden, std::size_t first) {
+ir::TensorPtr gates_of(const ir::Tensor& t, const Kind& kind, std::int64_t d, std::int64_t hidden,
+                       std::size_t first) {
   const std::int64_t columns = t.rank() == 3 ? t.dims()[2] : 1;
-  const auto gate_bytes = static_cast<std::size_t>(hidden * columns) * static_cast<std::size_t>(ir::info(t.dtype()).bits / 8);
+  const auto gate_bytes = static_cast<std::size_t>(hidden * columns) *
+                          static_cast<std::size_t>(ir::info(t.dtype()).bits / 8);
   const auto direction_bytes = t.bytes().size() / static_cast<std::size_t>(t.dims()[0]);
   std::vector<std::byte> bytes(kind.gates * gate_bytes);
   for (std::size_t g = 0; g < kind.gates; ++g)
     std::memcpy(bytes.data() + g * gate_bytes,
-                t.bytes().data() + static_cast<std::size_t>(d) * direction_bytes + (first + kind.order[g]) * gate_bytes, gate_bytes);
+                t.bytes().data() + static_cast<std::size_t>(d) * direction_bytes +
+                    (first + kind.order[g]) * gate_bytes,
+                gate_bytes);
   std::vector<std::int64_t> dims{static_cast<std::int64_t>(kind.gates) * hidden};
   if (t.rank() == 3) dims.push_back(columns);
   return ir::Tensor::owned(t.dtype(), std::move(dims), std::move(bytes));
 }
 
-std::vector<ModuleParam> module_params(const NodeContext& c, const Kind& kind, std::int64_t count, std::int64_t hidden) {
+std::vector<ModuleParam> module_params(const NodeContext& c, const Kind& kind, std::int64_t count,
+                                       std::int64_t hidden) {
   std::vector<ModuleParam> params;
   const auto add = [&](std::string name, std::size_t i, std::int64_t d, std::size_t first) {
     if (d == 1) name += "_reverse";
-    params.push_back({.name = std::move(name), .tensor = gates_of(*c.constant(i), kind, d, hidden, first), .source = c.input(i)});
+    params.push_back({.name = std::move(name),
+                      .tensor = gates_of(*c.constant(i), kind, d, hidden, first),
+                      .source = c.input(i)});
   };
   for (std::int64_t d = 0; d < count; ++d) {
     add("weight_ih_l0", kW, d, 0);
@@ -114,7 +130,8 @@ std::vector<ModuleParam> module_params(const NodeContext& c, const Kind& kind, s
 bool is_plain(const NodeContext& c, const Kind& kind) {
   if (c.has_input(kLengths) || (kind.states == 2 && c.has_input(kPeepholes))) return false;
   if (kind.states == 2 && c.has_input(kInitialH) != c.has_input(kInitialC)) return false;
-  if (c.has_attr("clip") || c.attr_int("input_forget", 0) != 0 || c.attr_int("layout", 0) != 0) return false;
+  if (c.has_attr("clip") || c.attr_int("input_forget", 0) != 0 || c.attr_int("layout", 0) != 0)
+    return false;
   return kind.gates != kGru.gates || c.attr_int("linear_before_reset", 0) != 0;
 }
 
@@ -122,14 +139,19 @@ bool lower_as_module(LowerContext& c, const Kind& kind) {
   const ir::Tensor* w = c.constant(kW);
   const ir::Tensor* r = c.constant(kR);
   const auto activation = module_activation(c, kind);
-  if (w == nullptr || r == nullptr || w->rank() != 3 || r->rank() != 3 || !is_plain(c, kind) || !activation) return false;
-  if (w->size() == 0 || r->size() == 0 || !ir::is_float(w->dtype()) || ir::is_sub_byte(w->dtype()) || c.dtype(0) != w->dtype())
+  if (w == nullptr || r == nullptr || w->rank() != 3 || r->rank() != 3 || !is_plain(c, kind) ||
+      !activation)
+    return false;
+  if (w->size() == 0 || r->size() == 0 || !ir::is_float(w->dtype()) ||
+      ir::is_sub_byte(w->dtype()) || c.dtype(0) != w->dtype())
     return false;
   const std::int64_t count = direction_count(c);
   const std::int64_t hidden = r->dims()[2];
   const std::int64_t inputs = w->dims()[2];
   const std::int64_t rows = static_cast<std::int64_t>(kind.gates) * hidden;
-  if (!is_constant_of(c, kW, {count, rows, inputs}) || !is_constant_of(c, kR, {count, rows, hidden})) return false;
+  if (!is_constant_of(c, kW, {count, rows, inputs}) ||
+      !is_constant_of(c, kR, {count, rows, hidden}))
+    return false;
   if (c.has_input(kB) && !is_constant_of(c, kB, {count, 2 * rows})) return false;
 
   Kwargs kw;
@@ -139,14 +161,18 @@ bool lower_as_module(LowerContext& c, const Kind& kind) {
   const bool reverse = direction_of(c) == "reverse";
   Args args{reverse ? aten("flip", {c.in(0), Ex(Ints{0})}) : c.in(0)};
   if (c.has_input(kInitialH))
-    args.push_back(kind.states == 2 ? torch::tuple({c.in(kInitialH), c.in(kInitialC)}) : c.in(kInitialH));
-  const auto call = c.module(kind.module, {inputs, hidden}, kw, module_params(c, kind, count, hidden), args);
+    args.push_back(kind.states == 2 ? torch::tuple({c.in(kInitialH), c.in(kInitialC)})
+                                    : c.in(kInitialH));
+  const auto call =
+      c.module(kind.module, {inputs, hidden}, kw, module_params(c, kind, count, hidden), args);
   if (!call) return false;
 
   // Torch has [steps, batch, directions * hidden], ONNX [steps, directions, batch, hidden].
   const bool states = c.has_output(1) || c.has_output(2);
   std::vector<Ex> results;
-  if (states) results = c.lets(*call, {c.has_output(0) ? std::string("y") : std::string("_"), std::string("state")});
+  if (states)
+    results = c.lets(*call,
+                     {c.has_output(0) ? std::string("y") : std::string("_"), std::string("state")});
   if (c.has_output(0)) {
     Ex y = states ? results[0] : op("[]", {*call, 0});
     if (reverse) y = aten("flip", {y, Ex(Ints{0})});
@@ -183,16 +209,20 @@ Kwargs helper_keywords(const NodeContext& c, const Kind& kind) {
     if (const auto v = c.attr_floats(name); v && !v->empty()) kw.emplace_back(name, Ex(*v));
   if (const double clip = c.attr_float("clip", 0.0); clip > 0.0) kw.emplace_back("clip", clip);
   if (kind.states == 2 && c.attr_int("input_forget", 0) != 0) kw.emplace_back("input_forget", true);
-  if (kind.gates == kGru.gates && c.attr_int("linear_before_reset", 0) != 0) kw.emplace_back("linear_before_reset", true);
-  if (const std::int64_t layout = c.attr_int("layout", 0); layout != 0) kw.emplace_back("layout", layout);
+  if (kind.gates == kGru.gates && c.attr_int("linear_before_reset", 0) != 0)
+    kw.emplace_back("linear_before_reset", true);
+  if (const std::int64_t layout = c.attr_int("layout", 0); layout != 0)
+    kw.emplace_back("layout", layout);
   return kw;
 }
 
 void lower_recurrent(LowerContext& c, const Kind& kind) {
-  for (const char* name : {"hidden_size", "output_sequence", "activation_alpha", "activation_beta"}) c.ignore_attr(name);
+  for (const char* name : {"hidden_size", "output_sequence", "activation_alpha", "activation_beta"})
+    c.ignore_attr(name);
   if (lower_as_module(c, kind)) return;
   Args args;
-  for (std::size_t i = 0; i < (kind.states == 2 ? kPeepholes : kInitialH) + 1; ++i) args.push_back(c.in(i));
+  for (std::size_t i = 0; i < (kind.states == 2 ? kPeepholes : kInitialH) + 1; ++i)
+    args.push_back(c.in(i));
   while (args.size() > 3 && args.back().is_none()) args.pop_back();
   std::vector<std::string> hints{"y", "h", "c"};
   hints.resize(kind.states + 1);
@@ -202,9 +232,15 @@ void lower_recurrent(LowerContext& c, const Kind& kind) {
   for (std::size_t i = 0; i < results.size(); ++i) c.alias(i, results[i]);
 }
 
-void lower_lstm(LowerContext& c) { lower_recurrent(c, kLstm); }
-void lower_gru(LowerContext& c) { lower_recurrent(c, kGru); }
-void lower_rnn(LowerContext& c) { lower_recurrent(c, kRnn); }
+void lower_lstm(LowerContext& c) {
+  lower_recurrent(c, kLstm);
+}
+void lower_gru(LowerContext& c) {
+  lower_recurrent(c, kGru);
+}
+void lower_rnn(LowerContext& c) {
+  lower_recurrent(c, kRnn);
+}
 
 constexpr OpDef kOps[] = {
     {.type = "LSTM", .changed_at = {1, 7, 14}, .infer = infer_recurrent, .lower = lower_lstm},
@@ -214,6 +250,8 @@ constexpr OpDef kOps[] = {
 
 }  // namespace
 
-std::span<const OpDef> recurrent_ops() { return kOps; }
+std::span<const OpDef> recurrent_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -14,7 +14,9 @@ namespace {
 
 // ---------------------------------------------------------------- Reduce*
 
-bool keeps_dims(const NodeContext& c) { return c.attr_int("keepdims", 1) != 0; }
+bool keeps_dims(const NodeContext& c) {
+  return c.attr_int("keepdims", 1) != 0;
+}
 
 /// Whether axes are given that only the run knows.
 bool has_unknown_axes(const NodeContext& c) {
@@ -25,7 +27,9 @@ bool has_unknown_axes(const NodeContext& c) {
 }
 
 /// The axes as given; empty where none are.
-Ints given_axes(const NodeContext& c) { return c.ints("axes", 1).value_or(Ints{}); }
+Ints given_axes(const NodeContext& c) {
+  return c.ints("axes", 1).value_or(Ints{});
+}
 
 /// Nothing is reduced: each element is a reduction of itself.
 bool reduces_nothing(const NodeContext& c) {
@@ -39,7 +43,8 @@ Shape reduced_shape(const NodeContext& c, const Ints& axes, bool keep) {
   const Ints a = c.axes(axes, s.rank());
   Dims out;
   for (std::size_t i = 0; i < s.rank(); ++i) {
-    const bool reduced = a.empty() || std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) != a.end();
+    const bool reduced =
+        a.empty() || std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) != a.end();
     if (!reduced) {
       out.push_back(s[i]);
     } else if (keep) {
@@ -52,21 +57,27 @@ Shape reduced_shape(const NodeContext& c, const Ints& axes, bool keep) {
 void infer_reduce(InferContext& c) {
   const bool keep = keeps_dims(c);
   if (reduces_nothing(c)) return c.set(0, c.dtype(0), c.shape(0));
-  if (has_unknown_axes(c)) return c.set(0, c.dtype(0), keep && c.rank(0) ? Shape::unknown_dims(*c.rank(0)) : Shape());
+  if (has_unknown_axes(c))
+    return c.set(0, c.dtype(0), keep && c.rank(0) ? Shape::unknown_dims(*c.rank(0)) : Shape());
   const Ints axes = given_axes(c);
   if (axes.empty() && !c.rank(0) && !keep) return c.set(0, c.dtype(0), Shape::of({}));
   c.set(0, c.dtype(0), reduced_shape(c, axes, keep));
 }
 
-Dim add(const Dim& a, const Dim& b) { return a + b; }
-Dim mul(const Dim& a, const Dim& b) { return a * b; }
+Dim add(const Dim& a, const Dim& b) {
+  return a + b;
+}
+Dim mul(const Dim& a, const Dim& b) {
+  return a * b;
+}
 
 /// Contents of a reduction of sizes to one number.
 template <Dim (*Combine)(const Dim&, const Dim&)>
 void infer_reduce_sizes(InferContext& c) {
   infer_reduce(c);
   const auto v = c.contents(0);
-  if (!v || v->empty() || c.rank(0) != 1U || !ir::is_integer(c.dtype(0)) || has_unknown_axes(c)) return;
+  if (!v || v->empty() || c.rank(0) != 1U || !ir::is_integer(c.dtype(0)) || has_unknown_axes(c))
+    return;
   if (reduces_nothing(c)) return c.set_contents(0, *v);
   Dim all = v->front();
   for (std::size_t i = 1; i < v->size(); ++i) all = Combine(all, (*v)[i]);
@@ -123,7 +134,8 @@ Ex of_one(LowerContext& c, Kind k) {
 /// Whether an extreme might be taken of nothing, which torch refuses.
 bool may_be_empty(const NodeContext& c) {
   const Shape& s = c.shape(0);
-  return s.has_rank() && std::any_of(s.dims().begin(), s.dims().end(), [](const Dim& d) { return d.is_const() && d.value() == 0; });
+  return s.has_rank() && std::any_of(s.dims().begin(), s.dims().end(),
+                                     [](const Dim& d) { return d.is_const() && d.value() == 0; });
 }
 
 /// torch's own call: `x.mean(dim=(2, 3), keepdim=True)`.
@@ -183,7 +195,8 @@ void lower_reduce(LowerContext& c) {
   const DType t = c.dtype(0);
   const Kwargs kw{{"keepdims", Ex(keep ? 1 : 0)}};
   if (has_unknown_axes(c)) {
-    if (c.attr_int("noop_with_empty_axes", 0) != 0 && !(c.shape(1).has_rank() && c.shape(1).rank() == 1 && c.shape(1)[0].is_const()))
+    if (c.attr_int("noop_with_empty_axes", 0) != 0 &&
+        !(c.shape(1).has_rank() && c.shape(1).rank() == 1 && c.shape(1)[0].is_const()))
       c.unsupported("whether there are axes is only known at run time");
     return c.out(0, helper("reduce_values", {c.in(0), kind_name(K), c.int_list(1)}, kw));
   }
@@ -195,8 +208,10 @@ void lower_reduce(LowerContext& c) {
   // All axes, none kept: the short form says so.
   if (rank && axes.size() == *rank && !keep) axes.clear();
   const bool extreme = K == Kind::Max || K == Kind::Min;
-  const bool from_float = K == Kind::Mean || K == Kind::L2 || K == Kind::LogSum || K == Kind::LogSumExp;
-  const bool negative_prod = K == Kind::Prod && (!rank && (axes.empty() || axes.front() < 0) && (keep || !axes.empty()));
+  const bool from_float =
+      K == Kind::Mean || K == Kind::L2 || K == Kind::LogSum || K == Kind::LogSumExp;
+  const bool negative_prod =
+      K == Kind::Prod && (!rank && (axes.empty() || axes.front() < 0) && (keep || !axes.empty()));
   const bool whole = !ir::is_float(t);
   if (lacks_arithmetic(t) || (whole && from_float) || (extreme && may_be_empty(c)) || negative_prod)
     return c.out(0, helper("reduce_values", {c.in(0), kind_name(K), Ex(axes)}, kw));
@@ -218,7 +233,10 @@ void lower_arg(LowerContext& c) {
   if (c.rank(0) && *c.rank(0) > 0) axis = c.axis(axis, *c.rank(0));
   const DType t = c.dtype(0);
   if (c.attr_int("select_last_index", 0) != 0)
-    return c.out(0, helper(Max ? "arg_max" : "arg_min", {c.in(0)}, {{"axis", Ex(axis)}, {"keepdims", Ex(keep ? 1 : 0)}, {"select_last_index", Ex(1)}}));
+    return c.out(
+        0,
+        helper(Max ? "arg_max" : "arg_min", {c.in(0)},
+               {{"axis", Ex(axis)}, {"keepdims", Ex(keep ? 1 : 0)}, {"select_last_index", Ex(1)}}));
   c.out(0, aten(Max ? "argmax" : "argmin", {comparable(t, c.in(0)), axis, keep}));
 }
 
@@ -247,7 +265,8 @@ void lower_topk(LowerContext& c) {
   const bool largest = c.attr_int("largest", 1) != 0;
   c.ignore_attr("sorted");  // sorted is one of the orders that unsorted allows
   const ir::Value* indices = c.node().output_count() > 1 ? c.node().output(1) : nullptr;
-  if ((indices == nullptr || !indices->has_uses()) && !lacks_arithmetic(c.dtype(0))) return c.outs(aten("topk", {c.in(0), k, axis, largest}));
+  if ((indices == nullptr || !indices->has_uses()) && !lacks_arithmetic(c.dtype(0)))
+    return c.outs(aten("topk", {c.in(0), k, axis, largest}));
   // Among equal values ONNX promises the lowest index first, and torch.topk promises nothing.
   Kwargs kw{{"axis", Ex(axis)}};
   if (!largest) kw.emplace_back("largest", Ex(0));
@@ -256,7 +275,9 @@ void lower_topk(LowerContext& c) {
 
 // ---------------------------------------------------------------- CumSum, CumProd
 
-void infer_cumulative(InferContext& c) { c.set(0, c.dtype(0), c.shape(0)); }
+void infer_cumulative(InferContext& c) {
+  c.set(0, c.dtype(0), c.shape(0));
+}
 
 template <bool Sum>
 void lower_cumulative(LowerContext& c) {
@@ -277,25 +298,63 @@ void lower_cumulative(LowerContext& c) {
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "ReduceSum", .changed_at = {1, 11, 13}, .infer = infer_reduce_sizes<add>, .lower = lower_reduce<Kind::Sum>},
-    {.type = "ReduceMean", .changed_at = {1, 11, 18}, .infer = infer_reduce, .lower = lower_reduce<Kind::Mean>},
-    {.type = "ReduceProd", .changed_at = {1, 11, 18}, .infer = infer_reduce_sizes<mul>, .lower = lower_reduce<Kind::Prod>},
-    {.type = "ReduceMax", .changed_at = {1, 11, 18, 20}, .infer = infer_reduce_sizes<Dim::max>, .lower = lower_reduce<Kind::Max>},
-    {.type = "ReduceMin", .changed_at = {1, 11, 18, 20}, .infer = infer_reduce_sizes<Dim::min>, .lower = lower_reduce<Kind::Min>},
-    {.type = "ReduceL1", .changed_at = {1, 11, 18}, .infer = infer_reduce, .lower = lower_reduce<Kind::L1>},
-    {.type = "ReduceL2", .changed_at = {1, 11, 18}, .infer = infer_reduce, .lower = lower_reduce<Kind::L2>},
-    {.type = "ReduceLogSum", .changed_at = {1, 11, 18}, .infer = infer_reduce, .lower = lower_reduce<Kind::LogSum>},
-    {.type = "ReduceLogSumExp", .changed_at = {1, 11, 18}, .infer = infer_reduce, .lower = lower_reduce<Kind::LogSumExp>},
-    {.type = "ReduceSumSquare", .changed_at = {1, 11, 18}, .infer = infer_reduce, .lower = lower_reduce<Kind::SumSquare>},
+    {.type = "ReduceSum",
+     .changed_at = {1, 11, 13},
+     .infer = infer_reduce_sizes<add>,
+     .lower = lower_reduce<Kind::Sum>},
+    {.type = "ReduceMean",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce,
+     .lower = lower_reduce<Kind::Mean>},
+    {.type = "ReduceProd",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce_sizes<mul>,
+     .lower = lower_reduce<Kind::Prod>},
+    {.type = "ReduceMax",
+     .changed_at = {1, 11, 18, 20},
+     .infer = infer_reduce_sizes<Dim::max>,
+     .lower = lower_reduce<Kind::Max>},
+    {.type = "ReduceMin",
+     .changed_at = {1, 11, 18, 20},
+     .infer = infer_reduce_sizes<Dim::min>,
+     .lower = lower_reduce<Kind::Min>},
+    {.type = "ReduceL1",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce,
+     .lower = lower_reduce<Kind::L1>},
+    {.type = "ReduceL2",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce,
+     .lower = lower_reduce<Kind::L2>},
+    {.type = "ReduceLogSum",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce,
+     .lower = lower_reduce<Kind::LogSum>},
+    {.type = "ReduceLogSumExp",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce,
+     .lower = lower_reduce<Kind::LogSumExp>},
+    {.type = "ReduceSumSquare",
+     .changed_at = {1, 11, 18},
+     .infer = infer_reduce,
+     .lower = lower_reduce<Kind::SumSquare>},
     {.type = "ArgMax", .changed_at = {1, 11, 12}, .infer = infer_arg, .lower = lower_arg<true>},
     {.type = "ArgMin", .changed_at = {1, 11, 12}, .infer = infer_arg, .lower = lower_arg<false>},
     {.type = "TopK", .changed_at = {1, 10, 11}, .infer = infer_topk, .lower = lower_topk},
-    {.type = "CumSum", .changed_at = {11}, .infer = infer_cumulative, .lower = lower_cumulative<true>},
-    {.type = "CumProd", .changed_at = {26}, .infer = infer_cumulative, .lower = lower_cumulative<false>},
+    {.type = "CumSum",
+     .changed_at = {11},
+     .infer = infer_cumulative,
+     .lower = lower_cumulative<true>},
+    {.type = "CumProd",
+     .changed_at = {26},
+     .infer = infer_cumulative,
+     .lower = lower_cumulative<false>},
 };
 
 }  // namespace
 
-std::span<const OpDef> reduce_ops() { return kOps; }
+std::span<const OpDef> reduce_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -1,4 +1,5 @@
-// The families of operators, one source file each. A new family is a line here and one in registry.cpp.
+// The families of operators, one source file each. A new family is a line here and one in
+// registry.cpp.
 #pragma once
 
 #include <span>

@@ -6,7 +6,9 @@
 namespace onnx2nn::ops {
 namespace {
 
-Type element_of(const Type& t) { return t.element ? *t.element : Type{}; }
+Type element_of(const Type& t) {
+  return t.element ? *t.element : Type{};
+}
 
 /// The elements of a sequence may differ in shape: only what all have in common is said.
 Type element_without_shape(Type t) {
@@ -29,7 +31,9 @@ void lower_construct(LowerContext& c) {
   c.out(0, list(items));
 }
 
-void infer_empty(InferContext& c) { c.set(0, Type::sequence(Type::tensor(c.attr_dtype("dtype", DType::Float32)))); }
+void infer_empty(InferContext& c) {
+  c.set(0, Type::sequence(Type::tensor(c.attr_dtype("dtype", DType::Float32))));
+}
 
 void lower_empty(LowerContext& c) {
   c.ignore_attr("dtype");
@@ -38,14 +42,21 @@ void lower_empty(LowerContext& c) {
 
 // ---------------------------------------------------------------- reading
 
-void infer_at(InferContext& c) { c.set(0, element_of(c.type(0))); }
+void infer_at(InferContext& c) {
+  c.set(0, element_of(c.type(0)));
+}
 
-void lower_at(LowerContext& c) { c.out(0, op("[]", {c.in(0), c.int_scalar(1)})); }
+void lower_at(LowerContext& c) {
+  c.out(0, op("[]", {c.in(0), c.int_scalar(1)}));
+}
 
-void infer_length(InferContext& c) { c.set(0, DType::Int64, Shape(Dims{})); }
+void infer_length(InferContext& c) {
+  c.set(0, DType::Int64, Shape(Dims{}));
+}
 
 void lower_length(LowerContext& c) {
-  if (const ir::Value* v = c.node().output(0)) c.define(v, {.host = true, .elements = {op("len", {c.in(0)})}});
+  if (const ir::Value* v = c.node().output(0))
+    c.define(v, {.host = true, .elements = {op("len", {c.in(0)})}});
 }
 
 // ---------------------------------------------------------------- changing: always a new list
@@ -53,7 +64,8 @@ void lower_length(LowerContext& c) {
 void infer_insert(InferContext& c) {
   Type t = c.type(0);
   Type element = element_of(t);
-  if (!element.shape.same(c.shape(1))) element = element_without_shape(element.kind == Type::Kind::Unknown ? c.type(1) : element);
+  if (!element.shape.same(c.shape(1)))
+    element = element_without_shape(element.kind == Type::Kind::Unknown ? c.type(1) : element);
   c.set(0, Type::sequence(std::move(element)));
 }
 
@@ -62,7 +74,9 @@ void lower_insert(LowerContext& c) {
   c.out(0, helper("sequence_insert", {c.in(0), c.in(1), c.int_scalar(2)}));
 }
 
-void infer_erase(InferContext& c) { c.set(0, c.type(0)); }
+void infer_erase(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
 void lower_erase(LowerContext& c) {
   if (!c.has_input(1)) return c.out(0, op("[]", {c.in(0), op("raw", {":-1"})}));
@@ -79,7 +93,8 @@ void infer_split(InferContext& c) {
     const auto axis = static_cast<std::size_t>(c.axis(c.attr_int("axis", 0), dims.size()));
     if (!c.has_input(1)) {
       dims[axis] = Dim(1);
-      if (c.attr_int("keepdims", 1) == 0) dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(axis));
+      if (c.attr_int("keepdims", 1) == 0)
+        dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(axis));
     } else {
       dims[axis] = Dim();
     }
@@ -93,12 +108,14 @@ void lower_split(LowerContext& c) {
   const bool keep = c.attr_int("keepdims", 1) != 0;
   const bool tensor = c.dtype(0) != DType::String && c.type(0).is_tensor();
   if (tensor && !c.has_input(1) && !keep)
-    return c.out(0, op("list", {axis == 0 ? aten("unbind.int", {c.in(0)}) : aten("unbind.int", {c.in(0), axis})}));
+    return c.out(0, op("list", {axis == 0 ? aten("unbind.int", {c.in(0)})
+                                          : aten("unbind.int", {c.in(0), axis})}));
   Kwargs kw;
   if (axis != 0) kw.emplace_back("axis", Ex(axis));
   if (!keep) kw.emplace_back("keepdims", 0);
   Args args{c.in(0)};
-  if (c.has_input(1)) args.push_back(c.rank(1) == 0U ? c.int_scalar(1) : c.rank(1) ? c.int_list(1) : c.in(1));
+  if (c.has_input(1))
+    args.push_back(c.rank(1) == 0U ? c.int_scalar(1) : c.rank(1) ? c.int_list(1) : c.in(1));
   c.out(0, helper("split_to_sequence", args, kw));
 }
 
@@ -107,7 +124,8 @@ void infer_concat_sequence(InferContext& c) {
   if (!element.shape.has_rank()) return c.set(0, element.dtype);
   const bool fresh = c.attr_int("new_axis", 0) != 0;
   Dims dims = element.shape.dims();
-  const auto axis = static_cast<std::size_t>(c.axis(c.attr_int("axis"), dims.size() + (fresh ? 1 : 0)));
+  const auto axis =
+      static_cast<std::size_t>(c.axis(c.attr_int("axis"), dims.size() + (fresh ? 1 : 0)));
   if (fresh) {
     dims.insert(dims.begin() + static_cast<std::ptrdiff_t>(axis), Dim());
   } else {
@@ -143,7 +161,9 @@ void lower_optional(LowerContext& c) {
   c.alias(0, c.in(0));
 }
 
-void infer_has_element(InferContext& c) { c.set(0, DType::Bool, Shape(Dims{})); }
+void infer_has_element(InferContext& c) {
+  c.set(0, DType::Bool, Shape(Dims{}));
+}
 
 void lower_has_element(LowerContext& c) {
   c.out(0, helper("optional_has_element", c.has_input(0) ? Args{c.in(0)} : Args{}));
@@ -160,21 +180,35 @@ void lower_get_element(LowerContext& c) {
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "SequenceConstruct", .changed_at = {11}, .infer = infer_construct, .lower = lower_construct},
+    {.type = "SequenceConstruct",
+     .changed_at = {11},
+     .infer = infer_construct,
+     .lower = lower_construct},
     {.type = "SequenceEmpty", .changed_at = {11}, .infer = infer_empty, .lower = lower_empty},
     {.type = "SequenceAt", .changed_at = {11}, .infer = infer_at, .lower = lower_at},
     {.type = "SequenceLength", .changed_at = {11}, .infer = infer_length, .lower = lower_length},
     {.type = "SequenceInsert", .changed_at = {11}, .infer = infer_insert, .lower = lower_insert},
     {.type = "SequenceErase", .changed_at = {11}, .infer = infer_erase, .lower = lower_erase},
     {.type = "SplitToSequence", .changed_at = {11}, .infer = infer_split, .lower = lower_split},
-    {.type = "ConcatFromSequence", .changed_at = {11}, .infer = infer_concat_sequence, .lower = lower_concat_sequence},
+    {.type = "ConcatFromSequence",
+     .changed_at = {11},
+     .infer = infer_concat_sequence,
+     .lower = lower_concat_sequence},
     {.type = "Optional", .changed_at = {15}, .infer = infer_optional, .lower = lower_optional},
-    {.type = "OptionalHasElement", .changed_at = {15, 18}, .infer = infer_has_element, .lower = lower_has_element},
-    {.type = "OptionalGetElement", .changed_at = {15, 18}, .infer = infer_get_element, .lower = lower_get_element},
+    {.type = "OptionalHasElement",
+     .changed_at = {15, 18},
+     .infer = infer_has_element,
+     .lower = lower_has_element},
+    {.type = "OptionalGetElement",
+     .changed_at = {15, 18},
+     .infer = infer_get_element,
+     .lower = lower_get_element},
 };
 
 }  // namespace
 
-std::span<const OpDef> sequence_ops() { return kOps; }
+std::span<const OpDef> sequence_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

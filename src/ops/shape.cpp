@@ -1,6 +1,6 @@
-// Operators about shapes: Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Expand, Tile,
-// Concat, Split, Slice, Identity. Shape arithmetic is said as contents, so that it comes out as Python
-// integers and not as tensors.
+// Operators about shapes: Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze, Transpose, Expand,
+// Tile, Concat, Split, Slice, Identity. Shape arithmetic is said as contents, so that it comes out
+// as Python integers and not as tensors.
 #include <algorithm>
 #include <numeric>
 
@@ -15,7 +15,9 @@ namespace {
 
 std::pair<std::size_t, std::size_t> shape_range(const NodeContext& c, std::size_t rank) {
   const auto r = static_cast<std::int64_t>(rank);
-  const auto clamp = [&](std::int64_t v) { return std::clamp<std::int64_t>(v < 0 ? v + r : v, 0, r); };
+  const auto clamp = [&](std::int64_t v) {
+    return std::clamp<std::int64_t>(v < 0 ? v + r : v, 0, r);
+  };
   const std::int64_t start = clamp(c.attr_int("start", 0));
   const std::int64_t end = clamp(c.attr_int("end", r));
   return {static_cast<std::size_t>(start), static_cast<std::size_t>(std::max(start, end))};
@@ -26,14 +28,17 @@ void infer_shape(InferContext& c) {
   if (!s.has_rank()) return c.set(0, DType::Int64, Shape::unknown_dims(1));
   const auto [start, end] = shape_range(c, s.rank());
   c.set(0, DType::Int64, Shape::of({static_cast<std::int64_t>(end - start)}));
-  c.set_contents(0, Dims(s.dims().begin() + static_cast<std::ptrdiff_t>(start), s.dims().begin() + static_cast<std::ptrdiff_t>(end)));
+  c.set_contents(0, Dims(s.dims().begin() + static_cast<std::ptrdiff_t>(start),
+                         s.dims().begin() + static_cast<std::ptrdiff_t>(end)));
 }
 
 void lower_shape(LowerContext& c) {
   Ex shape = torch::shape_of(c.in(0));
   if (c.has_attr("start") || c.has_attr("end")) {
     const std::int64_t end = c.attr_int("end", INT64_MAX);
-    shape = op("[]", {shape, op("slice", {Ex(c.attr_int("start", 0)), end == INT64_MAX ? kNone : Ex(end)})});
+    shape =
+        op("[]",
+           {shape, op("slice", {Ex(c.attr_int("start", 0)), end == INT64_MAX ? kNone : Ex(end)})});
   }
   Kwargs kw;
   if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
@@ -68,7 +73,8 @@ std::optional<Dims> reshape_target(const NodeContext& c) {
   const Shape& s = c.shape(0);
   for (std::size_t i = 0; i < target->size(); ++i) {
     Dim& d = (*target)[i];
-    if (!allow_zero && d.is_const() && d.value() == 0) d = s.has_rank() && i < s.rank() ? s[i] : Dim();
+    if (!allow_zero && d.is_const() && d.value() == 0)
+      d = s.has_rank() && i < s.rank() ? s[i] : Dim();
   }
   return target;
 }
@@ -77,8 +83,10 @@ void infer_reshape(InferContext& c) {
   auto target = reshape_target(c);
   if (!target) {
     const Shape& s = c.shape(1);
-    const bool known = s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() >= 0 && s[0].value() < 64;
-    return c.set(0, c.dtype(0), known ? Shape::unknown_dims(static_cast<std::size_t>(s[0].value())) : Shape());
+    const bool known =
+        s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() >= 0 && s[0].value() < 64;
+    return c.set(0, c.dtype(0),
+                 known ? Shape::unknown_dims(static_cast<std::size_t>(s[0].value())) : Shape());
   }
   Dim rest(1);
   std::optional<std::size_t> free;
@@ -108,8 +116,10 @@ void lower_reshape(LowerContext& c) {
   const bool allow_zero = c.attr_int("allowzero", 0) != 0;
   const auto target = reshape_target(c);
   if (!target) {
-    if (const auto elements = c.int_elements(1)) return c.out(0, aten("reshape", {c.in(0), list(*elements)}));
-    return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)}, {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
+    if (const auto elements = c.int_elements(1))
+      return c.out(0, aten("reshape", {c.in(0), list(*elements)}));
+    return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)},
+                           {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
   }
   const Shape& in = c.shape(0);
   std::vector<Ex> sizes;
@@ -128,7 +138,8 @@ void lower_reshape(LowerContext& c) {
     }
   }
   if (unknown > (free ? 0U : 1U))
-    return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)}, {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
+    return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)},
+                           {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
   c.out(0, aten("reshape", {c.in(0), list(sizes)}));
 }
 
@@ -137,9 +148,12 @@ void lower_reshape(LowerContext& c) {
 void infer_flatten(InferContext& c) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return c.set(0, c.dtype(0), Shape::unknown_dims(2));
-  const auto axis = static_cast<std::ptrdiff_t>(c.axis(c.attr_int("axis", 1), s.rank() + 1) - (c.attr_int("axis", 1) < 0 ? 1 : 0));
+  const auto axis = static_cast<std::ptrdiff_t>(c.axis(c.attr_int("axis", 1), s.rank() + 1) -
+                                                (c.attr_int("axis", 1) < 0 ? 1 : 0));
   const Dims& d = s.dims();
-  c.set(0, c.dtype(0), Shape({Shape(Dims(d.begin(), d.begin() + axis)).element_count(), Shape(Dims(d.begin() + axis, d.end())).element_count()}));
+  c.set(0, c.dtype(0),
+        Shape({Shape(Dims(d.begin(), d.begin() + axis)).element_count(),
+               Shape(Dims(d.begin() + axis, d.end())).element_count()}));
 }
 
 void lower_flatten(LowerContext& c) {
@@ -147,10 +161,13 @@ void lower_flatten(LowerContext& c) {
   const auto rank = c.rank(0);
   if (rank && *rank > 0) {
     const std::int64_t axis = c.axis(given, *rank + 1) - (given < 0 ? 1 : 0);
-    if (axis == static_cast<std::int64_t>(*rank)) return c.out(0, aten("reshape", {c.in(0), list({-1, 1})}));
-    if (axis == 1 && *rank > 1) return c.out(0, *rank == 2 ? c.in(0) : aten("flatten.using_ints", {c.in(0), 1}));
+    if (axis == static_cast<std::int64_t>(*rank))
+      return c.out(0, aten("reshape", {c.in(0), list({-1, 1})}));
+    if (axis == 1 && *rank > 1)
+      return c.out(0, *rank == 2 ? c.in(0) : aten("flatten.using_ints", {c.in(0), 1}));
     if (axis == 0) return c.out(0, aten("reshape", {c.in(0), list({1, -1})}));
-    if (const auto sizes = c.sizes(c.node().output(0)->type.shape)) return c.out(0, aten("reshape", {c.in(0), list(*sizes)}));
+    if (const auto sizes = c.sizes(c.node().output(0)->type.shape))
+      return c.out(0, aten("reshape", {c.in(0), list(*sizes)}));
   }
   if (rank && *rank == 0) return c.out(0, aten("reshape", {c.in(0), list({1, 1})}));
   c.out(0, helper("flatten_to_matrix", {c.in(0)}, {{"axis", Ex(given)}}));
@@ -168,7 +185,8 @@ void infer_squeeze(InferContext& c) {
     if (!axes) return c.set(0, c.dtype(0));
     const Ints a = c.axes(*axes, s.rank());
     for (std::size_t i = 0; i < s.rank(); ++i)
-      if (std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) == a.end()) out.push_back(s[i]);
+      if (std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) == a.end())
+        out.push_back(s[i]);
   } else {
     for (const Dim& d : s.dims()) {
       if (!d.is_const()) return c.set(0, c.dtype(0));
@@ -216,7 +234,8 @@ void lower_unsqueeze(LowerContext& c) {
   Ints a = *axes;
   if (c.rank(0)) {
     a = c.axes(a, *c.rank(0) + a.size());
-  } else if (a.size() > 1 && std::any_of(a.begin(), a.end(), [](std::int64_t v) { return v < 0; })) {
+  } else if (a.size() > 1 &&
+             std::any_of(a.begin(), a.end(), [](std::int64_t v) { return v < 0; })) {
     return c.out(0, helper("insert_axes", {c.in(0), Ex(a)}));
   }
   std::sort(a.begin(), a.end());
@@ -234,7 +253,8 @@ Ints permutation(const NodeContext& c, std::size_t rank) {
     Ints sorted = perm;
     std::sort(sorted.begin(), sorted.end());
     for (std::size_t i = 0; i < sorted.size(); ++i)
-      if (sorted.size() != rank || sorted[i] != static_cast<std::int64_t>(i)) c.fail("perm is no permutation of the axes");
+      if (sorted.size() != rank || sorted[i] != static_cast<std::int64_t>(i))
+        c.fail("perm is no permutation of the axes");
     return perm;
   }
   std::iota(perm.rbegin(), perm.rend(), 0);
@@ -248,14 +268,18 @@ void infer_transpose(InferContext& c) {
     return c.set(0, c.dtype(0), perm ? Shape::unknown_dims(perm->size()) : Shape());
   }
   Dims out;
-  for (const std::int64_t p : permutation(c, s.rank())) out.push_back(s[static_cast<std::size_t>(p)]);
+  for (const std::int64_t p : permutation(c, s.rank()))
+    out.push_back(s[static_cast<std::size_t>(p)]);
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
 void lower_transpose(LowerContext& c) {
   const auto rank = c.rank(0);
   const auto given = c.attr_ints("perm");
-  if (!rank && !given) return c.out(0, op(".permute", {c.in(0), op("*", {op("reversed", {op("range", {op(".dim", {c.in(0)})})})})}));
+  if (!rank && !given)
+    return c.out(0,
+                 op(".permute",
+                    {c.in(0), op("*", {op("reversed", {op("range", {op(".dim", {c.in(0)})})})})}));
   const Ints perm = permutation(c, rank ? *rank : given->size());
   Ints moved;
   for (std::size_t i = 0; i < perm.size(); ++i)
@@ -304,7 +328,8 @@ void lower_concat(LowerContext& c) {
   Args parts;
   for (std::size_t i = 0; i < c.input_count(); ++i) parts.push_back(c.in(i));
   const std::int64_t axis = c.attr_int("axis", 1);
-  if (c.dtype(0) == DType::String) return c.out(0, call("np.concatenate", {list(parts)}, {{"axis", Ex(axis)}}));
+  if (c.dtype(0) == DType::String)
+    return c.out(0, call("np.concatenate", {list(parts)}, {{"axis", Ex(axis)}}));
   if (parts.size() == 1) return c.out(0, parts[0]);
   c.out(0, aten("cat", {list(parts), c.rank(0) ? c.axis(axis, *c.rank(0)) : axis}));
 }
@@ -332,14 +357,23 @@ constexpr OpDef kOps[] = {
     {.type = "Reshape", .changed_at = {1, 5, 14}, .infer = infer_reshape, .lower = lower_reshape},
     {.type = "Flatten", .changed_at = {1, 11}, .infer = infer_flatten, .lower = lower_flatten},
     {.type = "Squeeze", .changed_at = {1, 11, 13}, .infer = infer_squeeze, .lower = lower_squeeze},
-    {.type = "Unsqueeze", .changed_at = {1, 11, 13}, .infer = infer_unsqueeze, .lower = lower_unsqueeze},
+    {.type = "Unsqueeze",
+     .changed_at = {1, 11, 13},
+     .infer = infer_unsqueeze,
+     .lower = lower_unsqueeze},
     {.type = "Transpose", .changed_at = {1}, .infer = infer_transpose, .lower = lower_transpose},
     {.type = "Concat", .changed_at = {1, 4, 11}, .infer = infer_concat, .lower = lower_concat},
-    {.type = "Identity", .changed_at = {1}, .infer = infer_identity, .fold = fold_identity, .lower = lower_identity},
+    {.type = "Identity",
+     .changed_at = {1},
+     .infer = infer_identity,
+     .fold = fold_identity,
+     .lower = lower_identity},
 };
 
 }  // namespace
 
-std::span<const OpDef> shape_ops() { return kOps; }
+std::span<const OpDef> shape_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

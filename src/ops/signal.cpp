@@ -26,7 +26,8 @@ std::optional<std::int64_t> dft_axis(const NodeContext& c) {
 void infer_dft(InferContext& c) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return c.set(0, c.dtype(0));
-  if (s.rank() < 2) c.fail("the input needs an axis to transform and one for real and imaginary parts");
+  if (s.rank() < 2)
+    c.fail("the input needs an axis to transform and one for real and imaginary parts");
   Dims out = s.dims();
   const bool onesided = c.attr_int("onesided", 0) != 0;
   const bool inverse = c.attr_int("inverse", 0) != 0;
@@ -69,7 +70,8 @@ void infer_stft(InferContext& c) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return c.set(0, c.dtype(0), Shape::unknown_dims(4));
   // Exporters leave out the last axis of a real signal.
-  if (s.rank() != 3 && s.rank() != 2) c.fail("the signal must have the axes batch, time and real or imaginary part");
+  if (s.rank() != 3 && s.rank() != 2)
+    c.fail("the signal must have the axes batch, time and real or imaginary part");
   Dim length = scalar_dim(c, 3);
   if (!length.known() && c.shape(2).has_rank() && c.shape(2).rank() == 1) length = c.shape(2)[0];
   Dim frames;
@@ -107,10 +109,13 @@ Ex float_scalar(LowerContext& c, std::size_t i) {
 
 void lower_mel(LowerContext& c) {
   Kwargs kw;
-  if (const DType t = c.attr_dtype("output_datatype", DType::Float32); t != DType::Float32) kw.emplace_back("dtype", Ex(t));
+  if (const DType t = c.attr_dtype("output_datatype", DType::Float32); t != DType::Float32)
+    kw.emplace_back("dtype", Ex(t));
   if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
   c.out(0, helper("mel_weight_matrix",
-                  {c.int_scalar(0), c.int_scalar(1), c.int_scalar(2), float_scalar(c, 3), float_scalar(c, 4)}, kw));
+                  {c.int_scalar(0), c.int_scalar(1), c.int_scalar(2), float_scalar(c, 3),
+                   float_scalar(c, 4)},
+                  kw));
 }
 
 // ---------------------------------------------------------------- windows
@@ -121,7 +126,8 @@ void infer_window(InferContext& c) {
 
 enum class WindowKind { Hann, Hamming, Blackman };
 
-/// a - b cos(x) + c cos(2x); ONNX's Hamming has exact coefficients, not the rounded 0.54 and 0.46 of torch.
+/// a - b cos(x) + c cos(2x); ONNX's Hamming has exact coefficients, not the rounded 0.54 and 0.46
+/// of torch.
 Ex coefficients(WindowKind kind) {
   const Ex quotient = op("/", {Ex(21), Ex(46)});
   if (kind == WindowKind::Hann) return list({Ex(0.5), Ex(0.5), Ex(0.0)});
@@ -145,7 +151,8 @@ void lower_window(LowerContext& c) {
   }
   if (ir::is_float(to) && to != DType::Float32) kw.insert(kw.begin(), {"dtype", Ex(to)});
   Args args{size, Ex(periodic)};
-  const char* overload = kind == WindowKind::Hann ? "hann_window.periodic" : "blackman_window.periodic";
+  const char* overload =
+      kind == WindowKind::Hann ? "hann_window.periodic" : "blackman_window.periodic";
   if (kind == WindowKind::Hamming) {
     overload = "hamming_window.periodic_alpha_beta";
     args.push_back(op("/", {Ex(25), Ex(46)}));
@@ -159,13 +166,24 @@ constexpr OpDef kOps[] = {
     {.type = "DFT", .changed_at = {17, 20}, .infer = infer_dft, .lower = lower_dft},
     {.type = "STFT", .changed_at = {17}, .infer = infer_stft, .lower = lower_stft},
     {.type = "MelWeightMatrix", .changed_at = {17}, .infer = infer_mel, .lower = lower_mel},
-    {.type = "HannWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<WindowKind::Hann>},
-    {.type = "HammingWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<WindowKind::Hamming>},
-    {.type = "BlackmanWindow", .changed_at = {17}, .infer = infer_window, .lower = lower_window<WindowKind::Blackman>},
+    {.type = "HannWindow",
+     .changed_at = {17},
+     .infer = infer_window,
+     .lower = lower_window<WindowKind::Hann>},
+    {.type = "HammingWindow",
+     .changed_at = {17},
+     .infer = infer_window,
+     .lower = lower_window<WindowKind::Hamming>},
+    {.type = "BlackmanWindow",
+     .changed_at = {17},
+     .infer = infer_window,
+     .lower = lower_window<WindowKind::Blackman>},
 };
 
 }  // namespace
 
-std::span<const OpDef> signal_ops() { return kOps; }
+std::span<const OpDef> signal_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -24,11 +24,13 @@ struct SliceAxis {
 };
 
 /// Bounds of a Slice as an attribute or an input says them, elements possibly unknown.
-std::optional<Dims> slice_bounds(const NodeContext& c, std::string_view attribute, std::size_t input) {
+std::optional<Dims> slice_bounds(const NodeContext& c, std::string_view attribute,
+                                 std::size_t input) {
   if (const auto a = c.attr_ints(attribute)) return Dims(a->begin(), a->end());
   if (const auto v = c.contents(input)) return v;
   const Shape& s = c.shape(input);
-  if (c.has_input(input) && s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() >= 0 && s[0].value() < 64)
+  if (c.has_input(input) && s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() >= 0 &&
+      s[0].value() < 64)
     return Dims(static_cast<std::size_t>(s[0].value()));
   return std::nullopt;
 }
@@ -51,7 +53,8 @@ std::optional<std::vector<SliceAxis>> slice_axes(const NodeContext& c) {
     if (c.has_input(4)) return std::nullopt;
     steps = Ints(n, 1);
   }
-  if (axes->size() != n || steps->size() != n) c.fail("starts, axes and steps have different lengths");
+  if (axes->size() != n || steps->size() != n)
+    c.fail("starts, axes and steps have different lengths");
   if (const auto rank = c.rank(0)) axes = c.axes(*axes, *rank);
   std::vector<SliceAxis> out;
   for (std::size_t i = 0; i < n; ++i) {
@@ -61,8 +64,10 @@ std::optional<std::vector<SliceAxis>> slice_axes(const NodeContext& c) {
   return out;
 }
 
-/// First position and number of positions of a slice over a fixed length, as ONNX clamps its bounds.
-std::pair<std::int64_t, std::int64_t> slice_range(std::int64_t size, std::int64_t start, std::int64_t end, std::int64_t step) {
+/// First position and number of positions of a slice over a fixed length, as ONNX clamps its
+/// bounds.
+std::pair<std::int64_t, std::int64_t> slice_range(std::int64_t size, std::int64_t start,
+                                                  std::int64_t end, std::int64_t step) {
   const auto wrap = [&](std::int64_t v) { return v < 0 ? (v < -size ? -1 : v + size) : v; };
   if (step > 0) {
     const std::int64_t first = std::clamp<std::int64_t>(start < -size ? 0 : wrap(start), 0, size);
@@ -83,7 +88,8 @@ bool takes_all(const SliceAxis& s) {
 }
 
 Dim sliced_size(const Dim& size, const SliceAxis& s) {
-  if (takes_all(s) && size.known()) return s.step == INT64_MIN ? Dim() : Dim::ceil_div(size, Dim(std::abs(s.step)));
+  if (takes_all(s) && size.known())
+    return s.step == INT64_MIN ? Dim() : Dim::ceil_div(size, Dim(std::abs(s.step)));
   if (size.is_const() && s.start.is_const() && s.end.is_const())
     return slice_range(size.value(), s.start.value(), s.end.value(), s.step).second;
   if (s.step == 1 && s.start.is_const() && s.end.is_const()) {
@@ -102,38 +108,46 @@ void infer_slice(InferContext& c) {
   const auto slices = slice_axes(c);
   if (!slices) return c.set(0, c.dtype(0), Shape::unknown_dims(s.rank()));
   Dims out = s.dims();
-  for (const SliceAxis& a : *slices) out[static_cast<std::size_t>(a.axis)] = sliced_size(out[static_cast<std::size_t>(a.axis)], a);
+  for (const SliceAxis& a : *slices)
+    out[static_cast<std::size_t>(a.axis)] = sliced_size(out[static_cast<std::size_t>(a.axis)], a);
   c.set(0, c.dtype(0), Shape(std::move(out)));
   const auto v = c.contents(0);
   if (!v || s.rank() != 1 || slices->size() != 1) return;
   const SliceAxis& a = (*slices)[0];
   if (!a.start.is_const() || !a.end.is_const()) return;
-  const auto [first, count] = slice_range(static_cast<std::int64_t>(v->size()), a.start.value(), a.end.value(), a.step);
+  const auto [first, count] =
+      slice_range(static_cast<std::int64_t>(v->size()), a.start.value(), a.end.value(), a.step);
   Dims contents;
-  for (std::int64_t i = 0; i < count; ++i) contents.push_back((*v)[static_cast<std::size_t>(first + i * a.step)]);
+  for (std::int64_t i = 0; i < count; ++i)
+    contents.push_back((*v)[static_cast<std::size_t>(first + i * a.step)]);
   c.set_contents(0, std::move(contents));
 }
 
 /// A slice with a negative step: torch has none, so the axis is turned round first.
 std::optional<Ex> reversed_slice(const Ex& x, const SliceAxis& s, const Dim& size) {
-  if (takes_all(s)) return aten("slice.Tensor", {aten("flip", {x, list({s.axis})}), s.axis, kNone, kNone, -s.step});
-  if (!size.is_const() || !s.start.is_const() || !s.end.is_const() || s.step == INT64_MIN) return std::nullopt;
+  if (takes_all(s))
+    return aten("slice.Tensor", {aten("flip", {x, list({s.axis})}), s.axis, kNone, kNone, -s.step});
+  if (!size.is_const() || !s.start.is_const() || !s.end.is_const() || s.step == INT64_MIN)
+    return std::nullopt;
   const auto [first, count] = slice_range(size.value(), s.start.value(), s.end.value(), s.step);
   const std::int64_t from = size.value() - 1 - first;
   const std::int64_t to = count == 0 ? from : from + (count - 1) * -s.step + 1;
-  return aten("slice.Tensor", {aten("flip", {x, list({s.axis})}), s.axis, from, to == size.value() ? kNone : Ex(to), -s.step});
+  return aten("slice.Tensor", {aten("flip", {x, list({s.axis})}), s.axis, from,
+                               to == size.value() ? kNone : Ex(to), -s.step});
 }
 
 std::optional<Ex> lower_slices(LowerContext& c) {
   const auto slices = slice_axes(c);
   if (!slices) return std::nullopt;
-  const auto elements = [&](std::string_view attribute, std::size_t i) -> std::optional<std::vector<Ex>> {
+  const auto elements = [&](std::string_view attribute,
+                            std::size_t i) -> std::optional<std::vector<Ex>> {
     if (const auto a = c.attr_ints(attribute)) return std::vector<Ex>(a->begin(), a->end());
     return c.int_elements(i);
   };
   const auto starts = elements("starts", 1);
   const auto ends = elements("ends", 2);
-  if (!starts || !ends || starts->size() != slices->size() || ends->size() != slices->size()) return std::nullopt;
+  if (!starts || !ends || starts->size() != slices->size() || ends->size() != slices->size())
+    return std::nullopt;
   Ex x = c.in(0);
   for (std::size_t i = 0; i < slices->size(); ++i) {
     const SliceAxis& s = (*slices)[i];
@@ -150,7 +164,8 @@ std::optional<Ex> lower_slices(LowerContext& c) {
     Ex start = (*starts)[i];
     Ex end = (*ends)[i];
     if (s.start.is_const() && s.start.value() <= -kFar) start = Ex(0);
-    const bool whole = s.end.is_const() && (s.end.value() >= kFar || (size.is_const() && s.end.value() >= size.value()));
+    const bool whole = s.end.is_const() && (s.end.value() >= kFar ||
+                                            (size.is_const() && s.end.value() >= size.value()));
     if (whole || (s.end.known() && s.end == size)) end = kNone;
     if (start.is_int() && start->integer == 0 && end.is_none() && s.step == 1) continue;
     x = aten("slice.Tensor", {x, s.axis, start, end, s.step});
@@ -191,18 +206,22 @@ std::optional<Dims> split_sizes(const NodeContext& c, const Dim& size) {
     if (!sizes) return std::nullopt;
   }
   if (sizes) {
-    if (sizes->size() != n) c.fail("there are " + std::to_string(sizes->size()) + " sizes and " + std::to_string(n) + " outputs");
+    if (sizes->size() != n)
+      c.fail("there are " + std::to_string(sizes->size()) + " sizes and " + std::to_string(n) +
+             " outputs");
     return sizes;
   }
   const auto count = static_cast<std::int64_t>(n);
   if (c.opset() < 18) {
-    if (size.is_const() && size.value() % count != 0) c.fail("the axis does not divide into " + std::to_string(n) + " equal parts");
+    if (size.is_const() && size.value() % count != 0)
+      c.fail("the axis does not divide into " + std::to_string(n) + " equal parts");
     return Dims(n, Dim::floor_div(size, Dim(count)));
   }
   if (!size.is_const()) return std::nullopt;
   const std::int64_t part = (size.value() + count - 1) / count;
   Dims out;
-  for (std::int64_t i = 0; i < count; ++i) out.emplace_back(std::clamp<std::int64_t>(size.value() - i * part, 0, part));
+  for (std::int64_t i = 0; i < count; ++i)
+    out.emplace_back(std::clamp<std::int64_t>(size.value() - i * part, 0, part));
   return out;
 }
 
@@ -224,7 +243,8 @@ void infer_split(InferContext& c) {
     if (!contents || s.rank() != 1 || !size.is_const() || size.value() < 0) continue;
     const auto count = static_cast<std::size_t>(size.value());
     if (at + count > contents->size()) c.fail("the parts are larger than the axis");
-    c.set_contents(i, Dims(contents->begin() + static_cast<std::ptrdiff_t>(at), contents->begin() + static_cast<std::ptrdiff_t>(at + count)));
+    c.set_contents(i, Dims(contents->begin() + static_cast<std::ptrdiff_t>(at),
+                           contents->begin() + static_cast<std::ptrdiff_t>(at + count)));
     at += count;
   }
 }
@@ -235,14 +255,17 @@ void lower_split(LowerContext& c) {
   const std::int64_t given = c.attr_int("axis", 0);
   const std::int64_t axis = c.rank(0) ? c.axis(given, *c.rank(0)) : given;
   const Dim size = c.rank(0) ? c.shape(0)[static_cast<std::size_t>(axis)] : Dim();
-  const auto sizes = c.attr_ints("split") || c.has_input(1) || size.known() ? split_sizes(c, size) : std::nullopt;
-  const bool fixed = sizes && std::all_of(sizes->begin(), sizes->end(), [](const Dim& d) { return d.is_const(); });
+  const auto sizes =
+      c.attr_ints("split") || c.has_input(1) || size.known() ? split_sizes(c, size) : std::nullopt;
+  const bool fixed =
+      sizes && std::all_of(sizes->begin(), sizes->end(), [](const Dim& d) { return d.is_const(); });
   if (n == 1 && !c.has_input(1) && !c.attr_ints("split")) return c.out(0, c.in(0));
   Ex parts;
   if (fixed) {
     Ints all;
     for (const Dim& d : *sizes) all.push_back(d.value());
-    const bool equal = std::all_of(all.begin(), all.end(), [&](std::int64_t v) { return v == all[0]; });
+    const bool equal =
+        std::all_of(all.begin(), all.end(), [&](std::int64_t v) { return v == all[0]; });
     if (equal && all[0] > 0 && n == 2 && size.is_const() && size.value() == 2 * all[0]) {
       parts = aten("chunk", {c.in(0), n, axis});
     } else if (equal && all[0] > 0) {
@@ -266,8 +289,12 @@ void infer_expand(InferContext& c) {
   const auto target = c.contents(1);
   if (!target) {
     const Shape& t = c.shape(1);
-    const bool known = s.has_rank() && t.has_rank() && t.rank() == 1 && t[0].is_const() && t[0].value() >= 0 && t[0].value() < 64;
-    return c.set(0, c.dtype(0), known ? Shape::unknown_dims(std::max(s.rank(), static_cast<std::size_t>(t[0].value()))) : Shape());
+    const bool known = s.has_rank() && t.has_rank() && t.rank() == 1 && t[0].is_const() &&
+                       t[0].value() >= 0 && t[0].value() < 64;
+    return c.set(
+        0, c.dtype(0),
+        known ? Shape::unknown_dims(std::max(s.rank(), static_cast<std::size_t>(t[0].value())))
+              : Shape());
   }
   Dims asked = *target;
   // torch's exporter leaves -1 where a size stays as it is.
@@ -287,7 +314,8 @@ std::optional<std::vector<Ex>> expand_sizes(LowerContext& c) {
   const Shape& s = c.shape(0);
   const auto target = c.contents(1);
   const auto elements = c.int_elements(1);
-  if (!s.has_rank() || !target || !elements || elements->size() != target->size()) return std::nullopt;
+  if (!s.has_rank() || !target || !elements || elements->size() != target->size())
+    return std::nullopt;
   std::vector<Ex> out;
   const std::size_t rank = std::max(s.rank(), target->size());
   for (std::size_t i = 0; i < rank; ++i) {
@@ -304,7 +332,8 @@ std::optional<std::vector<Ex>> expand_sizes(LowerContext& c) {
     const std::size_t at = i + target->size() - rank;
     const Dim& asked = (*target)[at];
     const bool one = own.is_const() && own.value() == 1;
-    if (asked == own || (asked.is_const() && (asked.value() == 1 || asked.value() == -1)) || (own.is_const() && !one)) {
+    if (asked == own || (asked.is_const() && (asked.value() == 1 || asked.value() == -1)) ||
+        (own.is_const() && !one)) {
       out.emplace_back(-1);
     } else if (one || asked.is_const()) {
       out.push_back((*elements)[at]);
@@ -316,10 +345,12 @@ std::optional<std::vector<Ex>> expand_sizes(LowerContext& c) {
 }
 
 void lower_expand(LowerContext& c) {
-  if (c.dtype(0) == DType::String) return c.out(0, call("np.broadcast_to", {c.in(0), c.int_list(1)}));
+  if (c.dtype(0) == DType::String)
+    return c.out(0, call("np.broadcast_to", {c.in(0), c.int_list(1)}));
   const auto sizes = expand_sizes(c);
   if (!sizes) return c.out(0, helper("expand_both", {c.in(0), c.int_list(1)}));
-  const bool same = std::all_of(sizes->begin(), sizes->end(), [](const Ex& e) { return e.is_int() && e->integer == -1; });
+  const bool same = std::all_of(sizes->begin(), sizes->end(),
+                                [](const Ex& e) { return e.is_int() && e->integer == -1; });
   c.out(0, same ? c.in(0) : aten("expand", {c.in(0), list(*sizes)}));
 }
 
@@ -342,7 +373,9 @@ void infer_tile(InferContext& c) {
   const auto repeats = tile_repeats(c);
   if (!s.has_rank()) return c.set(0, c.dtype(0));
   if (!repeats) return c.set(0, c.dtype(0), Shape::unknown_dims(s.rank()));
-  if (repeats->size() != s.rank()) c.fail("repeats has " + std::to_string(repeats->size()) + " elements for rank " + std::to_string(s.rank()));
+  if (repeats->size() != s.rank())
+    c.fail("repeats has " + std::to_string(repeats->size()) + " elements for rank " +
+           std::to_string(s.rank()));
   Dims out;
   for (std::size_t i = 0; i < s.rank(); ++i) out.push_back(s[i] * (*repeats)[i]);
   c.set(0, c.dtype(0), Shape(std::move(out)));
@@ -371,12 +404,16 @@ void lower_tile(LowerContext& c) {
 
 // ---------------------------------------------------------------- ReverseSequence
 
-void infer_same(InferContext& c) { c.set(0, c.type(0)); }
+void infer_same(InferContext& c) {
+  c.set(0, c.type(0));
+}
 
 void lower_reverse_sequence(LowerContext& c) {
   Kwargs kw;
-  if (const std::int64_t batch = c.attr_int("batch_axis", 1); batch != 1) kw.emplace_back("batch_axis", Ex(batch));
-  if (const std::int64_t time = c.attr_int("time_axis", 0); time != 0) kw.emplace_back("time_axis", Ex(time));
+  if (const std::int64_t batch = c.attr_int("batch_axis", 1); batch != 1)
+    kw.emplace_back("batch_axis", Ex(batch));
+  if (const std::int64_t time = c.attr_int("time_axis", 0); time != 0)
+    kw.emplace_back("time_axis", Ex(time));
   c.out(0, helper("reverse_sequence", {c.in(0), c.in(1)}, kw));
 }
 
@@ -385,11 +422,16 @@ constexpr OpDef kOps[] = {
     {.type = "Split", .changed_at = {1, 2, 13, 18}, .infer = infer_split, .lower = lower_split},
     {.type = "Expand", .changed_at = {8}, .infer = infer_expand, .lower = lower_expand},
     {.type = "Tile", .changed_at = {1, 6}, .infer = infer_tile, .lower = lower_tile},
-    {.type = "ReverseSequence", .changed_at = {10}, .infer = infer_same, .lower = lower_reverse_sequence},
+    {.type = "ReverseSequence",
+     .changed_at = {10},
+     .infer = infer_same,
+     .lower = lower_reverse_sequence},
 };
 
 }  // namespace
 
-std::span<const OpDef> slice_ops() { return kOps; }
+std::span<const OpDef> slice_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

@@ -6,9 +6,13 @@
 namespace onnx2nn::ops {
 namespace {
 
-void infer_string_concat(InferContext& c) { c.set(0, DType::String, broadcast(c.shape(0), c.shape(1))); }
+void infer_string_concat(InferContext& c) {
+  c.set(0, DType::String, broadcast(c.shape(0), c.shape(1)));
+}
 
-void lower_string_concat(LowerContext& c) { c.out(0, helper("string_concat", {c.in(0), c.in(1)})); }
+void lower_string_concat(LowerContext& c) {
+  c.out(0, helper("string_concat", {c.in(0), c.in(1)}));
+}
 
 void infer_string_split(InferContext& c) {
   const Shape& s = c.shape(0);
@@ -32,7 +36,8 @@ void lower_string_split(LowerContext& c) {
 void infer_string_normalizer(InferContext& c) {
   const auto rank = c.rank(0);
   if (!rank) return c.set(0, DType::String);
-  if (*rank != 1 && *rank != 2) c.fail("its input has rank " + std::to_string(*rank) + ", not 1 or 2");
+  if (*rank != 1 && *rank != 2)
+    c.fail("its input has rank " + std::to_string(*rank) + ", not 1 or 2");
   Dims dims = c.shape(0).dims();
   // Stop words are dropped.
   if (c.has_attr("stopwords")) dims.back() = Dim();
@@ -41,21 +46,29 @@ void infer_string_normalizer(InferContext& c) {
 
 void lower_string_normalizer(LowerContext& c) {
   Kwargs kw;
-  if (c.has_attr("case_change_action")) kw.emplace_back("case_change_action", Ex(c.attr_string("case_change_action", "NONE")));
-  if (c.has_attr("is_case_sensitive")) kw.emplace_back("is_case_sensitive", Ex(c.attr_int("is_case_sensitive")));
+  if (c.has_attr("case_change_action"))
+    kw.emplace_back("case_change_action", Ex(c.attr_string("case_change_action", "NONE")));
+  if (c.has_attr("is_case_sensitive"))
+    kw.emplace_back("is_case_sensitive", Ex(c.attr_int("is_case_sensitive")));
   if (c.has_attr("locale")) kw.emplace_back("locale", Ex(c.attr_string("locale", "en_US")));
   if (const auto words = c.attr_strings("stopwords")) {
     std::vector<Ex> items(words->begin(), words->end());
     // Few words read better where they are used.
     constexpr std::size_t kInPlace = 8;
-    kw.emplace_back("stopwords", items.size() <= kInPlace ? list(items) : c.constant_value("stopwords", list(items)));
+    kw.emplace_back("stopwords", items.size() <= kInPlace
+                                     ? list(items)
+                                     : c.constant_value("stopwords", list(items)));
   }
   c.out(0, helper("string_normalizer", {c.in(0)}, kw));
 }
 
-void infer_regex(InferContext& c) { c.set(0, DType::Bool, c.shape(0)); }
+void infer_regex(InferContext& c) {
+  c.set(0, DType::Bool, c.shape(0));
+}
 
-void lower_regex(LowerContext& c) { c.out(0, helper("regex_full_match", {c.in(0)}, {{"pattern", Ex(c.attr_string("pattern", ""))}})); }
+void lower_regex(LowerContext& c) {
+  c.out(0, helper("regex_full_match", {c.in(0)}, {{"pattern", Ex(c.attr_string("pattern", ""))}}));
+}
 
 // ---------------------------------------------------------------- TfIdfVectorizer
 
@@ -92,17 +105,23 @@ void lower_tf_idf(LowerContext& c) {
   const Ints counts = c.attr_ints("ngram_counts").value_or(Ints{});
   std::size_t ngrams = 0;
   for (std::size_t n = 0; n < counts.size(); ++n) {
-    const std::int64_t end = n + 1 < counts.size() ? counts[n + 1] : static_cast<std::int64_t>(pool);
-    if (counts[n] < 0 || end < counts[n] || end > static_cast<std::int64_t>(pool) || (end - counts[n]) % static_cast<std::int64_t>(n + 1) != 0)
+    const std::int64_t end =
+        n + 1 < counts.size() ? counts[n + 1] : static_cast<std::int64_t>(pool);
+    if (counts[n] < 0 || end < counts[n] || end > static_cast<std::int64_t>(pool) ||
+        (end - counts[n]) % static_cast<std::int64_t>(n + 1) != 0)
       c.fail("ngram_counts does not divide the pool into n-grams");
     ngrams += static_cast<std::size_t>(end - counts[n]) / (n + 1);
   }
-  if (ngrams != indexes.size()) c.fail("ngram_indexes has " + std::to_string(indexes.size()) + " entries for " + std::to_string(ngrams) + " n-grams");
+  if (ngrams != indexes.size())
+    c.fail("ngram_indexes has " + std::to_string(indexes.size()) + " entries for " +
+           std::to_string(ngrams) + " n-grams");
   args.push_back(c.buffer("ngram_indexes", ir::Tensor::ints(indexes)));
   if (const auto weights = c.attr_floats("weights")) {
     if (weights->size() != indexes.size()) c.fail("it has not one weight for each n-gram");
     const std::vector<float> narrow(weights->begin(), weights->end());
-    args.push_back(c.buffer("ngram_weights", ir::Tensor::from(DType::Float32, {static_cast<std::int64_t>(narrow.size())}, narrow)));
+    args.push_back(c.buffer(
+        "ngram_weights",
+        ir::Tensor::from(DType::Float32, {static_cast<std::int64_t>(narrow.size())}, narrow)));
   }
   c.out(0, helper("tf_idf_vectorizer", args,
                   {{"mode", Ex(c.attr_string("mode", "TF"))},
@@ -114,15 +133,26 @@ void lower_tf_idf(LowerContext& c) {
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "StringConcat", .changed_at = {20}, .infer = infer_string_concat, .lower = lower_string_concat},
-    {.type = "StringSplit", .changed_at = {20}, .infer = infer_string_split, .lower = lower_string_split},
-    {.type = "StringNormalizer", .changed_at = {10}, .infer = infer_string_normalizer, .lower = lower_string_normalizer},
+    {.type = "StringConcat",
+     .changed_at = {20},
+     .infer = infer_string_concat,
+     .lower = lower_string_concat},
+    {.type = "StringSplit",
+     .changed_at = {20},
+     .infer = infer_string_split,
+     .lower = lower_string_split},
+    {.type = "StringNormalizer",
+     .changed_at = {10},
+     .infer = infer_string_normalizer,
+     .lower = lower_string_normalizer},
     {.type = "RegexFullMatch", .changed_at = {20}, .infer = infer_regex, .lower = lower_regex},
     {.type = "TfIdfVectorizer", .changed_at = {9}, .infer = infer_tf_idf, .lower = lower_tf_idf},
 };
 
 }  // namespace
 
-std::span<const OpDef> text_ops() { return kOps; }
+std::span<const OpDef> text_ops() {
+  return kOps;
+}
 
 }  // namespace onnx2nn::ops

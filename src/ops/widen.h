@@ -1,6 +1,6 @@
-// Element types that torch holds but does not compute on: uint16, uint32, uint64 and the float8 types.
-// The operation is done in another type; the runtime helpers `computable`/`computed` (arithmetic) and
-// `comparable`/`compared` (order) go there and back.
+// Element types that torch holds but does not compute on: uint16, uint32, uint64 and the float8
+// types. The operation is done in another type; the runtime helpers `computable`/`computed`
+// (arithmetic) and `comparable`/`compared` (order) go there and back.
 #pragma once
 
 #include <algorithm>
@@ -11,17 +11,28 @@
 namespace onnx2nn::ops {
 
 /// Whether torch lacks integer kernels for `t`.
-inline bool is_wide_unsigned(DType t) { return t == DType::UInt16 || t == DType::UInt32 || t == DType::UInt64; }
-inline bool is_float8(DType t) { return ir::info(t).bits == 8 && ir::is_float(t); }
-inline bool lacks_arithmetic(DType t) { return is_wide_unsigned(t) || is_float8(t); }
+inline bool is_wide_unsigned(DType t) {
+  return t == DType::UInt16 || t == DType::UInt32 || t == DType::UInt64;
+}
+inline bool is_float8(DType t) {
+  return ir::info(t).bits == 8 && ir::is_float(t);
+}
+inline bool lacks_arithmetic(DType t) {
+  return is_wide_unsigned(t) || is_float8(t);
+}
 
 inline bool is_number(const Ex& e) {
-  return e->kind == torch::ExprKind::Int || e->kind == torch::ExprKind::Float || e->kind == torch::ExprKind::Bool;
+  return e->kind == torch::ExprKind::Int || e->kind == torch::ExprKind::Float ||
+         e->kind == torch::ExprKind::Bool;
 }
 
 /// `x` in a type with arithmetic; Python numbers stay.
-inline Ex computable(DType t, const Ex& x) { return lacks_arithmetic(t) && !is_number(x) ? helper("computable", {x}) : x; }
-inline Ex computed(DType t, const Ex& y) { return lacks_arithmetic(t) ? helper("computed", {y, Ex(t)}) : y; }
+inline Ex computable(DType t, const Ex& x) {
+  return lacks_arithmetic(t) && !is_number(x) ? helper("computable", {x}) : x;
+}
+inline Ex computed(DType t, const Ex& y) {
+  return lacks_arithmetic(t) ? helper("computed", {y, Ex(t)}) : y;
+}
 
 /// `x` in a type with an order that torch knows; bool has none for it.
 inline Ex comparable(DType t, const Ex& x) {
@@ -34,7 +45,8 @@ inline Ex compared(DType t, const Ex& y) {
 /// 2.0 as 2, for arguments where Python's integer says the same.
 inline Ex neat(double v) {
   constexpr double kMax = 1e6;
-  if (v == static_cast<double>(static_cast<std::int64_t>(std::clamp(v, -kMax, kMax))) && !(v == 0 && std::signbit(v)))
+  if (v == static_cast<double>(static_cast<std::int64_t>(std::clamp(v, -kMax, kMax))) &&
+      !(v == 0 && std::signbit(v)))
     return {static_cast<std::int64_t>(v)};
   return {v};
 }

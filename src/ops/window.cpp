@@ -12,13 +12,15 @@ Ints read_list(const NodeContext& c, const char* name, std::size_t n, std::int64
   auto given = c.attr_ints(name);
   if (!given || given->empty()) return Ints(n, otherwise);
   if (given->size() != n)
-    c.fail("the attribute \"" + std::string(name) + "\" has " + std::to_string(given->size()) + " values, not " + std::to_string(n));
+    c.fail("the attribute \"" + std::string(name) + "\" has " + std::to_string(given->size()) +
+           " values, not " + std::to_string(n));
   return *std::move(given);
 }
 
 void check_range(const NodeContext& c, const char* name, const Ints& values, std::int64_t least) {
   for (const std::int64_t v : values)
-    if (v < least || v > kMaxAttribute) c.fail("the attribute \"" + std::string(name) + "\" is out of range: " + std::to_string(v));
+    if (v < least || v > kMaxAttribute)
+      c.fail("the attribute \"" + std::string(name) + "\" is out of range: " + std::to_string(v));
 }
 
 AutoPad read_auto_pad(const NodeContext& c) {
@@ -92,7 +94,8 @@ bool resolve_pads(Window& w, const Shape& x) {
 bool resolve_ceil_mode(Window& w, const Shape& x) {
   if (!w.ceil_mode) return true;
   bool whole = true;  // every window fits
-  for (std::size_t i = 0; i < w.n; ++i) whole = whole && w.strides[i] == 1 && w.pads[w.n + i] < w.extent(i);
+  for (std::size_t i = 0; i < w.n; ++i)
+    whole = whole && w.strides[i] == 1 && w.pads[w.n + i] < w.extent(i);
   if (whole) {
     w.ceil_mode = false;
     return true;
@@ -150,11 +153,14 @@ Ints torch_pads(const Ints& pads) {
     out.push_back(pads[n + i]);
   }
   // Trailing axes without pads need not be named.
-  while (out.size() > 2 && out[out.size() - 1] == 0 && out[out.size() - 2] == 0) out.resize(out.size() - 2);
+  while (out.size() > 2 && out[out.size() - 1] == 0 && out[out.size() - 2] == 0)
+    out.resize(out.size() - 2);
   return out;
 }
 
-Ints begins(const Window& w) { return {w.pads.begin(), w.pads.begin() + static_cast<std::ptrdiff_t>(w.n)}; }
+Ints begins(const Window& w) {
+  return {w.pads.begin(), w.pads.begin() + static_cast<std::ptrdiff_t>(w.n)};
+}
 
 void add_unless(Kwargs& keywords, const char* name, const Ints& values, std::int64_t otherwise) {
   if (std::any_of(values.begin(), values.end(), [&](std::int64_t v) { return v != otherwise; }))

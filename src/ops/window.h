@@ -1,4 +1,5 @@
-// The sliding window of convolutions and poolings: kernel, strides, dilations and pads, and the sizes that follow.
+// The sliding window of convolutions and poolings: kernel, strides, dilations and pads, and the
+// sizes that follow.
 #pragma once
 
 #include <optional>
@@ -28,11 +29,14 @@ struct Window {
   bool padded() const;
 };
 
-/// Reads the attributes of a convolution or pooling with this kernel; an Error where they are wrong.
+/// Reads the attributes of a convolution or pooling with this kernel; an Error where they are
+/// wrong.
 Window read_window(const NodeContext& c, Ints kernel);
-/// Turns auto_pad into pads where the sizes that it depends on are known, and says whether it could.
+/// Turns auto_pad into pads where the sizes that it depends on are known, and says whether it
+/// could.
 bool resolve_pads(Window& w, const Shape& x);
-/// Turns ceil_mode into pads at the end where all sizes are known, and says whether none is left to do.
+/// Turns ceil_mode into pads at the end where all sizes are known, and says whether none is left to
+/// do.
 bool resolve_ceil_mode(Window& w, const Shape& x);
 /// The size of the output along axis `i`, of an input of size `in`.
 Dim window_size(const Window& w, std::size_t i, const Dim& in);
@@ -42,7 +46,8 @@ const char* auto_pad_name(AutoPad mode);
 /// ONNX's pads (all begins, then all ends) in F.pad's order: last axis first, in pairs.
 Ints torch_pads(const Ints& pads);
 Ints begins(const Window& w);
-/// strides, pads, dilations, auto_pad and ceil_mode as a helper's keywords, without those at their defaults.
+/// strides, pads, dilations, auto_pad and ceil_mode as a helper's keywords, without those at their
+/// defaults.
 Kwargs window_keywords(const Window& w);
 /// A keyword argument, left out where all of `values` are `otherwise`.
 void add_unless(Kwargs& keywords, const char* name, const Ints& values, std::int64_t otherwise);

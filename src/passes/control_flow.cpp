@@ -10,13 +10,15 @@ void move_body(Rewriter& w, ir::Graph& body, ir::Node& before) {
   ir::Graph& outer = *before.graph();
   const std::vector<ir::Value*> initializers = body.initializers;
   for (ir::Value* v : initializers)
-    if (v->constant) v->replace_all_uses(outer.add_initializer(v->name, v->constant, v->is_initializer));
+    if (v->constant)
+      v->replace_all_uses(outer.add_initializer(v->name, v->constant, v->is_initializer));
   for (ir::Node* n = body.first(); n != nullptr; n = n->next()) {
     std::vector<ir::Value*> inputs;
     for (std::size_t i = 0; i < n->input_count(); ++i) inputs.push_back(n->input(i));
     std::vector<std::string> names;
     // An absent output stays absent; one without a name gets one.
-    for (const ir::Value* v : n->outputs()) names.push_back(v == nullptr ? "" : v->name.empty() ? w.model().new_name("value") : v->name);
+    for (const ir::Value* v : n->outputs())
+      names.push_back(v == nullptr ? "" : v->name.empty() ? w.model().new_name("value") : v->name);
     ir::Node* copy = outer.add_node(n->op_type, n->domain, inputs, names, &before);
     copy->name = n->name;
     copy->overload = n->overload;
@@ -57,7 +59,11 @@ bool inline_if(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> control_flow_rules() {
   static const std::vector<Rule> kRules = {
-      {.name = "inline-if", .what = "an If whose condition is known becomes its branch", .apply = inline_if, .ops = {"If"}, .in_conversion = true},
+      {.name = "inline-if",
+       .what = "an If whose condition is known becomes its branch",
+       .apply = inline_if,
+       .ops = {"If"},
+       .in_conversion = true},
   };
   return kRules;
 }

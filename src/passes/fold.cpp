@@ -16,7 +16,9 @@ constexpr std::uint64_t kMaxMoved = 16 * 1024 * 1024;
 const ir::Value* weight_of(const ir::Node& n) {
   for (std::size_t i = 0; i < n.input_count(); ++i) {
     const ir::Value* v = n.input(i);
-    if (v != nullptr && v->is_initializer && v->constant && ir::is_float(v->constant->dtype()) && v->constant->size() > kSmall) return v;
+    if (v != nullptr && v->is_initializer && v->constant && ir::is_float(v->constant->dtype()) &&
+        v->constant->size() > kSmall)
+      return v;
   }
   return nullptr;
 }
@@ -32,33 +34,42 @@ std::uint64_t constant_bytes(const ir::Node& n) {
 bool may_fold(const Rewriter& w, const ir::Node& n) {
   if (w.options().change_weights) {
     // Quantised weights stay so: that is what makes the file small.
-    static const std::set<std::string_view> kKept = {"DequantizeLinear", "QuantizeLinear", "DequantizeBFP", "DequantizeWithOrder"};
+    static const std::set<std::string_view> kKept = {"DequantizeLinear", "QuantizeLinear",
+                                                     "DequantizeBFP", "DequantizeWithOrder"};
     return kKept.count(n.op_type) == 0 && constant_bytes(n) <= kMaxMoved;
   }
   const ir::Value* weight = weight_of(n);
   if (weight == nullptr) return true;
-  static const std::set<std::string_view> kMoves = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"};
+  static const std::set<std::string_view> kMoves = {"Transpose", "Reshape",  "Squeeze", "Unsqueeze",
+                                                    "Flatten",   "Identity", "Cast"};
   // A weight with other uses is a tied one: a copy of it would train by itself.
   if (!weight->has_one_use()) return false;
   return kMoves.count(n.op_type) != 0 && weight->constant->bytes().size() <= kMaxMoved;
 }
 
-bool foldable(const ir::Node& n) { return n.op != nullptr && !n.op->nondeterministic; }
+bool foldable(const ir::Node& n) {
+  return n.op != nullptr && !n.op->nondeterministic;
+}
 
 // Shape(x: [2, 3]) -> y   =>   y = {2, 3}
 bool fold_shapes(Rewriter& w, ir::Node& n) {
   if (!foldable(n)) return false;
   bool done = false;
   for (ir::Value* v : n.outputs()) {
-    if (v == nullptr || !v->has_uses() || !v->contents || !v->type.is_tensor() || !v->type.shape.has_rank()) continue;
+    if (v == nullptr || !v->has_uses() || !v->contents || !v->type.is_tensor() ||
+        !v->type.shape.has_rank())
+      continue;
     const ir::DType dtype = v->type.dtype;
     if (dtype != ir::DType::Int64 && dtype != ir::DType::Int32) continue;
     const auto values = const_ints(v);
-    if (!values || v->type.shape.rank() > 1 || (v->type.shape.rank() == 0 && values->size() != 1)) continue;
+    if (!values || v->type.shape.rank() > 1 || (v->type.shape.rank() == 0 && values->size() != 1))
+      continue;
     std::vector<std::int64_t> dims;
     if (v->type.shape.rank() == 1) dims.push_back(static_cast<std::int64_t>(values->size()));
-    const auto tensor = dtype == ir::DType::Int64 ? ir::Tensor::from<std::int64_t>(dtype, dims, *values)
-                                                  : ir::Tensor::from<std::int32_t>(dtype, dims, {values->begin(), values->end()});
+    const auto tensor =
+        dtype == ir::DType::Int64
+            ? ir::Tensor::from<std::int64_t>(dtype, dims, *values)
+            : ir::Tensor::from<std::int32_t>(dtype, dims, {values->begin(), values->end()});
     w.replace(v, w.constant(*n.graph(), v->name, tensor));
     done = true;
   }
@@ -106,7 +117,8 @@ bool fold_constants(Rewriter& w, ir::Node& n) {
     if (v == nullptr || !v->has_uses() || !t || t->bytes().size() > most) continue;
     const ir::Value* weight = weight_of(n);
     w.replace(v, weight == nullptr ? w.constant(*n.graph(), v->name, t)
-                                   : n.graph()->add_initializer(weight->has_one_use() ? weight->name : v->name, t, true));
+                                   : n.graph()->add_initializer(
+                                         weight->has_one_use() ? weight->name : v->name, t, true));
     done = true;
   }
   return done;
@@ -116,9 +128,18 @@ bool fold_constants(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> fold_rules() {
   static const std::vector<Rule> kRules = {
-      {.name = "fold-shapes", .what = "shape arithmetic that is known becomes a constant", .apply = fold_shapes, .in_conversion = true},
-      {.name = "fold-identity", .what = "what passes its input on is passed over", .apply = fold_identity, .in_conversion = true},
-      {.name = "fold-constants", .what = "operators of constants become constants", .apply = fold_constants, .in_conversion = true},
+      {.name = "fold-shapes",
+       .what = "shape arithmetic that is known becomes a constant",
+       .apply = fold_shapes,
+       .in_conversion = true},
+      {.name = "fold-identity",
+       .what = "what passes its input on is passed over",
+       .apply = fold_identity,
+       .in_conversion = true},
+      {.name = "fold-constants",
+       .what = "operators of constants become constants",
+       .apply = fold_constants,
+       .in_conversion = true},
   };
   return kRules;
 }

@@ -14,7 +14,8 @@ using Doubles = std::vector<double>;
 constexpr std::int64_t kBroadcasting = 7;  // the opset from which operators broadcast as numpy does
 
 bool is_weight_type(ir::DType t) {
-  return t == ir::DType::Float32 || t == ir::DType::Float64 || t == ir::DType::Float16 || t == ir::DType::BFloat16;
+  return t == ir::DType::Float32 || t == ir::DType::Float64 || t == ir::DType::Float16 ||
+         t == ir::DType::BFloat16;
 }
 
 /// Elements in their own type; nothing where one is not finite.
@@ -24,13 +25,15 @@ ir::TensorPtr rounded(ir::DType dtype, const Ints& dims, const Doubles& values) 
   for (std::size_t i = 0; i < values.size(); ++i) {
     std::byte* at = bytes.data() + i * width;
     const auto f = static_cast<float>(values[i]);
-    if (!std::isfinite(values[i]) || (dtype != ir::DType::Float64 && !std::isfinite(f))) return nullptr;
+    if (!std::isfinite(values[i]) || (dtype != ir::DType::Float64 && !std::isfinite(f)))
+      return nullptr;
     if (dtype == ir::DType::Float64) {
       std::memcpy(at, &values[i], width);
     } else if (dtype == ir::DType::Float32) {
       std::memcpy(at, &f, width);
     } else {
-      const std::uint16_t h = dtype == ir::DType::Float16 ? ir::float_to_half(f) : ir::float_to_bfloat16(f);
+      const std::uint16_t h =
+          dtype == ir::DType::Float16 ? ir::float_to_half(f) : ir::float_to_bfloat16(f);
       if (dtype == ir::DType::Float16 && (h & 0x7C00U) == 0x7C00U) return nullptr;
       std::memcpy(at, &h, width);
     }
@@ -38,15 +41,21 @@ ir::TensorPtr rounded(ir::DType dtype, const Ints& dims, const Doubles& values) 
   return ir::Tensor::owned(dtype, dims, std::move(bytes));
 }
 
-/// A linear operator with weights: Conv, ConvTranspose or Gemm, its output scaled or shifted by channel.
+/// A linear operator with weights: Conv, ConvTranspose or Gemm, its output scaled or shifted by
+/// channel.
 class Linear {
  public:
   static std::optional<Linear> of(ir::Node* n) {
-    if (n == nullptr || !(n->is("Conv") || n->is("ConvTranspose") || n->is("Gemm")) || n->input_count() < 2) return std::nullopt;
+    if (n == nullptr || !(n->is("Conv") || n->is("ConvTranspose") || n->is("Gemm")) ||
+        n->input_count() < 2)
+      return std::nullopt;
     const ir::Value* w = n->input(1);
     // Weights that others use too would be there twice.
-    if (w == nullptr || !w->constant || !w->has_one_use() || !is_weight_type(w->constant->dtype())) return std::nullopt;
-    if (n->input(2) != nullptr && (!n->input(2)->constant || !is_weight_type(n->input(2)->constant->dtype()))) return std::nullopt;
+    if (w == nullptr || !w->constant || !w->has_one_use() || !is_weight_type(w->constant->dtype()))
+      return std::nullopt;
+    if (n->input(2) != nullptr &&
+        (!n->input(2)->constant || !is_weight_type(n->input(2)->constant->dtype())))
+      return std::nullopt;
     Linear out(n);
     if (!out.find_channels()) return std::nullopt;
     return out;
@@ -62,20 +71,25 @@ class Linear {
     ir::TensorPtr new_weight;
     if (scales) {
       Doubles values = old.to_doubles();
-      for (std::size_t i = 0; i < values.size(); ++i) values[i] *= scale[static_cast<std::size_t>(channel(static_cast<std::int64_t>(i)))];
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] *= scale[static_cast<std::size_t>(channel(static_cast<std::int64_t>(i)))];
       new_weight = rounded(old.dtype(), old.dims(), values);
       if (!new_weight) return false;
     }
     Doubles bias = old_bias();
     for (std::size_t c = 0; c < bias.size(); ++c) bias[c] = bias[c] * scale[c] + shift[c];
-    const bool needs_bias = node_->input(2) != nullptr || std::any_of(bias.begin(), bias.end(), [](double b) { return b != 0.0; });
+    const bool needs_bias =
+        node_->input(2) != nullptr ||
+        std::any_of(bias.begin(), bias.end(), [](double b) { return b != 0.0; });
     const ir::TensorPtr new_bias = rounded(old.dtype(), {channels_}, bias);
     if (!new_bias) return false;
     ir::Graph& g = *node_->graph();
-    std::vector<ir::Value*> inputs = {node_->input(0), new_weight ? w.weight(g, *node_->input(1), new_weight) : node_->input(1)};
+    std::vector<ir::Value*> inputs = {
+        node_->input(0), new_weight ? w.weight(g, *node_->input(1), new_weight) : node_->input(1)};
     if (needs_bias) {
       const ir::Value* named = node_->input(2);
-      ir::Value* b = named != nullptr ? w.weight(g, *named, new_bias) : g.add_initializer(bias_name(), new_bias, true);
+      ir::Value* b = named != nullptr ? w.weight(g, *named, new_bias)
+                                      : g.add_initializer(bias_name(), new_bias, true);
       inputs.push_back(b);
     }
     w.set_inputs(*node_, inputs);
@@ -91,7 +105,8 @@ class Linear {
   std::string bias_name() const {
     const std::string& w = node_->input(1)->name;
     constexpr std::string_view kSuffix = "weight";
-    if (w.size() >= kSuffix.size() && w.ends_with(kSuffix)) return w.substr(0, w.size() - kSuffix.size()) + "bias";
+    if (w.size() >= kSuffix.size() && w.ends_with(kSuffix))
+      return w.substr(0, w.size() - kSuffix.size()) + "bias";
     return w + "_bias";
   }
 
@@ -118,7 +133,8 @@ class Linear {
     const ir::Tensor& b = *node_->input(2)->constant;
     if (!node_->is("Gemm")) return b.rank() == 1 && b.size() == channels_;
     // One row, or one number; a bias of several rows is no bias of channels.
-    return b.size() == 1 || (b.size() == channels_ && b.rank() >= 1 && b.dims().back() == channels_);
+    return b.size() == 1 ||
+           (b.size() == channels_ && b.rank() >= 1 && b.dims().back() == channels_);
   }
 
   Doubles old_bias() const {
@@ -126,7 +142,8 @@ class Linear {
     if (node_->input(2) == nullptr) return out;
     const ir::Tensor& b = *node_->input(2)->constant;
     const double beta = node_->is("Gemm") ? attr_float(*node_, "beta", 1.0) : 1.0;
-    for (std::size_t c = 0; c < out.size(); ++c) out[c] = beta * b.double_at(b.size() == 1 ? 0 : static_cast<std::int64_t>(c));
+    for (std::size_t c = 0; c < out.size(); ++c)
+      out[c] = beta * b.double_at(b.size() == 1 ? 0 : static_cast<std::int64_t>(c));
     return out;
   }
 
@@ -148,8 +165,10 @@ class Linear {
   bool rows_ = false;
 };
 
-/// `v`'s elements by channel (axis 1 of `rank` dimensions); nothing where they differ along another axis.
-std::optional<Doubles> by_channel(const ir::Node& n, const ir::Value* v, std::size_t rank, std::int64_t channels) {
+/// `v`'s elements by channel (axis 1 of `rank` dimensions); nothing where they differ along another
+/// axis.
+std::optional<Doubles> by_channel(const ir::Node& n, const ir::Value* v, std::size_t rank,
+                                  std::int64_t channels) {
   if (v == nullptr || !v->constant || !is_weight_type(v->constant->dtype())) return std::nullopt;
   const ir::Tensor& t = *v->constant;
   if (t.size() != 1 && t.size() != channels) return std::nullopt;
@@ -163,16 +182,20 @@ std::optional<Doubles> by_channel(const ir::Node& n, const ir::Value* v, std::si
     if (t.rank() < from_end || t.dims()[t.rank() - from_end] != channels) return std::nullopt;
   }
   Doubles out(static_cast<std::size_t>(channels));
-  for (std::size_t c = 0; c < out.size(); ++c) out[c] = t.double_at(t.size() == 1 ? 0 : static_cast<std::int64_t>(c));
+  for (std::size_t c = 0; c < out.size(); ++c)
+    out[c] = t.double_at(t.size() == 1 ? 0 : static_cast<std::int64_t>(c));
   return out;
 }
 
 std::optional<Linear> linear_before(const ir::Value* v) {
-  return v != nullptr && v->producer() != nullptr && v->has_one_use() ? Linear::of(v->producer()) : std::nullopt;
+  return v != nullptr && v->producer() != nullptr && v->has_one_use() ? Linear::of(v->producer())
+                                                                      : std::nullopt;
 }
 
 bool is_inference(const ir::Node& n) {
-  if (n.input_count() != 5 || attr_int(n, "training_mode", 0) != 0 || attr_int(n, "spatial", 1) != 1) return false;
+  if (n.input_count() != 5 || attr_int(n, "training_mode", 0) != 0 ||
+      attr_int(n, "spatial", 1) != 1)
+    return false;
   // Before opset 7 the default was to train.
   if (n.opset < 7 && attr_int(n, "is_test", 0) == 0) return false;
   for (std::size_t i = 1; i < n.output_count(); ++i)
@@ -180,7 +203,8 @@ bool is_inference(const ir::Node& n) {
   return true;
 }
 
-// BatchNormalization(Conv(x, w, b), s, t, m, v)   =>   Conv(x, w * s / sqrt(v + e), (b - m) * s / sqrt(v + e) + t)
+// BatchNormalization(Conv(x, w, b), s, t, m, v)   =>   Conv(x, w * s / sqrt(v + e), (b - m) * s /
+// sqrt(v + e) + t)
 bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
   if (!is_inference(n)) return false;
   auto linear = linear_before(n.input(0));
@@ -188,7 +212,8 @@ bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
   Doubles p[4];
   for (std::size_t i = 0; i < 4; ++i) {
     const ir::Value* v = n.input(i + 1);
-    if (v == nullptr || !v->constant || !is_weight_type(v->constant->dtype()) || v->constant->rank() != 1 || v->constant->size() != linear->channels())
+    if (v == nullptr || !v->constant || !is_weight_type(v->constant->dtype()) ||
+        v->constant->rank() != 1 || v->constant->size() != linear->channels())
       return false;
     p[i] = v->constant->to_doubles();
   }
@@ -204,10 +229,12 @@ bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
   return true;
 }
 
-/// `n` as a scale and a shift of its input `i`, by channel; nothing where its other input is none of the kind.
+/// `n` as a scale and a shift of its input `i`, by channel; nothing where its other input is none
+/// of the kind.
 struct Affine {
   Doubles scale, shift;
-  static std::optional<Affine> of(const ir::Node& n, std::size_t i, std::size_t rank, std::int64_t channels) {
+  static std::optional<Affine> of(const ir::Node& n, std::size_t i, std::size_t rank,
+                                  std::int64_t channels) {
     const auto other = by_channel(n, n.input(1 - i), rank, channels);
     if (!other) return std::nullopt;
     Affine a{Doubles(other->size(), 1.0), Doubles(other->size(), 0.0)};
@@ -225,7 +252,8 @@ struct Affine {
   }
 };
 
-// Add(BatchNormalization(x, s, t, m, v), k: [C, 1, 1])   =>   BatchNormalization(x, s, t + k, m, v); Mul, Sub and Div alike
+// Add(BatchNormalization(x, s, t, m, v), k: [C, 1, 1])   =>   BatchNormalization(x, s, t + k, m,
+// v); Mul, Sub and Div alike
 bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
   if (n.input_count() != 2) return false;
   for (std::size_t i = 0; i < (n.is("Div") ? 1U : 2U); ++i) {
@@ -233,8 +261,12 @@ bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
     if (norm == nullptr || !is_inference(*norm) || !same_type(n.input(i), n.output(0))) continue;
     const ir::Value* s = norm->input(1);
     const ir::Value* t = norm->input(2);
-    if (s == nullptr || t == nullptr || !s->constant || !t->constant || !is_weight_type(s->constant->dtype())) continue;
-    if (s->constant->rank() != 1 || t->constant->dims() != s->constant->dims() || t->constant->dtype() != s->constant->dtype()) continue;
+    if (s == nullptr || t == nullptr || !s->constant || !t->constant ||
+        !is_weight_type(s->constant->dtype()))
+      continue;
+    if (s->constant->rank() != 1 || t->constant->dims() != s->constant->dims() ||
+        t->constant->dtype() != s->constant->dtype())
+      continue;
     const auto affine = Affine::of(n, i, n.input(i)->type.shape.rank(), s->constant->size());
     if (!affine) continue;
     Doubles scale = s->constant->to_doubles();
@@ -247,7 +279,9 @@ bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
     const ir::TensorPtr new_shift = rounded(s->constant->dtype(), s->constant->dims(), shift);
     if (!new_scale || !new_shift) continue;
     ir::Graph& g = *norm->graph();
-    const std::vector<ir::Value*> inputs = {norm->input(0), w.weight(g, *s, new_scale), w.weight(g, *t, new_shift), norm->input(3), norm->input(4)};
+    const std::vector<ir::Value*> inputs = {norm->input(0), w.weight(g, *s, new_scale),
+                                            w.weight(g, *t, new_shift), norm->input(3),
+                                            norm->input(4)};
     w.set_inputs(*norm, inputs);
     w.replace(n.output(0), n.input(i));
     return true;
@@ -274,8 +308,12 @@ bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
 bool fuse_pad(Rewriter& w, ir::Node& n) {
   ir::Node* pad = sole_producer(n.input(0), "Pad");
   const std::string automatic = attr_string(n, "auto_pad", "NOTSET");
-  if (pad == nullptr || pad->input(0) == nullptr || (automatic != "NOTSET" && automatic != "VALID" && !automatic.empty())) return false;
-  if (attr_string(*pad, "mode", "constant") != "constant" || attr_float(*pad, "value", 0.0) != 0.0 || pad->input(3) != nullptr) return false;
+  if (pad == nullptr || pad->input(0) == nullptr ||
+      (automatic != "NOTSET" && automatic != "VALID" && !automatic.empty()))
+    return false;
+  if (attr_string(*pad, "mode", "constant") != "constant" ||
+      attr_float(*pad, "value", 0.0) != 0.0 || pad->input(3) != nullptr)
+    return false;
   if (pad->input(2) != nullptr && splat(pad->input(2)) != 0.0) return false;
   const auto pads = pad->opset < 2 ? ints_of(*pad, "paddings", 1) : ints_of(*pad, "pads", 1);
   if (!pads || pads->size() < 6 || pads->size() % 2 != 0) return false;
@@ -302,12 +340,22 @@ bool fuse_pad(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> conv_rules() {
   static const std::vector<Rule> kRules = {
-      {.name = "fuse-batch-norm", .what = "BatchNormalization into Conv, ConvTranspose, Gemm", .apply = fuse_batch_norm, .ops = {"BatchNormalization"}},
-      {.name = "fuse-arithmetic", .what = "Mul, Add, Sub, Div by channel into Conv, ConvTranspose, Gemm", .apply = fuse_arithmetic,
+      {.name = "fuse-batch-norm",
+       .what = "BatchNormalization into Conv, ConvTranspose, Gemm",
+       .apply = fuse_batch_norm,
+       .ops = {"BatchNormalization"}},
+      {.name = "fuse-arithmetic",
+       .what = "Mul, Add, Sub, Div by channel into Conv, ConvTranspose, Gemm",
+       .apply = fuse_arithmetic,
        .ops = {"Mul", "Add", "Sub", "Div"}},
-      {.name = "fuse-into-batch-norm", .what = "Mul, Add, Sub, Div by channel into BatchNormalization", .apply = fuse_into_batch_norm,
+      {.name = "fuse-into-batch-norm",
+       .what = "Mul, Add, Sub, Div by channel into BatchNormalization",
+       .apply = fuse_into_batch_norm,
        .ops = {"Mul", "Add", "Sub", "Div"}},
-      {.name = "fuse-pad", .what = "padding by zeros into Conv", .apply = fuse_pad, .ops = {"Conv"}},
+      {.name = "fuse-pad",
+       .what = "padding by zeros into Conv",
+       .apply = fuse_pad,
+       .ops = {"Conv"}},
   };
   return kRules;
 }

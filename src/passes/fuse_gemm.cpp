@@ -7,7 +7,8 @@ namespace {
 constexpr std::int64_t kBroadcasting = 7;  // the opset from which Gemm's C broadcasts
 
 bool is_matrix(const ir::Value* v) {
-  return v != nullptr && v->type.is_tensor() && v->type.shape.has_rank() && v->type.shape.rank() == 2 &&
+  return v != nullptr && v->type.is_tensor() && v->type.shape.has_rank() &&
+         v->type.shape.rank() == 2 &&
          (v->type.dtype == ir::DType::Float32 || v->type.dtype == ir::DType::Float64);
 }
 
@@ -17,8 +18,12 @@ bool fuse_bias(Rewriter& w, ir::Node& n) {
   for (std::size_t i = 0; i < 2; ++i) {
     const ir::Node* product = sole_producer(n.input(i), "MatMul");
     ir::Value* c = n.input(1 - i);
-    if (product == nullptr || c == nullptr || !is_matrix(product->input(0)) || !is_matrix(product->input(1))) continue;
-    if (!c->type.shape.has_rank() || c->type.shape.rank() > 2 || c->type.dtype != n.output(0)->type.dtype) continue;
+    if (product == nullptr || c == nullptr || !is_matrix(product->input(0)) ||
+        !is_matrix(product->input(1)))
+      continue;
+    if (!c->type.shape.has_rank() || c->type.shape.rank() > 2 ||
+        c->type.dtype != n.output(0)->type.dtype)
+      continue;
     // A residual is no bias: runtimes fuse it with what follows.
     if (!c->constant || !same_type(n.input(i), n.output(0))) continue;
     const std::vector<ir::Value*> inputs = {product->input(0), product->input(1), c};
@@ -47,8 +52,14 @@ bool fuse_transpose(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> gemm_rules() {
   static const std::vector<Rule> kRules = {
-      {.name = "fuse-matmul-bias", .what = "MatMul and Add of matrices become Gemm", .apply = fuse_bias, .ops = {"Add"}},
-      {.name = "fuse-transpose", .what = "a transposed operand of Gemm", .apply = fuse_transpose, .ops = {"Gemm"}},
+      {.name = "fuse-matmul-bias",
+       .what = "MatMul and Add of matrices become Gemm",
+       .apply = fuse_bias,
+       .ops = {"Add"}},
+      {.name = "fuse-transpose",
+       .what = "a transposed operand of Gemm",
+       .apply = fuse_transpose,
+       .ops = {"Gemm"}},
   };
   return kRules;
 }

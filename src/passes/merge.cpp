@@ -41,7 +41,8 @@ bool append_attribute(std::string& key, const ir::Attribute& a) {
   } else if (const auto* strings = std::get_if<std::vector<std::string>>(&a.data)) {
     append(key, strings->size());
     for (const std::string& v : *strings) append_text(key, v);
-  } else if (const auto* t = std::get_if<ir::TensorPtr>(&a.data); t != nullptr && *t && (*t)->dtype() != ir::DType::String && (*t)->size() <= 4096) {
+  } else if (const auto* t = std::get_if<ir::TensorPtr>(&a.data);
+             t != nullptr && *t && (*t)->dtype() != ir::DType::String && (*t)->size() <= 4096) {
     append(key, (*t)->dtype());
     append(key, (*t)->rank());
     for (const std::int64_t d : (*t)->dims()) append(key, d);
@@ -65,15 +66,18 @@ std::string key_of(const ir::Node& n) {
   for (const ir::Value* v : n.outputs()) key += v != nullptr ? '1' : '0';
   std::vector<const ir::Attribute*> attributes;
   for (const ir::Attribute& a : n.attributes) attributes.push_back(&a);
-  std::sort(attributes.begin(), attributes.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
+  std::sort(attributes.begin(), attributes.end(),
+            [](const auto* a, const auto* b) { return a->name < b->name; });
   for (const ir::Attribute* a : attributes)
     if (!append_attribute(key, *a)) return {};
   return key;
 }
 
-/// What an integer value holds, as expressions: whatever computes the same is the same. Empty where not all is known.
+/// What an integer value holds, as expressions: whatever computes the same is the same. Empty where
+/// not all is known.
 std::string contents_key(const ir::Value& v) {
-  if (!v.contents || v.contents->empty() || v.contents->size() > 16 || !v.type.is_tensor() || !v.type.shape.has_rank() || v.type.shape.rank() > 1)
+  if (!v.contents || v.contents->empty() || v.contents->size() > 16 || !v.type.is_tensor() ||
+      !v.type.shape.has_rank() || v.type.shape.rank() > 1)
     return {};
   std::string key = "contents";
   append(key, v.type.dtype);
@@ -120,7 +124,8 @@ bool same_bytes(const ir::Tensor& a, const ir::Tensor& b) {
     const std::size_t n = std::min(kBlock, x.size() - at);
     const bool same = std::memcmp(x.data() + at, y.data() + at, n) == 0;
     for (const ir::Tensor* t : {&a, &b})
-      if (t->source().file && n == kBlock) t->source().file->drop_pages(t->source().file_offset + at, n);
+      if (t->source().file && n == kBlock)
+        t->source().file->drop_pages(t->source().file_offset + at, n);
     if (!same) return false;
   }
   return true;
@@ -155,7 +160,8 @@ std::size_t merge_equal_contents(Rewriter& w, ir::Graph& g, std::size_t most) {
   std::unordered_map<std::string, ir::Value*> seen;
   std::size_t merged = 0;
   for (ir::Node* n = g.first(); n != nullptr; n = n->next()) {
-    for (ir::Graph* inner : n->subgraphs()) merged += merge_equal_contents(w, *inner, most - merged);
+    for (ir::Graph* inner : n->subgraphs())
+      merged += merge_equal_contents(w, *inner, most - merged);
     for (ir::Value* v : n->outputs()) {
       if (v == nullptr || !v->has_uses() || merged == most) continue;
       std::string key = contents_key(*v);
@@ -175,9 +181,12 @@ std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most
   std::size_t merged = 0;
   for (ir::Value* v : g.initializers) {
     if (merged == most) break;
-    if (!v->constant || !v->has_uses() || (v->is_graph_input && !w.model().info.weights_are_inputs)) continue;
+    if (!v->constant || !v->has_uses() || (v->is_graph_input && !w.model().info.weights_are_inputs))
+      continue;
     auto& equals = seen[initializer_key(*v->constant)];
-    const auto it = std::find_if(equals.begin(), equals.end(), [&](const ir::Value* other) { return same_bytes(*v->constant, *other->constant); });
+    const auto it = std::find_if(equals.begin(), equals.end(), [&](const ir::Value* other) {
+      return same_bytes(*v->constant, *other->constant);
+    });
     if (it == equals.end()) {
       equals.push_back(v);
     } else {
@@ -186,7 +195,8 @@ std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most
     }
   }
   for (ir::Node* n = g.first(); n != nullptr; n = n->next())
-    for (ir::Graph* inner : n->subgraphs()) merged += merge_equal_initializers(w, *inner, most - merged);
+    for (ir::Graph* inner : n->subgraphs())
+      merged += merge_equal_initializers(w, *inner, most - merged);
   return merged;
 }
 

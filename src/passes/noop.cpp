@@ -9,7 +9,9 @@ namespace onnx2nn::passes {
 namespace {
 
 bool pass_over(Rewriter& w, ir::Node& n, ir::Value* with) {
-  if (with == nullptr || n.output(0) == nullptr || !n.output(0)->has_uses() || !compatible(n.output(0), with)) return false;
+  if (with == nullptr || n.output(0) == nullptr || !n.output(0)->has_uses() ||
+      !compatible(n.output(0), with))
+    return false;
   w.replace(n.output(0), with);
   return true;
 }
@@ -34,7 +36,8 @@ bool remove_dropout(Rewriter& w, ir::Node& n) {
 bool remove_cast(Rewriter& w, ir::Node& n) {
   const ir::Value* x = n.input(0);
   const ir::Value* like = n.is("CastLike") ? n.input(1) : n.output(0);
-  if (x == nullptr || like == nullptr || !x->type.is_tensor() || !like->type.is_tensor()) return false;
+  if (x == nullptr || like == nullptr || !x->type.is_tensor() || !like->type.is_tensor())
+    return false;
   if (x->type.dtype == ir::DType::Undefined || x->type.dtype != like->type.dtype) return false;
   return pass_over(w, n, n.input(0));
 }
@@ -48,9 +51,14 @@ bool is_exact(ir::DType from, ir::DType to) {
   if (a.kind == 'b') return b.kind == 'f' ? b.bits >= 16 : b.kind == 'i' || b.kind == 'u';
   if (a.kind == 'u' && (b.kind == 'u' || b.kind == 'i')) return b.bits > a.bits;
   if (a.kind == 'i' && b.kind == 'i') return b.bits > a.bits;
-  const int mantissa = to == DType::Float64 ? 53 : to == DType::Float32 ? 24 : to == DType::Float16 ? 11 : to == DType::BFloat16 ? 8 : 0;
+  const int mantissa = to == DType::Float64    ? 53
+                       : to == DType::Float32  ? 24
+                       : to == DType::Float16  ? 11
+                       : to == DType::BFloat16 ? 8
+                                               : 0;
   if (a.kind == 'i' || a.kind == 'u') return mantissa > 0 && a.bits <= mantissa;
-  if (from == DType::Float16 || from == DType::BFloat16) return to == DType::Float32 || to == DType::Float64;
+  if (from == DType::Float16 || from == DType::BFloat16)
+    return to == DType::Float32 || to == DType::Float64;
   return from == DType::Float32 && to == DType::Float64;
 }
 
@@ -60,7 +68,9 @@ bool collapse_casts(Rewriter& w, ir::Node& n) {
   if (first == nullptr || !first->is("Cast") || first->input(0) == nullptr) return false;
   const ir::Type& from = first->input(0)->type;
   const ir::Type& middle = first->output(0)->type;
-  if (!from.is_tensor() || !middle.is_tensor() || from.dtype == ir::DType::Undefined || !is_exact(from.dtype, middle.dtype)) return false;
+  if (!from.is_tensor() || !middle.is_tensor() || from.dtype == ir::DType::Undefined ||
+      !is_exact(from.dtype, middle.dtype))
+    return false;
   w.set_input(n, 0, first->input(0));
   return true;
 }
@@ -96,7 +106,8 @@ std::optional<Ints> perm_of(const ir::Node& n) {
 bool is_permutation(const Ints& perm) {
   std::vector<bool> seen(perm.size(), false);
   for (const std::int64_t p : perm) {
-    if (p < 0 || p >= static_cast<std::int64_t>(perm.size()) || seen[static_cast<std::size_t>(p)]) return false;
+    if (p < 0 || p >= static_cast<std::int64_t>(perm.size()) || seen[static_cast<std::size_t>(p)])
+      return false;
     seen[static_cast<std::size_t>(p)] = true;
   }
   return true;
@@ -115,7 +126,8 @@ bool collapse_transposes(Rewriter& w, ir::Node& n) {
   if (first == nullptr || !first->is("Transpose")) return false;
   const auto a = perm_of(*first);
   const auto b = perm_of(n);
-  if (!a || !b || a->size() != b->size() || !is_permutation(*a) || !is_permutation(*b)) return false;
+  if (!a || !b || a->size() != b->size() || !is_permutation(*a) || !is_permutation(*b))
+    return false;
   Ints both;
   for (const std::int64_t p : *b) both.push_back((*a)[static_cast<std::size_t>(p)]);
   set_attr(n, "perm", both);
@@ -131,10 +143,11 @@ bool remove_single(Rewriter& w, ir::Node& n) {
 }
 
 // Expand(x: [2, 3]) to [2, 3] -> y   =>   x for y
-// Reshape, Flatten, Squeeze and Unsqueeze keep the order of elements, and Expand and Tile repeat none
-// where the shape stays as it is.
+// Reshape, Flatten, Squeeze and Unsqueeze keep the order of elements, and Expand and Tile repeat
+// none where the shape stays as it is.
 bool remove_same_shape(Rewriter& w, ir::Node& n) {
-  if (n.input(0) == nullptr || n.output(0) == nullptr || !same_type(n.input(0), n.output(0))) return false;
+  if (n.input(0) == nullptr || n.output(0) == nullptr || !same_type(n.input(0), n.output(0)))
+    return false;
   return pass_over(w, n, n.input(0));
 }
 
@@ -148,7 +161,10 @@ bool remove_neutral(Rewriter& w, ir::Node& n) {
     if (!other || !same_type(x, n.output(0))) continue;
     const bool is_zero = *other == 0.0;
     // x - (-0) would turn a negative zero into a positive one.
-    const bool neutral = n.is("Add") ? is_zero : n.is("Sub") ? is_zero && !std::signbit(*other) : n.is("Or") || n.is("Xor") ? is_zero : *other == 1.0;
+    const bool neutral = n.is("Add")                 ? is_zero
+                         : n.is("Sub")               ? is_zero && !std::signbit(*other)
+                         : n.is("Or") || n.is("Xor") ? is_zero
+                                                     : *other == 1.0;
     if (neutral) return pass_over(w, n, x);
   }
   return false;
@@ -165,7 +181,8 @@ bool remove_double_not(Rewriter& w, ir::Node& n) {
 bool take_from_sequence(Rewriter& w, ir::Node& n) {
   const ir::Node* made = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
   const auto index = const_ints(n.input(1));
-  if (made == nullptr || !made->is("SequenceConstruct") || !index || index->size() != 1) return false;
+  if (made == nullptr || !made->is("SequenceConstruct") || !index || index->size() != 1)
+    return false;
   const auto count = static_cast<std::int64_t>(made->input_count());
   const std::int64_t i = (*index)[0] < 0 ? (*index)[0] + count : (*index)[0];
   if (i < 0 || i >= count) return false;
@@ -176,21 +193,63 @@ bool take_from_sequence(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> noop_rules() {
   static const std::vector<Rule> kRules = {
-      {.name = "remove-dropout", .what = "Dropout does nothing in inference", .apply = remove_dropout, .ops = {"Dropout"}},
-      {.name = "remove-cast", .what = "casts to the type that is there", .apply = remove_cast, .ops = {"Cast", "CastLike"}, .in_conversion = true},
-      {.name = "collapse-casts", .what = "a cast of a cast that loses nothing", .apply = collapse_casts, .ops = {"Cast"}, .in_conversion = true},
-      {.name = "remove-pad", .what = "padding by nothing", .apply = remove_pad, .ops = {"Pad"}, .in_conversion = true},
-      {.name = "remove-slice", .what = "slices that take everything", .apply = remove_slice, .ops = {"Slice"}, .in_conversion = true},
-      {.name = "remove-transpose", .what = "transposes that move nothing", .apply = remove_transpose, .ops = {"Transpose"}, .in_conversion = true},
-      {.name = "collapse-transposes", .what = "a transpose of a transpose", .apply = collapse_transposes, .ops = {"Transpose"}, .in_conversion = true},
-      {.name = "remove-single", .what = "Concat, Sum, Mean, Max, Min of one", .apply = remove_single,
-       .ops = {"Concat", "Sum", "Mean", "Max", "Min", "Split"}, .in_conversion = true},
-      {.name = "remove-same-shape", .what = "reshapes and repeats that change no shape", .apply = remove_same_shape,
-       .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"}, .in_conversion = true},
-      {.name = "remove-neutral", .what = "adding zero, multiplying by one", .apply = remove_neutral,
+      {.name = "remove-dropout",
+       .what = "Dropout does nothing in inference",
+       .apply = remove_dropout,
+       .ops = {"Dropout"}},
+      {.name = "remove-cast",
+       .what = "casts to the type that is there",
+       .apply = remove_cast,
+       .ops = {"Cast", "CastLike"},
+       .in_conversion = true},
+      {.name = "collapse-casts",
+       .what = "a cast of a cast that loses nothing",
+       .apply = collapse_casts,
+       .ops = {"Cast"},
+       .in_conversion = true},
+      {.name = "remove-pad",
+       .what = "padding by nothing",
+       .apply = remove_pad,
+       .ops = {"Pad"},
+       .in_conversion = true},
+      {.name = "remove-slice",
+       .what = "slices that take everything",
+       .apply = remove_slice,
+       .ops = {"Slice"},
+       .in_conversion = true},
+      {.name = "remove-transpose",
+       .what = "transposes that move nothing",
+       .apply = remove_transpose,
+       .ops = {"Transpose"},
+       .in_conversion = true},
+      {.name = "collapse-transposes",
+       .what = "a transpose of a transpose",
+       .apply = collapse_transposes,
+       .ops = {"Transpose"},
+       .in_conversion = true},
+      {.name = "remove-single",
+       .what = "Concat, Sum, Mean, Max, Min of one",
+       .apply = remove_single,
+       .ops = {"Concat", "Sum", "Mean", "Max", "Min", "Split"},
+       .in_conversion = true},
+      {.name = "remove-same-shape",
+       .what = "reshapes and repeats that change no shape",
+       .apply = remove_same_shape,
+       .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"},
+       .in_conversion = true},
+      {.name = "remove-neutral",
+       .what = "adding zero, multiplying by one",
+       .apply = remove_neutral,
        .ops = {"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor"}},
-      {.name = "remove-double-not", .what = "Not of Not", .apply = remove_double_not, .ops = {"Not"}, .in_conversion = true},
-      {.name = "take-from-sequence", .what = "an element of a sequence made here", .apply = take_from_sequence, .ops = {"SequenceAt"},
+      {.name = "remove-double-not",
+       .what = "Not of Not",
+       .apply = remove_double_not,
+       .ops = {"Not"},
+       .in_conversion = true},
+      {.name = "take-from-sequence",
+       .what = "an element of a sequence made here",
+       .apply = take_from_sequence,
+       .ops = {"SequenceAt"},
        .in_conversion = true},
   };
   return kRules;

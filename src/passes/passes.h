@@ -17,8 +17,8 @@
 namespace onnx2nn::passes {
 
 struct Options {
-  /// Rules that compute weights (folding batch norms, ...), merge values, or spell several operators as
-  /// one of ONNX's: what makes a better model, but not better source.
+  /// Rules that compute weights (folding batch norms, ...), merge values, or spell several
+  /// operators as one of ONNX's: what makes a better model, but not better source.
   bool change_weights = false;
   std::set<std::string, std::less<>> disabled;
   std::set<std::string, std::less<>> only;  // where not empty, the others are disabled
@@ -29,7 +29,9 @@ struct Options {
 };
 
 /// What conversion wants: nothing that changes a weight, nothing that torch says better itself.
-inline Options for_conversion() { return {}; }
+inline Options for_conversion() {
+  return {};
+}
 
 struct RuleInfo {
   std::string_view name;
@@ -38,8 +40,9 @@ struct RuleInfo {
 /// All rules, in the order in which a node meets them.
 std::vector<RuleInfo> rules();
 
-/// Infers and rewrites `model` until nothing changes; counts in `counts` how often each rule did something.
-/// Leaves all types inferred.
-void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics, std::map<std::string, std::size_t>& counts);
+/// Infers and rewrites `model` until nothing changes; counts in `counts` how often each rule did
+/// something. Leaves all types inferred.
+void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics,
+              std::map<std::string, std::size_t>& counts);
 
 }  // namespace onnx2nn::passes

@@ -7,10 +7,12 @@ namespace {
 // Opset 5 made the shape an input.
 constexpr std::int64_t kShapeIsInput = 5;
 
-bool keeps_elements(const ir::Node& n) { return n.is("Reshape") || n.is("Flatten") || n.is("Squeeze") || n.is("Unsqueeze"); }
+bool keeps_elements(const ir::Node& n) {
+  return n.is("Reshape") || n.is("Flatten") || n.is("Squeeze") || n.is("Unsqueeze");
+}
 
-/// What Reshape's shape input must hold so that `from` becomes `to`: numbers, 0 for a dimension that
-/// stays, and at most one -1.
+/// What Reshape's shape input must hold so that `from` becomes `to`: numbers, 0 for a dimension
+/// that stays, and at most one -1.
 std::optional<Ints> reshape_spec(const ir::Shape& from, const ir::Shape& to) {
   if (!from.has_rank() || !to.has_rank()) return std::nullopt;
   Ints spec;
@@ -31,14 +33,17 @@ std::optional<Ints> reshape_spec(const ir::Shape& from, const ir::Shape& to) {
   return spec;
 }
 
-/// Whether the constant shape of `n` means the same for `from` as for its input: zeros copy a dimension.
+/// Whether the constant shape of `n` means the same for `from` as for its input: zeros copy a
+/// dimension.
 bool means_same(const ir::Node& n, const Ints& spec, const ir::Value& from) {
   if (attr_int(n, "allowzero", 0) != 0) return true;
   const ir::Shape& now = n.input(0)->type.shape;
   const ir::Shape& then = from.type.shape;
   for (std::size_t i = 0; i < spec.size(); ++i) {
     if (spec[i] != 0) continue;
-    if (!now.has_rank() || !then.has_rank() || i >= now.rank() || i >= then.rank() || !(now[i] == then[i])) return false;
+    if (!now.has_rank() || !then.has_rank() || i >= now.rank() || i >= then.rank() ||
+        !(now[i] == then[i]))
+      return false;
   }
   return true;
 }
@@ -48,7 +53,8 @@ bool means_same(const ir::Node& n, const Ints& spec, const ir::Value& from) {
 bool collapse_reshapes(Rewriter& w, ir::Node& n) {
   ir::Node* first = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
   ir::Value* out = n.output(0);
-  if (first == nullptr || !keeps_elements(*first) || out == nullptr || !out->has_uses()) return false;
+  if (first == nullptr || !keeps_elements(*first) || out == nullptr || !out->has_uses())
+    return false;
   ir::Value* x = first->input(0);
   if (x == nullptr) return false;
   if (same_type(x, out)) {
@@ -62,7 +68,8 @@ bool collapse_reshapes(Rewriter& w, ir::Node& n) {
       return true;
     }
   }
-  if (!first->output(0)->has_one_use() || n.opset < kShapeIsInput || !x->type.is_tensor()) return false;
+  if (!first->output(0)->has_one_use() || n.opset < kShapeIsInput || !x->type.is_tensor())
+    return false;
   const auto spec = reshape_spec(x->type.shape, out->type.shape);
   if (!spec) return false;
   ir::Value* shape = w.constant(*n.graph(), out->name + "_shape", ir::Tensor::ints(*spec));
@@ -71,10 +78,13 @@ bool collapse_reshapes(Rewriter& w, ir::Node& n) {
   return true;
 }
 
-// Reshape(x: [n, s, 768], Concat(Shape(x)[0], Shape(x)[1], {12}, {64}))   =>   Reshape(x, {0, 0, 12, 64})
+// Reshape(x: [n, s, 768], Concat(Shape(x)[0], Shape(x)[1], {12}, {64}))   =>   Reshape(x, {0, 0,
+// 12, 64})
 bool constant_shape(Rewriter& w, ir::Node& n) {
   const ir::Value* shape = n.input(1);
-  if (n.opset < kShapeIsInput || n.input(0) == nullptr || shape == nullptr || shape->constant || !shape->contents) return false;
+  if (n.opset < kShapeIsInput || n.input(0) == nullptr || shape == nullptr || shape->constant ||
+      !shape->contents)
+    return false;
   if (attr_int(n, "allowzero", 0) != 0) return false;
   const ir::Shape& from = n.input(0)->type.shape;
   Ints spec;
@@ -99,9 +109,14 @@ bool constant_shape(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> reshape_rules() {
   static const std::vector<Rule> kRules = {
-      {.name = "collapse-reshapes", .what = "reshapes in a row become one, or none", .apply = collapse_reshapes,
+      {.name = "collapse-reshapes",
+       .what = "reshapes in a row become one, or none",
+       .apply = collapse_reshapes,
        .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}},
-      {.name = "constant-shape", .what = "a Reshape's shape in numbers, 0 and -1", .apply = constant_shape, .ops = {"Reshape"}},
+      {.name = "constant-shape",
+       .what = "a Reshape's shape in numbers, 0 and -1",
+       .apply = constant_shape,
+       .ops = {"Reshape"}},
   };
   return kRules;
 }

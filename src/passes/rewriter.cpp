@@ -64,7 +64,8 @@ void Rewriter::set_inputs(ir::Node& n, std::span<ir::Value* const> values) {
   push(&n);
 }
 
-ir::Node* Rewriter::add(std::string_view op_type, std::span<ir::Value* const> inputs, const ir::Value& like, ir::Node& before) {
+ir::Node* Rewriter::add(std::string_view op_type, std::span<ir::Value* const> inputs,
+                        const ir::Value& like, ir::Node& before) {
   const std::vector<std::string> names = {like.name.empty() ? model_.new_name("value") : like.name};
   ir::Node* n = before.graph()->add_node(std::string(op_type), "", inputs, names, &before);
   n->name = before.name;
@@ -101,8 +102,8 @@ void Rewriter::erase(ir::Node& n) {
 // ---------------------------------------------------------------- what rules ask
 
 bool same_type(const ir::Value* a, const ir::Value* b) {
-  return a->type.is_tensor() && b->type.is_tensor() && a->type.dtype != ir::DType::Undefined && a->type.dtype == b->type.dtype &&
-         a->type.shape.same(b->type.shape);
+  return a->type.is_tensor() && b->type.is_tensor() && a->type.dtype != ir::DType::Undefined &&
+         a->type.dtype == b->type.dtype && a->type.shape.same(b->type.shape);
 }
 
 bool compatible(const ir::Value* a, const ir::Value* b) {
@@ -111,11 +112,13 @@ bool compatible(const ir::Value* a, const ir::Value* b) {
   if (x.kind == ir::Type::Kind::Unknown || y.kind == ir::Type::Kind::Unknown) return true;
   if (x.kind != y.kind) return false;
   if (!x.is_tensor()) return true;
-  if (x.dtype != y.dtype && x.dtype != ir::DType::Undefined && y.dtype != ir::DType::Undefined) return false;
+  if (x.dtype != y.dtype && x.dtype != ir::DType::Undefined && y.dtype != ir::DType::Undefined)
+    return false;
   if (!x.shape.has_rank() || !y.shape.has_rank()) return true;
   if (x.shape.rank() != y.shape.rank()) return false;
   for (std::size_t i = 0; i < x.shape.rank(); ++i)
-    if (x.shape[i].is_const() && y.shape[i].is_const() && x.shape[i].value() != y.shape[i].value()) return false;
+    if (x.shape[i].is_const() && y.shape[i].is_const() && x.shape[i].value() != y.shape[i].value())
+      return false;
   return true;
 }
 
@@ -161,7 +164,8 @@ std::optional<Ints> ints_of(const ir::Node& n, std::string_view name, std::size_
 }
 
 std::optional<double> splat(const ir::Value* v) {
-  if (v == nullptr || !v->constant || v->constant->size() == 0 || v->constant->size() > 65536) return std::nullopt;
+  if (v == nullptr || !v->constant || v->constant->size() == 0 || v->constant->size() > 65536)
+    return std::nullopt;
   const char kind = ir::info(v->constant->dtype()).kind;
   if (kind == 's' || kind == 'c' || !v->constant->is_splat()) return std::nullopt;
   return v->constant->double_at(0);

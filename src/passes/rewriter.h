@@ -30,7 +30,8 @@ class Rewriter {
   void set_input(ir::Node& n, std::size_t i, ir::Value* value);
   void set_inputs(ir::Node& n, std::span<ir::Value* const> values);
   /// A node of ai.onnx before `before`, whose only output has the name, type and opset of `like`'s.
-  ir::Node* add(std::string_view op_type, std::span<ir::Value* const> inputs, const ir::Value& like, ir::Node& before);
+  ir::Node* add(std::string_view op_type, std::span<ir::Value* const> inputs, const ir::Value& like,
+                ir::Node& before);
   /// A constant that is no weight.
   ir::Value* constant(ir::Graph& g, std::string_view stem, ir::TensorPtr tensor);
   /// A weight computed from `from`, under its name.

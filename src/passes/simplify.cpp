@@ -11,7 +11,8 @@ namespace {
 std::span<const Rule* const> all_rules() {
   static const std::vector<const Rule*> kAll = [] {
     std::vector<const Rule*> all;
-    for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), control_flow_rules(), conv_rules(), gemm_rules()})
+    for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), control_flow_rules(),
+                              conv_rules(), gemm_rules()})
       for (const Rule& r : family) all.push_back(&r);
     return all;
   }();
@@ -70,7 +71,8 @@ class Simplifier {
   }
 
   static bool is_dead(const ir::Node& n) {
-    return std::none_of(n.outputs().begin(), n.outputs().end(), [](const ir::Value* v) { return v != nullptr && v->has_uses(); });
+    return std::none_of(n.outputs().begin(), n.outputs().end(),
+                        [](const ir::Value* v) { return v != nullptr && v->has_uses(); });
   }
 
   void visit(ir::Node& n) {
@@ -125,7 +127,8 @@ std::vector<RuleInfo> rules() {
   return out;
 }
 
-void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics, std::map<std::string, std::size_t>& counts) {
+void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics,
+              std::map<std::string, std::size_t>& counts) {
   // Each round infers everything anew, with what the one before found; few models need a third.
   constexpr int kMaxRounds = 16;
   Simplifier simplifier(model, options, counts);

@@ -24,7 +24,8 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
     if (k == "simplify") {
       o.simplify = nb::cast<bool>(value);
     } else if (k == "input_shapes") {
-      if (!value.is_none()) o.input_shapes = nb::cast<std::map<std::string, std::vector<std::int64_t>>>(value);
+      if (!value.is_none())
+        o.input_shapes = nb::cast<std::map<std::string, std::vector<std::int64_t>>>(value);
     } else if (k == "class_name") {
       if (!value.is_none()) o.class_name = nb::cast<std::string>(value);
     } else if (k == "weights_name") {
@@ -145,7 +146,8 @@ nb::object weight_data(const onnx2nn::Conversion& c, std::size_t i) {
   const std::string_view bytes = c.weight_bytes(i);
   auto* copy = new std::string(bytes);
   const nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::string*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(copy->data(), {copy->size()}, owner));
+  return nb::cast(
+      nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>(copy->data(), {copy->size()}, owner));
 }
 
 onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
@@ -231,7 +233,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("readable", &onnx2nn::Conversion::readable)
       .def_prop_ro("source", &onnx2nn::Conversion::source)
       .def_prop_ro("class_name", &onnx2nn::Conversion::class_name)
-      .def_prop_ro("diagnostics", [](const onnx2nn::Conversion& c) { return diagnostics(c.diagnostics()); })
+      .def_prop_ro("diagnostics",
+                   [](const onnx2nn::Conversion& c) { return diagnostics(c.diagnostics()); })
       .def_prop_ro("diagnostics_text", &onnx2nn::Conversion::diagnostics_text)
       .def_prop_ro("inputs", [](const onnx2nn::Conversion& c) { return ports(c.inputs()); })
       .def_prop_ro("outputs", [](const onnx2nn::Conversion& c) { return ports(c.outputs()); })
@@ -239,7 +242,10 @@ NB_MODULE(_native, m) {
       .def_prop_ro("stats", &stats)
       .def("weight_data", &weight_data, "i"_a)
       .def(
-          "write", [](onnx2nn::Conversion& c, const std::string& python, const std::string& weights_path) { return c.write(python, weights_path); },
+          "write",
+          [](onnx2nn::Conversion& c, const std::string& python, const std::string& weights_path) {
+            return c.write(python, weights_path);
+          },
           "path_py"_a, "path_weights"_a = "", nb::call_guard<nb::gil_scoped_release>());
   m.def("op_table", &op_table);
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());

@@ -21,9 +21,15 @@ ExprPtr call_of(ExprKind kind, std::string function, const Args& args, const Kwa
 
 }  // namespace
 
-Ex name(std::string dotted) { return Ex(Ex::with_text(ExprKind::Name, std::move(dotted))); }
-Ex list(const Args& items) { return Ex(with_args(ExprKind::List, "", items)); }
-Ex tuple(const Args& items) { return Ex(with_args(ExprKind::Tuple, "", items)); }
+Ex name(std::string dotted) {
+  return Ex(Ex::with_text(ExprKind::Name, std::move(dotted)));
+}
+Ex list(const Args& items) {
+  return Ex(with_args(ExprKind::List, "", items));
+}
+Ex tuple(const Args& items) {
+  return Ex(with_args(ExprKind::Tuple, "", items));
+}
 
 Ex aten(std::string overload, const Args& args, const Kwargs& keywords) {
   return Ex(call_of(ExprKind::Aten, std::move(overload), args, keywords));
@@ -37,7 +43,9 @@ Ex call(std::string function, const Args& args, const Kwargs& keywords) {
   return Ex(call_of(ExprKind::Function, std::move(function), args, keywords));
 }
 
-Ex op(std::string operation, const Args& args) { return Ex(with_args(ExprKind::Op, std::move(operation), args)); }
+Ex op(std::string operation, const Args& args) {
+  return Ex(with_args(ExprKind::Op, std::move(operation), args));
+}
 
 Ex size(const Ex& tensor, std::int64_t dim, std::string hint) {
   auto e = Ex::make(ExprKind::Size);
@@ -47,6 +55,8 @@ Ex size(const Ex& tensor, std::int64_t dim, std::string hint) {
   return Ex(ExprPtr(std::move(e)));
 }
 
-Ex shape_of(const Ex& tensor) { return Ex(with_args(ExprKind::ShapeOf, "", {tensor})); }
+Ex shape_of(const Ex& tensor) {
+  return Ex(with_args(ExprKind::ShapeOf, "", {tensor}));
+}
 
 }  // namespace onnx2nn::torch

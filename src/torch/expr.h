@@ -33,22 +33,24 @@ enum class ExprKind : std::uint8_t {
   Int,
   Float,
   Str,
-  DType,      // torch.float32
-  Name,       // a dotted Python name known to the emitter, such as torch.inf
+  DType,  // torch.float32
+  Name,   // a dotted Python name known to the emitter, such as torch.inf
   Var,
-  Param,      // self.path of a parameter or buffer
-  Constant,   // self.path of a plain Python attribute set in __init__
-  Module,     // a submodule called with args
-  Aten,       // an ATen overload, "softmax.int", with positional args in the schema's order
-  Helper,     // a runtime helper, copied into the file
-  Function,   // a Python function by its dotted name: what torch has in Python only, such as F.interpolate
-  Op,         // a Python operator on its args: + - * // % / == < ... not, min, max, int, len, float, bool, [] (subscript)
-  Size,       // args[0].shape[index]
-  ShapeOf,    // args[0].shape
+  Param,     // self.path of a parameter or buffer
+  Constant,  // self.path of a plain Python attribute set in __init__
+  Module,    // a submodule called with args
+  Aten,      // an ATen overload, "softmax.int", with positional args in the schema's order
+  Helper,    // a runtime helper, copied into the file
+  Function,  // a Python function by its dotted name: what torch has in Python only, such as
+             // F.interpolate
+  Op,  // a Python operator on its args: + - * // % / == < ... not, min, max, int, len, float, bool,
+       // [] (subscript)
+  Size,     // args[0].shape[index]
+  ShapeOf,  // args[0].shape
   List,
   Tuple,
-  Dict,       // keys and values alternate
-  Lambda,     // a nested function: name refers to a Block of the function
+  Dict,    // keys and values alternate
+  Lambda,  // a nested function: name refers to a Block of the function
 };
 
 struct Expr {
@@ -66,7 +68,7 @@ struct Expr {
 /// An expression that C++ values convert to, so that lowerings read as calls do.
 class Ex {
  public:
-  Ex() : p_(make(ExprKind::None)) {}  // Python's None
+  Ex() : p_(make(ExprKind::None)) {}   // Python's None
   Ex(ExprPtr p) : p_(std::move(p)) {}  // NOLINT
   template <std::same_as<bool> T>
   Ex(T v) {  // NOLINT
@@ -75,8 +77,7 @@ class Ex {
     p_ = std::move(e);
   }
   template <std::integral T>
-    requires(!std::same_as<T, bool>)
-  Ex(T v) {  // NOLINT
+  requires(!std::same_as<T, bool>) Ex(T v) {  // NOLINT
     auto e = make(ExprKind::Int);
     e->integer = static_cast<std::int64_t>(v);
     p_ = std::move(e);
@@ -87,10 +88,10 @@ class Ex {
     e->number = static_cast<double>(v);
     p_ = std::move(e);
   }
-  Ex(std::string v) { p_ = with_text(ExprKind::Str, std::move(v)); }       // NOLINT
+  Ex(std::string v) { p_ = with_text(ExprKind::Str, std::move(v)); }         // NOLINT
   Ex(std::string_view v) { p_ = with_text(ExprKind::Str, std::string(v)); }  // NOLINT
-  Ex(const char* v) { p_ = with_text(ExprKind::Str, v); }                 // NOLINT
-  Ex(ir::DType v) {  // NOLINT
+  Ex(const char* v) { p_ = with_text(ExprKind::Str, v); }                    // NOLINT
+  Ex(ir::DType v) {                                                          // NOLINT
     auto e = make(ExprKind::DType);
     e->integer = static_cast<std::int64_t>(v);
     p_ = std::move(e);
@@ -101,8 +102,7 @@ class Ex {
     p_ = std::move(e);
   }
   template <typename T>
-    requires(std::constructible_from<Ex, T>)
-  Ex(const std::vector<T>& items) {  // NOLINT
+  requires(std::constructible_from<Ex, T>) Ex(const std::vector<T>& items) {  // NOLINT
     auto e = make(ExprKind::List);
     for (const auto& item : items) e->args.push_back(Ex(T(item)).ptr());
     p_ = std::move(e);
@@ -139,12 +139,15 @@ Ex name(std::string dotted);
 /// A list of expressions, printed as [a, b].
 Ex list(const Args& items);
 Ex tuple(const Args& items);
-/// An ATen overload with positional arguments in its schema's order; trailing defaults may be left out.
+/// An ATen overload with positional arguments in its schema's order; trailing defaults may be left
+/// out.
 Ex aten(std::string overload, const Args& args, const Kwargs& keywords = {});
 Ex helper(std::string function, const Args& args, const Kwargs& keywords = {});
-/// A function of torch that is no ATen overload, by its dotted name: "F.interpolate", "F.grid_sample".
+/// A function of torch that is no ATen overload, by its dotted name: "F.interpolate",
+/// "F.grid_sample".
 Ex call(std::string function, const Args& args, const Kwargs& keywords = {});
-/// Python's own operator or builtin: "+", "//", "not", "min", "int", "len", "[]", "if" (a if c else b: {c, a, b}), ...
+/// Python's own operator or builtin: "+", "//", "not", "min", "int", "len", "[]", "if" (a if c else
+/// b: {c, a, b}), ...
 Ex op(std::string operation, const Args& args);
 /// `tensor.shape[dim]`; `hint` names it where it gets a variable of its own.
 Ex size(const Ex& tensor, std::int64_t dim, std::string hint = "");

@@ -7,7 +7,9 @@
 
 namespace onnx2nn::torch {
 
-std::string Param::key() const { return join(path, "."); }
+std::string Param::key() const {
+  return join(path, ".");
+}
 
 namespace {
 
@@ -37,7 +39,8 @@ struct Uses {
     for (std::size_t i = block.size(); i-- > 0;) {
       Stmt& s = block[i];
       const bool unused = s.kind == Stmt::Kind::Assign && !s.targets.empty() &&
-                          std::all_of(s.targets.begin(), s.targets.end(), [&](const VarPtr& v) { return variables[v->id] == 0; });
+                          std::all_of(s.targets.begin(), s.targets.end(),
+                                      [&](const VarPtr& v) { return variables[v->id] == 0; });
       if (unused) {
         add(*s.value, -1);
         continue;

@@ -17,10 +17,10 @@ namespace onnx2nn::torch {
 struct Param {
   std::vector<std::string> path;  // components of its state_dict key
   ir::TensorPtr tensor;
-  std::vector<std::int64_t> shape;  // as torch has it
+  std::vector<std::int64_t> shape;       // as torch has it
   ir::DType dtype = ir::DType::Float32;  // as torch has it (int4 as int8, ...)
-  bool trainable = false;           // nn.Parameter; else a buffer
-  bool transpose = false;           // the tensor is 2-D and stored the other way round
+  bool trainable = false;                // nn.Parameter; else a buffer
+  bool transpose = false;                // the tensor is 2-D and stored the other way round
   std::string onnx_name;
   std::string key() const;
 };
@@ -84,8 +84,8 @@ struct Program {
   Block forward;
 };
 
-/// Drops assignments that nobody reads, and parameters that only those read. Shape arithmetic becomes Python
-/// integers, so that the tensors which it began with are often left over.
+/// Drops assignments that nobody reads, and parameters that only those read. Shape arithmetic
+/// becomes Python integers, so that the tensors which it began with are often left over.
 void remove_unused(Program& program);
 
 }  // namespace onnx2nn::torch

@@ -1,5 +1,5 @@
-// Texts compiled into the library: the Python helpers that emitted source may copy in, and what ATen offers.
-// Both are generated at build time, by cmake/EmbedText.cmake.
+// Texts compiled into the library: the Python helpers that emitted source may copy in, and what
+// ATen offers. Both are generated at build time, by cmake/EmbedText.cmake.
 
 #pragma once
 

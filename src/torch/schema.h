@@ -15,8 +15,8 @@ struct SchemaArg {
   bool keyword_only = false;
 };
 
-/// The arguments of an overload ("softmax.int"; "relu" for the one without a name), or an empty list
-/// where there is no such overload (`known` says which).
+/// The arguments of an overload ("softmax.int"; "relu" for the one without a name), or an empty
+/// list where there is no such overload (`known` says which).
 std::vector<SchemaArg> schema_of(std::string_view overload, bool* known = nullptr);
 
 }  // namespace onnx2nn::torch

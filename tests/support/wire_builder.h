@@ -101,14 +101,17 @@ inline Message tensor_type(std::int32_t dtype, const std::vector<std::string>& d
     }
     shape.message(1, dim);
   }
-  return Message().message(1, Message().varint(1, static_cast<std::uint64_t>(dtype)).message(2, shape));
+  return Message().message(
+      1, Message().varint(1, static_cast<std::uint64_t>(dtype)).message(2, shape));
 }
 
-inline Message value_info(std::string_view name, std::int32_t dtype, const std::vector<std::string>& dims) {
+inline Message value_info(std::string_view name, std::int32_t dtype,
+                          const std::vector<std::string>& dims) {
   return Message().bytes(1, name).message(2, tensor_type(dtype, dims));
 }
 
-inline Message node(std::string_view type, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs,
+inline Message node(std::string_view type, const std::vector<std::string>& inputs,
+                    const std::vector<std::string>& outputs,
                     const std::vector<Message>& attributes = {}, std::string_view domain = "") {
   Message n;
   for (const auto& i : inputs) n.bytes(1, i);
@@ -122,7 +125,9 @@ inline Message node(std::string_view type, const std::vector<std::string>& input
 inline Message attr_int(std::string_view name, std::int64_t v) {
   return Message().bytes(1, name).varint(3, static_cast<std::uint64_t>(v)).varint(20, 2);
 }
-inline Message attr_float(std::string_view name, float v) { return Message().bytes(1, name).f32(2, v).varint(20, 1); }
+inline Message attr_float(std::string_view name, float v) {
+  return Message().bytes(1, name).f32(2, v).varint(20, 1);
+}
 inline Message attr_string(std::string_view name, std::string_view v) {
   return Message().bytes(1, name).bytes(4, v).varint(20, 3);
 }
@@ -137,7 +142,8 @@ inline Message attr_ref(std::string_view name, std::string_view caller_name, std
 }
 
 /// A float32 tensor with raw data.
-inline Message float_tensor(std::string_view name, const std::vector<std::int64_t>& dims, const std::vector<float>& values) {
+inline Message float_tensor(std::string_view name, const std::vector<std::int64_t>& dims,
+                            const std::vector<float>& values) {
   Message raw;
   for (const float v : values) raw.raw(v);
   return Message().packed(1, dims).varint(2, 1).bytes(8, name).bytes(9, raw.str());

@@ -13,14 +13,20 @@ namespace {
 
 using namespace test;  // NOLINT: the builder's functions
 
-void infer_scale(InferContext& c) { c.set(0, c.dtype(0), c.shape(0)); }
+void infer_scale(InferContext& c) {
+  c.set(0, c.dtype(0), c.shape(0));
+}
 
 void lower_scale(LowerContext& c) {
   c.out(0, aten("mul.Scalar", {c.in(0), Ex(c.attr_float("factor", 1.0))}));
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "Scale", .domain = "my.domain", .changed_at = {1}, .infer = infer_scale, .lower = lower_scale},
+    {.type = "Scale",
+     .domain = "my.domain",
+     .changed_at = {1},
+     .infer = infer_scale,
+     .lower = lower_scale},
 };
 
 struct Converted {
@@ -45,7 +51,8 @@ Converted convert(const std::vector<Message>& attributes) {
   LowerOptions options;
   options.class_name = "Net";
   const torch::Program program = Lowering(*out.model, options, out.diagnostics).run();
-  if (!out.diagnostics.has_errors()) out.source = emit::print_python(program, emit::PythonOptions{});
+  if (!out.diagnostics.has_errors())
+    out.source = emit::print_python(program, emit::PythonOptions{});
   return out;
 }
 

@@ -48,8 +48,8 @@ TEST(Dim, EqualOnlyWhereProvablySo) {
 
 TEST(Dim, UnknownStaysUnknown) {
   const Dim u;
-  for (const Dim& d : {u + 1, Dim(1) - u, u * 2, u * 0, Dim::floor_div(u, 2), Dim::floor_div(4, u), Dim::ceil_div(u, 2),
-                       Dim::mod(u, 2), Dim::max(u, 1), Dim::min(1, u)})
+  for (const Dim& d : {u + 1, Dim(1) - u, u * 2, u * 0, Dim::floor_div(u, 2), Dim::floor_div(4, u),
+                       Dim::ceil_div(u, 2), Dim::mod(u, 2), Dim::max(u, 1), Dim::min(1, u)})
     EXPECT_FALSE(d.known());
 }
 
@@ -116,7 +116,8 @@ TEST(Dim, OverflowIsUnknown) {
 
 TEST(Dim, ExpressionsDoNotGrowWithoutBound) {
   Dim d = kN;
-  for (int i = 0; i < 200; ++i) d = Dim::floor_div(d + 1, 2) + Dim::symbol("s" + std::to_string(i)) * d;
+  for (int i = 0; i < 200; ++i)
+    d = Dim::floor_div(d + 1, 2) + Dim::symbol("s" + std::to_string(i)) * d;
   EXPECT_LT(d.str().size(), 100000U);
   for (int i = 0; i < 200; ++i) d = Dim::max(d, Dim::symbol("t" + std::to_string(i)));
   EXPECT_FALSE(d.known());

@@ -1,4 +1,5 @@
-// Rules as graphs before and after; what they compute is compared with ONNX Runtime in tests/numeric/test_simplify.py.
+// Rules as graphs before and after; what they compute is compared with ONNX Runtime in
+// tests/numeric/test_simplify.py.
 #include "passes/passes.h"
 
 #include <gtest/gtest.h>
@@ -24,7 +25,10 @@ struct Builder {
   ir::Value* weight(const std::string& name, std::vector<std::int64_t> dims, float value) {
     std::size_t n = 1;
     for (const std::int64_t d : dims) n *= static_cast<std::size_t>(d);
-    return g.add_initializer(name, ir::Tensor::from<float>(ir::DType::Float32, std::move(dims), std::vector<float>(n, value)), true);
+    return g.add_initializer(
+        name,
+        ir::Tensor::from<float>(ir::DType::Float32, std::move(dims), std::vector<float>(n, value)),
+        true);
   }
   ir::Value* node(const std::string& op, const std::vector<ir::Value*>& inputs) {
     const std::vector<std::string> names = {op + std::to_string(count_++)};
@@ -40,7 +44,8 @@ struct Builder {
     Diagnostics diagnostics;
     passes::simplify(model, options, diagnostics, counts);
     std::string out;
-    for (const ir::Node* n = g.first(); n != nullptr; n = n->next()) out += (out.empty() ? "" : " ") + n->op_type;
+    for (const ir::Node* n = g.first(); n != nullptr; n = n->next())
+      out += (out.empty() ? "" : " ") + n->op_type;
     return out;
   }
   std::map<std::string, std::size_t> counts;

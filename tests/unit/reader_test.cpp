@@ -35,7 +35,8 @@ std::string error_of(const Message& m, const std::string& folder = "") {
   }
 }
 
-testing::AssertionResult fails_with(const Message& m, const std::string& what, const std::string& folder = "") {
+testing::AssertionResult fails_with(const Message& m, const std::string& what,
+                                    const std::string& folder = "") {
   const std::string message = error_of(m, folder);
   if (message.empty()) return testing::AssertionFailure() << "was read";
   if (message.find(what) == std::string::npos) return testing::AssertionFailure() << message;
@@ -83,13 +84,15 @@ TEST(Reader, SmallModel) {
 // The graph comes last, so that nothing that was cut off is a model.
 TEST(Reader, EveryTruncatedPrefix) {
   const std::string whole = model(small().build()).str();
-  for (std::size_t n = 0; n < whole.size(); ++n) EXPECT_NE(error_of(Message::of(whole.substr(0, n))), "") << n;
+  for (std::size_t n = 0; n < whole.size(); ++n)
+    EXPECT_NE(error_of(Message::of(whole.substr(0, n))), "") << n;
 }
 
 TEST(Reader, EveryTruncatedPrefixOfTheGraph) {
   const std::string whole = small().build().str();
   for (std::size_t n = 0; n < whole.size(); ++n) {
-    const Conversion c = convert_bytes(Message().varint(1, 8).message(8, opset("", 17)).bytes(7, whole.substr(0, n)).str(), {});
+    const Conversion c = convert_bytes(
+        Message().varint(1, 8).message(8, opset("", 17)).bytes(7, whole.substr(0, n)).str(), {});
     (void)c.diagnostics_text();
   }
 }
@@ -99,15 +102,21 @@ TEST(Reader, EveryFlippedByteOnlyGivesDiagnostics) {
   for (std::size_t i = 0; i < whole.size(); ++i) {
     for (const int flip : {0x01, 0x80, 0xFF}) {
       std::string damaged = whole;
-      damaged[i] = static_cast<char>(static_cast<unsigned char>(damaged[i]) ^ static_cast<unsigned>(flip));
+      damaged[i] =
+          static_cast<char>(static_cast<unsigned char>(damaged[i]) ^ static_cast<unsigned>(flip));
       const Conversion c = convert_bytes(damaged, {});
-      for (const auto& d : c.diagnostics()) EXPECT_NE(d.code, "internal") << d.message << " at byte " << i;
+      for (const auto& d : c.diagnostics())
+        EXPECT_NE(d.code, "internal") << d.message << " at byte " << i;
     }
   }
 }
 
 TEST(Reader, PackedAndUnpackedNumbers) {
-  const std::vector<std::int64_t> values{0, -1, 1, 300, std::numeric_limits<std::int64_t>::min(),
+  const std::vector<std::int64_t> values{0,
+                                         -1,
+                                         1,
+                                         300,
+                                         std::numeric_limits<std::int64_t>::min(),
                                          std::numeric_limits<std::int64_t>::max()};
   for (const bool packed_dims : {false, true}) {
     for (const bool packed_data : {false, true}) {
@@ -124,25 +133,32 @@ TEST(Reader, PackedAndUnpackedNumbers) {
 
 TEST(Reader, FloatsPackedUnpackedAndInPieces) {
   const auto head = [] { return Message().packed(1, {4}).varint(2, 1).bytes(8, "t"); };
-  for (const Message& t : {head().packed_floats(4, {1, 2, 3, 4}), head().f32(4, 1).f32(4, 2).f32(4, 3).f32(4, 4),
-                           head().packed_floats(4, {1, 2}).packed_floats(4, {3, 4}),
-                           head().packed_floats(4, {1, 2, 3}).f32(4, 4)})
+  for (const Message& t :
+       {head().packed_floats(4, {1, 2, 3, 4}), head().f32(4, 1).f32(4, 2).f32(4, 3).f32(4, 4),
+        head().packed_floats(4, {1, 2}).packed_floats(4, {3, 4}),
+        head().packed_floats(4, {1, 2, 3}).f32(4, 4)})
     EXPECT_EQ(tensor_of(t)->to_doubles(), (std::vector<double>{1, 2, 3, 4}));
 }
 
 TEST(Reader, NumbersInInt32Data) {
   // bool, float16 (bits), int8, bfloat16 (bits)
-  EXPECT_EQ(tensor_of(Message().packed(1, {3}).varint(2, 9).packed(5, {1, 0, 1}))->to_ints(), (std::vector<std::int64_t>{1, 0, 1}));
-  EXPECT_EQ(tensor_of(Message().packed(1, {1}).varint(2, 10).packed(5, {0x3C00}))->to_doubles(), std::vector<double>{1});
-  EXPECT_EQ(tensor_of(Message().packed(1, {2}).varint(2, 3).packed(5, {-1, 127}))->to_ints(), (std::vector<std::int64_t>{-1, 127}));
-  EXPECT_EQ(tensor_of(Message().packed(1, {1}).varint(2, 16).packed(5, {0x3F80}))->to_doubles(), std::vector<double>{1});
+  EXPECT_EQ(tensor_of(Message().packed(1, {3}).varint(2, 9).packed(5, {1, 0, 1}))->to_ints(),
+            (std::vector<std::int64_t>{1, 0, 1}));
+  EXPECT_EQ(tensor_of(Message().packed(1, {1}).varint(2, 10).packed(5, {0x3C00}))->to_doubles(),
+            std::vector<double>{1});
+  EXPECT_EQ(tensor_of(Message().packed(1, {2}).varint(2, 3).packed(5, {-1, 127}))->to_ints(),
+            (std::vector<std::int64_t>{-1, 127}));
+  EXPECT_EQ(tensor_of(Message().packed(1, {1}).varint(2, 16).packed(5, {0x3F80}))->to_doubles(),
+            std::vector<double>{1});
 }
 
 TEST(Reader, SubByteTypes) {
   // uint4 1, 2, 15 and int4 1, -2, -1: low nibble first, the last byte half full.
-  EXPECT_EQ(tensor_of(Message().packed(1, {3}).varint(2, 21).bytes(9, std::string("\x21\x0f", 2)))->to_ints(),
+  EXPECT_EQ(tensor_of(Message().packed(1, {3}).varint(2, 21).bytes(9, std::string("\x21\x0f", 2)))
+                ->to_ints(),
             (std::vector<std::int64_t>{1, 2, 15}));
-  EXPECT_EQ(tensor_of(Message().packed(1, {3}).varint(2, 22).bytes(9, std::string("\xe1\x0f", 2)))->to_ints(),
+  EXPECT_EQ(tensor_of(Message().packed(1, {3}).varint(2, 22).bytes(9, std::string("\xe1\x0f", 2)))
+                ->to_ints(),
             (std::vector<std::int64_t>{1, -2, -1}));
 }
 
@@ -154,27 +170,34 @@ TEST(Reader, TensorsThatDoNotFitTheirDimensions) {
   };
   const std::int64_t huge = std::int64_t{1} << 62U;
   for (const Message& t :
-       {Message().packed(1, {3}).varint(2, 1).bytes(9, "abcd"), Message().packed(1, {1}).varint(2, 1).bytes(9, "abcdefgh"),
+       {Message().packed(1, {3}).varint(2, 1).bytes(9, "abcd"),
+        Message().packed(1, {1}).varint(2, 1).bytes(9, "abcdefgh"),
         Message().packed(1, {-1}).varint(2, 1), Message().packed(1, {huge, huge}).varint(2, 1),
-        Message().packed(1, {huge}).varint(2, 1), Message().packed(1, {3}).varint(2, 7).packed(7, {1, 2}),
-        Message().packed(1, {2}).varint(2, 0).bytes(9, "ab"), Message().packed(1, {2}).varint(2, 99).bytes(9, "ab"),
-        Message().packed(1, {2}).varint(2, 1).bytes(4, "abcde"), Message().packed(1, {1}).varint(2, 8)})
+        Message().packed(1, {huge}).varint(2, 1),
+        Message().packed(1, {3}).varint(2, 7).packed(7, {1, 2}),
+        Message().packed(1, {2}).varint(2, 0).bytes(9, "ab"),
+        Message().packed(1, {2}).varint(2, 99).bytes(9, "ab"),
+        Message().packed(1, {2}).varint(2, 1).bytes(4, "abcde"),
+        Message().packed(1, {1}).varint(2, 8)})
     EXPECT_NE(error_of(in_model(t)), "");
 }
 
 TEST(Reader, LengthsThatLie) {
-  for (const std::uint64_t n : {std::uint64_t{5}, std::uint64_t{1} << 31U, (std::uint64_t{1} << 32U) + 1, ~std::uint64_t{0}}) {
+  for (const std::uint64_t n : {std::uint64_t{5}, std::uint64_t{1} << 31U,
+                                (std::uint64_t{1} << 32U) + 1, ~std::uint64_t{0}}) {
     EXPECT_NE(error_of(Message().lying(7, n, "abcd")), "");
     EXPECT_NE(error_of(Message().message(7, Message().lying(1, n, "abcd"))), "");
-    EXPECT_NE(error_of(Message().message(7, Message().message(5, Message().lying(9, n, "abcd")))), "");
+    EXPECT_NE(error_of(Message().message(7, Message().message(5, Message().lying(9, n, "abcd")))),
+              "");
   }
   // Field 0, groups, numbers of more than 64 bits.
   EXPECT_NE(error_of(Message().varint(0, 1)), "");
   EXPECT_NE(error_of(Message().tag(1, 3)), "");
   EXPECT_NE(error_of(Message().tag(1, 0).append(Message().bytes(1, "").bytes(1, ""))), "");
-  EXPECT_NE(error_of(Message().tag(1, 0).raw(std::array<char, 11>{'\xff', '\xff', '\xff', '\xff', '\xff', '\xff', '\xff',
-                                                                   '\xff', '\xff', '\xff', '\x01'})),
-            "");
+  EXPECT_NE(
+      error_of(Message().tag(1, 0).raw(std::array<char, 11>{
+          '\xff', '\xff', '\xff', '\xff', '\xff', '\xff', '\xff', '\xff', '\xff', '\xff', '\x01'})),
+      "");
   EXPECT_NE(error_of(Message()), "");
 }
 
@@ -186,9 +209,15 @@ TEST(Reader, UnknownFieldsArePassedOver) {
 
 TEST(Reader, NestingHasALimit) {
   // One branch each, so that the file stays small.
-  Message graph = GraphParts{{node("Identity", {"x"}, {"y"})}, {}, {value_info("y", 1, {"2"})}, {}, {}}.build();
+  Message graph =
+      GraphParts{{node("Identity", {"x"}, {"y"})}, {}, {value_info("y", 1, {"2"})}, {}, {}}.build();
   for (int i = 0; i < 2000; ++i)
-    graph = GraphParts{{node("If", {"c"}, {"y"}, {attr_graph("then_branch", graph)})}, {}, {value_info("y", 1, {"2"})}, {}, {}}.build();
+    graph = GraphParts{
+        {node("If", {"c"}, {"y"}, {attr_graph("then_branch", graph)})},
+        {},
+        {value_info("y", 1, {"2"})},
+        {},
+        {}}.build();
   EXPECT_TRUE(fails_with(model(graph), "nested too deeply"));
   Message type = tensor_type(1, {"2"});
   for (int i = 0; i < 2000; ++i) type = Message().message(4, Message().message(1, type));
@@ -198,10 +227,15 @@ TEST(Reader, NestingHasALimit) {
 }
 
 TEST(Reader, CycleUndefinedAndDuplicateNames) {
-  EXPECT_TRUE(fails_with(model(chain({node("Add", {"x", "b"}, {"a"}), node("Add", {"x", "a"}, {"b"}), node("Relu", {"b"}, {"y"})}).build()), "cycle"));
+  EXPECT_TRUE(fails_with(model(chain({node("Add", {"x", "b"}, {"a"}),
+                                      node("Add", {"x", "a"}, {"b"}), node("Relu", {"b"}, {"y"})})
+                                   .build()),
+                         "cycle"));
   EXPECT_TRUE(fails_with(model(chain({node("Add", {"x", "y"}, {"y"})}).build()), "cycle"));
   EXPECT_TRUE(fails_with(model(chain({node("Add", {"x", "nowhere"}, {"y"})}).build()), "nowhere"));
-  EXPECT_TRUE(fails_with(model(chain({node("Relu", {"x"}, {"y"}), node("Neg", {"x"}, {"y"})}).build()), "defined twice"));
+  EXPECT_TRUE(
+      fails_with(model(chain({node("Relu", {"x"}, {"y"}), node("Neg", {"x"}, {"y"})}).build()),
+                 "defined twice"));
   EXPECT_TRUE(fails_with(model(chain({node("Relu", {"x"}, {"x"})}).build()), "twice"));
   GraphParts g = small();
   g.inputs.push_back(value_info("x", 1, {"2"}));
@@ -212,7 +246,8 @@ TEST(Reader, CycleUndefinedAndDuplicateNames) {
 }
 
 TEST(Reader, NodesInAnyOrder) {
-  const auto m = read(model(chain({node("Relu", {"h"}, {"y"}), node("Neg", {"x"}, {"h"})}).build()));
+  const auto m =
+      read(model(chain({node("Relu", {"h"}, {"y"}), node("Neg", {"x"}, {"h"})}).build()));
   EXPECT_EQ(m->graph->first()->op_type, "Neg");
   EXPECT_EQ(m->graph->last()->op_type, "Relu");
 }
@@ -229,47 +264,68 @@ TEST(Reader, InitialisersThatAreInputs) {
 
 TEST(Reader, ConstantForms) {
   const auto value_of = [](const Message& attribute) {
-    GraphParts g = chain({node("Constant", {}, {"k"}, {attribute}), node("Identity", {"k"}, {"y"})});
+    GraphParts g =
+        chain({node("Constant", {}, {"k"}, {attribute}), node("Identity", {"k"}, {"y"})});
     const auto m = read(model(g.build()));
     return m->graph->output(0)->producer()->input(0)->constant;
   };
   EXPECT_EQ(value_of(attr_int("value_int", -4))->to_ints(), std::vector<std::int64_t>{-4});
   EXPECT_EQ(value_of(attr_float("value_float", 1.5F))->to_doubles(), std::vector<double>{1.5});
-  EXPECT_EQ(value_of(Message().bytes(1, "value_ints").packed(8, {1, 2}).varint(20, 7))->to_ints(), (std::vector<std::int64_t>{1, 2}));
-  EXPECT_EQ(value_of(Message().bytes(1, "value_ints").unpacked(8, {1, 2}).varint(20, 7))->to_ints(), (std::vector<std::int64_t>{1, 2}));
-  EXPECT_EQ(value_of(Message().bytes(1, "value_floats").packed_floats(7, {1, 2}).varint(20, 6))->to_doubles(), (std::vector<double>{1, 2}));
-  EXPECT_EQ(value_of(attr_string("value_string", "abc"))->strings(), std::vector<std::string>{"abc"});
-  EXPECT_EQ(value_of(Message().bytes(1, "value_strings").bytes(9, "a").bytes(9, "b").varint(20, 8))->strings(), (std::vector<std::string>{"a", "b"}));
-  EXPECT_EQ(value_of(attr_tensor("value", float_tensor("", {2}, {3, 4})))->to_doubles(), (std::vector<double>{3, 4}));
+  EXPECT_EQ(value_of(Message().bytes(1, "value_ints").packed(8, {1, 2}).varint(20, 7))->to_ints(),
+            (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(value_of(Message().bytes(1, "value_ints").unpacked(8, {1, 2}).varint(20, 7))->to_ints(),
+            (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(value_of(Message().bytes(1, "value_floats").packed_floats(7, {1, 2}).varint(20, 6))
+                ->to_doubles(),
+            (std::vector<double>{1, 2}));
+  EXPECT_EQ(value_of(attr_string("value_string", "abc"))->strings(),
+            std::vector<std::string>{"abc"});
+  EXPECT_EQ(value_of(Message().bytes(1, "value_strings").bytes(9, "a").bytes(9, "b").varint(20, 8))
+                ->strings(),
+            (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(value_of(attr_tensor("value", float_tensor("", {2}, {3, 4})))->to_doubles(),
+            (std::vector<double>{3, 4}));
   // A sparse one: the value 7 at index 2 of 4.
-  const Message sparse = Message().message(1, float_tensor("v", {1}, {7})).message(2, Message().packed(1, {1}).varint(2, 7).packed(7, {2})).packed(3, {4});
-  EXPECT_EQ(value_of(Message().bytes(1, "sparse_value").message(22, sparse).varint(20, 11))->to_doubles(), (std::vector<double>{0, 0, 7, 0}));
+  const Message sparse = Message()
+                             .message(1, float_tensor("v", {1}, {7}))
+                             .message(2, Message().packed(1, {1}).varint(2, 7).packed(7, {2}))
+                             .packed(3, {4});
+  EXPECT_EQ(
+      value_of(Message().bytes(1, "sparse_value").message(22, sparse).varint(20, 11))->to_doubles(),
+      (std::vector<double>{0, 0, 7, 0}));
   // A name that promises another type than the attribute has.
-  EXPECT_TRUE(fails_with(model(chain({node("Constant", {}, {"y"}, {attr_string("value_int", "abc")})}).build()), "value_int"));
+  EXPECT_TRUE(fails_with(
+      model(chain({node("Constant", {}, {"y"}, {attr_string("value_int", "abc")})}).build()),
+      "value_int"));
 }
 
 TEST(Reader, SparseInitialisers) {
   const auto sparse_model = [](std::vector<std::int64_t> dims, const Message& indices) {
     GraphParts g = small();
     g.initializers.clear();
-    g.extra.message(15, Message().message(1, float_tensor("w", {2}, {5, 6})).message(2, indices).packed(3, dims));
+    g.extra.message(
+        15,
+        Message().message(1, float_tensor("w", {2}, {5, 6})).message(2, indices).packed(3, dims));
     return model(g.build());
   };
   const Message flat = Message().packed(1, {2}).varint(2, 7).packed(7, {0, 2});
-  EXPECT_EQ(read(sparse_model({3}, flat))->graph->first()->input(1)->constant->to_doubles(), (std::vector<double>{5, 0, 6}));
+  EXPECT_EQ(read(sparse_model({3}, flat))->graph->first()->input(1)->constant->to_doubles(),
+            (std::vector<double>{5, 0, 6}));
   const Message pairs = Message().packed(1, {2, 2}).varint(2, 7).packed(7, {0, 1, 1, 0});
-  EXPECT_EQ(read(sparse_model({2, 2}, pairs))->graph->first()->input(1)->constant->to_doubles(), (std::vector<double>{0, 5, 6, 0}));
+  EXPECT_EQ(read(sparse_model({2, 2}, pairs))->graph->first()->input(1)->constant->to_doubles(),
+            (std::vector<double>{0, 5, 6, 0}));
   EXPECT_NE(error_of(sparse_model({2}, flat)), "");
   EXPECT_NE(error_of(sparse_model({2, 1}, pairs)), "");
   EXPECT_NE(error_of(sparse_model({std::int64_t{1} << 40U}, flat)), "");
   EXPECT_NE(error_of(sparse_model({3}, Message().packed(1, {1}).varint(2, 7).packed(7, {0}))), "");
-  EXPECT_NE(error_of(sparse_model({3}, Message().packed(1, {2}).varint(2, 7).packed(7, {-1, 0}))), "");
+  EXPECT_NE(error_of(sparse_model({3}, Message().packed(1, {2}).varint(2, 7).packed(7, {-1, 0}))),
+            "");
 }
 
 // -------------------------------------------------------------- functions
 
-Message function(std::string_view name, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs,
-                 const std::vector<Message>& nodes) {
+Message function(std::string_view name, const std::vector<std::string>& inputs,
+                 const std::vector<std::string>& outputs, const std::vector<Message>& nodes) {
   Message f;
   f.bytes(1, name);
   for (const auto& i : inputs) f.bytes(4, i);
@@ -287,8 +343,11 @@ Message with_functions(const Message& graph, const std::vector<Message>& functio
 
 TEST(Reader, FunctionsAreInlined) {
   const Message twice = function("Twice", {"a"}, {"b"}, {node("Add", {"a", "a"}, {"b"})});
-  const Message four = function("Four", {"a"}, {"b"}, {node("Twice", {"a"}, {"t"}, {}, "local"), node("Twice", {"t"}, {"b"}, {}, "local")});
-  const auto m = read(with_functions(chain({node("Four", {"x"}, {"y"}, {}, "local")}).build(), {twice, four}));
+  const Message four = function(
+      "Four", {"a"}, {"b"},
+      {node("Twice", {"a"}, {"t"}, {}, "local"), node("Twice", {"t"}, {"b"}, {}, "local")});
+  const auto m =
+      read(with_functions(chain({node("Four", {"x"}, {"y"}, {}, "local")}).build(), {twice, four}));
   ASSERT_EQ(m->graph->node_count(), 2U);
   EXPECT_EQ(m->graph->last()->op_type, "Add");
   EXPECT_EQ(m->graph->last()->input(0), m->graph->first()->output(0));
@@ -296,7 +355,8 @@ TEST(Reader, FunctionsAreInlined) {
 }
 
 TEST(Reader, AttributeReferences) {
-  Message f = function("Soft", {"a"}, {"b"}, {node("Softmax", {"a"}, {"b"}, {attr_ref("axis", "along", 2)})});
+  Message f = function("Soft", {"a"}, {"b"},
+                       {node("Softmax", {"a"}, {"b"}, {attr_ref("axis", "along", 2)})});
   const auto axis_of = [](const Message& m) -> std::int64_t {
     const auto read_model = read(m);
     const ir::Attribute* a = read_model->graph->first()->attribute("axis");
@@ -311,18 +371,27 @@ TEST(Reader, AttributeReferences) {
   EXPECT_EQ(axis_of(with_functions(call({}), {f})), -2);
   EXPECT_EQ(axis_of(with_functions(call({attr_int("along", 0)}), {f})), 0);
   // Through two functions.
-  const Message outer = function("Outer", {"a"}, {"b"}, {node("Soft", {"a"}, {"b"}, {attr_ref("along", "which", 2)}, "local")});
-  EXPECT_EQ(axis_of(with_functions(chain({node("Outer", {"x"}, {"y"}, {attr_int("which", 3)}, "local")}).build(), {f, outer})), 3);
+  const Message outer =
+      function("Outer", {"a"}, {"b"},
+               {node("Soft", {"a"}, {"b"}, {attr_ref("along", "which", 2)}, "local")});
+  EXPECT_EQ(axis_of(with_functions(
+                chain({node("Outer", {"x"}, {"y"}, {attr_int("which", 3)}, "local")}).build(),
+                {f, outer})),
+            3);
 }
 
 TEST(Reader, FunctionsDoNotSeeTheirCaller) {
   const Message peek = function("Peek", {"a"}, {"b"}, {node("Add", {"a", "x"}, {"b"})});
-  EXPECT_NE(error_of(with_functions(chain({node("Peek", {"x"}, {"y"}, {}, "local")}).build(), {peek})), "");
+  EXPECT_NE(
+      error_of(with_functions(chain({node("Peek", {"x"}, {"y"}, {}, "local")}).build(), {peek})),
+      "");
 }
 
 TEST(Reader, FunctionsThatCallThemselvesOrExplode) {
   const Message self = function("Self", {"a"}, {"b"}, {node("Self", {"a"}, {"b"}, {}, "local")});
-  EXPECT_NE(error_of(with_functions(chain({node("Self", {"x"}, {"y"}, {}, "local")}).build(), {self})), "");
+  EXPECT_NE(
+      error_of(with_functions(chain({node("Self", {"x"}, {"y"}, {}, "local")}).build(), {self})),
+      "");
   // Each level calls the one below it 64 times.
   std::vector<Message> levels;
   for (int level = 0; level < 12; ++level) {
@@ -330,11 +399,14 @@ TEST(Reader, FunctionsThatCallThemselvesOrExplode) {
     for (int i = 0; i < 64; ++i) {
       const std::string in = i == 0 ? "a" : "v" + std::to_string(i);
       const std::string out = i == 63 ? "b" : "v" + std::to_string(i + 1);
-      nodes.push_back(level == 0 ? node("Neg", {in}, {out}) : node("L" + std::to_string(level - 1), {in}, {out}, {}, "local"));
+      nodes.push_back(level == 0 ? node("Neg", {in}, {out})
+                                 : node("L" + std::to_string(level - 1), {in}, {out}, {}, "local"));
     }
     levels.push_back(function("L" + std::to_string(level), {"a"}, {"b"}, nodes));
   }
-  EXPECT_NE(error_of(with_functions(chain({node("L11", {"x"}, {"y"}, {}, "local")}).build(), levels)), "");
+  EXPECT_NE(
+      error_of(with_functions(chain({node("L11", {"x"}, {"y"}, {}, "local")}).build(), levels)),
+      "");
 }
 
 // -------------------------------------------------------------- external data
@@ -345,7 +417,8 @@ class ExternalData : public testing::Test {
     folder_ = fs::temp_directory_path() / ("onnx2nn_reader_" + std::to_string(::getpid()));
     fs::remove_all(folder_);
     fs::create_directories(folder_ / "model" / "sub");
-    for (const char* name : {"secret", "model/w.bin", "model/sub/w.bin"}) std::ofstream(folder_ / name) << "0123456789ab";
+    for (const char* name : {"secret", "model/w.bin", "model/sub/w.bin"})
+      std::ofstream(folder_ / name) << "0123456789ab";
     fs::create_symlink(folder_ / "secret", folder_ / "model" / "link");
     fs::create_directory_symlink(folder_, folder_ / "model" / "up");
   }
@@ -371,7 +444,8 @@ TEST_F(ExternalData, InsideTheFolder) {
 }
 
 TEST_F(ExternalData, OutsideTheFolder) {
-  for (const char* location : {"../secret", "sub/../../secret", "/etc/passwd", "link", "up/secret", "", ".", "sub", "missing.bin", "/dev/zero"})
+  for (const char* location : {"../secret", "sub/../../secret", "/etc/passwd", "link", "up/secret",
+                               "", ".", "sub", "missing.bin", "/dev/zero"})
     EXPECT_NE(error({{"location", location}}), "") << location;
   EXPECT_NE(error({{"location", (folder_ / "model" / "w.bin").string()}}), "");
   EXPECT_NE(error({{"location", std::string("w.bin\0.txt", 10)}}), "");
@@ -379,7 +453,8 @@ TEST_F(ExternalData, OutsideTheFolder) {
 }
 
 TEST_F(ExternalData, OffsetsAndLengths) {
-  for (const char* offset : {"1", "12", "18446744073709551615", "18446744073709551616", "-1", "0x0", "1e3", " 0", "a"})
+  for (const char* offset :
+       {"1", "12", "18446744073709551615", "18446744073709551616", "-1", "0x0", "1e3", " 0", "a"})
     EXPECT_NE(error({{"location", "w.bin"}, {"offset", offset}}), "") << offset;
   for (const char* length : {"11", "13", "18446744073709551615", "-12", "twelve"})
     EXPECT_NE(error({{"location", "w.bin"}, {"length", length}}), "") << length;

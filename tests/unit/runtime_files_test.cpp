@@ -45,9 +45,8 @@ TEST(RuntimeFiles, AreThoseOfTheSourceTree) {
 TEST(AtenSchemas, AreSortedAndLeaveOutWhatWritesIntoAnArgument) {
   const std::string_view text = aten_schemas();
   EXPECT_EQ(text, read(fs::path(ONNX2NN_SOURCE_DIR) / "src/torch/aten_schemas.txt"));
-  EXPECT_NE(
-      text.find("\nsoftmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor\n"),
-      std::string_view::npos);
+  EXPECT_NE(text.find("\nsoftmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor\n"),
+            std::string_view::npos);
   EXPECT_EQ(text.find("\nrelu_("), std::string_view::npos);
   EXPECT_EQ(text.find(".out("), std::string_view::npos);
 

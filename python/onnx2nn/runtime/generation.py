@@ -36,7 +36,9 @@ def processed_scores(
     if repetition_penalty != 1.0:
         ids = sequences.long()
         picked = scores.gather(1, ids)
-        changed = torch.where(picked < 0, picked * repetition_penalty, picked / repetition_penalty)
+        changed = torch.where(
+            picked < 0, picked * repetition_penalty, picked / repetition_penalty
+        )
         scores = scores.scatter(1, ids, changed)
     scores = ban_repeated_ngrams(scores, sequences, no_repeat_ngram_size)
     if vocab_mask is not None:
@@ -48,7 +50,11 @@ def processed_scores(
 
 
 def keep_hypothesis(
-    kept: list[tuple[float, list[int]]], tokens: list[int], total: float, beams: int, power: float
+    kept: list[tuple[float, list[int]]],
+    tokens: list[int],
+    total: float,
+    beams: int,
+    power: float,
 ) -> list[tuple[float, list[int]]]:
     """The best finished sequences, one of which is now `tokens`; the best comes first."""
     score = total / len(tokens) ** power
@@ -156,12 +162,16 @@ def beam_search(
             early_stopping,
         )
         totals = torch.tensor([c[0] for c in chosen], device=device)
-        tokens = torch.tensor([c[1] for c in chosen], dtype=sequences.dtype, device=device)
+        tokens = torch.tensor(
+            [c[1] for c in chosen], dtype=sequences.dtype, device=device
+        )
         origins = torch.tensor([c[2] for c in chosen], device=device)
         sequences = torch.cat([sequences[origins], tokens.unsqueeze(1)], dim=1)
         if all(done) or sequences.shape[1] >= max_length:
             break
-        logits, states = advance(tokens.unsqueeze(1), sequences, [s[origins] for s in states])
+        logits, states = advance(
+            tokens.unsqueeze(1), sequences, [s[origins] for s in states]
+        )
     last, sums = sequences.tolist(), totals.tolist()
     for sample in range(batch):
         if done[sample]:
@@ -176,7 +186,9 @@ def beam_search(
         for _, tokens in sample[:num_return_sequences]
     ]
     y = torch.stack(rows).to(sequences).reshape(batch, num_return_sequences, max_length)
-    y_scores = torch.tensor([[s for s, _ in k[:num_return_sequences]] for k in kept], device=device)
+    y_scores = torch.tensor(
+        [[s for s, _ in k[:num_return_sequences]] for k in kept], device=device
+    )
     return y, y_scores
 
 
@@ -266,7 +278,10 @@ def decoder_steps(
 
     def start() -> tuple[Tensor, list[Tensor]]:
         shape = (2, input_ids.shape[0], heads, 0, size)
-        past = [torch.zeros(shape, dtype=dtype, device=input_ids.device) for _ in range(layers)]
+        past = [
+            torch.zeros(shape, dtype=dtype, device=input_ids.device)
+            for _ in range(layers)
+        ]
         places = (attention_mask.cumsum(1) - 1).clamp(min=0) * attention_mask
         first = decoder if init_decoder is None else init_decoder
         logits, *present = first(input_ids, places.to(input_ids), attention_mask, *past)
@@ -287,7 +302,9 @@ def decoder_steps(
     return start, advance
 
 
-def visible_tokens(input_ids: Tensor, attention_mask: Tensor | None, pad_token_id: int) -> Tensor:
+def visible_tokens(
+    input_ids: Tensor, attention_mask: Tensor | None, pad_token_id: int
+) -> Tensor:
     """The mask that was given, else one of what is no padding."""
     if attention_mask is not None:
         return attention_mask
@@ -362,7 +379,9 @@ def beam_search_decoder(
 ) -> tuple[Tensor, Tensor]:
     """com.microsoft BeamSearch over a decoder alone."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
-    start, advance = decoder_steps(decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size)
+    start, advance = decoder_steps(
+        decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size
+    )
     return beam_search(
         start,
         advance,
@@ -400,7 +419,9 @@ def greedy_search_decoder(
 ) -> Tensor:
     """com.microsoft GreedySearch over a decoder."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
-    start, advance = decoder_steps(decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size)
+    start, advance = decoder_steps(
+        decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size
+    )
     return greedy_search(
         start,
         advance,

@@ -133,16 +133,17 @@ RawNode read_node(Reader m) {
   return n;
 }
 
-std::string_view attribute_name(Reader m) {
-  std::string_view name;
+/// The text in `field` of a message, the last one where it repeats: the name that it goes by.
+std::string_view text_field(Reader m, std::uint32_t field) {
+  std::string_view text;
   while (m.next()) {
-    if (m.field() == 1) {
-      name = m.text();
+    if (m.field() == field) {
+      text = m.text();
     } else {
       m.skip();
     }
   }
-  return name;
+  return text;
 }
 
 class Importer {
@@ -472,17 +473,6 @@ class Importer {
     if (depth > kMaxDepth) graph.fail("graphs are nested too deeply");
     std::vector<std::string_view> used;
     std::unordered_set<std::string_view> defined;
-    const auto name_of = [](Reader m) {
-      std::string_view name;
-      while (m.next()) {
-        if (m.field() == 1) {
-          name = m.text();
-        } else {
-          m.skip();
-        }
-      }
-      return name;
-    };
     while (graph.next()) {
       if (graph.field() == 1) {
         const RawNode n = read_node(graph.message("NodeProto"));
@@ -490,29 +480,17 @@ class Importer {
         defined.insert(n.outputs.begin(), n.outputs.end());
         for (const Reader& a : n.attributes) captured_in_attribute(a, used, depth + 1);
       } else if (graph.field() == 11) {
-        defined.insert(name_of(graph.message("ValueInfoProto")));
+        defined.insert(text_field(graph.message("ValueInfoProto"), 1));
       } else if (graph.field() == 12) {
-        used.push_back(name_of(graph.message("ValueInfoProto")));
+        used.push_back(text_field(graph.message("ValueInfoProto"), 1));
       } else if (graph.field() == 5) {
-        defined.insert(initializer_name(graph.message("TensorProto")));
+        defined.insert(text_field(graph.message("TensorProto"), 8));
       } else {
         graph.skip();
       }
     }
     for (const std::string_view name : used)
       if (defined.count(name) == 0) out.push_back(name);
-  }
-
-  static std::string_view initializer_name(Reader m) {
-    std::string_view name;
-    while (m.next()) {
-      if (m.field() == 8) {
-        name = m.text();
-      } else {
-        m.skip();
-      }
-    }
-    return name;
   }
 
   void captured_in_attribute(Reader a, std::vector<std::string_view>& out, int depth) {
@@ -793,7 +771,7 @@ class Importer {
       for (const auto* list : {call.given, call.defaults}) {
         if (list == nullptr) continue;
         for (const Reader& r : *list) {
-          if (attribute_name(r) != reference) continue;
+          if (text_field(r, 1) != reference) continue;
           auto found = read_attribute(r, owner, graph, scope,
                                       call.outer ? *call.outer : CallAttributes{}, depth + 1);
           if (found) found->name = a.name;

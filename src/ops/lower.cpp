@@ -471,15 +471,16 @@ Lowered Lowering::lowered(const ir::Value* value) {
 }
 
 Ex Lowering::tensor_of(const ir::Value* value) {
-  Lowered l = lowered(value);
-  if (!l.host) return l.ex;
-  // A tensor is made once, where it is first needed; but not inside a block that may not run.
   const bool scalar = value->type.shape.has_rank() && value->type.shape.rank() == 0;
+  return materialise(lowered(value), value->type.dtype, scalar);
+}
+
+Ex Lowering::materialise(const Lowered& lowered, DType dtype, bool scalar) {
+  if (!lowered.host) return lowered.ex;
   Kwargs kw;
-  if (value->type.dtype != DType::Int64 || l.elements.empty())
-    kw.emplace_back("dtype", Ex(value->type.dtype));
+  if (dtype != DType::Int64 || lowered.elements.empty()) kw.emplace_back("dtype", Ex(dtype));
   if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
-  return aten("tensor", {scalar ? l.elements.at(0) : list(l.elements)}, kw);
+  return aten("tensor", {scalar ? lowered.elements.at(0) : list(lowered.elements)}, kw);
 }
 
 bool Lowering::lower_as_integers(const ir::Node& node) {
@@ -839,14 +840,6 @@ void LowerContext::absorb(const ir::Node& other, const Ex& value) {
   emit(std::move(s));
   l_.define(v, {.ex = Ex(var)});
   l_.done_[&other] = true;
-}
-
-Ex LowerContext::materialise(const Lowered& lowered, DType dtype, bool scalar) {
-  if (!lowered.host) return lowered.ex;
-  Kwargs kw;
-  if (dtype != DType::Int64 || lowered.elements.empty()) kw.emplace_back("dtype", Ex(dtype));
-  if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
-  return aten("tensor", {scalar ? lowered.elements.at(0) : list(lowered.elements)}, kw);
 }
 
 Ex LowerContext::buffer(std::string_view hint, ir::TensorPtr tensor) {

@@ -75,6 +75,7 @@ class Lowering {
   void bind_symbols(const ir::Value* value);
   Lowered lowered(const ir::Value* value);
   Ex tensor_of(const ir::Value* value);
+  Ex materialise(const Lowered& lowered, DType dtype, bool scalar);
   std::optional<Ex> integer(const Dim& dim);
   Ex device();
   torch::VarPtr new_var(std::string hint, const ir::Value* value);
@@ -95,7 +96,6 @@ class Lowering {
   std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols_;
   std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
   std::unordered_map<const ir::Value*, bool> in_module_;
-  std::vector<std::pair<std::string, torch::ModulePtr>> module_keys_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;
@@ -178,7 +178,9 @@ class LowerContext : public NodeContext {
     l_.lower_inline(graph, outputs);
   }
   Lowered lowered(std::size_t i) { return l_.lowered(input(i)); }
-  Ex materialise(const Lowered& lowered, DType dtype, bool scalar);
+  Ex materialise(const Lowered& lowered, DType dtype, bool scalar) {
+    return l_.materialise(lowered, dtype, scalar);
+  }
   torch::VarPtr new_var(std::string hint, const ir::Value* value = nullptr) {
     return l_.new_var(std::move(hint), value);
   }

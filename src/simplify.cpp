@@ -77,6 +77,15 @@ bool has_external_data(const ir::Model& model, const std::string& path) {
                      });
 }
 
+/// Gradient's attributes name values of the graph, which a smaller graph may not have.
+void check_simplifiable(const ir::Model& model) {
+  ir::for_each_node(*model.graph, [](const ir::Node& n) {
+    if (n.is("Gradient", "ai.onnx.preview.training"))
+      fail("unsupported-operator",
+           "{} names values of the graph, so that the graph has to stay as it is", n.describe());
+  });
+}
+
 /// The declared types of outputs, where the user's input shapes make them narrower.
 void narrow_outputs(ir::Graph& graph) {
   for (std::size_t i = 0; i < graph.output_count(); ++i) {
@@ -115,6 +124,7 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Map
   result.readable = true;
   ir::for_each_node(*model->graph, [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
   count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
+  check_simplifiable(*model);
   unify_opsets(*model);
   apply_input_shapes(*model->graph, options.input_shapes);
   {

@@ -55,6 +55,8 @@ struct CallAttributes {
 struct Scope {
   std::unordered_map<std::string_view, Value*> values;
   const Scope* outer = nullptr;
+  const std::vector<RawNode>* nodes = nullptr;
+  std::unordered_map<std::string_view, std::size_t> producers;  // indices of nodes
   Value* find(std::string_view name) const {
     for (const Scope* s = this; s != nullptr; s = s->outer)
       if (const auto it = s->values.find(name); it != s->values.end()) return it->second;
@@ -133,6 +135,10 @@ RawNode read_node(Reader m) {
   return n;
 }
 
+bool is_gradient(const RawNode& n) {
+  return n.op_type == "Gradient" && n.domain == "ai.onnx.preview.training";
+}
+
 /// The text in `field` of a message, the last one where it repeats: the name that it goes by.
 std::string_view text_field(Reader m, std::uint32_t field) {
   std::string_view text;
@@ -144,6 +150,13 @@ std::string_view text_field(Reader m, std::uint32_t field) {
     }
   }
   return text;
+}
+
+/// Gradient's attribute "y": it names the value that is differentiated.
+std::string_view gradient_target(const RawNode& n) {
+  for (const Reader& a : n.attributes)
+    if (text_field(a, 1) == "y") return text_field(a, 4);
+  return {};
 }
 
 class Importer {
@@ -465,7 +478,17 @@ class Importer {
                  const CallAttributes& call, const std::map<std::string, std::int64_t>& opsets,
                  const std::string& prefix, int depth) {
     const std::vector<std::size_t> order = topological_order(nodes, scope);
+    scope.nodes = &nodes;
     for (const std::size_t i : order) add_node(graph, nodes[i], scope, call, opsets, prefix, depth);
+    scope.nodes = nullptr;
+  }
+
+  /// The names that a node reads: its inputs, what its nested graphs capture, Gradient's target.
+  std::vector<std::string_view> used_names(const RawNode& n, int depth) {
+    std::vector<std::string_view> used = n.inputs;
+    for (const Reader& a : n.attributes) captured_in_attribute(a, used, depth);
+    if (is_gradient(n)) used.push_back(gradient_target(n));
+    return used;
   }
 
   // Names that a nested graph uses and that are defined outside of it.
@@ -476,9 +499,9 @@ class Importer {
     while (graph.next()) {
       if (graph.field() == 1) {
         const RawNode n = read_node(graph.message("NodeProto"));
-        used.insert(used.end(), n.inputs.begin(), n.inputs.end());
+        const std::vector<std::string_view> names = used_names(n, depth + 1);
+        used.insert(used.end(), names.begin(), names.end());
         defined.insert(n.outputs.begin(), n.outputs.end());
-        for (const Reader& a : n.attributes) captured_in_attribute(a, used, depth + 1);
       } else if (graph.field() == 11) {
         defined.insert(text_field(graph.message("ValueInfoProto"), 1));
       } else if (graph.field() == 12) {
@@ -504,8 +527,8 @@ class Importer {
   }
 
   std::vector<std::size_t> topological_order(const std::vector<RawNode>& nodes,
-                                             const Scope& scope) {
-    std::unordered_map<std::string_view, std::size_t> producer;
+                                             Scope& scope) {
+    auto& producer = scope.producers;
     std::unordered_set<std::size_t> replaced;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       for (const std::string_view o : nodes[i].outputs) {
@@ -530,9 +553,7 @@ class Importer {
     std::vector<std::size_t> missing(nodes.size(), 0);
     bool sorted = true;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
-      std::vector<std::string_view> uses = nodes[i].inputs;
-      for (const Reader& a : nodes[i].attributes) captured_in_attribute(a, uses, 0);
-      for (const std::string_view u : uses) {
+      for (const std::string_view u : used_names(nodes[i], 0)) {
         const auto it = producer.find(u);
         if (it == producer.end()) continue;
         if (it->second >= i) sorted = false;
@@ -611,8 +632,84 @@ class Importer {
     for (const Reader& a : raw.attributes)
       if (auto attribute = read_attribute(a, n, &graph, scope, call, depth))
         n->attributes.push_back(std::move(*attribute));
+    if (is_gradient(raw))
+      n->attributes.insert(
+          n->attributes.begin(),
+          {"function", differentiated(*n, gradient_target(raw), scope, call, opsets, depth + 1)});
     for (std::size_t i = 0; i < raw.outputs.size(); ++i)
       if (Value* v = n->output(i)) scope.values[raw.outputs[i]] = v;
+  }
+
+  /// Gradient differentiates the part of the graph between the values that its attributes name: that
+  /// part once more, as a graph whose inputs they are.
+  std::unique_ptr<Graph> differentiated(Node& owner, std::string_view target, const Scope& scope,
+                                        const CallAttributes& call,
+                                        const std::map<std::string, std::int64_t>& opsets,
+                                        int depth) {
+    if (depth > kMaxDepth) throw Error("bad-model", "gradients are nested too deeply");
+    auto graph = std::make_unique<Graph>(model_.get(), &owner);
+    Scope inner;
+    inner.outer = &scope;
+    for (const char* attribute : {"xs", "zs"}) {
+      const Attribute* a = owner.attribute(attribute);
+      if (a == nullptr) continue;
+      const auto* names = std::get_if<std::vector<std::string>>(&a->data);
+      if (names == nullptr)
+        fail("bad-model", "{}: the attribute {} is no list of names", owner.describe(), attribute);
+      for (const std::string& name : *names) {
+        Value* v = graph->new_value(name);
+        v->is_graph_input = true;
+        graph->inputs.push_back(v);
+        if (!inner.values.emplace(keep(name), v).second)
+          fail("bad-model", "{}: its attributes name \"{}\" twice", owner.describe(), name);
+      }
+    }
+    add_nodes_between(*graph, target, inner, call, opsets, depth);
+    Value* y = inner.find(target);
+    if (y == nullptr)
+      fail("bad-model", "{}: its attribute y names \"{}\", which nothing defines",
+           owner.describe(), target);
+    graph->add_output(y, std::string(target), {});
+    return graph;
+  }
+
+  /// Adds what computes `target` from the values that `scope` holds already.
+  void add_nodes_between(Graph& graph, std::string_view target, Scope& scope,
+                         const CallAttributes& call,
+                         const std::map<std::string, std::int64_t>& opsets, int depth) {
+    const Scope* home = scope.outer;
+    while (home != nullptr && (home->nodes == nullptr || home->producers.count(target) == 0))
+      home = home->outer;
+    if (home == nullptr) return;
+    std::set<std::size_t> above;
+    std::vector<std::string_view> wanted{target};
+    while (!wanted.empty()) {
+      const std::string_view name = wanted.back();
+      wanted.pop_back();
+      const auto it = home->producers.find(name);
+      if (scope.values.count(name) != 0 || it == home->producers.end() ||
+          !above.insert(it->second).second)
+        continue;
+      const auto used = used_names((*home->nodes)[it->second], depth);
+      wanted.insert(wanted.end(), used.begin(), used.end());
+    }
+    std::vector<RawNode> nodes;
+    for (const std::size_t i : above) {
+      nodes.push_back((*home->nodes)[i]);
+      for (std::string_view& output : nodes.back().outputs)
+        if (scope.values.count(output) != 0) output = {};
+    }
+    inlined_nodes_ += nodes.size();
+    if (inlined_nodes_ > kMaxInlinedNodes)
+      throw Error("bad-model", "the model's gradients expand to too many nodes");
+    // What does not depend on the inputs is computed outside already.
+    Scope order_scope;
+    for (const std::size_t i : topological_order(nodes, order_scope)) {
+      const auto used = used_names(nodes[i], depth);
+      if (std::any_of(used.begin(), used.end(),
+                      [&](std::string_view name) { return scope.values.count(name) != 0; }))
+        add_node(graph, nodes[i], scope, call, opsets, "", depth);
+    }
   }
 
   void inline_function(Graph& graph, const Function& f, const RawNode& raw,

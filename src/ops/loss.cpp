@@ -1,6 +1,7 @@
-// Losses, and the optimisers' steps of ai.onnx.preview.training.
+// Losses, and ai.onnx.preview.training: gradients and the optimisers' steps.
 // https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html and its neighbours.
 #include "ops/lower.h"
+#include "ops/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {
@@ -54,6 +55,41 @@ void lower_cross_entropy(LowerContext& c) {
   if (native_labels(c))
     return c.out(0, aten("cross_entropy_loss", {c.in(0), c.in(1)}, native_options(c)));
   c.out(0, op("[]", {helper("softmax_cross_entropy_loss", loss_inputs(c), loss_options(c)), 0}));
+}
+
+// ---------------------------------------------------------------- Gradient
+// The reader turns the names in its attributes into the graph "function", of xs and then zs.
+
+std::size_t differentiated_count(const NodeContext& c) {
+  const ir::Graph& function = *c.attr_graph("function");
+  const std::size_t n = c.attr_strings("xs").value_or(std::vector<std::string>{}).size();
+  if (c.input_count() != function.inputs.size() || c.output_count() > n)
+    c.fail("it has " + std::to_string(c.input_count()) + " inputs and " +
+           std::to_string(c.output_count()) + " outputs for " +
+           std::to_string(function.inputs.size()) + " names, " + std::to_string(n) +
+           " of them differentiated");
+  return n;
+}
+
+void infer_gradient(InferContext& c) {
+  differentiated_count(c);
+  ir::Graph& function = *c.attr_graph("function");
+  for (std::size_t i = 0; i < c.input_count(); ++i) function.inputs[i]->type = c.type(i);
+  c.infer_graph(function);
+  for (std::size_t i = 0; i < c.output_count(); ++i) c.set(i, c.type(i));
+}
+
+void lower_gradient(LowerContext& c) {
+  c.ignore_attr("y");
+  c.ignore_attr("zs");
+  const std::size_t n = differentiated_count(c);
+  const Ex function = nested_function(c, "function");
+  Args xs;
+  Args zs;
+  for (std::size_t i = 0; i < c.input_count(); ++i) (i < n ? xs : zs).push_back(c.in(i));
+  Args args{function, list(xs)};
+  if (!zs.empty()) args.push_back(list(zs));
+  outs_of(c, helper("gradient", args), n);
 }
 
 // ---------------------------------------------------------------- optimisers
@@ -113,6 +149,11 @@ constexpr OpDef kOps[] = {
      .changed_at = {12, 13},
      .infer = infer_loss,
      .lower = lower_cross_entropy},
+    {.type = "Gradient",
+     .domain = kTraining,
+     .changed_at = {1},
+     .infer = infer_gradient,
+     .lower = lower_gradient},
     {.type = "Adagrad",
      .domain = kTraining,
      .changed_at = {1},

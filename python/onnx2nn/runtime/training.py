@@ -1,7 +1,20 @@
-"""One step of the optimisers of ai.onnx.preview.training, as functions without state."""
+"""ai.onnx.preview.training: gradients, and one step of the optimisers, as functions without state."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+
+def gradient(
+    function: Callable[..., Tensor], xs: Sequence[Tensor], zs: Sequence[Tensor] = ()
+) -> tuple[Tensor, ...]:
+    """ONNX Gradient: of the sum of `function(*xs, *zs)`, to each of `xs`.
+
+    A caller's torch.no_grad() makes no difference, and gradients of gradients are right.
+    """
+    y, pull_back = torch.func.vjp(lambda *values: function(*values, *zs), *xs)
+    return pull_back(torch.ones_like(y))
 
 
 def adagrad(

@@ -13,8 +13,9 @@ def gradient(
 
     A caller's torch.no_grad() makes no difference, and gradients of gradients are right.
     """
-    y, pull_back = torch.func.vjp(lambda *values: function(*values, *zs), *xs)
-    return pull_back(torch.ones_like(y))
+    result = torch.func.vjp(lambda *values: function(*values, *zs), *xs)
+    gradients: tuple[Tensor, ...] = result[1](torch.ones_like(result[0]))
+    return gradients
 
 
 def adagrad(

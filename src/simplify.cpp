@@ -100,19 +100,23 @@ void narrow_outputs(ir::Graph& graph) {
   }
 }
 
-passes::Options pass_options(const SimplifyOptions& options, Simplified& result) {
+passes::Options pass_options(const SimplifyOptions& options, Simplified& result,
+                             std::vector<passes::Miss>& misses) {
   passes::Options o;
   o.change_weights = true;
   o.stop_after = options.stop_after;
   o.log = &result.log;
+  if (!options.why_not.empty()) o.misses = &misses;
   const auto known = passes::rules();
-  for (const auto* list : {&options.disabled, &options.only})
-    for (const std::string& name : *list) {
+  const std::pair<const std::vector<std::string>&, std::set<std::string, std::less<>>&> lists[] = {
+      {options.disabled, o.disabled}, {options.only, o.only}, {options.why_not, o.why_not}};
+  for (const auto& [names, into] : lists)
+    for (const std::string& name : names) {
       if (std::none_of(known.begin(), known.end(),
                        [&](const passes::RuleInfo& r) { return r.name == name; }))
         throw Error("bad-option", "there is no rule \"" + name + "\"",
                     "onnx2nn simplify --list-rules names them");
-      (list == &options.only ? o.only : o.disabled).insert(name);
+      into.insert(name);
     }
   return o;
 }
@@ -130,7 +134,10 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Map
   {
     const Defaults defaults(*model);
     Diagnostics inference;  // what inference minds stays in the model as it is
-    passes::simplify(*model, pass_options(options, result), inference, result.rules);
+    std::vector<passes::Miss> misses;
+    passes::simplify(*model, pass_options(options, result, misses), inference, result.rules);
+    for (passes::Miss& m : misses)
+      result.misses.push_back({std::move(m.rule), std::move(m.node), std::move(m.reason)});
     for (Diagnostic d : inference.list()) {
       d.severity = Severity::Warning;
       diagnostics.add(std::move(d));

@@ -26,8 +26,17 @@ struct SimplifyOptions {
   std::vector<std::string> only;      // rules; all where empty
   /// Rewrites after which it stops, to find the one at fault.
   std::size_t stop_after = std::numeric_limits<std::size_t>::max();
+  /// Rules of which `Simplified::misses` shall say why they left nodes alone.
+  std::vector<std::string> why_not;
   /// Weights go to "<out>.data". Where the model's did, they do so without being asked.
   bool external_data = false;
+};
+
+/// A node of the result that looks like what a rule is about, and the reason that it is not.
+struct SimplifyMiss {
+  std::string rule;
+  std::string node;  // "Div (node /norm/Div)"
+  std::string reason;
 };
 
 struct Simplified {
@@ -45,7 +54,8 @@ struct Simplified {
   std::map<std::string, std::size_t> rules;  // what each rule did
   /// Each rewrite in order: the rule, and the node that it was about.
   std::vector<std::pair<std::string, std::string>> log;
-  std::vector<std::string> files;  // written
+  std::vector<SimplifyMiss> misses;  // of the rules in `why_not`
+  std::vector<std::string> files;    // written
   std::string model;               // the bytes, where no output path was given
 };
 

@@ -41,18 +41,27 @@ ir::TensorPtr rounded(ir::DType dtype, const Ints& dims, const Doubles& values) 
   return ir::Tensor::owned(dtype, dims, std::move(bytes));
 }
 
+bool is_linear(const ir::Node& n) {
+  return n.is("Conv") || n.is("ConvTranspose") || n.is("Gemm");
+}
+
 /// A linear operator with weights: Conv, ConvTranspose or Gemm, its output scaled or shifted by
 /// channel.
 class Linear {
  public:
-  static std::optional<Linear> of(ir::Node* n) {
-    if (n == nullptr || !(n->is("Conv") || n->is("ConvTranspose") || n->is("Gemm")) ||
-        n->input_count() < 2)
-      return std::nullopt;
+  /// Of `n`, whose output `user` scales or shifts.
+  static std::optional<Linear> of(Rewriter& rewriter, const ir::Node& user, ir::Node* n) {
+    if (n->input_count() < 2) return std::nullopt;
     const ir::Value* w = n->input(1);
-    // Weights that others use too would be there twice.
-    if (w == nullptr || !w->constant || !w->has_one_use() || !is_weight_type(w->constant->dtype()))
+    if (w == nullptr || !w->constant || !is_weight_type(w->constant->dtype())) {
+      rewriter.miss(user, "the weight of {} is not constant", n->describe());
       return std::nullopt;
+    }
+    // Weights that others use too would be there twice.
+    if (!w->has_one_use()) {
+      rewriter.miss(user, "the weight {} has other users", w->name);
+      return std::nullopt;
+    }
     if (n->input(2) != nullptr &&
         (!n->input(2)->constant || !is_weight_type(n->input(2)->constant->dtype())))
       return std::nullopt;
@@ -187,9 +196,14 @@ std::optional<Doubles> by_channel(const ir::Node& n, const ir::Value* v, std::si
   return out;
 }
 
-std::optional<Linear> linear_before(const ir::Value* v) {
-  return v != nullptr && v->producer() != nullptr && v->has_one_use() ? Linear::of(v->producer())
-                                                                      : std::nullopt;
+/// The operator that makes `v`, for `user` alone.
+std::optional<Linear> linear_before(Rewriter& w, const ir::Node& user, const ir::Value* v) {
+  if (v == nullptr || v->producer() == nullptr || !is_linear(*v->producer())) return std::nullopt;
+  if (!v->has_one_use()) {
+    w.miss(user, "{} has other users", v->name);
+    return std::nullopt;
+  }
+  return Linear::of(w, user, v->producer());
 }
 
 bool is_inference(const ir::Node& n) {
@@ -207,7 +221,7 @@ bool is_inference(const ir::Node& n) {
 // sqrt(v + e) + t)
 bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
   if (!is_inference(n)) return false;
-  auto linear = linear_before(n.input(0));
+  auto linear = linear_before(w, n, n.input(0));
   if (!linear || !compatible(n.input(0), n.output(0))) return false;
   Doubles p[4];
   for (std::size_t i = 0; i < 4; ++i) {
@@ -224,7 +238,7 @@ bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
     scale[c] = p[0][c] / std::sqrt(p[3][c] + epsilon);
     shift[c] = p[1][c] - p[2][c] * scale[c];
   }
-  if (!linear->apply(w, scale, shift)) return false;
+  if (!linear->apply(w, scale, shift)) return w.miss(n, "the new weights would not be finite");
   w.replace(n.output(0), n.input(0));
   return true;
 }
@@ -293,11 +307,22 @@ bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
 bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
   if (n.input_count() != 2) return false;
   for (std::size_t i = 0; i < (n.is("Div") ? 1U : 2U); ++i) {
-    auto linear = linear_before(n.input(i));
+    auto linear = linear_before(w, n, n.input(i));
+    if (!linear) continue;
     // The same shape: the constant must not repeat the convolution's output.
-    if (!linear || !same_type(n.input(i), n.output(0))) continue;
+    if (!same_type(n.input(i), n.output(0))) {
+      w.miss(n, "{} may be repeated", n.input(i)->name);
+      continue;
+    }
     const auto affine = Affine::of(n, i, linear->rank(), linear->channels());
-    if (!affine || !linear->apply(w, affine->scale, affine->shift)) continue;
+    if (!affine) {
+      w.miss(n, "{} is not one constant per channel", n.input(1 - i)->name);
+      continue;
+    }
+    if (!linear->apply(w, affine->scale, affine->shift)) {
+      w.miss(n, "the new weights would not be finite");
+      continue;
+    }
     w.replace(n.output(0), n.input(i));
     return true;
   }

@@ -16,6 +16,13 @@
 
 namespace onnx2nn::passes {
 
+/// A node that a rule looked at and left alone, and why.
+struct Miss {
+  std::string rule;
+  std::string node;
+  std::string reason;
+};
+
 struct Options {
   /// Rules that compute weights (folding batch norms, ...), merge values, or spell several
   /// operators as one of ONNX's: what makes a better model, but not better source.
@@ -26,11 +33,19 @@ struct Options {
   std::size_t stop_after = std::numeric_limits<std::size_t>::max();
   /// Each rewrite in order, where asked for: the rule, and the node that it was about.
   std::vector<std::pair<std::string, std::string>>* log = nullptr;
+  /// Nodes may become operators of any opset, each by itself: conversion has no opset to keep.
+  bool any_opset = false;
+  /// Rules of which it is asked why they left nodes alone that they almost took. `misses` holds what
+  /// is true of the graph as it is in the end.
+  std::set<std::string, std::less<>> why_not;
+  std::vector<Miss>* misses = nullptr;
 };
 
 /// What conversion wants: nothing that changes a weight, nothing that torch says better itself.
 inline Options for_conversion() {
-  return {};
+  Options options;
+  options.any_opset = true;
+  return options;
 }
 
 struct RuleInfo {

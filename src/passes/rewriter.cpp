@@ -32,6 +32,16 @@ ir::Node* Rewriter::pop() {
   return nullptr;
 }
 
+void Rewriter::add_miss(const ir::Node& n, std::string reason) {
+  if (!missed_.emplace(&n, fmt::format("{}: {}", rule_, reason)).second) return;
+  options_.misses->push_back({std::string(rule_), n.describe(), std::move(reason)});
+}
+
+void Rewriter::forget_misses() {
+  missed_.clear();
+  if (options_.misses != nullptr) options_.misses->clear();
+}
+
 void Rewriter::touched(const ir::Value* v) {
   if (v == nullptr || v->producer() == nullptr) return;
   push(v->producer());

@@ -1,13 +1,17 @@
 // The only way in which rules change a graph: it keeps the worklist, the counts and the types.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -38,17 +42,37 @@ class Rewriter {
   ir::Value* weight(ir::Graph& g, const ir::Value& from, ir::TensorPtr tensor);
   void erase(ir::Node& n);
 
+  /// Says why the rule at work leaves `n` alone, where that has been asked for; false, so that rules
+  /// can return it. For what looks like the rule's form and is not, never for what is plainly another.
+  template <typename... Args>
+  bool miss(const ir::Node& n, fmt::format_string<Args...> reason, Args&&... args) {
+    if (asked_) add_miss(n, fmt::format(reason, std::forward<Args>(args)...));
+    return false;
+  }
+  /// The driver names the rule at work.
+  void begin_rule(std::string_view rule) {
+    if (options_.misses == nullptr) return;
+    rule_ = rule;
+    asked_ = options_.why_not.count(rule) != 0;
+  }
+  /// What was missed in a graph that has changed since is forgotten.
+  void forget_misses();
+
   void push(ir::Node* n);
   void push_users(const ir::Value& v);
   ir::Node* pop();
 
  private:
   void touched(const ir::Value* v);  // lost a use
+  void add_miss(const ir::Node& n, std::string reason);
 
   ir::Model& model_;
   const Options& options_;
   std::deque<ir::Node*> work_;
   std::unordered_set<const ir::Node*> queued_;
+  std::string_view rule_;
+  bool asked_ = false;
+  std::set<std::pair<const ir::Node*, std::string>> missed_;  // a node is looked at several times
 };
 
 // ---------------------------------------------------------------- what rules ask

@@ -35,6 +35,7 @@ class Simplifier {
     const std::size_t before = done_;
     bool again = true;
     while (again && !exhausted()) {
+      rewriter_.forget_misses();
       // Outer nodes first: what is known outside is known inside.
       ir::for_each_node(*model_.graph, [&](ir::Node& n) { rewriter_.push(&n); });
       drain();
@@ -84,6 +85,7 @@ class Simplifier {
   bool try_rules(const std::vector<const Rule*>& rules, ir::Node& n) {
     for (const Rule* r : rules) {
       if (exhausted()) return false;
+      rewriter_.begin_rule(r->name);
       if (!r->apply(rewriter_, n)) continue;
       note(r->name, n.name);
       rewriter_.push(&n);

@@ -161,6 +161,8 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
       o.disabled = nb::cast<std::vector<std::string>>(value);
     } else if (k == "only") {
       o.only = nb::cast<std::vector<std::string>>(value);
+    } else if (k == "why_not") {
+      o.why_not = nb::cast<std::vector<std::string>>(value);
     } else if (k == "stop_after") {
       o.stop_after = nb::cast<std::size_t>(value);
     } else if (k == "external_data") {
@@ -198,6 +200,9 @@ nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb:
   d["weight_bytes_after"] = s.weight_bytes_after;
   d["rules"] = s.rules;
   d["log"] = s.log;
+  nb::list misses;
+  for (const auto& m : s.misses) misses.append(nb::make_tuple(m.rule, m.node, m.reason));
+  d["misses"] = misses;  // (rule, node, reason)
   d["files"] = s.files;
   if (out.empty()) d["model"] = nb::bytes(s.model.data(), s.model.size());
   return d;

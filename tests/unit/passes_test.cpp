@@ -116,5 +116,22 @@ TEST(Simplify, HeedsDisabledRules) {
   EXPECT_EQ(b.simplified(options), "Identity Relu");
 }
 
+TEST(Simplify, SaysWhyARuleLeftANodeAloneWhereItIsAsked) {
+  Builder b;
+  ir::Value* x = b.input("x", {1, 4, 8, 8});
+  ir::Value* w = b.weight("w", {4, 4, 1, 1}, 1);
+  b.output(b.node("Mul", {b.node("Conv", {x, w}), b.weight("k", {4, 1, 1}, 2)}));
+  b.output(b.node("Conv", {b.node("Relu", {x}), w}));
+  std::vector<passes::Miss> misses;
+  passes::Options options{.change_weights = true};
+  options.why_not = {"fuse-arithmetic"};
+  options.misses = &misses;
+  b.simplified(options);
+  ASSERT_EQ(misses.size(), 1U);
+  EXPECT_EQ(misses[0].rule, "fuse-arithmetic");
+  EXPECT_EQ(misses[0].node, "Mul");
+  EXPECT_EQ(misses[0].reason, "the weight w has other users");
+}
+
 }  // namespace
 }  // namespace onnx2nn

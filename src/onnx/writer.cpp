@@ -209,6 +209,15 @@ class Writer {
            !model_.info.weights_are_inputs;
   }
 
+  /// Constant nodes held floats only before opset 9; a nested graph has nowhere else to put others.
+  bool is_written_as_node(const Graph& g, const Value* v) const {
+    constexpr std::int64_t kConstantsOfAnyType = 9;
+    if (v->is_graph_input) return false;
+    const auto opset = model_.info.opsets.find("");
+    return g.parent() != nullptr || opset == model_.info.opsets.end() ||
+           opset->second >= kConstantsOfAnyType || ir::is_float(v->constant->dtype());
+  }
+
   Message graph(const Graph& g, Names& names) {
     std::vector<Copy> copies;
     const std::vector<std::string> outputs = name_values(g, names, copies);
@@ -216,7 +225,7 @@ class Writer {
     const auto for_each_constant = [&](bool as_node, auto&& visit) {
       for (const Value* v : g.initializers) {
         if (!v->constant || !(v->is_graph_input ? is_written_input(g, v) : v->has_uses())) continue;
-        if (as_node == (constants_are_nodes && !v->is_graph_input)) visit(v);
+        if (as_node == (constants_are_nodes && is_written_as_node(g, v))) visit(v);
       }
     };
     Message m;
@@ -238,6 +247,11 @@ class Writer {
     m.text_unless_empty(10, g.doc_string);
     for (const Value* v : g.inputs)
       if (is_written_input(g, v)) m.message(11, value_info(names.of(v), v->type));
+    if (constants_are_nodes)
+      for_each_constant(false, [&](const Value* v) {
+        if (v->is_graph_input) return;
+        m.message(11, value_info(names.of(v), Type::tensor(v->constant->dtype(), ir::Shape::of(v->constant->dims()))));
+      });
     for (std::size_t i = 0; i < outputs.size(); ++i)
       m.message(12, value_info(outputs[i], g.output_types[i]));
     // Types that no reader can infer, for lack of the operator's definition.

@@ -146,8 +146,12 @@ bool remove_single(Rewriter& w, ir::Node& n) {
 // Reshape, Flatten, Squeeze and Unsqueeze keep the order of elements, and Expand and Tile repeat
 // none where the shape stays as it is.
 bool remove_same_shape(Rewriter& w, ir::Node& n) {
-  if (n.input(0) == nullptr || n.output(0) == nullptr || !same_type(n.input(0), n.output(0)))
-    return false;
+  if (n.input(0) == nullptr || n.output(0) == nullptr) return false;
+  // One dimension that takes all elements is what it was, whatever its size.
+  const ir::Shape& shape = n.input(0)->type.shape;
+  const bool stays_flat = n.is("Reshape") && shape.has_rank() && shape.rank() == 1 &&
+                          ints_of(n, "shape", 1) == Ints{-1};
+  if (!stays_flat && !same_type(n.input(0), n.output(0))) return false;
   return pass_over(w, n, n.input(0));
 }
 

@@ -43,8 +43,14 @@ void Rewriter::forget_misses() {
 }
 
 void Rewriter::touched(const ir::Value* v) {
-  if (v == nullptr || v->producer() == nullptr) return;
+  if (v == nullptr) return;
   push(v->producer());
+  if (!v->has_one_use()) return;
+  // Fusion spares what others use: the only user left, and what follows it, may be fused now.
+  ir::Node* user = v->first_use()->user;
+  push(user);
+  for (const ir::Value* out : user->outputs())
+    if (out != nullptr && out->has_one_use()) push(out->first_use()->user);
 }
 
 void Rewriter::replace(ir::Value* old, ir::Value* with) {

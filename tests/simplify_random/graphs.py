@@ -39,6 +39,8 @@ class Value:
     exact: bool = True
     known: Array | None = None
     constant: bool = False
+    # Fused weights round a zero, or its sign, to another: it is no divisor.
+    fusable: bool = False
 
     @property
     def rank(self) -> int:
@@ -57,7 +59,7 @@ class Scope:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """There is no value of the kind that an operator needs."""
 
 
@@ -132,7 +134,7 @@ class Maker:
         """A value that fits, recent ones rather."""
         fit = [v for v in self.scope.values if want(v)]
         if not fit:
-            raise Unfit
+            raise UnfitError
         return fit[-1] if self.chance(0.5) else self.r.choice(fit)
 
     def floats(self, want: Callable[[Value], bool] = lambda v: True) -> Value:
@@ -149,11 +151,18 @@ class Maker:
         **attributes: Any,
     ) -> Value:
         first = next(v for v in inputs if v is not None)
+        divisor = (
+            inputs[1] if op == "Div" else first if op in ("Reciprocal", "Pow", "Sign") else None
+        )
+        if divisor is not None and divisor.fusable:
+            raise UnfitError
         out = Value(self.name(), dtype or first.dtype, tuple(map(int, shape)))
         if out.size > MAX_ELEMENTS:
-            raise Unfit
+            raise UnfitError
         out.exact = exact and all(v is None or v.exact for v in inputs)
         out.known = known
+        linear = ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization")
+        out.fusable = op in linear or any(v is not None and v.fusable for v in inputs)
         names = [v.name if v is not None else "" for v in inputs]
         node = h.make_node(op, names, [out.name], name=f"{op}_{out.name}", **attributes)
         self.scope.nodes.append(node)
@@ -232,7 +241,7 @@ class Maker:
         else:
             y = self.floats(lambda v: fits(v.shape, x.shape))
         if op in ("Max", "Min") and self.opset < 8 and x.shape != y.shape:
-            raise Unfit
+            raise UnfitError
         if self.chance(0.4):
             x, y = y, x
         exact = op in ("Add", "Sub", "Mul", "Max", "Min")
@@ -253,7 +262,7 @@ class Maker:
         x = self.floats(lambda v: v.exact)
         op = self.r.choice(["Less", "Greater"] + ["Equal"] * (self.opset >= 11))
         if self.opset < 9 and op == "Equal":
-            raise Unfit
+            raise UnfitError
         y = self.const(self.data("float32", self.r.choice([(), x.shape])))
         self.add(op, [x, y], np.broadcast_shapes(x.shape, y.shape), "bool", exact=True)
 
@@ -268,7 +277,7 @@ class Maker:
 
     def where(self) -> None:
         if self.opset < 9:
-            raise Unfit
+            raise UnfitError
         x = self.floats()
         if self.chance(0.5):
             c = self.const(self.data("bool", self.r.choice([(), (1,), x.shape])))
@@ -278,6 +287,8 @@ class Maker:
             c = self.pick(lambda v: v.dtype == "bool" and fits(v.shape, x.shape))
         y = self.const(np.full(self.other_shape(x.shape), self.r.choice(SPECIAL), np.float32))
         a, b = (x, y) if self.chance(0.5) else (y, x)
+        if not fits(c.shape, y.shape):
+            raise UnfitError
         shape = np.broadcast_shapes(c.shape, a.shape, b.shape)
         self.add("Where", [c, a, b], shape, "float32", exact=True)
 
@@ -286,9 +297,11 @@ class Maker:
         to = self.r.choice(["float32", "float64", "int32", "int64", "bool", "float16", "float32"])
         if x.dtype in ("float32", "float64", "float16") and to.startswith("int"):
             # What an integer cannot hold may become anything.
-            x = self.add("Clip", [x], x.shape, exact=True, min=-9.0, max=9.0) if (
-                self.opset < 11 and x.dtype == "float32"
-            ) else self.raise_unfit(x)
+            x = (
+                self.add("Clip", [x], x.shape, exact=True, min=-9.0, max=9.0)
+                if (self.opset < 11 and x.dtype == "float32")
+                else self.raise_unfit(x)
+            )
         known = x.known.astype(to) if x.known is not None and x.dtype.startswith("int") else None
         elem = h.np_dtype_to_tensor_dtype(np.dtype(to))
         y = self.add("Cast", [x], x.shape, to, exact=to != "float16", known=known, to=elem)
@@ -298,7 +311,7 @@ class Maker:
 
     def raise_unfit(self, x: Value) -> Value:
         if x.dtype.startswith("float") and not self.safe(x):
-            raise Unfit
+            raise UnfitError
         return x
 
     @staticmethod
@@ -351,8 +364,12 @@ class Maker:
         parts = []
         for d in target:
             known = [
-                v for v in self.scope.values
-                if v.known is not None and v.dtype == "int64" and v.shape == (1,) and int(v.known[0]) == d
+                v
+                for v in self.scope.values
+                if v.known is not None
+                and v.dtype == "int64"
+                and v.shape == (1,)
+                and int(v.known[0]) == d
             ]
             parts.append(self.r.choice(known) if known and self.chance(0.8) else self.ints(d))
         if len(parts) == 1:
@@ -365,7 +382,9 @@ class Maker:
         """Reshape(x, Shape(y))."""
         x = self.pick(lambda v: v.size > 0)
         y = self.pick(lambda v: v.size == x.size)
-        s = self.add("Shape", [y], (y.rank,), "int64", exact=True, known=np.array(y.shape, np.int64))
+        s = self.add(
+            "Shape", [y], (y.rank,), "int64", exact=True, known=np.array(y.shape, np.int64)
+        )
         s.exact = True
         self.add("Reshape", [x, s], y.shape, exact=True)
 
@@ -405,17 +424,17 @@ class Maker:
         if self.opset >= 10:
             step = self.r.choice([1, 1, 1, 2, -1, -2])
             if step < 0:
-                start, end = self.r.choice([(-1, -(2**31)), (n, -(2**63)), (-1, 0), (n // 2, -n - 1)])
+                start, end = self.r.choice(
+                    [(-1, -(2**31)), (n, -(2**63)), (-1, 0), (n // 2, -n - 1)]
+                )
         length = len(range(n)[start:end:step])
         dims = list(x.shape)
         dims[k] = length
         if self.opset < 10:
             if end > 2**31:
-                raise Unfit
+                raise UnfitError
             axis = k + x.rank if k < 0 else k
-            self.add(
-                "Slice", [x], tuple(dims), exact=True, starts=[start], ends=[end], axes=[axis]
-            )
+            self.add("Slice", [x], tuple(dims), exact=True, starts=[start], ends=[end], axes=[axis])
             return
         inputs: list[Value | None] = [x, self.ints(start), self.ints(end), self.ints(k)]
         if step != 1 or self.chance(0.5):
@@ -425,16 +444,13 @@ class Maker:
     def concat(self) -> None:
         x = self.pick(lambda v: v.rank > 0 and v.dtype == "float32")
         k = self.axis(x.rank)
-        parts = [x]
-        for _ in range(self.r.choice([0, 1, 1, 2])):
-            a = k % x.rank
-            parts.append(
-                self.pick(
-                    lambda v: v.dtype == x.dtype
-                    and v.rank == x.rank
-                    and all(p == q for i, (p, q) in enumerate(zip(v.shape, x.shape)) if i != a)
-                )
-            )
+        a = k % x.rank
+
+        def joins(v: Value) -> bool:
+            same = v.dtype == x.dtype and v.rank == x.rank
+            return same and v.shape[:a] + v.shape[a + 1 :] == x.shape[:a] + x.shape[a + 1 :]
+
+        parts = [x, *(self.pick(joins) for _ in range(self.r.choice([0, 1, 1, 2])))]
         self.r.shuffle(parts)
         dims = list(x.shape)
         dims[k] = sum(p.shape[k] for p in parts)
@@ -449,7 +465,7 @@ class Maker:
         for size in sizes:
             dims = list(x.shape)
             dims[k] = size
-            outs.append(Value(self.name(), x.dtype, tuple(dims), x.exact))
+            outs.append(Value(self.name(), x.dtype, tuple(dims), x.exact, fusable=x.fusable))
         names = [o.name for o in outs]
         if self.opset >= 13:
             s = self.ints(*sizes)
@@ -477,7 +493,10 @@ class Maker:
 
     def pad(self) -> None:
         x = self.floats(lambda v: v.rank > 0)
-        pads = [self.r.choice([0, 0, 1, -1 if x.shape[k % x.rank] > 2 else 0]) for k in range(2 * x.rank)]
+        pads = [
+            self.r.choice([0, 0, 1, -1 if x.shape[k % x.rank] > 2 else 0])
+            for k in range(2 * x.rank)
+        ]
         if self.chance(0.2):
             pads = [0] * len(pads)
         mode = self.r.choice(["constant", "constant", "edge", "reflect"])
@@ -487,7 +506,7 @@ class Maker:
             pads = [max(0, p) for p in pads]
         dims = tuple(d + pads[k] + pads[k + x.rank] for k, d in enumerate(x.shape))
         if min(dims) < 1:
-            raise Unfit
+            raise UnfitError
         value = self.r.choice([0.0, 0.0, -0.0, 1.0, float("-inf")])
         if self.opset < 11:
             self.add("Pad", [x], dims, exact=True, pads=pads, mode=mode, value=value)
@@ -499,7 +518,7 @@ class Maker:
 
     def expand(self) -> None:
         if self.opset < 8:
-            raise Unfit
+            raise UnfitError
         x = self.pick(lambda v: v.rank < 4)
         dims = [self.r.choice([2, 3]) if d == 1 and self.chance(0.5) else d for d in x.shape]
         target = [1 if self.chance(0.3) else d for d in dims]
@@ -540,7 +559,9 @@ class Maker:
 
     def shape_arithmetic(self) -> None:
         x = self.pick(lambda v: v.known is not None and v.dtype == "int64" and v.size > 0)
-        op, c = self.r.choice([("Mul", 2), ("Add", 1), ("Div", 2), ("Sub", 1), ("Mul", 1), ("Add", 0)])
+        op, c = self.r.choice(
+            [("Mul", 2), ("Add", 1), ("Div", 2), ("Sub", 1), ("Mul", 1), ("Add", 0)]
+        )
         y = np.array(c, np.int64).reshape(self.r.choice([(), (1,)]))
         known = {
             "Mul": lambda: x.known * y,
@@ -549,13 +570,19 @@ class Maker:
             "Div": lambda: (x.known / y).astype(np.int64),
         }[op]()
         if abs(int(np.abs(known).max())) > 10**6:
-            raise Unfit
+            raise UnfitError
         self.add(op, [x, self.const(y)], known.shape, exact=True, known=known)
 
     def from_shape(self) -> None:
         x = self.pick(
-            lambda v: v.known is not None and v.dtype == "int64" and v.rank == 1
-            and v.size > 0 and v.known.min() >= 0 and v.known.max() < 16
+            lambda v: (
+                v.known is not None
+                and v.dtype == "int64"
+                and v.rank == 1
+                and v.size > 0
+                and v.known.min() >= 0
+                and v.known.max() < 16
+            )
         )
         dims = tuple(int(d) for d in x.known)
         kind = self.r.random()
@@ -587,9 +614,7 @@ class Maker:
             axes = None
         keep = self.r.choice([0, 1])
         over = range(x.rank) if axes is None else axes
-        shape = tuple(
-            1 if k in over else d for k, d in enumerate(x.shape) if keep or k not in over
-        )
+        shape = tuple(1 if k in over else d for k, d in enumerate(x.shape) if keep or k not in over)
         since = 13 if op == "ReduceSum" else 18
         if self.opset >= since and self.chance(0.15):
             empty = self.r.choice([0, 1])
@@ -625,7 +650,7 @@ class Maker:
         if y.shape[-2] != x.shape[-1]:
             perm[-1], perm[-2] = perm[-2], perm[-1]
             if y.shape[-1] != x.shape[-1]:
-                raise Unfit
+                raise UnfitError
             y = self.add("Transpose", [y], tuple(y.shape[p] for p in perm), exact=True, perm=perm)
         self.add("MatMul", [x, y], (*x.shape[:-1], y.shape[-1]), exact=True)
 
@@ -712,7 +737,7 @@ class Maker:
         else:
             sizes = [(d - kernel) // stride + 1 for d in sizes]
         if min(sizes) < 1:
-            raise Unfit
+            raise UnfitError
         y = self.add(
             "ConvTranspose" if transposed else "Conv",
             inputs,
@@ -888,15 +913,15 @@ class Maker:
         """A node that says again what another says, or nearly so."""
         done = [n for n in self.scope.nodes if len(n.output) == 1 and n.op_type != "Constant"]
         if not done:
-            raise Unfit
+            raise UnfitError
         node = onnx.NodeProto()
         node.CopyFrom(self.r.choice(done))
         if any(a.type == onnx.AttributeProto.GRAPH for a in node.attribute):
-            raise Unfit
+            raise UnfitError
         old = next((v for v in self.scope.values if v.name == node.output[0]), None)
         if old is None:
-            raise Unfit
-        new = Value(self.name(), old.dtype, old.shape, old.exact, old.known)
+            raise UnfitError
+        new = Value(self.name(), old.dtype, old.shape, old.exact, old.known, fusable=old.fusable)
         node.output[0] = new.name
         node.name = node.op_type + "_" + new.name
         self.scope.nodes.append(node)
@@ -904,7 +929,7 @@ class Maker:
 
     def quantize(self) -> None:
         if self.opset < 10:
-            raise Unfit
+            raise UnfitError
         x = self.floats(lambda v: v.exact)
         scale, zero = self.const(np.array(0.5, np.float32)), self.const(np.array(8, np.uint8))
         q = self.add("QuantizeLinear", [x, scale, zero], x.shape, "uint8", exact=True)
@@ -930,7 +955,7 @@ class Maker:
 
     def branch(self) -> None:
         if self.depth or self.opset < 9:
-            raise Unfit
+            raise UnfitError
         if self.chance(0.5):
             c = self.const(np.array(self.chance(0.5)))
         else:
@@ -945,17 +970,18 @@ class Maker:
             inner.nodes.append(h.make_node("Identity", [chosen.name], [out.name]))
             info = h.make_tensor_value_info(out.name, T.FLOAT, None)
             graphs.append(h.make_graph(inner.nodes, which, [], [info]))
-        self.add(
+        branched = self.add(
             "If", [c], like.shape, "float32", then_branch=graphs[0], else_branch=graphs[1]
         )
+        branched.fusable = True
 
     def loop(self) -> None:
         if self.depth or self.opset < 11:
-            raise Unfit
+            raise UnfitError
         x = self.floats()
         trips = self.const(np.array(self.r.choice([0, 1, 2, 3]), np.int64))
         go = self.const(np.array(True)) if self.chance(0.6) else None
-        state = Value(self.name("s"), x.dtype, x.shape, False)
+        state = Value(self.name("s"), x.dtype, x.shape, False, fusable=True)
         i, c = self.name("i"), self.name("k")
         inner = self.body(self.r.randint(1, 4), [state])
         fit = [v for v in inner.values if v.shape == x.shape and v.dtype == x.dtype]
@@ -965,7 +991,10 @@ class Maker:
         else:
             inner.nodes.append(
                 h.make_node(
-                    "Constant", [], [c_out], value=numpy_helper.from_array(np.array(self.chance(0.8)))
+                    "Constant",
+                    [],
+                    [c_out],
+                    value=numpy_helper.from_array(np.array(self.chance(0.8))),
                 )
             )
         inner.nodes.append(h.make_node("Identity", [self.r.choice([*fit, state]).name], [s_out]))
@@ -984,7 +1013,7 @@ class Maker:
                 h.make_tensor_value_info(scan, T.FLOAT, None),
             ],
         )
-        out, scanned = Value(self.name(), x.dtype, x.shape, False), self.name("scan")
+        out, scanned = Value(self.name(), x.dtype, x.shape, False, fusable=True), self.name("scan")
         names = [trips.name, go.name if go else "", x.name]
         self.scope.nodes.append(h.make_node("Loop", names, [out.name, scanned], body=graph))
         self.scope.values.append(out)
@@ -1009,7 +1038,7 @@ class Maker:
         held, nodes, values = len(self.inits), len(self.scope.nodes), len(self.scope.values)
         try:
             make()
-        except Unfit:
+        except UnfitError:
             del self.scope.nodes[nodes:]
             del self.scope.values[values:]
             dropped = {t.name for t in self.inits[held:]}
@@ -1050,7 +1079,21 @@ class Maker:
                 self.inputs.append(h.make_tensor_value_info(t.name, t.data_type, t.dims))
         graph = h.make_graph(self.scope.nodes, "g", self.inputs, outputs, self.inits)
         graph = with_used_nodes_marked(graph)
-        ir = next(k for top, k in ((8, 3), (9, 4), (10, 5), (11, 6), (14, 7), (18, 8), (20, 9), (22, 10), (99, 11)) if self.opset <= top)
+        ir = next(
+            k
+            for top, k in (
+                (8, 3),
+                (9, 4),
+                (10, 5),
+                (11, 6),
+                (14, 7),
+                (18, 8),
+                (20, 9),
+                (22, 10),
+                (99, 11),
+            )
+            if self.opset <= top
+        )
         if ir < 4:
             listed = {i.name for i in graph.input}
             for t in self.inits:

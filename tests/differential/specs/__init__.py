@@ -1,0 +1,9 @@
+"""One row for each operator, by family."""
+
+from ..engine import Row
+from . import elementwise
+
+ALL: dict[tuple[str, str], Row] = {}
+for _family in (elementwise,):
+    for _name, _row in _family.ROWS.items():
+        ALL["", _name] = _row

@@ -155,7 +155,7 @@ constexpr std::array kRows = std::to_array<Row>({
     {"pixel_unshuffle", functional(1)},
     {"one_hot", functional(1)},
     {"scaled_dot_product_attention", functional(2)},
-    {"dropout", functional(1)},
+    {"dropout", functional(2)},
     {"nll_loss_nd", functional(1, "nll_loss")},
     {"cross_entropy_loss", functional(1, "cross_entropy")},
     {"grid_sampler", {StyleKind::Torch, {}, kPostfix, 4}},

@@ -56,4 +56,12 @@ DType carrier(DType t) {
   }
 }
 
+bool holds(DType t, std::int64_t v) {
+  if (!is_integer(t)) return true;
+  const int bits = info(t).bits;
+  if (is_unsigned(t)) return v >= 0 && (bits == 64 || v < (std::int64_t{1} << bits));
+  return bits == 64 ||
+         (v >= -(std::int64_t{1} << (bits - 1)) && v < (std::int64_t{1} << (bits - 1)));
+}
+
 }  // namespace onnx2nn::ir

@@ -57,6 +57,8 @@ inline bool is_integer(DType t) {
 inline bool is_unsigned(DType t) {
   return info(t).kind == 'u';
 }
+/// Whether the integer type `t` holds `v`; other types hold all.
+bool holds(DType t, std::int64_t v);
 inline bool is_sub_byte(DType t) {
   return info(t).bits > 0 && info(t).bits < 8;
 }

@@ -65,8 +65,11 @@ void lower_hard_sigmoid(LowerContext& c) {
   c.out(0, aten("clamp", {aten("add.Tensor", {aten("mul.Tensor", {c.in(0), alpha}), beta}), 0, 1}));
 }
 
+/// Not torch's threshold, which keeps a NaN.
 void lower_thresholded_relu(LowerContext& c) {
-  c.out(0, aten("threshold", {c.in(0), neat(c.attr_float("alpha", 1.0)), 0}));
+  const Ex x = c.in(0);
+  c.out(0, aten("where.ScalarOther",
+                {aten("gt.Scalar", {x, neat(c.attr_float("alpha", 1.0))}), x, 0}));
 }
 
 void lower_softsign(LowerContext& c) {
@@ -218,12 +221,12 @@ bool fold_dropout(FoldContext& c) {
 void lower_dropout(LowerContext& c) {
   for (const char* a : {"consumed_inputs", "is_test", "ratio", "seed"}) c.ignore_attr(a);
   const Ex x = c.in(0);
-  if (is_inference(c)) {
+  const auto ratio = c.has_input(1) ? c.const_number(1) : std::optional(0.5);
+  if (is_inference(c) || ratio == 0.0) {
     c.out(0, x);
     if (c.has_output(1)) c.out(1, aten("ones_like", {x}, {{"dtype", Ex(mask_dtype(c))}}));
     return;
   }
-  const auto ratio = c.has_input(1) ? c.const_number(1) : std::optional(0.5);
   const bool always = c.constant(2) != nullptr;
   const bool mask_used = c.has_output(1) && c.node().output(1)->has_uses();
   const bool seeded = c.has_attr("seed");

@@ -21,14 +21,6 @@ DType target(const NodeContext& c) {
   return t;
 }
 
-/// Whether `v` fits in the integer type `t`.
-bool fits(std::int64_t v, DType t) {
-  const int bits = ir::info(t).bits;
-  if (ir::is_unsigned(t)) return v >= 0 && (bits == 64 || v < (std::int64_t{1} << bits));
-  return bits == 64 ||
-         (v >= -(std::int64_t{1} << (bits - 1)) && v < (std::int64_t{1} << (bits - 1)));
-}
-
 // ---------------------------------------------------------------- sizes in floating point
 // Exporters scale sizes as floats: Cast, Mul by 0.5, Floor, Cast back. Where no step rounds, the
 // result is integer arithmetic.
@@ -181,7 +173,7 @@ void infer_cast(InferContext& c) {
     // A size fits in int32 and int64; narrower types keep numbers only.
     const bool wide = ir::info(to).bits >= 32;
     for (Dim& d : out)
-      if (d.is_const() ? !fits(d.value(), to) : !wide) d = Dim();
+      if (d.is_const() ? !ir::holds(to, d.value()) : !wide) d = Dim();
   } else if (to == DType::Bool) {
     for (Dim& d : out) d = d.is_const() ? Dim(d.value() != 0 ? 1 : 0) : Dim();
   } else {

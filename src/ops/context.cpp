@@ -58,6 +58,10 @@ std::optional<Dims> NodeContext::contents(std::size_t i) const {
     const ir::Tensor& t = *v->constant;
     if (t.rank() > 1 || t.size() > kMaxElements || !ir::is_integer(t.dtype())) return std::nullopt;
     const Ints ints = t.to_ints();
+    // Above the signed range there are no sizes.
+    if (ir::is_unsigned(t.dtype()) &&
+        std::any_of(ints.begin(), ints.end(), [](std::int64_t n) { return n < 0; }))
+      return std::nullopt;
     return Dims(ints.begin(), ints.end());
   }
   return v->contents;
@@ -247,7 +251,12 @@ void InferContext::set(std::size_t i, Type type) {
 }
 
 void InferContext::set_contents(std::size_t i, Dims contents) {
-  if (ir::Value* v = node_.output(i)) v->contents = std::move(contents);
+  ir::Value* v = node_.output(i);
+  if (v == nullptr) return;
+  // Arithmetic that wraps round in the element type is not that of sizes.
+  if (std::all_of(contents.begin(), contents.end(),
+                  [v](const Dim& d) { return !d.is_const() || ir::holds(v->type.dtype, d.value()); }))
+    v->contents = std::move(contents);
 }
 
 bool FoldContext::all_constant() const {

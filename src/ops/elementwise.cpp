@@ -18,6 +18,7 @@ namespace {
 Shape legacy_shape(const NodeContext& c) {
   const Shape& a = c.shape(0);
   const Shape& b = c.shape(1);
+  if (c.opset() < 7 && c.has_attr("axis") && (!a.has_rank() || !b.has_rank())) return {};
   if (c.opset() >= 7 || !a.has_rank() || !b.has_rank() || b.rank() == 0 || b.rank() > a.rank())
     return b;
   const auto axis =
@@ -154,11 +155,14 @@ std::pair<Ex, Ex> operands(LowerContext& c) {
   if (c.opset() < 7) {
     c.ignore_attr("consumed_inputs");
     c.ignore_attr("broadcast");
-    c.ignore_attr("axis");
     const Shape b = legacy_shape(c);
-    if (b.has_rank() && c.rank(1) && b.rank() != *c.rank(1)) {
+    const bool ranked = c.rank(0) && c.rank(1);
+    if (!ranked && c.has_attr("axis"))
+      return {c.in(0), helper("aligned", {c.in(1), c.in(0), c.attr_int("axis")})};
+    c.ignore_attr("axis");
+    if (ranked && b.rank() != *c.rank(1)) {
       const auto sizes = c.sizes(b);
-      if (!sizes) c.unsupported("the second operand's shape is not known");
+      if (!sizes) return {c.in(0), helper("aligned", {c.in(1), c.in(0), c.attr_int("axis")})};
       return {c.in(0), aten("reshape", {c.in(1), list(*sizes)})};
     }
   }

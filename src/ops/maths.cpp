@@ -40,7 +40,6 @@ constexpr const char* kNeg = "neg";
 constexpr const char* kSqrt = "sqrt";
 constexpr const char* kExp = "exp";
 constexpr const char* kLog = "log";
-constexpr const char* kErf = "erf";
 constexpr const char* kNot = "bitwise_not";
 constexpr const char* kCeil = "ceil";
 constexpr const char* kFloor = "floor";
@@ -58,6 +57,13 @@ constexpr const char* kTanh = "tanh";
 constexpr const char* kAsinh = "asinh";
 constexpr const char* kAcosh = "acosh";
 constexpr const char* kAtanh = "atanh";
+
+/// Of integers too, whose type the result keeps.
+void lower_erf(LowerContext& c) {
+  const DType t = c.dtype(0);
+  const Ex y = aten("erf", {computable(t, c.in(0))});
+  c.out(0, ir::is_integer(t) ? aten("to.dtype", {y, Ex(t)}) : computed(t, y));
+}
 
 /// What is unsigned is its own absolute value.
 void lower_abs(LowerContext& c) {
@@ -161,7 +167,7 @@ constexpr OpDef kOps[] = {
     {.type = "Sqrt", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kSqrt>},
     {.type = "Exp", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kExp>},
     {.type = "Log", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_unary<kLog>},
-    {.type = "Erf", .changed_at = {9}, .infer = infer_unary, .lower = lower_unary<kErf>},
+    {.type = "Erf", .changed_at = {9}, .infer = infer_unary, .lower = lower_erf},
     {.type = "Sin", .changed_at = {7}, .infer = infer_unary, .lower = lower_unary<kSin>},
     {.type = "Cos", .changed_at = {7}, .infer = infer_unary, .lower = lower_unary<kCos>},
     {.type = "Tan", .changed_at = {7}, .infer = infer_unary, .lower = lower_unary<kTan>},

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from typing import Any
 
@@ -67,7 +68,12 @@ def in_child(op_type: str, domain: str, opset: int, seeds: range, shown: int) ->
         if pid == 0:
             os.close(read)
             with os.fdopen(write, "w") as out:
-                work(op_type, domain, opset, range(at, seeds.stop), out)
+                try:
+                    work(op_type, domain, opset, range(at, seeds.stop), out)
+                except Exception as e:
+                    last = traceback.extract_tb(e.__traceback__)[-1]
+                    print(f"{op_type} {opset}: {e!r} at {last.filename}:{last.lineno}", flush=True)
+                    os._exit(0)
             os._exit(0)
         os.close(write)
         last = at
@@ -104,8 +110,8 @@ def work(op_type: str, domain: str, opset: int, seeds: range, out: Any) -> None:
     row = ROWS[domain, op_type]
     signal.alarm(_SECONDS)
     for seed, case in cases(op_type, domain, opset, seeds, row):
-        print(json.dumps({"seed": seed, "status": "start"}), file=out, flush=True)
         signal.alarm(_SECONDS)
+        print(json.dumps({"seed": seed, "status": "start"}), file=out, flush=True)
         r = run_case(case, row)
         print(json.dumps({"seed": seed} | vars(r)), file=out, flush=True)
 
@@ -134,7 +140,7 @@ def attempt(name: str, ask: Any) -> None:
     try:
         got = ask()
         print(name, [(getattr(g, "dtype", ""), getattr(g, "shape", "")) for g in got or []], got)
-    except Exception as e:  # noqa: BLE001
+    except Exception as e:
         print(name, type(e).__name__, str(e)[:1500])
 
 

@@ -68,7 +68,7 @@ class Node:
     graph: onnx.GraphProto | None = None
 
 
-class Skip(Exception):  # noqa: N818: no error
+class Skip(Exception):  # noqa: N818
     """What was drawn makes no sense; the next seed is tried."""
 
 
@@ -199,7 +199,9 @@ class Draw:
         return self._integers(shape, dtype, low, high, special)
 
     def _is_param(self, name: str) -> bool:
-        return any(c.type_param_str == name for c in self.schema.type_constraints)
+        return name[0] in "TUVSBIMO" and any(
+            c.type_param_str == name for c in self.schema.type_constraints
+        )
 
     def _floats(
         self,
@@ -284,7 +286,7 @@ def fits(name: str, group: str) -> bool:
     if group == "narrow":
         return name.startswith(("float8", "float4"))
     if group == "int":
-        return name.startswith(("int", "uint")) and name[-1] not in "24" or name == "int64"
+        return (name.startswith(("int", "uint")) and name[-1] not in "24") or name == "int64"
     if group == "uint":
         return name.startswith("uint") and name not in ("uint2", "uint4")
     return False

@@ -66,6 +66,12 @@ def computed(y: Tensor, dtype: torch.dtype) -> Tensor:
     return y if y.dtype == dtype else y.to(dtype)
 
 
+def aligned(b: Tensor, a: Tensor, axis: int) -> Tensor:
+    """The second operand as opsets 1-6 align it with the first: from `axis` on."""
+    start = axis + a.dim() if axis < 0 else axis
+    return b.reshape(b.shape + (1,) * (a.dim() - start - b.dim()))
+
+
 def wrap_indices(indices: Tensor, size: int) -> Tensor:
     """Makes ONNX's negative indices positive, which torch's gather and scatter do not."""
     indices = indices.to(torch.int64)

@@ -131,12 +131,13 @@ def dropout_with_mask(
 ) -> tuple[Tensor, Tensor]:
     """ONNX Dropout in training: F.dropout gives no mask, and takes neither tensors nor a seed."""
     enabled = torch.as_tensor(training, device=x.device)
-    rate = torch.as_tensor(ratio, dtype=x.dtype, device=x.device)
+    wide = x.to(torch.float32) if x.dtype.itemsize == 1 else x
+    rate = torch.as_tensor(ratio, dtype=wide.dtype, device=x.device)
     noise = (
-        torch.rand_like(x)
+        torch.rand_like(wide)
         if seed is None
         else seeded_uniform(x.shape, seed).to(x.device)
     )
     mask = (noise >= rate) | ~enabled
     scale = torch.where(enabled, 1 / (1 - rate), 1)
-    return torch.where(mask, x * scale, 0), mask
+    return torch.where(mask, wide * scale, 0).to(x.dtype), mask

@@ -1,5 +1,6 @@
 """Who knows the right answer: ONNX Runtime, else ONNX's reference evaluator."""
 
+import contextlib
 import ctypes
 import math
 import os
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnx2nn.api import Error, Source
+from onnx2nn.skeleton import Skeleton, Trimmed
 from onnx2nn.tensors import DTYPE_NAMES, is_torch_only, numpy_dtype
 
 # Types that ONNX Runtime hands over only as raw bits.
@@ -35,9 +37,19 @@ def first_line(error: BaseException) -> str:
 
 
 class Runtime:
-    """An ONNX Runtime session, with graph optimisations off where it runs so."""
+    """An ONNX Runtime session, with graph optimisations off where it runs so.
 
-    def __init__(self, model: str | bytes, folder: str | None = None, threads: int = 0) -> None:
+    model: a path or bytes, or a Skeleton, whose weights stay where they are mapped.
+    folder: where the external data of bytes lies. custom_lib: a library of operators.
+    """
+
+    def __init__(
+        self,
+        model: str | bytes | Skeleton,
+        folder: str | None = None,
+        threads: int = 0,
+        custom_lib: str | None = None,
+    ) -> None:
         import onnxruntime as ort
 
         self.name = f"ONNX Runtime {ort.__version__}"
@@ -45,6 +57,22 @@ class Runtime:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        # Weights packed anew for each operator would be there twice.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        # Of two sessions only one runs at a time: the other's threads are not to wait busily.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if custom_lib:
+            options.register_custom_ops_library(custom_lib)
+        self._skeleton = None
+        if isinstance(model, Skeleton):
+            self._skeleton = model
+            # ONNX Runtime keeps no reference to what it is handed here.
+            self._weights = {
+                n: ort.OrtValue.ortvalue_from_numpy(w) for n, w in model.weights.items()
+            }
+            for name, value in self._weights.items():
+                options.add_initializer(name, value)
+            folder, model = model.folder, model.model
         if isinstance(model, bytes) and folder:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", folder
@@ -64,6 +92,10 @@ class Runtime:
 
     def run(self, feed: dict[str, Any]) -> list[Any]:
         """The outputs for one set of inputs."""
+        with Trimmed(self._skeleton) if self._skeleton else contextlib.nullcontext():
+            return self._run(feed)
+
+    def _run(self, feed: dict[str, Any]) -> list[Any]:
         import onnxruntime as ort
 
         feed = {k: v for k, v in feed.items() if k in self._inputs}

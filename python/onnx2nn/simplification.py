@@ -75,7 +75,7 @@ def simplify_checked(
     """Simplify `model` to `out`, and compare the two in ONNX Runtime before `out` is there.
 
     check_n: how many random inputs to compare on; 0 checks nothing.
-    check: of `verify`: `inputs`, `input_shapes`, `seed`, `threads`.
+    check: `inputs`, `input_shapes`, `seed`, `threads`, `custom_lib`; see `Original`.
     options: of the simplification: `input_shapes`, `disabled`, `only`, `external_data`, ...
     """
     source = as_source(model)
@@ -85,36 +85,35 @@ def simplify_checked(
         return Outcome(True, result, skipped="not asked for")
     given = dict(check or {})
     shapes = {**(options.get("input_shapes") or {}), **(given.pop("input_shapes", None) or {})}
+    given["inputs"] = _read_inputs(given.get("inputs"))
+    from onnx2nn.equivalence import Original
+
     with _aside(final) as aside:
         result = simplify_unchecked(source, aside, **options)
-        outcome = Outcome(True, result)
-        seed = int(given.pop("seed", 0))
-        wrong_seed = seed
-        from onnx2nn.verification import verify
-
-        def right(target: Path, at: int) -> "Report":
-            return verify(source, target, seed=at, input_shapes=shapes or None, **given)
-
-        for at in range(seed, seed + check_n):
-            report = right(aside, at)
-            outcome.reports.append(report)
-            if report.skipped is not None:
-                outcome.skipped = report.skipped
-                break
-            if not report.ok:
-                outcome.ok, wrong_seed = False, at
-                break
-            if given.get("inputs"):
-                break
+        original = Original(source, check_n, input_shapes=shapes or None, **given)
+        outcome = Outcome(True, result, skipped=original.skipped)
+        if original.skipped is None:
+            outcome.reports = original.compare(Source(str(aside)))
+            outcome.ok = all(report.ok for report in outcome.reports)
         if not outcome.ok:
-            outcome.culprit = _find_culprit(
-                source, aside, result, options, lambda target: right(target, wrong_seed).ok
-            )
+
+            def is_right(target: Path) -> bool:
+                return all(report.ok for report in original.compare(Source(str(target))))
+
+            outcome.culprit = _find_culprit(source, aside, result, options, is_right)
             return outcome
         for file in sorted(result["files"], reverse=True):  # the data before the model
             os.replace(file, final.parent / Path(file).name)
         result["files"] = [str(final.parent / Path(f).name) for f in result["files"]]
     return outcome
+
+
+def _read_inputs(inputs: Any) -> dict[str, Any] | None:
+    if isinstance(inputs, (str, os.PathLike)):
+        from onnx2nn.inputs import read_npz
+
+        return read_npz(os.fspath(inputs))
+    return dict(inputs) if inputs else None
 
 
 def _find_culprit(

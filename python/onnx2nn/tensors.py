@@ -3,12 +3,12 @@
 bfloat16 and float8 arrays are ml_dtypes arrays on the numpy side. What torch cannot compute on
 travels in a wider type: int4, uint4, int2 and uint2 in 8 bits, float4 in float32. Strings stay
 numpy object arrays, sequences are lists, an absent optional is None, maps are dicts.
+torch is imported only where a tensor is made or read.
 """
 
 from typing import Any
 
 import numpy as np
-import torch
 
 # ONNX element types by number (onnx.TensorProto.DataType), named as numpy and ml_dtypes do.
 DTYPE_NAMES = {
@@ -68,6 +68,8 @@ def is_torch_only(dtype: np.dtype[Any]) -> bool:
 
 def to_torch(value: Any, device: str = "cpu") -> Any:
     """An ONNX value (array, list, dict, None) as emitted code takes it; always a copy."""
+    import torch
+
     if isinstance(value, (list, tuple)):
         return [to_torch(v, device) for v in value]
     if isinstance(value, (np.generic, bool, int, float, complex)):
@@ -91,6 +93,8 @@ def to_torch(value: Any, device: str = "cpu") -> Any:
 
 def to_numpy(value: Any, dtype: str | None = None) -> Any:
     """What emitted code returned as numpy; `dtype` is the declared element type, by name."""
+    import torch
+
     if isinstance(value, dict):
         return value
     if isinstance(value, torch.Tensor):

@@ -187,7 +187,7 @@ def verify(
             _compare_outputs(report, answer, got, proto)
 
     compare_with(answer)
-    larger = _larger_batch(proto, answer, inputs, input_shapes, seed) if report.ok else None
+    larger = larger_batch(proto, answer, inputs, input_shapes, seed) if report.ok else None
     if larger is not None:
         first, first_inputs = report.outputs, report.inputs
         report.inputs = [describe(n, v) for n, v in larger.feed.items()]
@@ -248,8 +248,8 @@ def find_answer(
                     break
                 continue
             took = time.perf_counter() - began
-            if took < _QUICK_S or _has_random_op(proto):
-                outputs = _mark_random(outputs, oracle.run(feed))
+            if took < _QUICK_S or has_random_op(proto):
+                outputs = mark_random(outputs, oracle.run(feed))
             report.oracle = oracle.name
             report.inputs = [describe(n, v) for n, v in feed.items()]
             report.notes += reasons
@@ -259,7 +259,7 @@ def find_answer(
     return None
 
 
-def _larger_batch(
+def larger_batch(
     proto: Any,
     answer: Answer,
     given: dict[str, Any] | None,
@@ -267,7 +267,7 @@ def _larger_batch(
     seed: int,
 ) -> Answer | None:
     """The answer for a larger batch, where the model leaves that free and the oracle takes it."""
-    random = any(isinstance(y, Random) for y in answer.outputs) or _has_random_op(proto)
+    random = any(isinstance(y, Random) for y in answer.outputs) or has_random_op(proto)
     if given or shapes or random or answer.seconds > _SLOW_S:
         return None
     free = {
@@ -287,7 +287,9 @@ def _larger_batch(
         return None
 
 
-def _has_random_op(proto: Any) -> bool:
+def has_random_op(proto: Any) -> bool:
+    """Whether an operator of the model, its nested graphs or functions draws random numbers."""
+
     def in_graph(graph: Any) -> bool:
         for node in graph.node:
             if node.op_type in _RANDOM_OPS:
@@ -300,7 +302,8 @@ def _has_random_op(proto: Any) -> bool:
     return in_graph(proto.graph) or any(in_graph(f) for f in proto.functions)
 
 
-def _mark_random(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
+def mark_random(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
+    """The first run's outputs, marked where the second gave others."""
     return [x if agree(x, y) else Random(x) for x, y in zip(first, second, strict=True)]
 
 
@@ -608,8 +611,8 @@ def _intermediates(
         return {n: everything[n] for n in names if n in everything}
     oracle = Runtime(with_outputs(proto, names), model_folder(source), threads)
     values = oracle.run(answer.feed)
-    if _has_random_op(proto):
-        values = _mark_random(values, oracle.run(answer.feed))
+    if has_random_op(proto):
+        values = mark_random(values, oracle.run(answer.feed))
     return dict(zip(oracle.outputs, values, strict=True))
 
 

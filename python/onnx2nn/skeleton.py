@@ -1,0 +1,212 @@
+"""A model file without its large weights, which are mapped: to run it, nothing is copied."""
+
+import math
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from onnx2nn.tensors import DTYPE_NAMES
+
+# Smaller files, and smaller tensors, are no trouble to copy.
+_LARGE_FILE = 16 * 2**20
+_LARGE_TENSOR = 2**16
+# How often mapped pages are given back while a model runs.
+_TRIM_S = 0.01
+# Field numbers of ModelProto, GraphProto, TensorProto and StringStringEntryProto (onnx.proto).
+_GRAPH, _INITIALIZER = 7, 5
+_DIMS, _TYPE, _FLOATS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 1, 2, 4, 8, 9, 10, 13, 14
+_FLOAT, _DOUBLE = 1, 11
+# Element types that numpy shares with ONNX Runtime, byte for byte.
+_SHARED = {1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13}
+
+
+class Skeleton:
+    """What ONNX Runtime is given for a file: a model, and arrays over the mapped file by name.
+
+    model: the path itself, or bytes in which the large tensors only name their place in the file.
+    weights: those tensors, as views of the mapping; they live as long as this does.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.folder = os.path.dirname(os.path.abspath(path))
+        self.weights: dict[str, Any] = {}
+        self._maps: dict[str, mmap.mmap] = {}
+        self.model: str | bytes = path
+        if os.path.getsize(path) < _LARGE_FILE and not _has_data_beside(path):
+            return
+        name = os.path.basename(path)
+        try:
+            self.model = b"".join(self._without_weights(self._map(name), name))
+        except (ValueError, IndexError):
+            self.weights = {}  # no sound model: whoever reads it whole says why
+
+    def _map(self, name: str) -> mmap.mmap:
+        if name not in self._maps:
+            with open(os.path.join(self.folder, name), "rb") as file:
+                self._maps[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        return self._maps[name]
+
+    def trim(self) -> None:
+        """Give the mapped pages back; they are read again where they are needed."""
+        for data in self._maps.values():
+            data.madvise(mmap.MADV_DONTNEED)
+
+    def _without_weights(self, data: mmap.mmap, name: str) -> Iterator[bytes]:
+        for field, start, body, end in _fields(data, 0, len(data)):
+            if field != _GRAPH:
+                yield data[start:end]
+                continue
+            graph = b"".join(self._graph(data, body, end, name))
+            yield _field(_GRAPH, graph)
+
+    def _graph(self, data: mmap.mmap, body: int, end: int, name: str) -> Iterator[bytes]:
+        for field, start, inner, stop in _fields(data, body, end):
+            if field == _INITIALIZER:
+                yield self._tensor(data, start, inner, stop, name)
+            else:
+                yield data[start:stop]
+
+    def _tensor(self, data: mmap.mmap, start: int, body: int, end: int, file: str) -> bytes:
+        rest: list[bytes] = []
+        dims: list[int] = []
+        kind, name, external = 0, "", {}
+        place: tuple[str, int, int] | None = None
+        for field, first, inner, stop in _fields(data, body, end):
+            packed = data[first] & 7 == 2
+            if field == _DIMS:
+                dims += _varints(data, inner, stop)
+            elif field == _TYPE:
+                kind = _varint(data, inner)[0]
+            elif field == _NAME:
+                name = data[inner:stop].decode(errors="replace")
+            elif field == _EXTERNAL:
+                entry = {f: data[i:j].decode() for f, _, i, j in _fields(data, inner, stop)}
+                external[entry.get(1, "")] = entry.get(2, "")
+            large = stop - inner >= _LARGE_TENSOR and packed
+            values = (field, kind) in ((_FLOATS, _FLOAT), (_DOUBLES, _DOUBLE))
+            if large and (field == _RAW or (values and place is None)):
+                place = (file, inner, stop - inner)
+            else:
+                rest.append(data[first:stop])
+        count = math.prod(dims)
+        if place is None and external:
+            place = self._external(external)
+            if place is None or place[2] < _LARGE_TENSOR:
+                return data[start:end]
+        elif place is None:
+            return data[start:end]
+        elif not external:
+            for key, value in zip(("location", "offset", "length"), place):
+                text = _field(1, key.encode()) + _field(2, str(value).encode())
+                rest.append(_field(_EXTERNAL, text))
+            rest.append(bytes([_LOCATION << 3, 1]))
+        if name and kind in _SHARED:
+            dtype = np.dtype(DTYPE_NAMES[kind])
+            if count * dtype.itemsize == place[2]:
+                view = np.frombuffer(self._map(place[0]), dtype, count, place[1])
+                self.weights[name] = view.reshape(dims)
+        return _field(_INITIALIZER, b"".join(rest))
+
+    def _external(self, entry: dict[str, str]) -> tuple[str, int, int] | None:
+        """Where external data lies; None leaves it to ONNX Runtime to say what is wrong with it."""
+        location = entry.get("location", "")
+        if os.path.isabs(location) or ".." in location.split("/"):
+            return None
+        try:
+            offset, size = int(entry.get("offset", 0)), int(entry.get("length", 0))
+            return (location, offset, size) if offset + size <= len(self._map(location)) else None
+        except (OSError, ValueError):
+            return None
+
+
+class Trimmed:
+    """While it lasts, the pages of a skeleton's weights go back as fast as they come."""
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        self._skeleton = skeleton
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if skeleton.weights:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TRIM_S):
+            self._skeleton.trim()
+
+    def __enter__(self) -> "Trimmed":
+        if self._thread:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+            self._skeleton.trim()
+
+
+def _has_data_beside(path: str) -> bool:
+    return os.path.exists(path + ".data") or os.path.exists(path + "_data")
+
+
+def _varint(data: Any, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+
+
+def _varints(data: Any, at: int, end: int) -> list[int]:
+    found = []
+    while at < end:
+        value, at = _varint(data, at)
+        found.append(value)
+    return found
+
+
+def _fields(data: Any, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """(number, start, start of the content, end) of each field of a message."""
+    while at < end:
+        start = at
+        key, at = _varint(data, at)
+        body = at
+        match key & 7:
+            case 0:
+                at = _varint(data, at)[1]
+            case 1:
+                at += 8
+            case 2:
+                size, body = _varint(data, at)
+                at = body + size
+            case 5:
+                at += 4
+            case kind:
+                raise ValueError(f"wire type {kind} at byte {start}")
+        if at > end:
+            raise ValueError(f"the field at byte {start} is cut off")
+        yield key >> 3, start, body, at
+
+
+def _field(number: int, content: bytes) -> bytes:
+    key, size = number << 3 | 2, len(content)
+    out = bytearray()
+    for value in (key, size):
+        while value > 127:
+            out.append(value & 127 | 128)
+            value >>= 7
+        out.append(value)
+    return bytes(out) + content

@@ -78,7 +78,10 @@ void lower_softsign(LowerContext& c) {
 }
 
 void lower_gelu(LowerContext& c) {
-  c.out(0, aten("gelu", {c.in(0)}, {{"approximate", Ex(c.attr_string("approximate", "none"))}}));
+  Kwargs kw;
+  if (const auto by = c.attr_string("approximate", "none"); by != "none")
+    kw.emplace_back("approximate", Ex(by));
+  c.out(0, aten("gelu", {c.in(0)}, kw));
 }
 
 Ex swish(const Ex& x, double alpha) {

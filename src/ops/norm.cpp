@@ -220,6 +220,12 @@ void lower_layer_norm(LowerContext& c) {
   Kwargs kw;
   if (!more_outputs && norm_is_native(c, shape) && (!has_bias || same_shape(c, 2, *shape))) {
     add_epsilon(c, kw, "eps");
+    // Ones that no weight of the model holds are there because ONNX has no form without a scale.
+    if (const ir::Tensor* ones = c.constant(1);
+        !has_bias && ones != nullptr && !c.input(1)->is_initializer && ones->is_splat() &&
+        ones->double_at(0) == 1.0) {
+      return c.out(0, call("F.layer_norm", {c.in(0), Ex(*shape)}, kw));
+    }
     if (!has_bias) kw.emplace_back("bias", false);
     std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1)}};
     if (has_bias) params.push_back({.name = "bias", .value = c.input(2)});

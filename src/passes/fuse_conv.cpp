@@ -2,8 +2,8 @@
 // The new weights are computed in double precision and rounded once.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
+#include "passes/match.h"
 #include "passes/rules.h"
 
 namespace onnx2nn::passes {
@@ -12,34 +12,6 @@ namespace {
 using Doubles = std::vector<double>;
 
 constexpr std::int64_t kBroadcasting = 7;  // the opset from which operators broadcast as numpy does
-
-bool is_weight_type(ir::DType t) {
-  return t == ir::DType::Float32 || t == ir::DType::Float64 || t == ir::DType::Float16 ||
-         t == ir::DType::BFloat16;
-}
-
-/// Elements in their own type; nothing where one is not finite.
-ir::TensorPtr rounded(ir::DType dtype, const Ints& dims, const Doubles& values) {
-  const std::size_t width = static_cast<std::size_t>(ir::info(dtype).bits) / 8;
-  std::vector<std::byte> bytes(values.size() * width);
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    std::byte* at = bytes.data() + i * width;
-    const auto f = static_cast<float>(values[i]);
-    if (!std::isfinite(values[i]) || (dtype != ir::DType::Float64 && !std::isfinite(f)))
-      return nullptr;
-    if (dtype == ir::DType::Float64) {
-      std::memcpy(at, &values[i], width);
-    } else if (dtype == ir::DType::Float32) {
-      std::memcpy(at, &f, width);
-    } else {
-      const std::uint16_t h =
-          dtype == ir::DType::Float16 ? ir::float_to_half(f) : ir::float_to_bfloat16(f);
-      if (dtype == ir::DType::Float16 && (h & 0x7C00U) == 0x7C00U) return nullptr;
-      std::memcpy(at, &h, width);
-    }
-  }
-  return ir::Tensor::owned(dtype, dims, std::move(bytes));
-}
 
 bool is_linear(const ir::Node& n) {
   return n.is("Conv") || n.is("ConvTranspose") || n.is("Gemm");

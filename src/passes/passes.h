@@ -35,8 +35,8 @@ struct Options {
   std::vector<std::pair<std::string, std::string>>* log = nullptr;
   /// Nodes may become operators of any opset, each by itself: conversion has no opset to keep.
   bool any_opset = false;
-  /// Rules of which it is asked why they left nodes alone that they almost took. `misses` holds what
-  /// is true of the graph as it is in the end.
+  /// Rules of which it is asked why they left nodes alone that they almost took. `misses` holds
+  /// what is true of the graph as it is in the end.
   std::set<std::string, std::less<>> why_not;
   std::vector<Miss>* misses = nullptr;
 };

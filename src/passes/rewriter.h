@@ -42,8 +42,9 @@ class Rewriter {
   ir::Value* weight(ir::Graph& g, const ir::Value& from, ir::TensorPtr tensor);
   void erase(ir::Node& n);
 
-  /// Says why the rule at work leaves `n` alone, where that has been asked for; false, so that rules
-  /// can return it. For what looks like the rule's form and is not, never for what is plainly another.
+  /// Says why the rule at work leaves `n` alone, where that has been asked for; false, so that
+  /// rules can return it. For what looks like the rule's form and is not, never for what is plainly
+  /// another.
   template <typename... Args>
   bool miss(const ir::Node& n, fmt::format_string<Args...> reason, Args&&... args) {
     if (asked_) add_miss(n, fmt::format(reason, std::forward<Args>(args)...));

@@ -25,6 +25,8 @@ std::span<const Rule> reshape_rules();
 std::span<const Rule> control_flow_rules();
 std::span<const Rule> conv_rules();
 std::span<const Rule> gemm_rules();
+std::span<const Rule> norm_rules();
+std::span<const Rule> activation_rules();
 
 /// Rules about whole graphs.
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";

@@ -41,9 +41,7 @@ class Transformer(nn.Module):
         x = (x @ v_heads).transpose(1, 2).reshape(batch, hidden.shape[1], 16)
         residual_1 = self.encoder.layer["0"].attention.output(x) + hidden
         x = self.encoder.layer["0"].norm2(residual_1)
-        up = self.encoder.layer["0"].mlp.up(x)
-        x = up * (torch.erf(up / 1.4142135) + 1.0)
-        x = x * 0.5
+        x = F.gelu(self.encoder.layer["0"].mlp.up(x))
         return self.encoder.layer["0"].mlp.down(x) + residual_1
 
 

@@ -1,6 +1,7 @@
 #include "ir/graph.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "support/error.h"
 
@@ -42,7 +43,8 @@ void Node::set_input(std::size_t i, Value* value) {
 void Node::set_inputs(std::span<Value* const> values) {
   const std::vector<Value*> copy(values.begin(), values.end());
   for (std::size_t i = 0; i < input_count_; ++i) set_input(i, nullptr);
-  uses_ = copy.empty() ? nullptr : std::make_unique<Use[]>(copy.size());
+  // Room for a power of two, which add_input relies on: adding them one by one stays linear.
+  uses_ = copy.empty() ? nullptr : std::make_unique<Use[]>(std::bit_ceil(copy.size()));
   input_count_ = copy.size();
   for (std::size_t i = 0; i < copy.size(); ++i) {
     uses_[i].user = this;
@@ -52,6 +54,13 @@ void Node::set_inputs(std::span<Value* const> values) {
 }
 
 void Node::add_input(Value* value) {
+  if (input_count_ > 0 && input_count_ < std::bit_ceil(input_count_)) {
+    const std::size_t i = input_count_++;
+    uses_[i].user = this;
+    uses_[i].index = static_cast<std::uint32_t>(i);
+    set_input(i, value);
+    return;
+  }
   std::vector<Value*> values;
   values.reserve(input_count_ + 1);
   for (std::size_t i = 0; i < input_count_; ++i) values.push_back(uses_[i].value);

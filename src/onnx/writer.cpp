@@ -160,6 +160,7 @@ class Writer {
   std::vector<std::string> name_values(const Graph& g, Names& names,
                                        std::vector<Copy>& copies) const {
     std::vector<std::string> outputs;
+    std::unordered_set<std::string> given_out;
     const std::unordered_set<std::string> captured = captured_names(g, names);
     for (const Value* v : g.inputs)
       if (is_written_input(g, v)) names.assign_port(v, v->name, captured);
@@ -167,7 +168,7 @@ class Writer {
       const Value* v = g.output(i);
       const std::string& wanted = g.output_names[i];
       const bool itself = g.parent() == nullptr && names.has(v) && names.of(v) == wanted &&
-                          std::find(outputs.begin(), outputs.end(), wanted) == outputs.end();
+                          given_out.count(wanted) == 0;
       if (v->graph() == &g && !names.has(v)) {
         names.assign_port(v, wanted, captured);
         outputs.push_back(names.of(v));
@@ -177,6 +178,7 @@ class Writer {
         copies.push_back({v, names.fresh(wanted)});
         outputs.push_back(copies.back().name);
       }
+      given_out.insert(outputs.back());
     }
     for (const Value* v : g.initializers)
       if (v->has_uses() && !names.has(v)) names.assign(v, v->name);

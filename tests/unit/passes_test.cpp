@@ -108,6 +108,19 @@ TEST(Simplify, StopsAfterTheNumberOfRewritesThatItIsGiven) {
   EXPECT_EQ(log.size(), 2U);
 }
 
+TEST(Graph, KeepsUsesInOrderAsOutputsAreAddedOneByOne) {
+  Builder b;
+  ir::Value* x = b.input("x", {2});
+  ir::Value* y = b.node("Relu", {x});
+  for (int i = 0; i < 9; ++i) b.output(i % 2 == 0 ? x : y);
+  ASSERT_EQ(b.g.output_count(), 9U);
+  EXPECT_EQ(x->uses().size(), 6U);  // Relu's and five outputs
+  for (const ir::Use* u : y->uses()) EXPECT_EQ(b.g.return_node()->input(u->index), y);
+  y->replace_all_uses(x);
+  EXPECT_FALSE(y->has_uses());
+  for (std::size_t i = 0; i < 9; ++i) EXPECT_EQ(b.g.output(i), x);
+}
+
 TEST(Simplify, HeedsDisabledRules) {
   Builder b;
   b.output(b.node("Relu", {b.node("Identity", {b.input("x", {2})})}));

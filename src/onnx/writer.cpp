@@ -220,6 +220,13 @@ class Writer {
            opset->second >= kConstantsOfAnyType || ir::is_float(v->constant->dtype());
   }
 
+  /// Whether the type of an output of `n` is worth its bytes.
+  static bool says_something(const Node& n, const Type& type) {
+    if (n.op == nullptr) return type.kind != Type::Kind::Unknown;
+    return n.graph()->parent() == nullptr && type.is_tensor() && type.shape.has_rank() &&
+           type.dtype != ir::DType::Undefined;
+  }
+
   Message graph(const Graph& g, Names& names) {
     std::vector<Copy> copies;
     const std::vector<std::string> outputs = name_values(g, names, copies);
@@ -256,14 +263,13 @@ class Writer {
       });
     for (std::size_t i = 0; i < outputs.size(); ++i)
       m.message(12, value_info(outputs[i], g.output_types[i]));
-    // Types that no reader can infer, for lack of the operator's definition.
+    // What readers cannot infer, for lack of an operator's definition or of our reasoning about
+    // symbols: runtimes fuse less where they do not know that two shapes are the same.
     const std::unordered_set<std::string_view> declared(outputs.begin(), outputs.end());
-    for (const Node* n = g.first(); n != nullptr; n = n->next()) {
-      if (n->op != nullptr) continue;
+    for (const Node* n = g.first(); n != nullptr; n = n->next())
       for (const Value* v : n->outputs())
-        if (v != nullptr && v->type.kind != Type::Kind::Unknown && declared.count(names.of(v)) == 0)
+        if (v != nullptr && says_something(*n, v->type) && declared.count(names.of(v)) == 0)
           m.message(13, value_info(names.of(v), v->type));
-    }
     return m;
   }
 

@@ -152,10 +152,20 @@ def kernels(
 
 
 # What the runtime makes of several nodes.
-FUSED = (
-    "Attention MultiHeadAttention SkipLayerNormalization EmbedLayerNormalization BiasGelu FastGelu QuickGelu Gelu "
-    "LayerNormalization FusedConv FusedMatMul FusedGemm"
-).split()
+FUSED = [
+    "Attention",
+    "MultiHeadAttention",
+    "SkipLayerNormalization",
+    "EmbedLayerNormalization",
+    "BiasGelu",
+    "FastGelu",
+    "QuickGelu",
+    "Gelu",
+    "LayerNormalization",
+    "FusedConv",
+    "FusedMatMul",
+    "FusedGemm",
+]
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
   });
   apply_input_shapes(graph, c.options.input_shapes);
   if (c.options.simplify) {
-    passes::simplify(*c.model, passes::for_conversion(), c.diagnostics, c.stats.rules);
+    passes::simplify(*c.model, passes::for_conversion(c.options.fuse), c.diagnostics, c.stats.rules);
   } else {
     ops::infer_graph(graph, c.diagnostics);
   }

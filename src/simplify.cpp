@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <numeric>
+#include <span>
 #include <utility>
 
 #include "input_shapes.h"
@@ -100,11 +102,38 @@ void narrow_outputs(ir::Graph& graph) {
   }
 }
 
+/// How many letters have to be put in, left out or changed to make one word of the other.
+std::size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({changed, row[j] + 1, row[j + 1] + 1}));
+    }
+  }
+  return row.back();
+}
+
+std::string hint_for(std::string_view name, std::span<const passes::RuleInfo> known) {
+  constexpr std::size_t kLongest = 64;  // what is longer is no misspelt rule
+  std::string close;
+  if (name.size() <= kLongest)
+    for (const passes::RuleInfo& r : known)
+      if (distance(name, r.name) <= std::max<std::size_t>(2, r.name.size() / 4) ||
+          (name.size() > 3 && r.name.find(name) != std::string_view::npos))
+        close += (close.empty() ? "did you mean " : " or ") + std::string(r.name);
+  if (!close.empty()) close += "? ";
+  return close + "onnx2nn simplify --list-rules names them";
+}
+
 passes::Options pass_options(const SimplifyOptions& options, Simplified& result,
                              std::vector<passes::Miss>& misses) {
   passes::Options o;
   o.change_weights = true;
   o.stop_after = options.stop_after;
+  o.max_constant = options.max_constant;
   o.log = &result.log;
   if (!options.why_not.empty()) o.misses = &misses;
   const auto known = passes::rules();
@@ -115,7 +144,7 @@ passes::Options pass_options(const SimplifyOptions& options, Simplified& result,
       if (std::none_of(known.begin(), known.end(),
                        [&](const passes::RuleInfo& r) { return r.name == name; }))
         throw Error("bad-option", "there is no rule \"" + name + "\"",
-                    "onnx2nn simplify --list-rules names them");
+                    hint_for(name, known));
       into.insert(name);
     }
   return o;

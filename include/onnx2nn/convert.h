@@ -29,6 +29,8 @@ struct CustomOp {
 
 struct ConvertOptions {
   bool simplify = true;
+  /// Folds batch norms and the like into the weights before them, for inference.
+  bool fuse = false;
   /// Shapes for inputs, by name; they overrule the model's.
   std::map<std::string, std::vector<std::int64_t>> input_shapes;
   std::string class_name;    // from the file's name where empty

@@ -28,6 +28,8 @@ struct SimplifyOptions {
   std::size_t stop_after = std::numeric_limits<std::size_t>::max();
   /// Rules of which `Simplified::misses` shall say why they left nodes alone.
   std::vector<std::string> why_not;
+  /// Folding makes no constant of more bytes than these.
+  std::uint64_t max_constant = std::numeric_limits<std::uint64_t>::max();
   /// Weights go to "<out>.data". Where the model's did, they do so without being asked.
   bool external_data = false;
 };

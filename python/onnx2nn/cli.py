@@ -22,8 +22,10 @@ examples:
   onnx2nn convert model.onnx -o net.py      the same, under another name
   onnx2nn convert model.onnx -o net.pth     weights as a state_dict, source in net.py
   onnx2nn convert model.onnx --input_shape input:1,3,320,320
-                                            check it with inputs of this shape
+                                            the same for inputs of this shape only
   onnx2nn simplify model.onnx small.onnx    a smaller ONNX file, checked
+  onnx2nn simplify model.onnx small.onnx --why-not fuse-batch-norm
+                                            says where a rule was of no use
   onnx2nn verify model.onnx net.py          compare; names the first node that differs
   onnx2nn inspect model.onnx                what is in it, and what would not convert
 
@@ -39,12 +41,24 @@ class _Parser(argparse.ArgumentParser):
         self.exit(WRONG, f"{self.prog}: error: {message}\n")
 
 
-def _add_check(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--input", metavar="FILE.npz", help="check with these inputs, by name")
+def _add_fixed_shape(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--input_shape",
         "--input-shape",
+        "--overwrite-input-shape",
+        metavar="NAME:DIMS",
+        dest="input_shape",
+        action="append",
+        default=[],
+        help="fix the shape of an input, such as input:1,3,224,224; may be repeated",
+    )
+
+
+def _add_check(p: argparse.ArgumentParser, *also: str) -> None:
+    p.add_argument("--input", metavar="FILE.npz", help="check with these inputs, by name")
+    p.add_argument(
         "--test-input-shape",
+        *also,
         metavar="NAME:DIMS",
         action="append",
         default=[],
@@ -70,6 +84,12 @@ def _add_rules(p: argparse.ArgumentParser) -> None:
         action="append",
         help="use this rule and no other; may be repeated",
     )
+    p.add_argument(
+        "--why-not",
+        metavar="RULE",
+        action="append",
+        help="show where this rule left nodes alone, and why; may be repeated",
+    )
     p.add_argument("--stop-after", metavar="N", type=int, help="stop after so many rewrites")
     p.add_argument("--list-rules", action="store_true", help="print the rules and what they do")
     p.add_argument(
@@ -78,7 +98,13 @@ def _add_rules(p: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write the weights to OUT.data",
     )
-    p.add_argument("--no-large-tensor", action="store_true", help=argparse.SUPPRESS)
+    p.add_argument(
+        "--no-large-tensor",
+        metavar="SIZE",
+        nargs="?",
+        const="1KB",
+        help="make no constant above this size by folding (1KB where none is given)",
+    )
 
 
 def _add_output(p: argparse.ArgumentParser) -> None:
@@ -133,13 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--no-verify", "--no-check", dest="check", action="store_false", help="do not check"
     )
-    p.add_argument(
-        "--overwrite-input-shape",
-        metavar="NAME:DIMS",
-        action="append",
-        default=[],
-        help="fix the shape of an input in what is written",
-    )
+    _add_fixed_shape(p)
     _add_conversion(p)
     _add_check(p)
     _add_output(p)
@@ -150,13 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--no-check", "--no-verify", dest="check", action="store_false", help="do not check"
     )
-    p.add_argument(
-        "--overwrite-input-shape",
-        metavar="NAME:DIMS",
-        action="append",
-        default=[],
-        help="fix the shape of an input in what is written",
-    )
+    _add_fixed_shape(p)
     _add_check(p)
     _add_output(p)
     _add_rules(p)
@@ -168,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--per-node", action="store_true", help="show every intermediate value")
     _add_conversion(p)
-    _add_check(p)
+    _add_check(p, "--input_shape", "--input-shape")
     _add_output(p)
 
     p = command("inspect", "show what is in a model and what would not convert")
@@ -185,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] not in COMMANDS and args[0] not in ("-h", "--help", "--version"):
         args.insert(0, "convert")
+    args = _spread(args)
     parser = build_parser()
     if not args:
         parser.print_help()
@@ -220,6 +235,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return INTERNAL
+
+
+def _spread(args: list[str]) -> list[str]:
+    """The arguments with a flag for each value: onnxsim takes several after one flag, or none."""
+    out: list[str] = []
+    flag, taken = "", 0
+    for k, arg in enumerate(args):
+        if arg.startswith("-"):
+            flag, taken = arg, 0
+            if arg == "--no-large-tensor" and not re.fullmatch(_SIZE, "".join(args[k + 1 : k + 2])):
+                arg = "--no-large-tensor=1KB"
+            elif arg == "--skip-optimization" and (
+                k + 1 == len(args) or args[k + 1].startswith("-")
+            ):
+                arg = "--only=fold-constants"
+            out.append(arg)
+            continue
+        if taken and (
+            (flag == "--skip-optimization" and re.fullmatch(r"[a-z]+([_-][a-z0-9]+)+", arg))
+            or (flag in _SHAPE_FLAGS and re.fullmatch(r".+:\d+([,x]\d+)*", arg))
+        ):
+            out.append(flag)
+        taken += 1
+        out.append(arg)
+    return out
+
+
+_SIZE = r"(\d+)\s*([KMG]?)I?B?"
+_SHAPE_FLAGS = ("--overwrite-input-shape", "--test-input-shape", "--input-shape")
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -266,7 +310,7 @@ def _shapes(texts: list[str], model: str) -> dict[str, list[int]]:
 def _check_options(a: argparse.Namespace, model: str) -> dict[str, Any]:
     return {
         "inputs": a.input,
-        "input_shapes": _shapes(a.input_shape, model) or None,
+        "input_shapes": _shapes(a.test_input_shape, model) or None,
         "seed": a.seed,
         "threads": a.threads,
     }
@@ -306,7 +350,7 @@ def _run_convert(a: argparse.Namespace) -> int:
         raise Error("convert needs a model: onnx2nn convert model.onnx")
     if a.model and a.onnx_path and a.model != a.onnx_path:
         raise Error("two models were given: MODEL and --onnx_path")
-    fixed = _shapes(a.overwrite_input_shape, model) or None
+    fixed = _shapes(a.input_shape, model) or None
     only_simplify = a.simplify_path and not (a.output or a.pytorch_path)
     say = not (a.quiet or a.json)
     result: dict[str, Any] = {"command": "convert", "model": model}
@@ -421,8 +465,15 @@ def _simplify(
     result: dict[str, Any],
 ) -> int:
     """Simplify `model` to `out`, checked against it; fills `result` and returns the exit code."""
-    from onnx2nn.report import human_bytes, paint, print_report, print_simplified, printable
-    from onnx2nn.simplification import rule_of, simplify_checked
+    from onnx2nn.report import (
+        human_bytes,
+        paint,
+        print_misses,
+        print_report,
+        print_simplified,
+        printable,
+    )
+    from onnx2nn.simplification import corresponding, rule_of, simplify_checked, size_of
 
     missing = _missing_for_check() if a.check else None
     outcome = simplify_checked(
@@ -431,8 +482,10 @@ def _simplify(
         check_n=getattr(a, "check_n", 3) if a.check and missing is None else 0,
         check=_check_options(a, model) if a.check else None,
         input_shapes=fixed,
-        disabled=[rule_of(r) for r in getattr(a, "disable", [])] or None,
+        disabled=corresponding(getattr(a, "disable", [])) or None,
         only=getattr(a, "only", None) or None,
+        why_not=[rule_of(r) for r in getattr(a, "why_not", None) or []] or None,
+        max_constant=size_of(getattr(a, "no_large_tensor", None)),
         stop_after=getattr(a, "stop_after", None),
         external_data=getattr(a, "external_data", False) or None,
     )
@@ -444,6 +497,8 @@ def _simplify(
         return DONE if outcome.ok else WRONG
     if not a.quiet:
         print_simplified(stats)
+        if getattr(a, "why_not", None):
+            print_misses(stats.get("misses", []), a.why_not)
         size = f"{human_bytes(_size_of(model))} -> "
         files = [f for f in stats.get("files", [out]) if os.path.exists(f)]
         size += human_bytes(sum(map(_size_of, files))) if outcome.ok else "not written"
@@ -467,9 +522,9 @@ def _run_simplify(a: argparse.Namespace) -> int:
 
     if a.list_rules:
         from onnx2nn.api import native
+        from onnx2nn.report import print_rules
 
-        for name, what in dict(native().simplify_rules()).items():
-            print(f"{name:26} {what}")
+        print_rules(dict(native().simplify_rules()))
         return DONE
     if not a.model:
         raise Error("simplify needs a model: onnx2nn simplify model.onnx small.onnx")
@@ -477,7 +532,7 @@ def _run_simplify(a: argparse.Namespace) -> int:
     result: dict[str, Any] = {"command": "simplify", "model": a.model, "files": [out]}
     with Stages(2, a.quiet or a.json) as stages:
         stages("simplify")
-        fixed = _shapes(a.overwrite_input_shape, a.model) or None
+        fixed = _shapes(a.input_shape, a.model) or None
         code = _simplify(a, a.model, out, fixed, result)
     if a.json:
         _print_json({**result, "exit_code": code})

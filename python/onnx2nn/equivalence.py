@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Source
+from onnx2nn.api import Error, Source
 from onnx2nn.compare import Comparison, compare, is_float
 from onnx2nn.inputs import candidates
 from onnx2nn.oracle import Reference, Runtime, first_line, read_proto
@@ -74,6 +74,8 @@ class Original:
                 "ONNX Runtime",
                 Runtime(self._model, threads=self._threads, custom_lib=self._custom_lib),
             )
+        except Error:
+            raise  # the library of operators, which is the caller's
         except Exception as error:  # each runtime has error types of its own
             reasons.append(f"ONNX Runtime: {first_line(error)}")
         if self._proto.ByteSize() + _mapped_bytes(self._model) > _REFERENCE_BYTES:

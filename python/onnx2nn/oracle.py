@@ -62,7 +62,10 @@ class Runtime:
         # Of two sessions only one runs at a time: the other's threads are not to wait busily.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if custom_lib:
-            options.register_custom_ops_library(custom_lib)
+            try:
+                options.register_custom_ops_library(custom_lib)
+            except Exception as error:
+                raise Error(f"{custom_lib}: cannot be loaded: {first_line(error)}") from error
         self._skeleton = None
         if isinstance(model, Skeleton):
             self._skeleton = model

@@ -217,3 +217,31 @@ def print_simplified(stats: dict[str, Any]) -> None:
     if rules:
         done = sorted(rules.items(), key=lambda kv: (-int(kv[1]), kv[0]))
         console.print("rules: " + ", ".join(f"{name} {n}" for name, n in done))
+
+
+def _print_columns(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table without lines, in the terminal's width; the last column folds first."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, no_color=None if sys.stdout.isatty() else True)
+    table = Table(show_edge=False, pad_edge=False, box=None, header_style="bold")
+    for k, title in enumerate(header):
+        table.add_column(title, overflow="fold", no_wrap=k == 0 and len(header) == 2)
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    console.print(table)
+
+
+def print_rules(rules: dict[str, str]) -> None:
+    """The rules of the simplifier and what they do."""
+    _print_columns(("rule", "what it does"), list(rules.items()))
+
+
+def print_misses(misses: list[tuple[str, str, str]], asked: list[str]) -> None:
+    """Nodes that a rule left alone though they look like what it is about, and why."""
+    if not misses:
+        print(f"{', '.join(map(printable, asked))}: no node was left that looks like it")
+        return
+    _print_columns(("rule", "node", "why not"), [(str(r), str(n), str(w)) for r, n, w in misses])

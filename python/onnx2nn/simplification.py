@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,23 @@ class Outcome:
 def rule_of(name: str) -> str:
     """Our rule for one of our names, or for one of onnxsim's."""
     return _KNOWN_OPTIMIZERS.get(name, name)
+
+
+def corresponding(names: Iterable[str]) -> list[str]:
+    """Our rules for these names; onnxsim's, with underscores, to which none corresponds, are left
+    out: what they do is not done here."""
+    rules = [rule_of(name) for name in names]
+    return [rule for rule in rules if "_" not in rule]
+
+
+def size_of(text: str | None) -> int | None:
+    """Bytes of a size such as 1KB, 100 or 1.5GB, in powers of 1024; None where there is none."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise Error(f"{text!r} is not a size like 1KB, 10MB or 1.5GB")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 @contextlib.contextmanager
@@ -146,18 +164,19 @@ def simplify(
     perform_optimization: bool = True,
     skip_fuse_bn: bool = False,
     overwrite_input_shapes: dict[str, list[int]] | None = None,
-    test_input_shapes: dict[str, list[int]] | None = None,
-    skipped_optimizers: list[str] | None = None,
-    skip_constant_folding: bool = False,
+    test_input_shapes: dict[str, list[int]] | list[str] | None = None,
+    skipped_optimizers: list[str] | bool | None = None,
+    skip_constant_folding: bool | dict[str, Any] | None = False,
     skip_shape_inference: bool = False,
-    input_data: dict[str, Any] | None = None,
+    input_data: dict[str, Any] | str | None = None,
     dynamic_input_shape: bool = False,
     custom_lib: str | None = None,
     include_subgraph: bool = True,
     unused_output: list[str] | None = None,
+    tensor_size_threshold: str | None = None,
+    mutable_initializer: bool = False,
     *,
     input_shapes: dict[str, list[int]] | None = None,
-    **_other: Any,
 ) -> tuple[Any, bool]:
     """Simplify a model in memory; the signature is the one that users of onnxsim have.
 
@@ -169,46 +188,72 @@ def simplify(
     test_input_shapes, input_data: what to check with.
     skipped_optimizers: rules to leave out, by our names or onnxsim's.
     skip_constant_folding: leave operators of constants as they are.
-    The other arguments are accepted, and change nothing here.
+    custom_lib: a library of operators for ONNX Runtime, to check with.
+    unused_output: names of outputs to leave out.
+    tensor_size_threshold: folding makes no constant above this size, such as "1MB".
+    skip_shape_inference, dynamic_input_shape, include_subgraph: of no effect. No inferred shape is
+    written, dynamic shapes need no word, and nested graphs are always simplified.
+    The positions may also be those that onnxsim had up to 0.3: (..., skip_fuse_bn, input_shapes,
+    skipped_optimizers, skip_shape_inference, input_data, dynamic_input_shape, custom_lib).
     Returns (the simplified onnx.ModelProto, whether it computes the same). Raises Error for a model
-    that cannot be read.
+    that cannot be read, a rule that does not exist, or initialisers that are to stay mutable.
     """
     import onnx
 
-    known = {str(name) for name in _rules()}
-    disabled = [rule_of(name) for name in skipped_optimizers or []]
+    names, folding_skipped = skipped_optimizers, skip_constant_folding
+    tests = test_input_shapes
+    if isinstance(tests, (list, tuple, set)) or isinstance(names, bool):
+        # onnxsim up to 0.3: one place further on stands what came after the shapes.
+        data, custom_lib = (
+            folding_skipped,
+            input_data if isinstance(input_data, str) else custom_lib,
+        )
+        names, tests = list(tests or []), None
+        folding_skipped, input_data = False, data if isinstance(data, dict) else None
+    if mutable_initializer:
+        raise Error("mutable_initializer: weights that may change cannot be simplified")
+    disabled = corresponding([] if names is None or isinstance(names, bool) else names)
     if skip_fuse_bn:
         disabled.append(_SKIPPED_BN)
     folding = {"fold-shapes", "fold-constants"}
-    if skip_constant_folding:
+    if folding_skipped:
         disabled += folding
     options: dict[str, Any] = {
         "input_shapes": overwrite_input_shapes or input_shapes,
-        "disabled": sorted(set(disabled) & known),
+        "disabled": sorted(set(disabled)),
         "only": None if perform_optimization else sorted({*folding, "fold-identity"}),
+        "max_constant": size_of(tensor_size_threshold),
     }
+    if unused_output:
+        model = _without_outputs(model, unused_output)
+    check = {"inputs": input_data, "input_shapes": tests, "custom_lib": custom_lib}
     with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder:
         out = Path(folder) / "model.onnx"
-        outcome = simplify_checked(
-            model,
-            out,
-            check_n=check_n,
-            check={"inputs": input_data, "input_shapes": test_input_shapes},
-            **options,
-        )
+        outcome = simplify_checked(model, out, check_n=check_n, check=check, **options)
         if not outcome.ok:
             proto = model if hasattr(model, "graph") else onnx.load(_loadable(model))
             return proto, False
         return onnx.load(str(out)), True
 
 
+def _without_outputs(model: Model, names: Iterable[str]) -> Any:
+    """A copy of the model that lacks these outputs."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model if hasattr(model, "graph") else onnx.load(_loadable(model)))
+    known = [o.name for o in copy.graph.output]
+    unknown = sorted(set(names) - set(known))
+    if unknown or len(set(names)) == len(known):
+        wrong = f"the model has no output {unknown[0]!r}" if unknown else "none would be left"
+        raise Error(f"unused_output: {wrong}; its outputs are {', '.join(known)}")
+    kept = [o for o in copy.graph.output if o.name not in set(names)]
+    del copy.graph.output[:]
+    copy.graph.output.extend(kept)
+    return copy
+
+
 def _loadable(model: Model) -> Any:
     import io
 
     return io.BytesIO(bytes(model)) if isinstance(model, (bytes, bytearray)) else os.fspath(model)
-
-
-def _rules() -> dict[str, str]:
-    from onnx2nn.api import native
-
-    return dict(native().simplify_rules())

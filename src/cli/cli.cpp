@@ -13,6 +13,7 @@
 #include "onnx2nn/convert.h"
 #include "onnx2nn/simplify.h"
 #include "onnx2nn/version.h"
+#include "support/text.h"
 
 namespace onnx2nn::cli {
 namespace {
@@ -25,6 +26,10 @@ struct Arguments {
   std::vector<std::string> input_shapes;
   std::string class_name;
   bool no_simplify = false;
+  bool fuse = false;
+  bool no_check = false;
+  std::vector<std::string> why_not;
+  std::uint64_t max_constant = std::numeric_limits<std::uint64_t>::max();
   bool allow_unknown = false;
   bool origin = false;
   bool quiet = false;
@@ -57,6 +62,7 @@ std::pair<std::string, std::vector<std::int64_t>> parse_shape(const std::string&
 ConvertOptions options_of(const Arguments& a) {
   ConvertOptions o;
   o.simplify = !a.no_simplify;
+  o.fuse = a.fuse;
   o.class_name = a.class_name;
   o.allow_unknown = a.allow_unknown;
   o.comments_origin = a.origin;
@@ -154,6 +160,8 @@ int simplify(const Arguments& a) {
   options.disabled = a.disabled;
   options.only = a.only;
   options.stop_after = a.stop_after;
+  options.why_not = a.why_not;
+  options.max_constant = a.max_constant;
   options.external_data = a.external_data;
   const std::string out =
       a.output.empty() ? fs::path(a.model).stem().string() + "-simple.onnx" : a.output;
@@ -172,6 +180,8 @@ int simplify(const Arguments& a) {
               << "\n";
   } else if (!a.quiet) {
     print_table(s);
+    for (const SimplifyMiss& m : s.misses)
+      std::cout << m.rule << ": " << printable(m.node) << ": " << printable(m.reason) << "\n";
     std::cout << a.model << ": " << s.nodes_before << " -> " << s.nodes_after << " nodes\n";
     for (const std::string& file : s.files) std::cout << "wrote " << file << "\n";
     std::cout << "not checked: that needs ONNX Runtime (pip install onnx2nn[verify], then onnx2nn "
@@ -188,6 +198,12 @@ void add_simplify(CLI::App& app, Arguments& a) {
   app.add_option("--disable,--skip-optimization", a.disabled,
                  "a rule that is not to be used; may be repeated");
   app.add_option("--only", a.only, "a rule that is to be used, and no other; may be repeated");
+  app.add_option("--why-not", a.why_not, "say why this rule left nodes alone; may be repeated");
+  app.add_option("--no-large-tensor", a.max_constant, "make no constant above this size by folding")
+      ->transform(CLI::AsSizeValue(false))
+      ->expected(0, 1)
+      ->default_str("1KB");
+  app.add_flag("--no-check,--no-verify", a.no_check, "do not check, as this program never does");
   app.add_option("--stop-after", a.stop_after, "stop after so many rewrites");
   app.add_flag("--external-data,--save-as-external-data", a.external_data,
                "write the weights to OUT.data");
@@ -198,8 +214,8 @@ void add_simplify(CLI::App& app, Arguments& a) {
 
 void add_common(CLI::App& app, Arguments& a) {
   app.add_option("model", a.model, "an ONNX file")->required();
-  app.add_option("--input_shape,--input-shape", a.input_shapes,
-                 "the shape of an input, such as input:1,3,224,224; may be repeated");
+  app.add_option("--input_shape,--input-shape,--overwrite-input-shape", a.input_shapes,
+                 "fixes the shape of an input, such as input:1,3,224,224; may be repeated");
   app.add_flag("--no-simplify", a.no_simplify, "convert the graph as it is");
   app.add_flag("--allow-unknown", a.allow_unknown,
                "write a stub that raises for each operator that is not known");
@@ -220,6 +236,9 @@ int run(int argc, const char* const* argv) {
   CLI::App* converting = app.add_subcommand("convert", "write PyTorch source and weights");
   add_common(*converting, a);
   converting->add_option("-o,--output", a.output, "net.py, or net.pth for weights as a state_dict");
+  converting->add_flag("--fuse", a.fuse, "fold batch normalisation into weights, for inference");
+  converting->add_flag("--no-check,--no-verify", a.no_check,
+                       "do not check, as this program never does");
   converting->add_option("--class-name", a.class_name, "of the emitted class");
   converting->add_flag("--comments-origin", a.origin, "name the ONNX node behind each line");
   CLI::App* inspecting =

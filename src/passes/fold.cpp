@@ -1,4 +1,6 @@
 // Folding: what is known before the model runs becomes a constant.
+#include <algorithm>
+
 #include "eval/eval.h"
 #include "passes/rules.h"
 
@@ -102,7 +104,8 @@ bool fold_constants(Rewriter& w, ir::Node& n) {
   for (std::size_t i = 0; i < n.input_count(); ++i)
     if (n.input(i) != nullptr && !n.input(i)->constant) return false;
   if (!may_fold(w, n)) return false;
-  const std::uint64_t most = constant_bytes(n) + kMaxGrowth;
+  const std::uint64_t most =
+      std::min(constant_bytes(n) + kMaxGrowth, w.options().max_constant);
   std::optional<std::vector<ir::TensorPtr>> computed;
   try {
     computed = eval::evaluate(n, most);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <set>
@@ -27,6 +28,9 @@ struct Options {
   /// Rules that compute weights (folding batch norms, ...), merge values, or spell several
   /// operators as one of ONNX's: what makes a better model, but not better source.
   bool change_weights = false;
+  std::set<std::string, std::less<>> also;  // rules to use though `change_weights` is off
+  /// Folding makes no constant of more bytes.
+  std::uint64_t max_constant = std::numeric_limits<std::uint64_t>::max();
   std::set<std::string, std::less<>> disabled;
   std::set<std::string, std::less<>> only;  // where not empty, the others are disabled
   /// Rewrites after which it stops, to find the one at fault.
@@ -42,8 +46,10 @@ struct Options {
 };
 
 /// What conversion wants: nothing that changes a weight, nothing that torch says better itself.
-inline Options for_conversion() {
+/// With `fuse_weights` what follows a linear operator by channel is folded into its weights.
+inline Options for_conversion(bool fuse_weights = false) {
   Options options;
+  if (fuse_weights) options.also = {"fuse-batch-norm", "fuse-arithmetic", "fuse-into-batch-norm"};
   options.any_opset = true;
   return options;
 }

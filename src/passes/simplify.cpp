@@ -50,7 +50,7 @@ class Simplifier {
   bool enabled(std::string_view rule, bool in_conversion) const {
     if (options_.disabled.count(rule) != 0) return false;
     if (!options_.only.empty()) return options_.only.count(rule) != 0;
-    return in_conversion || options_.change_weights;
+    return in_conversion || options_.change_weights || options_.also.count(rule) != 0;
   }
 
   void note(std::string_view rule, const std::string& node, std::size_t times = 1) {

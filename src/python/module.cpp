@@ -23,6 +23,8 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
     const auto k = nb::cast<std::string>(key);
     if (k == "simplify") {
       o.simplify = nb::cast<bool>(value);
+    } else if (k == "fuse") {
+      o.fuse = nb::cast<bool>(value);
     } else if (k == "input_shapes") {
       if (!value.is_none())
         o.input_shapes = nb::cast<std::map<std::string, std::vector<std::int64_t>>>(value);
@@ -165,6 +167,8 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
       o.why_not = nb::cast<std::vector<std::string>>(value);
     } else if (k == "stop_after") {
       o.stop_after = nb::cast<std::size_t>(value);
+    } else if (k == "max_constant") {
+      o.max_constant = nb::cast<std::uint64_t>(value);
     } else if (k == "external_data") {
       o.external_data = nb::cast<bool>(value);
     } else {

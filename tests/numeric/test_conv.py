@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from int8_weights import int8_weights
+
 from .harness import check
 
 RNG = np.random.default_rng(0)
@@ -129,7 +131,7 @@ def test_qlinear_conv(dtype: Any, constants: tuple[int, ...]) -> None:
         integers(dtype, 1, 2, 6, 6),
         scale,
         zero,
-        integers(np.int8, 3, 2, 3, 3),
+        int8_weights(RNG, 3, 2, 3, 3),
         w_scale,
         np.zeros(3, np.int8),
         np.array(0.05, np.float32),

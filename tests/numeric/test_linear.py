@@ -8,6 +8,8 @@ import onnx
 import pytest
 from onnx import helper
 
+from int8_weights import int8_weights
+
 from .harness import check, compare, expected_outputs, run_converted, source_of
 
 RNG = np.random.default_rng(3)
@@ -143,6 +145,8 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]], dynamic: bool) -> 
 
 
 def integers(dtype: Any, *shape: int) -> Any:
+    if dtype is np.int8:
+        return int8_weights(RNG, *shape)
     limits = np.iinfo(dtype)
     return RNG.integers(limits.min, limits.max + 1, shape).astype(dtype)
 

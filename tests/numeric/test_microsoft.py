@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from int8_weights import int8_weights
+
 from .harness import Array, check, node_model, source_of
 
 RNG = np.random.default_rng(5)
@@ -16,10 +18,6 @@ def f32(*shape: int) -> Array:
 
 def u8(*shape: int) -> Array:
     return RNG.integers(0, 256, shape).astype(np.uint8)
-
-
-def i8(*shape: int) -> Array:
-    return RNG.integers(-128, 128, shape).astype(np.int8)
 
 
 def scale(value: float) -> Array:
@@ -254,12 +252,19 @@ def test_qlinear_pools(last: int) -> None:
 @pytest.mark.parametrize("last", [0, 1])
 def test_qlinear_conv(last: int) -> None:
     shape = (1, 6, 6, 3) if last else (1, 3, 6, 6)
-    x = [*quantised(*shape), i8(4, 3, 3, 3), scale(0.01), zero(0, np.int8), scale(1.5), zero(128)]
+    x = [
+        *quantised(*shape),
+        int8_weights(RNG, 4, 3, 3, 3),
+        scale(0.01),
+        zero(0, np.int8),
+        scale(1.5),
+        zero(128),
+    ]
     ms("QLinearConv", x, attrs={"channels_last": last, "pads": [1] * 4}, constants=[3])
 
 
 def test_quantised_products() -> None:
-    a, b = quantised(3, 8), [i8(8, 5), scale(0.01), zero(3, np.int8)]
+    a, b = quantised(3, 8), [int8_weights(RNG, 8, 5), scale(0.01), zero(3, np.int8)]
     bias = RNG.integers(-9, 9, 5).astype(np.int32)
     ms("QGemm", [*a, *b, bias, scale(0.5), zero(128)], constants=[3, 4, 5, 6])
     ms("QGemm", [*a, *b], atol=1e-4)
@@ -295,7 +300,7 @@ def test_gather_block_quantized(bits: int) -> None:
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_dynamic_quantize_lstm(direction: str) -> None:
     n = 2 if direction == "bidirectional" else 1
-    w, r = i8(n, 4, 12), i8(n, 3, 12)
+    w, r = int8_weights(RNG, n, 4, 12), int8_weights(RNG, n, 3, 12)
     scales = [np.full(n, 0.01, np.float32), np.zeros(n, np.int8)]
     x = [f32(5, 2, 4), w, r, f32(n, 24), None, None, None, None, *scales, *scales]
     attrs = {"direction": direction, "hidden_size": 3}

@@ -10,6 +10,7 @@ import torch
 from onnx.backend.test.case.test_case import TestCase
 from onnx.reference import ReferenceEvaluator
 
+from int8_weights import int8_weights
 from onnx2nn.runtime import attention as at
 
 from . import ort_nodes as ort
@@ -333,7 +334,7 @@ def test_ms_attention(mask: str, past: int, options: dict[str, Any], quantised: 
         if added is not None:
             pytest.skip("QAttention adds no bias")
         x = RNG.integers(0, 256, (batch, length, hidden)).astype(np.uint8)
-        w = RNG.integers(-128, 128, (hidden, 3 * heads * size)).astype(np.int8)
+        w = int8_weights(RNG, hidden, 3 * heads * size)
         scales = [np.array(0.01, np.float32), np.array(0.02, np.float32)]
         zeros = [np.array(120, np.uint8), np.array(4, np.int8)]
         inputs = [x, w, bias, *scales, index, *zeros, state]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from onnx.backend.test.case.test_case import TestCase
 
+from int8_weights import int8_weights
 from onnx2nn.runtime import conv
 
 from . import vision_cases as vc
@@ -106,7 +107,7 @@ def test_qlinear_conv_runtime(per_channel: bool, dtype: Any) -> None:
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max + 1
     m = 5
     x = rng.integers(low, high, (2, 6, 9, 8)).astype(dtype)
-    w = rng.integers(-128, 128, (m, 3 * 2, 3, 3)).astype(np.int8)
+    w = int8_weights(rng, m, 3 * 2, 3, 3)
     zeros = np.zeros(m if per_channel else 1, np.int8)
     scales = rng.random(m if per_channel else 1).astype(np.float32) * 0.01
     arrays = [

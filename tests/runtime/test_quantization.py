@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto
 from onnx.backend.test.case.test_case import TestCase
 
+from int8_weights import int8_weights
 from onnx2nn.runtime import quantization as qz
 
 from . import ort_nodes as ort
@@ -142,7 +143,7 @@ def test_qlinear_global_average_pool(channels_last: int) -> None:
 @pytest.mark.parametrize("per_column", [False, True])
 def test_qgemm(trans: tuple[int, int], quantised: bool, per_column: bool) -> None:
     a = random_integers(*((4, 5)[:: -1 if trans[0] else 1]))
-    b = random_integers(*((5, 6)[:: -1 if trans[1] else 1]), dtype=np.int8)
+    b = int8_weights(RNG, *((5, 6)[:: -1 if trans[1] else 1]))
     b_scale = f32(RNG.random(6)) if per_column else f32(0.02)
     b_zero = random_integers(6, dtype=np.int8) if per_column else np.array(3, np.int8)
     c = RNG.integers(-100, 100, 6).astype(np.int32)
@@ -156,7 +157,7 @@ def test_qgemm(trans: tuple[int, int], quantised: bool, per_column: bool) -> Non
 
 @pytest.mark.parametrize("per_column", [False, True])
 def test_integer_products_to_float(per_column: bool) -> None:
-    b = random_integers(2, 5, 6, dtype=np.int8)
+    b = int8_weights(RNG, 2, 5, 6)
     scale = f32(RNG.random((2, 1, 6))) if per_column else f32([0.02])
     zero = random_integers(2, 1, 6, dtype=np.int8) if per_column else np.array([4], np.int8)
     if per_column:
@@ -247,8 +248,8 @@ def test_dynamic_quantize_lstm(direction: str, per_channel: bool, batch: int, fu
 
     x = [
         f32(RNG.normal(size=(steps, batch, size))),
-        random_integers(count, size, 4 * hidden, dtype=np.int8),
-        random_integers(count, hidden, 4 * hidden, dtype=np.int8),
+        int8_weights(RNG, count, size, 4 * hidden),
+        int8_weights(RNG, count, hidden, 4 * hidden),
         real(count, 8 * hidden),
         np.array([4, 2, 3][:batch], np.int32) if full else None,
         real(count, batch, hidden),

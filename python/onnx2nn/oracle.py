@@ -15,6 +15,11 @@ from onnx2nn.tensors import DTYPE_NAMES, is_torch_only, numpy_dtype
 
 # Types that ONNX Runtime hands over only as raw bits.
 _RAW_TYPES = ("bfloat16", "float8", "int4", "int2", "float4")
+# Operators of bytes, whose fast kernels need constant weights made unsigned to be exact on every CPU.
+_BYTE_PRODUCTS = {
+    *("ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger"),
+    *("MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearConv", "QLinearMatMul"),
+}
 _BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}
 
 
@@ -36,11 +41,18 @@ def first_line(error: BaseException) -> str:
     return text[:300] or type(error).__name__
 
 
+def multiplies_bytes(proto: Any) -> bool:
+    """Whether ONNX Runtime's answer depends on the CPU: without VNNI its products of a uint8 and an
+    int8 are added in 16 bits, and saturate, unless it is told to be exact."""
+    return any(n.op_type in _BYTE_PRODUCTS for n in proto.graph.node)
+
+
 class Runtime:
     """An ONNX Runtime session, with graph optimisations off where it runs so.
 
     model: a path or bytes, or a Skeleton, whose weights stay where they are mapped.
     folder: where the external data of bytes lies. custom_lib: a library of operators.
+    exact: optimisations on as far as products of bytes need them; see `multiplies_bytes`.
     """
 
     def __init__(
@@ -49,6 +61,7 @@ class Runtime:
         folder: str | None = None,
         threads: int = 0,
         custom_lib: str | None = None,
+        exact: bool = False,
     ) -> None:
         import onnxruntime as ort
 
@@ -83,6 +96,9 @@ class Runtime:
         level = ort.GraphOptimizationLevel
         providers = ["CPUExecutionProvider"]
         options.graph_optimization_level = level.ORT_DISABLE_ALL
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            options.graph_optimization_level = level.ORT_ENABLE_EXTENDED
         try:
             self._session = ort.InferenceSession(model, options, providers=providers)
         except Exception:

@@ -23,6 +23,7 @@ from onnx2nn.oracle import (
     Runtime,
     first_line,
     model_folder,
+    multiplies_bytes,
     read_proto,
     with_outputs,
 )
@@ -223,7 +224,7 @@ def find_answer(
     reasons: list[str] = []
     folder = model_folder(source)
     makers: list[Callable[[], Runtime | Reference]] = [
-        lambda: Runtime(source.data, folder, threads),
+        lambda: Runtime(source.data, folder, threads, exact=multiplies_bytes(proto)),
         lambda: Reference(source, threads),
     ]
     for make in makers:
@@ -436,7 +437,9 @@ def _declared(value_info: Any) -> str | None:
 def _run_onnx(target: Source, answer: Answer, threads: int, proto: Any) -> list[Any]:
     """Another ONNX file's outputs, by the same oracle, in the model's order."""
     if isinstance(answer.oracle, Runtime):
-        oracle: Runtime | Reference = Runtime(target.data, model_folder(target), threads)
+        oracle: Runtime | Reference = Runtime(
+            target.data, model_folder(target), threads, exact=multiplies_bytes(proto)
+        )
     else:
         oracle = Reference(target)
     found = dict(zip(oracle.outputs, oracle.run(answer.feed), strict=True))
@@ -609,7 +612,9 @@ def _intermediates(
     if isinstance(answer.oracle, Reference):
         everything = answer.oracle.run_all(answer.feed)
         return {n: everything[n] for n in names if n in everything}
-    oracle = Runtime(with_outputs(proto, names), model_folder(source), threads)
+    oracle = Runtime(
+        with_outputs(proto, names), model_folder(source), threads, exact=multiplies_bytes(proto)
+    )
     values = oracle.run(answer.feed)
     if has_random_op(proto):
         values = mark_random(values, oracle.run(answer.feed))

@@ -183,3 +183,27 @@ def test_what_counts_as_the_same(want: object, got: object, ok: bool) -> None:
     c = compare("y", want, got)
     assert c.ok == ok
     assert (c.reason is None) == ok
+
+
+def test_products_of_bytes_are_exact_on_every_cpu(core: object) -> None:
+    rng = np.random.default_rng(0)
+    constants = {
+        "x_scale": np.float32(0.1),
+        "x_zero": np.uint8(0),
+        "w": rng.integers(-128, 128, (8, 64, 3, 3)).astype(np.int8),
+        "w_scale": np.float32(0.001),
+        "w_zero": np.int8(0),
+        "y_scale": np.float32(1.0),
+        "y_zero": np.uint8(128),
+    }
+    graph = helper.make_graph(
+        [helper.make_node("QLinearConv", ["x", *constants], ["y"])],
+        "bytes",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, (1, 64, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    x = rng.integers(0, 256, (1, 64, 8, 8)).astype(np.uint8)
+    report = onnx2nn.verify(model, inputs={"x": x})
+    assert report.ok, report.outputs

@@ -38,6 +38,7 @@ void infer_space_to_depth(InferContext& c) {
 
 /// Before opset 11 DepthToSpace had no mode: depth, column, row.
 void lower_depth_to_space(LowerContext& c) {
+  c.carry_strings({0});
   const std::int64_t b = block_size(c);
   const std::string mode = c.attr_string("mode", "DCR");
   if (mode != "DCR" && mode != "CRD") c.unsupported("the mode \"" + mode + "\" is not known");
@@ -51,6 +52,7 @@ void lower_depth_to_space(LowerContext& c) {
 }
 
 void lower_space_to_depth(LowerContext& c) {
+  c.carry_strings({0});
   Kwargs kw;
   if (const std::string mode = c.attr_string("mode", "DCR"); mode != "DCR")
     kw.emplace_back("mode", Ex(mode));

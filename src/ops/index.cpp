@@ -148,9 +148,8 @@ std::optional<Ex> gather_constant(LowerContext& c, std::int64_t axis) {
 }
 
 void lower_gather(LowerContext& c) {
+  c.carry_strings({0});
   const std::int64_t given = c.attr_int("axis", 0);
-  if (c.dtype(0) == DType::String)
-    return c.out(0, helper("string_gather", {c.in(0), c.in(1)}, {{"axis", Ex(given)}}));
   if (!c.rank(0) || !c.rank(1)) return c.out(0, helper("gather_slices", {c.in(0), c.in(1), given}));
   const std::int64_t axis = c.axis(given, *c.rank(0));
   if (axis == 0)
@@ -173,6 +172,7 @@ void infer_gather_elements(InferContext& c) {
 }
 
 void lower_gather_elements(LowerContext& c) {
+  c.carry_strings({0});
   const std::int64_t axis = c.attr_int("axis", 0);
   if (has_index_kernels(c.dtype(0)) && never_negative(c.input(1)))
     return c.out(0, aten("gather", {c.in(0), axis, long_index(c, 1)}));
@@ -208,13 +208,11 @@ std::optional<Args> index_columns(LowerContext& c, std::size_t i) {
 }
 
 void lower_gather_nd(LowerContext& c) {
+  c.carry_strings({0});
   const std::int64_t batch = c.attr_int("batch_dims", 0);
-  if (batch == 0 && c.dtype(0) != DType::String)
+  if (batch == 0)
     if (const auto columns = index_columns(c, 1))
       return c.out(0, aten("index.Tensor", {c.in(0), list(*columns)}));
-  if (c.dtype(0) == DType::String && batch != 0)
-    c.unsupported("GatherND of strings with batch_dims");
-  if (c.dtype(0) == DType::String) return c.out(0, helper("string_gather_nd", {c.in(0), c.in(1)}));
   Args args{c.in(0), c.in(1)};
   if (batch != 0) args.emplace_back(batch);
   c.out(0, helper("gather_nd", args));
@@ -228,6 +226,7 @@ void infer_first(InferContext& c) {
 }
 
 void lower_scatter_elements(LowerContext& c) {
+  c.carry_strings({0, 2});
   const std::int64_t axis = c.attr_int("axis", 0);
   const std::string reduction = c.attr_string("reduction", "none");
   if (has_index_kernels(c.dtype(0)) && never_negative(c.input(1))) {
@@ -243,6 +242,7 @@ void lower_scatter_elements(LowerContext& c) {
 }
 
 void lower_scatter_nd(LowerContext& c) {
+  c.carry_strings({0, 2});
   const std::string reduction = c.attr_string("reduction", "none");
   const bool plain = has_index_kernels(c.dtype(0)) &&
                      (reduction == "none" || (reduction == "add" && c.dtype(0) != DType::Bool));
@@ -334,6 +334,7 @@ void infer_one_hot(InferContext& c) {
 }
 
 void lower_one_hot(LowerContext& c) {
+  c.carry_strings({2});
   const auto number = c.const_number(1);
   const Ex depth = number ? Ex(static_cast<std::int64_t>(*number)) : c.int_scalar(1);
   Args args{c.in(0), depth, c.in(2)};
@@ -364,6 +365,7 @@ void infer_compress(InferContext& c) {
 }
 
 void lower_compress(LowerContext& c) {
+  c.carry_strings({0});
   if (c.has_attr("axis") && c.rank(0)) {
     const std::int64_t axis = c.axis(c.attr_int("axis"), *c.rank(0));
     const Shape& mask = c.shape(1);
@@ -404,6 +406,7 @@ void lower_unique(LowerContext& c) {
 }
 
 void lower_trilu(LowerContext& c) {
+  c.carry_strings({0});
   const bool upper = c.attr_int("upper", 1) != 0;
   const Ex k = c.has_input(1) ? c.int_scalar(1) : Ex(0);
   if (has_index_kernels(c.dtype(0))) return c.out(0, aten(upper ? "triu" : "tril", {c.in(0), k}));

@@ -686,7 +686,27 @@ torch::Program Lowering::run() {
 
 // ---------------------------------------------------------------- LowerContext
 
+void LowerContext::carry_strings(std::initializer_list<std::size_t> inputs) {
+  if (dtype(*inputs.begin()) != DType::String) return;
+  for (const std::size_t i : inputs) {
+    if (!has_input(i)) continue;
+    const Ex x = in(i);
+    Args args{x};
+    args.insert(args.end(), strings_.begin(), strings_.end());
+    places_[i] = let(helper("string_places", args), "places");
+    strings_.push_back(x);
+  }
+}
+
+Ex LowerContext::carried(const Ex& value) {
+  if (strings_.empty()) return value;
+  Args args{value};
+  args.insert(args.end(), strings_.begin(), strings_.end());
+  return helper("strings_at", args);
+}
+
 Ex LowerContext::in(std::size_t i) {
+  if (const auto it = places_.find(i); it != places_.end()) return it->second;
   return has_input(i) ? l_.tensor_of(input(i)) : kNone;
 }
 
@@ -773,9 +793,10 @@ void LowerContext::emit(Stmt statement) {
   l_.block_->push_back(std::move(statement));
 }
 
-void LowerContext::out(std::size_t i, const Ex& value) {
+void LowerContext::out(std::size_t i, const Ex& moved) {
   const ir::Value* v = node_.output(i);
   if (v == nullptr) return;
+  const Ex value = carried(moved);
   // What is said already needs no second name.
   if (value->kind == torch::ExprKind::Var) return alias(i, value);
   const VarPtr var = l_.new_var(variable_hint(v->name, node_.op_type), v);
@@ -796,7 +817,8 @@ void LowerContext::outs(const Ex& tuple) {
   const auto targets = s.targets;
   emit(std::move(s));
   for (std::size_t i = 0; i < node_.output_count(); ++i)
-    if (const ir::Value* v = node_.output(i)) l_.define(v, {.ex = Ex(targets[i])});
+    if (const ir::Value* v = node_.output(i))
+      l_.define(v, {.ex = strings_.empty() ? Ex(targets[i]) : let(carried(Ex(targets[i])))});
 }
 
 void LowerContext::alias(std::size_t i, const Ex& value) {

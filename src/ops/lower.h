@@ -137,6 +137,10 @@ class LowerContext : public NodeContext {
   Ex device() { return l_.device(); }
   bool is_constant(std::size_t i) const { return constant(i) != nullptr; }
 
+  /// Where the first of these inputs holds strings, which torch cannot move: `in` gives the numbers
+  /// of their places instead, and `out` takes the strings from where those have gone. 0 is "".
+  void carry_strings(std::initializer_list<std::size_t> inputs);
+
   // ---- outputs
   /// Output `i` is `value`: a new variable.
   void out(std::size_t i, const Ex& value);
@@ -187,7 +191,12 @@ class LowerContext : public NodeContext {
   void define(const ir::Value* value, Lowered lowered) { l_.define(value, std::move(lowered)); }
 
  private:
+  /// An output's value, strings again where places were moved.
+  Ex carried(const Ex& value);
+
   Lowering& l_;
+  std::map<std::size_t, Ex> places_;  // what `in` gives instead, by input
+  Args strings_;                      // the strings that they are places of
 };
 
 /// Python name stem from an ONNX value's name: "/layer1/conv1/Conv_output_0" gives "conv1".

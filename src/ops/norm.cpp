@@ -299,7 +299,9 @@ void lower_lrn(LowerContext& c) {
   const double beta = c.attr_float("beta", 0.75);
   const double bias = c.attr_float("bias", 1.0);
   // Torch looks one channel further back where the size is even.
-  const bool native = size % 2 == 1 && c.rank(0).value_or(0) >= 3;
+  // Nor has it a pooling of halves for it on the CPU.
+  const bool half = c.dtype(0) == DType::Float16 || c.dtype(0) == DType::BFloat16;
+  const bool native = size % 2 == 1 && c.rank(0).value_or(0) >= 3 && !half;
   Kwargs kw;
   if (alpha != static_cast<double>(1e-4F)) kw.emplace_back("alpha", alpha);
   if (beta != 0.75) kw.emplace_back("beta", beta);

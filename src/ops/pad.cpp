@@ -121,7 +121,7 @@ std::optional<Ex> pad_value(LowerContext& c) {
   }
   if (!c.has_input(2)) return Ex(0);
   const ir::Tensor* t = c.constant(2);
-  if (t == nullptr || t->size() != 1 || t->dtype() == DType::Complex64 ||
+  if (t == nullptr || t->size() != 1 || t->dtype() == DType::String || t->dtype() == DType::Complex64 ||
       t->dtype() == DType::Complex128)
     return std::nullopt;
   if (std::abs(t->double_at(0)) > 9e15 && !ir::is_float(t->dtype())) return std::nullopt;
@@ -130,6 +130,7 @@ std::optional<Ex> pad_value(LowerContext& c) {
 }
 
 void lower_pad(LowerContext& c) {
+  c.carry_strings({0, 2});
   std::string mode = c.attr_string("mode", "constant");
   // The runtime's own function takes any pads, known or not.
   const auto general = [&] {
@@ -139,6 +140,7 @@ void lower_pad(LowerContext& c) {
       kw.emplace_back("value", Ex(c.attr_float("value", 0)));
     if (mode == "constant" && c.has_input(2)) kw.emplace_back("value", c.in(2));
     if (c.has_input(3)) kw.emplace_back("axes", c.int_list(3));
+    c.ignore_attr("value");
     const auto given = c.attr_ints("pads") ? c.attr_ints("pads") : c.attr_ints("paddings");
     c.out(0, helper("pad_nd", {c.in(0), given ? Ex(*given) : c.int_list(1)}, kw));
   };
@@ -182,6 +184,7 @@ void infer_center_crop_pad(InferContext& c) {
 }
 
 void lower_center_crop_pad(LowerContext& c) {
+  c.carry_strings({0});
   Kwargs kw;
   if (const auto axes = c.attr_ints("axes")) kw.emplace_back("axes", Ex(*axes));
   c.out(0, helper("center_crop_pad", {c.in(0), c.int_list(1)}, kw));

@@ -195,10 +195,11 @@ void lower_reduce(LowerContext& c) {
   const DType t = c.dtype(0);
   const Kwargs kw{{"keepdims", Ex(keep ? 1 : 0)}};
   if (has_unknown_axes(c)) {
+    Kwargs noop = kw;
     if (c.attr_int("noop_with_empty_axes", 0) != 0 &&
         !(c.shape(1).has_rank() && c.shape(1).rank() == 1 && c.shape(1)[0].is_const()))
-      c.unsupported("whether there are axes is only known at run time");
-    return c.out(0, helper("reduce_values", {c.in(0), kind_name(K), c.int_list(1)}, kw));
+      noop.emplace_back("noop_with_empty_axes", 1);
+    return c.out(0, helper("reduce_values", {c.in(0), kind_name(K), c.int_list(1)}, noop));
   }
   const auto rank = c.rank(0);
   Ints axes = given_axes(c);
@@ -213,7 +214,9 @@ void lower_reduce(LowerContext& c) {
   const bool negative_prod =
       K == Kind::Prod && (!rank && (axes.empty() || axes.front() < 0) && (keep || !axes.empty()));
   const bool whole = !ir::is_float(t);
-  if (lacks_arithmetic(t) || (whole && from_float) || (extreme && may_be_empty(c)) || negative_prod)
+  // torch's logsumexp takes no empty list for all axes.
+  const bool nameless = K == Kind::LogSumExp && !rank && axes.empty();
+  if (lacks_arithmetic(t) || nameless || (whole && from_float) || (extreme && may_be_empty(c)) || negative_prod)
     return c.out(0, helper("reduce_values", {c.in(0), kind_name(K), Ex(axes)}, kw));
   c.out(0, reduce_natively(c, K, axes, keep));
 }

@@ -42,6 +42,9 @@ void lower_shape(LowerContext& c) {
   }
   Kwargs kw;
   if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
+  // That of a scalar is empty, from which torch would make floats.
+  if (c.rank(0).value_or(0) == 0 || c.has_attr("start") || c.has_attr("end"))
+    kw.insert(kw.begin(), {"dtype", Ex(DType::Int64)});
   c.out(0, aten("tensor", {shape}, kw));
 }
 
@@ -54,7 +57,9 @@ void infer_size(InferContext& c) {
 void lower_size(LowerContext& c) {
   Kwargs kw;
   if (const Ex d = c.device(); !d.is_none()) kw.emplace_back("device", d);
-  c.out(0, aten("tensor", {op(".numel", {c.in(0)})}, kw));
+  const bool strings = c.dtype(0) == DType::String;
+  const Ex x = strings ? helper("string_places", {c.in(0)}) : c.in(0);
+  c.out(0, aten("tensor", {op(".numel", {x})}, kw));
 }
 
 // ---------------------------------------------------------------- Reshape
@@ -112,11 +117,12 @@ void infer_reshape(InferContext& c) {
 }
 
 void lower_reshape(LowerContext& c) {
+  c.carry_strings({0});
   c.ignore_attr("consumed_inputs");
   const bool allow_zero = c.attr_int("allowzero", 0) != 0;
   const auto target = reshape_target(c);
   if (!target) {
-    if (const auto elements = c.int_elements(1))
+    if (const auto elements = c.int_elements(1); elements && allow_zero)
       return c.out(0, aten("reshape", {c.in(0), list(*elements)}));
     return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)},
                            {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
@@ -157,6 +163,7 @@ void infer_flatten(InferContext& c) {
 }
 
 void lower_flatten(LowerContext& c) {
+  c.carry_strings({0});
   const std::int64_t given = c.attr_int("axis", 1);
   const auto rank = c.rank(0);
   if (rank && *rank > 0) {
@@ -199,6 +206,7 @@ void infer_squeeze(InferContext& c) {
 }
 
 void lower_squeeze(LowerContext& c) {
+  c.carry_strings({0});
   if (!c.has_ints("axes", 1)) return c.out(0, aten("squeeze", {c.in(0)}));
   const auto axes = c.ints("axes", 1);
   if (!axes) return c.out(0, op(".squeeze", {c.in(0), op("tuple", {c.int_list(1)})}));
@@ -229,6 +237,7 @@ void infer_unsqueeze(InferContext& c) {
 }
 
 void lower_unsqueeze(LowerContext& c) {
+  c.carry_strings({0});
   const auto axes = c.ints("axes", 1);
   if (!axes) return c.out(0, helper("insert_axes", {c.in(0), c.int_list(1)}));
   Ints a = *axes;
@@ -274,12 +283,13 @@ void infer_transpose(InferContext& c) {
 }
 
 void lower_transpose(LowerContext& c) {
+  c.carry_strings({0});
   const auto rank = c.rank(0);
   const auto given = c.attr_ints("perm");
   if (!rank && !given)
     return c.out(0,
                  op(".permute",
-                    {c.in(0), op("*", {op("reversed", {op("range", {op(".dim", {c.in(0)})})})})}));
+                    {c.in(0), op("tuple", {op("reversed", {op("range", {op(".dim", {c.in(0)})})})})}));
   const Ints perm = permutation(c, rank ? *rank : given->size());
   Ints moved;
   for (std::size_t i = 0; i < perm.size(); ++i)

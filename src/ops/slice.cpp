@@ -5,6 +5,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -75,9 +76,9 @@ std::pair<std::int64_t, std::int64_t> slice_range(std::int64_t size, std::int64_
     const std::int64_t last = std::clamp<std::int64_t>(end < -size ? 0 : wrap(end), 0, size);
     return {first, last > first ? (last - first - 1) / step + 1 : 0};
   }
-  const std::int64_t first = std::min(wrap(start), size - 1);
+  const std::int64_t first = start < -size ? 0 : std::min(wrap(start), size - 1);
   const std::int64_t last = end < -size ? -1 : std::min(wrap(end), size - 1);
-  if (first < 0 || last >= first) return {0, 0};
+  if (size == 0 || last >= first) return {0, 0};
   return {first, step == INT64_MIN ? 1 : (first - last - 1) / -step + 1};
 }
 
@@ -156,7 +157,8 @@ std::optional<Ex> lower_slices(LowerContext& c) {
     if (!has_rank && (s.axis < -1 || s.axis > 7)) return std::nullopt;
     const Dim size = has_rank ? c.shape(0)[static_cast<std::size_t>(s.axis)] : Dim();
     if (s.step < 0) {
-      if (c.dtype(0) == DType::String || s.axis < 0) return std::nullopt;
+      // torch turns round no wide unsigned integers.
+      if (is_wide_unsigned(c.dtype(0)) || s.axis < 0) return std::nullopt;
       const auto reversed = reversed_slice(x, s, size);
       if (!reversed) return std::nullopt;
       x = *reversed;
@@ -175,6 +177,7 @@ std::optional<Ex> lower_slices(LowerContext& c) {
 }
 
 void lower_slice(LowerContext& c) {
+  c.carry_strings({0});
   if (const auto x = lower_slices(c)) return c.out(0, *x);
   Args args{c.in(0)};
   if (const auto a = c.attr_ints("starts")) {
@@ -251,6 +254,7 @@ void infer_split(InferContext& c) {
 }
 
 void lower_split(LowerContext& c) {
+  c.carry_strings({0});
   c.ignore_attr("num_outputs");
   const std::size_t n = c.output_count();
   const std::int64_t given = c.attr_int("axis", 0);
@@ -346,8 +350,7 @@ std::optional<std::vector<Ex>> expand_sizes(LowerContext& c) {
 }
 
 void lower_expand(LowerContext& c) {
-  if (c.dtype(0) == DType::String)
-    return c.out(0, call("np.broadcast_to", {c.in(0), c.int_list(1)}));
+  c.carry_strings({0});
   const auto sizes = expand_sizes(c);
   if (!sizes) return c.out(0, helper("expand_both", {c.in(0), c.int_list(1)}));
   const bool same = std::all_of(sizes->begin(), sizes->end(),
@@ -356,30 +359,26 @@ void lower_expand(LowerContext& c) {
 }
 
 // ---------------------------------------------------------------- Tile
-// Opset 1 repeats one axis: `tiles` and `axis` are scalars. From 6 on each axis has its number, and
-// so it has in files that say an older opset and give no axis.
+// Opset 1 repeats one axis: `tiles` and `axis` are scalars, of the data's type. From 6 on each axis
+// has its number.
 
-bool tiles_one_axis(const NodeContext& c) {
-  return c.opset() < 6 && c.has_input(2);
-}
-
-/// A constant number, which opset 1 gives the type of the tensor: 2.0 means 2.
+/// A constant input of one element, which may be a float.
 std::optional<std::int64_t> whole_number(const NodeContext& c, std::size_t i) {
   const ir::Tensor* t = c.constant(i);
   if (t == nullptr || t->size() != 1) return std::nullopt;
+  constexpr double kMost = 1e9;
   const double v = t->double_at(0);
-  constexpr double kLimit = 1e9;
-  if (!(std::abs(v) < kLimit)) return std::nullopt;
+  if (!(std::abs(v) < kMost) || v != std::floor(v)) c.fail("tiles and axis are whole numbers");
   return static_cast<std::int64_t>(v);
 }
 
 std::optional<Dims> tile_repeats(const NodeContext& c) {
-  if (!tiles_one_axis(c)) return c.contents(1);
-  const auto tiles = whole_number(c, 1);
+  if (c.opset() >= 6) return c.contents(1);
+  const auto times = whole_number(c, 1);
   const auto axis = whole_number(c, 2);
-  if (!c.rank(0) || !tiles || !axis) return std::nullopt;
+  if (!c.rank(0) || !axis || !times) return std::nullopt;
   Dims out(*c.rank(0), Dim(1));
-  out[static_cast<std::size_t>(c.axis(*axis, out.size()))] = Dim(*tiles);
+  out[static_cast<std::size_t>(c.axis(*axis, out.size()))] = *times;
   return out;
 }
 
@@ -404,19 +403,16 @@ void infer_tile(InferContext& c) {
 }
 
 void lower_tile(LowerContext& c) {
-  if (tiles_one_axis(c)) {
-    const auto number = [&](std::size_t i) {
-      const auto known = whole_number(c, i);
-      return known ? Ex(*known) : c.int_scalar(i);
-    };
+  c.carry_strings({0});
+  if (c.opset() < 6) {
     const auto axis = whole_number(c, 2);
-    if (!axis || !c.rank(0))
-      return c.out(0, helper("tile_axis", {c.in(0), number(1), number(2)}));
-    Args repeats(*c.rank(0), Ex(1));
-    repeats[static_cast<std::size_t>(c.axis(*axis, repeats.size()))] = number(1);
+    if (!axis) c.unsupported("the axis of Tile is not constant");
+    const auto times = whole_number(c, 1);
+    const std::size_t rank = c.known_rank(0);
+    Args repeats(rank, Ex(1));
+    repeats[static_cast<std::size_t>(c.axis(*axis, rank))] = times ? Ex(*times) : c.int_scalar(1);
     return c.out(0, aten("repeat", {c.in(0), list(repeats)}));
   }
-  if (c.dtype(0) == DType::String) return c.out(0, call("np.tile", {c.in(0), c.int_list(1)}));
   if (c.rank(0) == 0U) return c.out(0, c.in(0));
   c.out(0, aten("repeat", {c.in(0), c.int_list(1)}));
 }
@@ -428,6 +424,7 @@ void infer_same(InferContext& c) {
 }
 
 void lower_reverse_sequence(LowerContext& c) {
+  c.carry_strings({0});
   Kwargs kw;
   if (const std::int64_t batch = c.attr_int("batch_axis", 1); batch != 1)
     kw.emplace_back("batch_axis", Ex(batch));

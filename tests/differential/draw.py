@@ -64,8 +64,8 @@ class Node:
     expected: Sequence[Any] | None = None
     rtol: float | None = None
     atol: float | None = None
-    # Set where a node before it is needed: a whole graph instead of one node.
-    graph: onnx.GraphProto | None = None
+    # Whether the inputs' ranks must be known.
+    ranked: bool = False
 
 
 class Skip(Exception):  # noqa: N818

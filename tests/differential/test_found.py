@@ -52,3 +52,78 @@ def test_erf_of_integers_keeps_their_type() -> None:
 
 def test_nan_is_below_any_threshold() -> None:
     check("ThresholdedRelu", [np.array([np.nan, -1, 0.5, 3], np.float32)], opset=10)
+
+
+def test_strings_are_moved_like_numbers() -> None:
+    words = np.array([["a", "été", ""], ["b", "x y", "zz"]], object)
+    check("Slice", [words, *(np.array([v]) for v in (2, -9, 1, -1))], opset=13)
+    check(
+        "Trilu",
+        [words],
+        opset=14,
+        expected=[np.array([["a", "été", ""], ["", "x y", "zz"]], object)],
+    )
+    places = np.array([[[1, 2]], [[0, 0]]])
+    check("GatherND", [words, places], opset=13)
+    check("GatherND", [words, np.array([[1], [0]])], opset=13, attrs={"batch_dims": 1})
+    rows = np.array([["a", "a"], ["b", ""], ["a", "a"]], object)
+    want = [rows[:2], np.array([0, 1]), np.array([0, 1, 0]), np.array([2, 1])]
+    check("Unique", [rows], opset=11, attrs={"axis": 0, "sorted": 0}, outputs=4, expected=want)
+
+
+def test_wide_unsigned_integers_are_padded_and_reversed() -> None:
+    for dtype in (np.uint16, np.uint64):
+        x = np.arange(4, dtype=dtype)
+        check(
+            "Pad",
+            [x, np.array([2, 1])],
+            opset=18,
+            attrs={"mode": "reflect"},
+            expected=[np.pad(x, (2, 1), "reflect")],
+        )
+        check(
+            "Slice",
+            [x, *(np.array([v]) for v in (-1, -9, 0, -1))],
+            opset=13,
+            constants=[1, 2, 3, 4],
+            expected=[x[::-1]],
+        )
+
+
+def test_a_slice_backwards_from_before_the_first_element() -> None:
+    x = np.arange(4, dtype=np.float32)
+    want = [x[:1]]
+    for constants in ([], [1, 2, 3, 4]):
+        check(
+            "Slice",
+            [x, *(np.array([v]) for v in (-9, -10, 0, -1))],
+            opset=13,
+            constants=constants,
+            expected=want,
+        )
+
+
+def test_shape_of_a_scalar_is_of_integers() -> None:
+    check("Shape", [np.float32(3)], opset=15)
+    check("Shape", [np.zeros((2, 3), np.float32)], opset=15, attrs={"start": 2})
+
+
+def test_reduction_over_axes_that_may_be_none() -> None:
+    x = np.array([[-3, 2]], np.float32)
+    attrs = {"noop_with_empty_axes": 1}
+    check("ReduceL1", [x, np.zeros(0, np.int64)], opset=18, attrs=attrs, expected=[np.abs(x)])
+    check("ReduceL1", [x, np.array([1])], opset=18, attrs=attrs)
+
+
+def test_first_tile_repeats_one_axis() -> None:
+    x = np.ones((2, 3), np.float32)
+    inputs = [x, np.array([2], np.float32), np.array([1], np.float32)]
+    check("Tile", inputs, opset=1, constants=[1, 2], expected=[np.tile(x, (1, 2))])
+
+
+def test_transpose_of_an_unknown_rank() -> None:
+    x = np.zeros((2, 3, 4), np.float32)
+    model, feeds = node_model("Transpose", [x], opset=13)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    for simplify in (True, False):
+        assert list(run_converted(model, feeds, simplify)[0].shape) == [4, 3, 2]

@@ -81,7 +81,8 @@ def wrap_indices(indices: Tensor, size: int) -> Tensor:
 def gather_slices(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
     """ONNX Gather: torch's index_select takes neither negative nor multi-dimensional indices."""
     axis %= x.dim()
-    out = x.index_select(axis, wrap_indices(indices, x.shape[axis]).reshape(-1))
+    index = wrap_indices(indices, x.shape[axis]).reshape(-1)
+    out = moved(movable(x).index_select(axis, index), x.dtype)
     return out.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 
@@ -199,7 +200,7 @@ def unique_values(
         x, axis = x.reshape(-1), 0
     size = x.shape[axis]
     values, inverse, counts = torch.unique(
-        x, return_inverse=True, return_counts=True, dim=axis
+        comparable(x), return_inverse=True, return_counts=True, dim=axis
     )
     inverse = inverse.reshape(-1)
     position = torch.arange(size, device=x.device)
@@ -212,14 +213,15 @@ def unique_values(
             counts[order],
         )
         inverse = order.argsort()[inverse]
-    return values, first, inverse, counts
+    return compared(values, x.dtype), first, inverse, counts
 
 
 def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
     """ONNX Compress: a mask in torch may not be shorter than the axis it selects from."""
     if axis is None:
         x, axis = x.reshape(-1), 0
-    return x.index_select(axis, condition.nonzero().squeeze(1))
+    index = condition.nonzero().squeeze(1)
+    return moved(movable(x).index_select(axis, index), x.dtype)
 
 
 def trilu(x: Tensor, k: int = 0, *, upper: int = 1) -> Tensor:
@@ -250,20 +252,22 @@ def slice_tensor(
     """ONNX Slice with bounds known only at run time: torch refuses negative steps."""
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
+    dtype, x = x.dtype, movable(x)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis %= x.dim()
         size = x.shape[axis]
         if step < 0:
             # Turned round, position p is size - 1 - p, and the step is positive.
             x = x.flip(axis)
-            start = size - 1 - (start + size if start < 0 else min(start, size - 1))
+            first = max(start + size, 0) if start < 0 else min(start, size - 1)
+            start = size - 1 - first
             end = size - 1 - (max(end + size, -1) if end < 0 else min(end, size - 1))
         else:
             start = start + size if start < 0 else start
             end = end + size if end < 0 else end
         start, end = min(max(start, 0), size), min(max(end, 0), size)
         x = x[(slice(None),) * axis + (slice(start, max(start, end), abs(step)),)]
-    return x
+    return moved(x, dtype)
 
 
 def cumulate(total: Tensor, axis: int, exclusive: int, first: int) -> Tensor:
@@ -382,12 +386,6 @@ def expand_both(x: Tensor, shape: list[int]) -> Tensor:
     own = [1] * (rank - x.dim()) + list(x.shape)
     asked = [1] * (rank - len(shape)) + shape
     return x.expand([b if a == 1 else a for a, b in zip(own, asked, strict=True)])
-
-
-def tile_axis(x: Tensor, tiles: int, axis: int) -> Tensor:
-    """ONNX Tile before opset 6, which repeats one axis, where that is known only at run time."""
-    at = axis % x.dim()
-    return x.repeat([tiles if i == at else 1 for i in range(x.dim())])
 
 
 def unsigned_divide(a: Tensor, b: Tensor) -> Tensor:

@@ -9,9 +9,17 @@ from onnx2nn.runtime.indexing import comparable, compared, computable, computed
 
 
 def reduce_values(
-    x: Tensor, kind: str, axes: list[int], *, keepdims: int = 1
+    x: Tensor,
+    kind: str,
+    axes: list[int],
+    *,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
 ) -> Tensor:
     """Any ONNX Reduce operator: torch lacks unsigned dtypes, and extremes of nothing."""
+    if noop_with_empty_axes and not axes:
+        # Each element is reduced by itself.
+        return reduce_values(x.unsqueeze(0), kind, [0], keepdims=0)
     axes = [axis % x.dim() for axis in axes] if axes else list(range(x.dim()))
     keep = bool(keepdims)
     if kind in ("max", "min"):

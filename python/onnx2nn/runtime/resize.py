@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnx2nn.runtime.indexing import movable, moved
 from onnx2nn.runtime.pooling import to_torch_pads
 
 
@@ -327,7 +328,7 @@ def pad_nd(
             at = at.remainder(size)
         else:
             raise ValueError(f"Pad: mode {mode!r} is not known")
-        x = x.index_select(a, at)
+        x = moved(movable(x).index_select(a, at), x.dtype)
     return x
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnx2nn.runtime.indexing import unique_values
+
 
 def string_array(values: list[str]) -> np.ndarray:
     """A one-dimensional string tensor from a list; an object array, so that lengths stay free."""
@@ -20,34 +22,27 @@ def string_pick(values: list[str], index: Tensor) -> np.ndarray:
     return np.asarray(picked, dtype=object)
 
 
-def string_gather(x: np.ndarray, indices: Tensor, *, axis: int = 0) -> np.ndarray:
-    """ONNX Gather on strings: torch has none."""
-    taken = np.take(x, indices.cpu().numpy(), axis=axis)
-    return np.asarray(taken, dtype=object)
+def string_places(x: np.ndarray, *before: np.ndarray) -> Tensor:
+    """Numbers for the elements of strings, counted from 1 on after those of `before`."""
+    first = 1 + sum(np.size(other) for other in before)
+    return torch.arange(first, first + np.size(x)).reshape(np.shape(x))
 
 
-def string_gather_nd(x: np.ndarray, indices: Tensor) -> np.ndarray:
-    """ONNX GatherND on strings without batch dimensions: torch has none."""
-    columns = np.moveaxis(indices.cpu().numpy(), -1, 0)
-    return np.asarray(x[tuple(columns)], dtype=object)
+def strings_at(places: Tensor, *strings: np.ndarray) -> np.ndarray:
+    """The strings whose numbers these are, "" for 0: torch moves numbers, not strings."""
+    parts = [np.asarray(x, dtype=object).reshape(-1) for x in strings]
+    pool = np.concatenate([np.array([""], dtype=object), *parts])
+    return np.asarray(pool[places.cpu().numpy()], dtype=object)
 
 
 def string_unique(
-    x: np.ndarray, *, axis: int = 0, sorted: int = 1
+    x: np.ndarray, *, axis: int | None = None, sorted: int = 1
 ) -> tuple[np.ndarray, Tensor, Tensor, Tensor]:
-    """ONNX Unique on one-dimensional strings, with first places, inverse and counts."""
-    flat = [str(s) for s in x.reshape(-1).tolist()]
-    first: dict[str, int] = {}
-    for position, value in enumerate(flat):
-        first.setdefault(value, position)
-    values = list(first)
-    if sorted:
-        values.sort()
-    place = {value: i for i, value in enumerate(values)}
-    inverse = torch.tensor([place[value] for value in flat], dtype=torch.int64)
-    counts = torch.bincount(inverse, minlength=len(values))
-    starts = torch.tensor([first[value] for value in values], dtype=torch.int64)
-    return string_array(values), starts, inverse, counts
+    """ONNX Unique on strings, by their rank among each other: torch orders numbers only."""
+    words, rank = np.unique(np.asarray(x, dtype=str), return_inverse=True)
+    codes = torch.from_numpy(rank.reshape(np.shape(x)).astype(np.int64))
+    values, first, inverse, counts = unique_values(codes, axis=axis, sorted=sorted)
+    return string_pick(words.tolist(), values), first, inverse, counts
 
 
 def string_index(x: np.ndarray, keys: list[str]) -> Tensor:

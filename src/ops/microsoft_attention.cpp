@@ -110,35 +110,41 @@ void infer_multi_head(InferContext& c) {
   c.set(3, t, Shape({batch, Dim(heads), dim_of(q, 1), keys}));
 }
 
+/// Where caches have a fixed length: how much of it is filled, and whose rows each beam reads.
+void add_buffer(LowerContext& c, Kwargs& kw, std::size_t length, std::size_t indirection) {
+  if (!c.has_input(length)) return;
+  kw.emplace_back("past_sequence_length", c.int_scalar(length));
+  if (c.has_input(indirection)) kw.emplace_back("cache_indirection", c.in(indirection));
+}
+
 void lower_multi_head(LowerContext& c) {
-  require_absent(c, 8, "past_sequence_length");
-  require_absent(c, 9, "cache_indirection");
   Kwargs kw = pass_attributes(c, {{"num_heads"}, kScale, kMaskValue, {"unidirectional"}});
   if (c.has_output(3)) kw.emplace_back("qk", Ex(true));
+  if (c.has_input(6)) add_buffer(c, kw, 8, 9);
   outs_of(c, helper("multi_head_attention", pass_inputs(c, 0, 8), kw), 4);
 }
 
-/// DecoderMaskedMultiHeadAttention, without beams: the same with its inputs in another order.
+/// DecoderMaskedMultiHeadAttention: the same with its inputs in another order.
 /// Inputs: query, key, value, mask_index, attention_bias, past_key, past_value,
 /// past_sequence_length, beam_width, cache_indirection, bias.
 void infer_decoder_masked(InferContext& c) {
   const Shape& q = c.shape(0);
-  c.set(0, c.dtype(0), Shape({dim_of(q, 0), dim_of(q, 1), dim_of(q, 2)}));
+  const Dim width = dim_of(q, 2);
+  c.set(0, c.dtype(0),
+        Shape({dim_of(q, 0), dim_of(q, 1), c.has_input(1) ? width : split(width, 3)}));
   for (std::size_t i = 1; i < 4; ++i) c.set(i, c.dtype(0), Shape::unknown_dims(4));
 }
 
 void lower_decoder_masked(LowerContext& c) {
   c.ignore_attr("output_qk");
-  const bool cross = c.rank(1) == 4U;
-  // Across the encoder's states nothing is cached, so that neither length nor beams mean anything.
-  if (!cross && (c.attr_int("past_present_share_buffer", 0) != 0 || c.has_input(9)))
-    c.unsupported("a cache that is shared in memory or chosen by beams is not supported");
   c.ignore_attr("past_present_share_buffer");
   Args args;
   for (const std::size_t i : {0, 1, 2, 10, 3, 4, 5, 6}) args.push_back(c.in(i));
   while (args.back().is_none()) args.pop_back();
   Kwargs kw = pass_attributes(c, {{"num_heads"}, kScale, kMaskValue});
   if (c.has_output(3)) kw.emplace_back("qk", Ex(true));
+  // Across the encoder's states nothing is cached, so that neither length nor beams mean anything.
+  if (c.has_input(5)) add_buffer(c, kw, 7, 9);
   outs_of(c, helper("multi_head_attention", args, kw), 4);
 }
 
@@ -159,21 +165,26 @@ void infer_group_query(InferContext& c) {
   const Dim width = size.known() ? Dim(heads) * size : Dim();
   const DType t = c.dtype(0);
   c.set(0, t, Shape({batch, dim_of(c.shape(0), 1), width}));
-  for (std::size_t i = 1; i < 3; ++i) c.set(i, t, Shape({batch, Dim(kv_heads), Dim(), size}));
+  for (std::size_t i = 1; i < 3; ++i) {
+    const bool given = c.has_input(i + 2);
+    c.set(i, given ? c.dtype(i + 2) : t,
+          Shape({batch, Dim(kv_heads), Dim(), given ? dim_of(c.shape(i + 2), 3) : size}));
+  }
   c.set(3, t, Shape({batch, Dim(heads), dim_of(c.shape(0), 1), Dim()}));
 }
 
 void lower_group_query(LowerContext& c) {
-  require_absent(c, 12, "k_scale");
-  require_absent(c, 13, "v_scale");
-  require_absent(c, 16, "query_seqlens");
   for (const char* name : {"k_quant_type", "v_quant_type"})
-    if (c.attr_string(name, "NONE") != "NONE") c.unsupported("a quantised cache is not supported");
-  c.ignore_attr("kv_cache_bit_width");
-  require_int(c, "sliding_window_cache", 0);
+    if (c.attr_string(name, "NONE") != "NONE" && !c.has_input(12))
+      c.fail("a quantised cache needs k_scale and v_scale");
+  const std::int64_t bits = c.attr_int("kv_cache_bit_width", 0);
+  const DType cache = c.dtype(3);
+  if (c.has_input(12) && cache != DType::Int8 && cache != DType::UInt8)
+    c.unsupported("a cache quantised to " + std::string(ir::info(cache).name) +
+                  " is not supported");
   Args args = pass_inputs(c, 0, 6);
   args.push_back(c.int_scalar(6));
-  for (const Ex& e : pass_inputs(c, 7, 12)) args.push_back(e);
+  for (const Ex& e : pass_inputs(c, 7, 17)) args.push_back(e);
   Kwargs kw = pass_attributes(c, {{"num_heads"},
                                   {"kv_num_heads"},
                                   {"causal"},
@@ -183,14 +194,17 @@ void lower_group_query(LowerContext& c) {
                                   kSoftcap,
                                   {"smooth_softmax"},
                                   {"local_window_size"},
-                                  {"qk_output"},
-                                  {"qk_norm_epsilon", AttrKind::Float}});
-  for (const char* name : {"q_norm_epsilon", "k_norm_epsilon"})
-    if (c.has_attr(name) &&
-        c.attr_float(name, 0.0) != c.attr_float("qk_norm_epsilon", static_cast<double>(1e-6F)))
-      c.unsupported("an epsilon of one norm alone is not supported");
-  if (c.has_input(14)) kw.emplace_back("q_norm_weight", c.in(14));
-  if (c.has_input(15)) kw.emplace_back("k_norm_weight", c.in(15));
+                                  {"sliding_window_cache"},
+                                  {"qk_output"}});
+  if (c.has_input(12) && (bits == 4 || (bits == 0 && cache == DType::UInt8)))
+    kw.emplace_back("kv_cache_bit_width", Ex(4));
+  const double shared = c.attr_float("qk_norm_epsilon", static_cast<double>(1e-6F));
+  for (const auto& [name, input] : {std::pair{"q_norm_epsilon", 14}, {"k_norm_epsilon", 15}}) {
+    const double epsilon = c.attr_float(name, shared);
+    if (c.has_input(static_cast<std::size_t>(input)) &&
+        epsilon != static_cast<double>(1e-6F))
+      kw.emplace_back(name, Ex(epsilon));
+  }
   outs_of(c, helper("group_query_attention", args, kw), 4);
 }
 
@@ -254,8 +268,9 @@ void lower_paged(LowerContext& c) {
 // ---------------------------------------------------------------- RotaryEmbedding
 
 void lower_rotary(LowerContext& c) {
-  require_int(c, "is_packed_batching", 0);
-  if (c.attr_float("scale", 1.0) != 1.0) c.unsupported("a scale other than 1 is not supported");
+  // Neither bears on the answer: ONNX Runtime reads them for tables that it would make itself.
+  c.ignore_attr("is_packed_batching");
+  c.ignore_attr("scale");
   c.out(0, helper("ms_rotary_embedding", pass_inputs(c, 0, 4),
                   pass_attributes(c, {{"interleaved"}, {"num_heads"}, {"rotary_embedding_dim"}})));
 }
@@ -271,7 +286,7 @@ void infer_embed(InferContext& c) {
 }
 
 void lower_embed(LowerContext& c) {
-  require_int(c, "mask_index_type", 0);
+  c.ignore_attr("mask_index_type");  // about the type of an output that a mask alone decides
   outs_of(c,
           helper("embed_layer_norm", pass_inputs(c, 0, 9),
                  pass_attributes(c, {{"epsilon", AttrKind::Float}})),

@@ -208,8 +208,6 @@ def ms_rotary_embedding(
     interleaved: int = 0,
     num_heads: int = 0,
     rotary_embedding_dim: int = 0,
-    scale: float = 1.0,
-    is_packed_batching: int = 0,
 ) -> Tensor:
     """com.microsoft RotaryEmbedding: as ONNX's, but one position may stand for the first."""
     if x.dim() == 3 and not (num_heads and rotary_embedding_dim):
@@ -302,89 +300,80 @@ def swish_gated_unit(a: Tensor, b: Tensor, *, alpha: float = 1.0) -> Tensor:
     return a * torch.sigmoid(alpha * a) * b
 
 
-def group_query_attention(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor | None,
-    past_key: Tensor | None,
-    past_value: Tensor | None,
-    seqlens_k: Tensor,
-    total_sequence_length: Tensor | int,
-    cos_cache: Tensor | None = None,
-    sin_cache: Tensor | None = None,
-    position_ids: Tensor | None = None,
-    attention_bias: Tensor | None = None,
-    head_sink: Tensor | None = None,
-    *,
-    num_heads: int,
-    kv_num_heads: int,
-    q_norm_weight: Tensor | None = None,
-    k_norm_weight: Tensor | None = None,
-    qk_norm_epsilon: float = 1e-6,
-    causal: int = 1,
-    do_rotary: int = 0,
-    rotary_interleaved: int = 0,
-    scale: float = 0.0,
-    softcap: float = 0.0,
-    smooth_softmax: int = 0,
-    local_window_size: int = -1,
-    qk_output: int = 0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """com.microsoft GroupQueryAttention: torch has no attention that keeps a cache and rotates."""
-    length = query.shape[1]
-    if key is None or value is None:
-        # The three come packed in one, per token: all query heads, key heads, value heads.
-        size = query.shape[2] // (num_heads + 2 * kv_num_heads)
-        query, key, value = split_parts(
-            query, [num_heads * size] + [kv_num_heads * size] * 2
-        )
-    q = split_heads(query, num_heads)
-    k, v = split_heads(key, kv_num_heads), split_heads(value, kv_num_heads)
-    if q_norm_weight is not None:
-        q = F.rms_norm(q, [q.shape[-1]], q_norm_weight, qk_norm_epsilon)
-    if k_norm_weight is not None:
-        k = F.rms_norm(k, [k.shape[-1]], k_norm_weight, qk_norm_epsilon)
-    total = int(total_sequence_length)
-    filled = seqlens_k.reshape(-1, 1).to(torch.int64) + 1
-    past = torch.zeros_like(filled) if length == total else filled - length
-    positions = past + torch.arange(length, device=query.device)
-    if do_rotary and cos_cache is not None and sin_cache is not None:
-        places = positions if position_ids is None else position_ids
-        cos, sin = F.embedding(places, cos_cache), F.embedding(places, sin_cache)
-        q, k = (
-            rotate_heads(q, cos, sin, rotary_interleaved),
-            rotate_heads(k, cos, sin, rotary_interleaved),
-        )
-    room = total if past_key is None else max(total, past_key.shape[2])
-    slots = torch.arange(room, device=query.device)
-    present_key = k.new_zeros(k.shape[0], kv_num_heads, room, k.shape[-1])
-    present_value = v.new_zeros(v.shape[0], kv_num_heads, room, v.shape[-1])
-    if past_key is not None and past_value is not None and past_key.shape[2]:
-        old = (slots[: past_key.shape[2]] < past).unsqueeze(1).unsqueeze(-1)
-        pad = [0, 0, 0, room - past_key.shape[2]]
-        present_key = F.pad(past_key.masked_fill(~old, 0.0), pad)
-        present_value = F.pad(past_value.masked_fill(~old, 0.0), pad)
-    index = positions.unsqueeze(1).unsqueeze(-1)
-    present_key = present_key.scatter(2, index.expand(k.shape), k)
-    present_value = present_value.scatter(2, index.expand(v.shape), v)
-    ahead = slots[:total] - positions.unsqueeze(-1)
-    allowed = ahead <= 0 if causal else slots[:total] < filled.unsqueeze(-1)
-    if local_window_size > 0:
-        allowed = allowed & (ahead > -local_window_size)
-    allowed = allowed.unsqueeze(1).expand(-1, 1, length, -1)
-    keys = repeat_heads(present_key[:, :, :total], num_heads)
-    values = repeat_heads(present_value[:, :, :total], num_heads)
-    if attention_bias is not None:
-        attention_bias = attention_bias[..., :total]
-    sink = head_sink
-    if smooth_softmax and sink is None:
-        sink = q.new_zeros(num_heads)
+def quantise_state(x: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """What a quantised cache holds of keys or values: int8, or two 4-bit values a byte, low first."""
+    top = 1 << (bits - 1)
+    y = (x.float() / scale).round().clamp(-top, top - 1)
+    if bits == 8:
+        return y.to(torch.int8)
+    y = (y + top).to(torch.uint8)
+    return y[..., 0::2] | (y[..., 1::2] << 4)
+
+
+def restore_state(x: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """The real keys or values of a quantised cache."""
+    values = x if bits == 8 else unpack_bits(x, bits).to(torch.int8) - 8
+    return (values.float() * scale).to(dtype)
+
+
+def append_to_cache(
+    past: Tensor | None, new: Tensor, places: Tensor, room: int
+) -> Tensor:
+    """A cache of `room` rows [batch, heads, room, size] with `new` at its `places` [batch, new]."""
+    cache = new.new_zeros(*new.shape[:2], room, new.shape[-1])
+    if past is not None and past.shape[2]:
+        old = torch.arange(past.shape[2], device=new.device) < places[:, :1]
+        kept = past.masked_fill(~old.unsqueeze(1).unsqueeze(-1), 0)
+        cache = F.pad(kept, [0, 0, 0, room - past.shape[2]])
+    return cache.scatter(2, places.unsqueeze(1).unsqueeze(-1).expand(new.shape), new)
+
+
+def window_rows(length: Tensor, capacity: int, window: int) -> Tensor:
+    """How many of the last `length` tokens a cache of a window's size holds."""
+    gap = capacity - window + 1
+    over = (length - capacity).clamp(min=0)
+    return length - gap * torch.div(over + gap - 1, gap, rounding_mode="floor")
+
+
+def keep_window(
+    staged: Tensor, past: Tensor, filled: Tensor, capacity: int, window: int
+) -> Tensor:
+    """The new cache from the old one's rows followed by the new tokens' [batch, heads, rows, size].
+
+    `past` and `filled` [batch, 1] are the lengths before and after the step.
+    """
+    first = filled - window_rows(filled, capacity, window)
+    position = first + torch.arange(capacity, device=staged.device)
+    old = position - past + window_rows(past, capacity, window)
+    row = torch.where(position < past, old, capacity + position - past)
+    row = row.clamp(max=staged.shape[2] - 1)
+    shape = (*staged.shape[:2], capacity, staged.shape[-1])
+    return staged.gather(2, row.unsqueeze(1).unsqueeze(-1).expand(shape))
+
+
+def attend_cached(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    allowed: Tensor,
+    attention_bias: Tensor | None,
+    sink: Tensor | None,
+    scale: float,
+    softcap: float,
+    qk_output: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Grouped attention that may cap its scores and spill weight to a sink; gives scores too.
+
+    `allowed` [batch, 1, queries, keys] says what is seen.
+    """
+    heads, length = q.shape[1], q.shape[2]
+    keys, values = repeat_heads(keys, heads), repeat_heads(values, heads)
     if not softcap and sink is None and not qk_output:
         mask = add_masks(allowed, attention_bias)
         y = F.scaled_dot_product_attention(
             q, keys, values, attn_mask=mask, scale=scale or None
         )
-        return merge_heads(y), present_key, present_value, None
+        return merge_heads(y), None
     scores = (q @ keys.mT).float() * (scale or 1.0 / math.sqrt(q.shape[-1]))
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
@@ -399,7 +388,125 @@ def group_query_attention(
         weights = torch.cat([masked, extra], dim=-1).softmax(-1)[..., :-1]
     y = weights.to(values.dtype) @ values
     shown = scores.masked_fill(~allowed, 0.0) if qk_output == 1 else weights
-    return merge_heads(y), present_key, present_value, shown.to(q.dtype)
+    return merge_heads(y), shown.to(q.dtype)
+
+
+def group_query_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    past_key: Tensor | None,
+    past_value: Tensor | None,
+    seqlens_k: Tensor,
+    total_sequence_length: Tensor | int,
+    cos_cache: Tensor | None = None,
+    sin_cache: Tensor | None = None,
+    position_ids: Tensor | None = None,
+    attention_bias: Tensor | None = None,
+    head_sink: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    q_norm_weight: Tensor | None = None,
+    k_norm_weight: Tensor | None = None,
+    query_seqlens: Tensor | None = None,
+    *,
+    num_heads: int,
+    kv_num_heads: int,
+    q_norm_epsilon: float = 1e-6,
+    k_norm_epsilon: float = 1e-6,
+    causal: int = 1,
+    do_rotary: int = 0,
+    rotary_interleaved: int = 0,
+    scale: float = 0.0,
+    softcap: float = 0.0,
+    smooth_softmax: int = 0,
+    local_window_size: int = -1,
+    sliding_window_cache: int = 0,
+    kv_cache_bit_width: int = 8,
+    qk_output: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """com.microsoft GroupQueryAttention: torch has no attention that keeps a cache and rotates."""
+    length = query.shape[1]
+    if key is None or value is None:
+        # The three come packed in one, per token: all query heads, key heads, value heads.
+        size = query.shape[2] // (num_heads + 2 * kv_num_heads)
+        query, key, value = split_parts(
+            query, [num_heads * size] + [kv_num_heads * size] * 2
+        )
+    q = split_heads(query, num_heads)
+    k, v = split_heads(key, kv_num_heads), split_heads(value, kv_num_heads)
+    if q_norm_weight is not None:
+        q = F.rms_norm(q, [q.shape[-1]], q_norm_weight, q_norm_epsilon)
+    if k_norm_weight is not None:
+        k = F.rms_norm(k, [k.shape[-1]], k_norm_weight, k_norm_epsilon)
+    total = int(total_sequence_length)
+    filled = seqlens_k.reshape(-1, 1).to(torch.int64) + 1
+    if query_seqlens is not None:
+        past = filled - query_seqlens.reshape(-1, 1)
+    elif length == total:
+        past = torch.zeros_like(filled)
+    else:
+        past = filled - length
+    positions = past + torch.arange(length, device=query.device)
+    if do_rotary and cos_cache is not None and sin_cache is not None:
+        places = positions if position_ids is None else position_ids
+        cos, sin = F.embedding(places, cos_cache), F.embedding(places, sin_cache)
+        q, k = (
+            rotate_heads(q, cos, sin, rotary_interleaved),
+            rotate_heads(k, cos, sin, rotary_interleaved),
+        )
+    if k_scale is not None and v_scale is not None:
+        k = quantise_state(k, k_scale, kv_cache_bit_width)
+        v = quantise_state(v, v_scale, kv_cache_bit_width)
+    if sliding_window_cache and past_key is not None and past_value is not None:
+        capacity = past_key.shape[2]
+        keys, values = (
+            torch.cat([past_key, k], dim=2),
+            torch.cat([past_value, v], dim=2),
+        )
+        window = local_window_size
+        present_key = keep_window(keys, past, filled, capacity, window)
+        present_value = keep_window(values, past, filled, capacity, window)
+        held = window_rows(past, capacity, local_window_size)
+        rows = torch.arange(capacity, device=query.device)
+        # Rows that hold nothing yet are as if they came after every query.
+        old = torch.where(rows < held, past - held + rows, torch.iinfo(torch.int64).max)
+        slots = torch.cat([old, positions], dim=1).unsqueeze(1)
+        if attention_bias is not None:
+            column = slots.clamp(max=attention_bias.shape[-1] - 1).unsqueeze(1)
+            shape = (slots.shape[0], attention_bias.shape[1], length, -1)
+            attention_bias = attention_bias.expand(slots.shape[0], -1, -1, -1)
+            attention_bias = attention_bias.gather(3, column.expand(shape))
+    else:
+        room = total if past_key is None else max(total, past_key.shape[2])
+        present_key = append_to_cache(past_key, k, positions, room)
+        present_value = append_to_cache(past_value, v, positions, room)
+        keys, values = present_key[:, :, :total], present_value[:, :, :total]
+        slots = torch.arange(total, device=query.device)
+        if attention_bias is not None:
+            attention_bias = attention_bias[..., :total]
+    if k_scale is not None and v_scale is not None:
+        keys = restore_state(keys, k_scale, kv_cache_bit_width, q.dtype)
+        values = restore_state(values, v_scale, kv_cache_bit_width, q.dtype)
+    seen_by = positions.unsqueeze(-1)
+    allowed = slots <= seen_by if causal else slots < filled.unsqueeze(-1)
+    if local_window_size > 0:
+        allowed = allowed & (slots > seen_by - local_window_size)
+    sink = head_sink
+    if smooth_softmax == 1 and sink is None:
+        sink = q.new_zeros(num_heads)
+    y, shown = attend_cached(
+        q,
+        keys,
+        values,
+        allowed.unsqueeze(1).expand(-1, 1, length, -1),
+        attention_bias,
+        sink,
+        scale,
+        softcap,
+        qk_output,
+    )
+    return y, present_key, present_value, shown
 
 
 def padding_bias(
@@ -442,13 +549,16 @@ def masked_attention(
     v: Tensor,
     bias: Tensor | None,
     unidirectional: int,
+    past: int,
     scale: float,
 ) -> Tensor:
-    """Attention over [batch, heads, length, size] with a bias, causal from the last key back."""
+    """Attention over [batch, heads, length, size] with a bias, causal after `past` keys.
+
+    A single query sees all keys, causal or not, as in ONNX Runtime.
+    """
     allowed = None
-    if unidirectional:
-        offset = k.shape[2] - q.shape[2]
-        allowed = visible_keys(q.shape[2], k.shape[2], offset, 1, -1, -1, q.device)
+    if unidirectional and q.shape[2] > 1:
+        allowed = visible_keys(q.shape[2], k.shape[2], past, 1, -1, -1, q.device)
     if bias is not None:
         bias = bias.expand(-1, -1, q.shape[2], -1)
     mask = add_masks(allowed, bias)
@@ -460,6 +570,28 @@ def sum_biases(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return a if b is None else b
     return a + b
+
+
+def append_to_buffer(buffer: Tensor, new: Tensor, past: int) -> Tensor:
+    """A cache of fixed length [batch, heads, longest, size] with `new` after `past` rows."""
+    places = torch.arange(past, past + new.shape[2], device=new.device)
+    return buffer.index_copy(2, places, new)
+
+
+def rows_of_beams(x: Tensor, cache_indirection: Tensor, new: int) -> Tensor:
+    """Keys or values [samples * beams, heads, rows, size], each row from the beam that made it.
+
+    cache_indirection [samples, beams, longest] names the beam for all but the `new` last rows.
+    """
+    samples, beams = cache_indirection.shape[:2]
+    places = torch.arange(x.shape[2], device=x.device)
+    own = torch.arange(samples * beams, device=x.device).reshape(samples, beams, 1)
+    first = torch.arange(samples, device=x.device).reshape(samples, 1, 1) * beams
+    rows = torch.where(
+        places < x.shape[2] - new, first + cache_indirection[..., : x.shape[2]], own
+    )
+    heads = torch.arange(x.shape[1], device=x.device).reshape(1, -1, 1)
+    return x[rows.reshape(samples * beams, 1, -1), heads, places]
 
 
 def multi_head_attention(
@@ -477,10 +609,17 @@ def multi_head_attention(
     mask_filter_value: float = -10000.0,
     unidirectional: int = 0,
     qk: bool = False,
+    past_sequence_length: Tensor | int | None = None,
+    cache_indirection: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """com.microsoft MultiHeadAttention: torch's has no packed inputs, cache or added bias."""
+    """com.microsoft MultiHeadAttention: torch's has no packed inputs, cache or added bias.
+
+    With `past_sequence_length` the caches have a fixed length, of which so many rows are filled.
+    """
     if query.dim() == 5:
         query, key, value = (part.flatten(2) for part in query.unbind(3))
+    elif key is None and query.dim() == 3:
+        query, key, value = query.chunk(3, dim=-1)
     elif key is not None and key.dim() == 5:
         key, value = (part.flatten(2) for part in key.unbind(3))
     if key is None or value is None:
@@ -491,17 +630,33 @@ def multi_head_attention(
         if key.dim() == 3 and value.dim() == 3:
             key, value = key + bias[width : 2 * width], value + bias[2 * width :]
     q, k, v = (split_heads(part, num_heads) for part in (query, key, value))
+    past, new = 0, k.shape[2]
+    present_key, present_value = k, v
     if past_key is not None and past_value is not None:
-        k, v = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)
+        if past_sequence_length is None:
+            past = past_key.shape[2]
+            present_key = torch.cat([past_key, k], dim=2)
+            present_value = torch.cat([past_value, v], dim=2)
+        else:
+            past = int(past_sequence_length)
+            present_key = append_to_buffer(past_key, k, past)
+            present_value = append_to_buffer(past_value, v, past)
+        k, v = present_key[:, :, : past + new], present_value[:, :, : past + new]
+        if cache_indirection is not None:
+            k = rows_of_beams(k, cache_indirection, new)
+            v = rows_of_beams(v, cache_indirection, new)
     mask = length_mask(key_padding_mask, q.shape[0], k.shape[2])
     added = padding_bias(mask, q.shape[2], k.shape[2], mask_filter_value, q.dtype)
     added = sum_biases(added, attention_bias)
-    y = masked_attention(q, k, v, added, unidirectional, scale)
+    y = masked_attention(q, k, v, added, unidirectional, past, scale)
     scores = None
     if qk:
         scores = q @ k.mT * (scale or 1.0 / math.sqrt(q.shape[-1]))
         scores = scores if added is None else scores + added
-    return merge_heads(y), k, v, scores
+        if unidirectional and q.shape[2] > 1:
+            later = torch.ones_like(scores, dtype=torch.bool).triu(past + 1)
+            scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
+    return merge_heads(y), present_key, present_value, scores
 
 
 def attend_projected(
@@ -523,7 +678,7 @@ def attend_projected(
     mask = length_mask(mask_index, q.shape[0], k.shape[2])
     added = padding_bias(mask, q.shape[2], k.shape[2], mask_filter_value, q.dtype)
     added = sum_biases(added, attention_bias)
-    y = masked_attention(q, k, v, added, unidirectional, scale)
+    y = masked_attention(q, k, v, added, unidirectional, k.shape[2] - q.shape[2], scale)
     return merge_heads(y), present
 
 

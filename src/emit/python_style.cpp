@@ -167,6 +167,7 @@ constexpr std::array kRows = std::to_array<Row>({
     {"hamming_window", plain(3)},
     {"blackman_window", plain(1)},
     {"unflatten", method(2)},
+    {"reshape_as", method(1)},
     {"embedding", functional(1)},
     {"fft_fft", {StyleKind::Torch, "fft.fft", kPostfix, 0}},
 });

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/lower.h"
+#include "ops/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {
@@ -118,7 +119,7 @@ void lower_range(LowerContext& c) {
                       c.is_constant(1) && c.is_constant(2);
   const auto steps = c.const_number(2);
   if ((!integers && !floats) || !steps)
-    return c.out(0, helper("number_range", {c.in(0), c.in(1), c.in(2)}));
+    return c.out(0, helper("number_range", pass_inputs(c, 0, 3)));
   const auto bound = [&](std::size_t i) {
     return integers ? c.int_scalar(i) : number(*c.constant(i));
   };

@@ -104,17 +104,17 @@ void infer_bias_dropout(InferContext& c) {
   if (c.has_output(1)) c.set(1, DType::Bool, c.shape(0));
 }
 
-/// BiasSoftmax: softmax over all axes from `axis` on, or over the last; the bias broadcasts.
+/// BiasSoftmax: softmax over all axes from `axis` on, at once; the bias broadcasts as in Add.
 void lower_bias_softmax(LowerContext& c) {
   const std::size_t rank = c.known_rank(0);
   const std::int64_t axis = c.axis(c.attr_int("axis", 1), rank);
-  const bool inner = c.attr_int("is_inner_broadcast", 1) != 0;
-  if (axis + 1 != static_cast<std::int64_t>(rank))
-    c.unsupported("softmax over several axes at once is not supported");
-  Ex bias = c.in(1);
-  if (!inner && c.known_rank(1) != rank)
-    c.unsupported("a bias that broadcasts outwards must have the rank of the data");
-  c.out(0, aten("softmax.int", {plus(c.in(0), bias), Ex(-1)}));
+  c.ignore_attr("is_inner_broadcast");  // the shape of the bias says it
+  const Ex x = plus(c.in(0), c.in(1));
+  if (axis + 1 == static_cast<std::int64_t>(rank))
+    return c.out(0, aten("softmax.int", {x, Ex(-1)}));
+  const Ex sum = c.let(x, "biased");
+  const Ex flat = aten("flatten.using_ints", {sum, Ex(axis)});
+  c.out(0, aten("reshape_as", {aten("softmax.int", {flat, Ex(-1)}), sum}));
 }
 
 // ---------------------------------------------------------------- norms

@@ -1,13 +1,18 @@
-"""com.microsoft and its relatives, every operator of the table, over what each may be given."""
+"""com.microsoft and its relatives and ai.onnx.ml: each operator over what it may be given."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import microsoft_attention
+import onnx2nn._native as native
+
+from . import microsoft_attention, microsoft_layers
 from .one_node import Spec, check, chosen, name_of
 
-SPECS = microsoft_attention.SPECS
+SPECS = [*microsoft_attention.SPECS, *microsoft_layers.SPECS]
+# Operators of these domains that have no case here, as domain.Type: it may only shrink.
+WITHOUT_CASE = Path(__file__).with_name("without_case.txt")
 
 
 def parameters() -> list[Any]:
@@ -21,3 +26,14 @@ def parameters() -> list[Any]:
 @pytest.mark.parametrize(("spec", "options"), parameters())
 def test_node(spec: Spec, options: dict[str, Any]) -> None:
     check(spec, options)
+
+
+def test_every_operator_has_a_case() -> None:
+    cased = {spec.key for spec in SPECS if chosen(spec, 1)}
+    without = {
+        f"{op['domain']}.{op['type']}"
+        for op in native.op_table()
+        if op["domain"] not in ("", "ai.onnx.preview", "ai.onnx.preview.training")
+        and (op["domain"], op["type"]) not in cased
+    }
+    assert without == set(WITHOUT_CASE.read_text().split())

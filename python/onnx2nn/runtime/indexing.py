@@ -295,8 +295,10 @@ def cum_prod(x: Tensor, axis: int, *, exclusive: int = 0, reverse: int = 0) -> T
     return computed(y.flip(axis) if reverse else y, x.dtype)
 
 
-def number_range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def number_range(start: Tensor, limit: Tensor, delta: Tensor | None = None) -> Tensor:
     """ONNX Range of scalars known only at run time: torch.arange lacks the unsigned dtypes."""
+    if delta is None:
+        delta = torch.ones_like(start)
     low, high, step = start.item(), limit.item(), delta.item()
     if start.dtype.is_floating_point:
         count = max(math.ceil((high - low) / step), 0)

@@ -359,26 +359,30 @@ void lower_expand(LowerContext& c) {
 }
 
 // ---------------------------------------------------------------- Tile
-// Opset 1 repeats one axis: `tiles` and `axis` are scalars, of the data's type. From 6 on each axis
-// has its number.
+// Opset 1 repeats one axis: `tiles` and `axis` are scalars. From 6 on each axis has its number, and
+// so it has in files that say an older opset and give no axis.
 
-/// A constant input of one element, which may be a float.
+bool tiles_one_axis(const NodeContext& c) {
+  return c.opset() < 6 && c.has_input(2);
+}
+
+/// A constant number, which opset 1 gives the type of the tensor: 2.0 means 2.
 std::optional<std::int64_t> whole_number(const NodeContext& c, std::size_t i) {
   const ir::Tensor* t = c.constant(i);
   if (t == nullptr || t->size() != 1) return std::nullopt;
-  constexpr double kMost = 1e9;
   const double v = t->double_at(0);
-  if (!(std::abs(v) < kMost) || v != std::floor(v)) c.fail("tiles and axis are whole numbers");
+  constexpr double kLimit = 1e9;
+  if (!(std::abs(v) < kLimit)) return std::nullopt;
   return static_cast<std::int64_t>(v);
 }
 
 std::optional<Dims> tile_repeats(const NodeContext& c) {
-  if (c.opset() >= 6) return c.contents(1);
-  const auto times = whole_number(c, 1);
+  if (!tiles_one_axis(c)) return c.contents(1);
+  const auto tiles = whole_number(c, 1);
   const auto axis = whole_number(c, 2);
-  if (!c.rank(0) || !axis || !times) return std::nullopt;
+  if (!c.rank(0) || !tiles || !axis) return std::nullopt;
   Dims out(*c.rank(0), Dim(1));
-  out[static_cast<std::size_t>(c.axis(*axis, out.size()))] = *times;
+  out[static_cast<std::size_t>(c.axis(*axis, out.size()))] = Dim(*tiles);
   return out;
 }
 
@@ -404,13 +408,16 @@ void infer_tile(InferContext& c) {
 
 void lower_tile(LowerContext& c) {
   c.carry_strings({0});
-  if (c.opset() < 6) {
+  if (tiles_one_axis(c)) {
+    const auto number = [&](std::size_t i) {
+      const auto known = whole_number(c, i);
+      return known ? Ex(*known) : c.int_scalar(i);
+    };
     const auto axis = whole_number(c, 2);
-    if (!axis) c.unsupported("the axis of Tile is not constant");
-    const auto times = whole_number(c, 1);
-    const std::size_t rank = c.known_rank(0);
-    Args repeats(rank, Ex(1));
-    repeats[static_cast<std::size_t>(c.axis(*axis, rank))] = times ? Ex(*times) : c.int_scalar(1);
+    if (!axis || !c.rank(0))
+      return c.out(0, helper("tile_axis", {c.in(0), number(1), number(2)}));
+    Args repeats(*c.rank(0), Ex(1));
+    repeats[static_cast<std::size_t>(c.axis(*axis, repeats.size()))] = number(1);
     return c.out(0, aten("repeat", {c.in(0), list(repeats)}));
   }
   if (c.rank(0) == 0U) return c.out(0, c.in(0));

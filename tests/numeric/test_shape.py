@@ -136,6 +136,27 @@ def test_tile(shape: Any, repeats: Any, constant: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+@pytest.mark.parametrize("constants", [(), (1,), (2,), (1, 2)], ids=str)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_tile_one_axis(axis: int, constants: tuple[int, ...], dtype: Any) -> None:
+    """Opset 1, of which nobody has a kernel. ONNX gives the numbers the type of the tensor."""
+    x = values(2, 3)
+    check(
+        "Tile",
+        [x, np.array(3, dtype), np.array(axis, dtype)],
+        opset=1,
+        constants=constants,
+        expected=[np.concatenate([x] * 3, axis)],
+    )
+
+
+def test_tile_of_a_later_opset() -> None:
+    """A file that says an opset older than the form of its node, which has no axis."""
+    x = values(2, 3)
+    check("Tile", [x, ints(2, 3)], opset=1, expected=[np.tile(x, (2, 3))])
+
+
 @pytest.mark.parametrize(
     ("shape", "target", "opset", "allowzero"),
     [

@@ -185,7 +185,7 @@ def test_what_counts_as_the_same(want: object, got: object, ok: bool) -> None:
     assert (c.reason is None) == ok
 
 
-def test_products_of_bytes_are_exact_on_every_cpu(core: object) -> None:
+def test_products_of_bytes_are_exact_on_every_cpu() -> None:
     rng = np.random.default_rng(0)
     constants = {
         "x_scale": np.float32(0.1),

@@ -390,6 +390,12 @@ def expand_both(x: Tensor, shape: list[int]) -> Tensor:
     return x.expand([b if a == 1 else a for a, b in zip(own, asked, strict=True)])
 
 
+def tile_axis(x: Tensor, tiles: int, axis: int) -> Tensor:
+    """ONNX Tile before opset 6, which repeats one axis, where that is known only at run time."""
+    at = axis % x.dim()
+    return x.repeat([tiles if i == at else 1 for i in range(x.dim())])
+
+
 def unsigned_divide(a: Tensor, b: Tensor) -> Tensor:
     """Divides uint64 values that are held as int64 bits, which torch cannot."""
     lowest = torch.iinfo(torch.int64).min

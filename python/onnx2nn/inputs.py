@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ _UNIT = {"Acos", "Asin", "Atanh"}
 _ROLES = {
     ("BatchNormalization", 4): "positive",
     ("Bernoulli", 0): "probability",
+    ("BeamSearch", 1): "ten",
+    ("BeamSearch", 2): "one",
+    ("BeamSearch", 3): "two",
+    ("BeamSearch", 4): "one",
+    ("BeamSearch", 5): "one",
+    ("BeamSearch", 6): "one",
     ("BitShift", 1): "small",
     ("Clip", 1): "minimum",
     ("Clip", 2): "maximum",
@@ -47,6 +53,9 @@ _ROLES = {
     ("Dropout", 1): "probability",
     ("Dropout", 2): "false",
     ("GRU", 4): "length",
+    ("GreedySearch", 1): "ten",
+    ("GreedySearch", 2): "one",
+    ("GreedySearch", 3): "one",
     ("If", 0): "true",
     ("LSTM", 4): "length",
     ("Loop", 0): "trips",
@@ -93,6 +102,8 @@ _PAST_NAME = re.compile(r"past|cache", re.IGNORECASE)
 _TERM = re.compile(r"[A-Za-z_][\w.]*|\d+|[-+*()]|//?")
 # What all drawn inputs may hold together: a guess must not be what fills the memory.
 _MAX_ELEMENTS = 2**24
+# Longer constants are weights rather than indices.
+_MAX_INDICES = 2**16
 
 
 @dataclass
@@ -105,13 +116,17 @@ class Role:
 
 @dataclass
 class Wanted:
-    """A graph input: its name, ONNX type and declared dims (int, symbol or "")."""
+    """A graph input: its name, ONNX type and declared dims (int, symbol or "").
+
+    least: by axis, the size that constant indices into it ask for at least.
+    """
 
     name: str
     type: Any
     elem_type: int
     dims: list[int | str] | None
     role: Role
+    least: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -149,7 +164,12 @@ def wanted_inputs(proto: Any) -> list[Wanted]:
             ]
         found.append(
             Wanted(
-                i.name, i.type, tensor.elem_type if tensor is not None else 0, dims, roles(i.name)
+                i.name,
+                i.type,
+                tensor.elem_type if tensor is not None else 0,
+                dims,
+                roles(i.name),
+                roles.least_sizes(i.name, len(dims or [])),
             )
         )
     return found
@@ -172,13 +192,14 @@ class _Roles:
         self._uses: dict[str, list[tuple[Any, int]]] = {}
         self._dims: dict[str, list[int]] = {}
         self._scalars: dict[str, int] = {}
+        self._integers: dict[str, Any] = {}
         self._makers: dict[str, Any] = {}
         self._collect(graph)
 
     def _collect(self, graph: Any) -> None:
         for t in graph.initializer:
             self._dims[t.name] = list(t.dims)
-            self._note_scalar(t.name, t)
+            self._note_integers(t.name, t)
         for v in [*graph.value_info, *graph.input]:
             tensor = _tensor_type(v.type)
             if tensor is not None and tensor.HasField("shape"):
@@ -193,16 +214,18 @@ class _Roles:
             for a in node.attribute:
                 if node.op_type == "Constant" and a.name == "value":
                     self._dims[node.output[0]] = list(a.t.dims)
-                    self._note_scalar(node.output[0], a.t)
+                    self._note_integers(node.output[0], a.t)
                 if a.HasField("g"):
                     self._collect(a.g)
                 for g in a.graphs:
                     self._collect(g)
 
-    def _note_scalar(self, name: str, tensor: Any) -> None:
+    def _note_integers(self, name: str, tensor: Any) -> None:
         count = 1
         for d in tensor.dims:
             count *= d
+        if 0 < count <= _MAX_INDICES and tensor.data_type in (6, 7) and tensor.data_location == 0:
+            self._integers[name] = tensor
         if count == 1 and tensor.data_type in (6, 7) and tensor.data_location == 0:
             from onnx import numpy_helper
 
@@ -226,6 +249,31 @@ class _Roles:
                 return None
             name = node.input[0]
         return None
+
+    def least_sizes(self, name: str, rank: int) -> dict[int, int]:
+        """By axis, the size that takes all constant indices of Gather into an input."""
+        from onnx import numpy_helper
+
+        least: dict[int, int] = {}
+        seen = {name}
+        queue = [name]
+        while queue:
+            for node, k in self._uses.get(queue.pop(), []):
+                if k == 0 and node.op_type in ("Cast", "Identity"):
+                    queue += [x for x in node.output if x not in seen]
+                    seen.update(node.output)
+                if k != 0 or node.op_type != "Gather" or node.input[1] not in self._integers:
+                    continue
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+                axis += rank if axis < 0 else 0
+                try:
+                    at = numpy_helper.to_array(self._integers[node.input[1]])
+                except Exception:  # a constant that cannot be read tells nothing about the inputs
+                    continue
+                size = max(int(at.max()) + 1, -int(at.min()))
+                if size <= _MAX_ELEMENTS:
+                    least[axis] = max(least.get(axis, 0), size)
+        return least
 
     def __call__(self, name: str) -> Role:
         bounds: list[int] = []
@@ -387,7 +435,7 @@ class _Sizes:
             if value is not None:
                 return value
         # Names such as past_sequence_length + 1 are often spelled out in words.
-        size = self._fresh(symbol, k, dims, w)
+        size = max(self._fresh(symbol, k, dims, w), w.least.get(k, 0))
         if symbol:
             self._symbols[symbol] = size
         return size
@@ -550,6 +598,7 @@ _SPECIAL: dict[str, Callable[[np.random.Generator, list[int]], Any]] = {
     "ten": _constant(10),
     "trips": _constant(3),
     "true": _constant(1),
+    "two": _constant(2),
     "unit": lambda rng, shape: rng.uniform(-0.9, 0.9, shape),
     "zero": _constant(0),
 }

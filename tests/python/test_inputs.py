@@ -40,6 +40,30 @@ def test_indices_lie_inside_their_table() -> None:
     assert min(x.min() for x in drawn) == 0
 
 
+@pytest.mark.parametrize(("indices", "least"), [([3, 900, 0], 901), ([-40, 2], 40)])
+def test_sizes_take_constant_indices(indices: list[int], least: int) -> None:
+    m = model(
+        [
+            helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Gather", ["f", "columns"], ["y"], axis=-1),
+        ],
+        [ints("x", "rows", "columns_of_x")],
+        {"columns": np.array(indices)},
+    )
+    (w,) = wanted_inputs(m)
+    assert w.least == {1: least}
+    assert all(c["x"].shape[1] >= least for c in candidates(m))
+
+
+def test_searches_get_lengths_that_fit() -> None:
+    names = ["ids", "max_length", "min_length", "num_beams", "num_return_sequences"]
+    node = helper.make_node("BeamSearch", names, ["y"], domain="com.microsoft")
+    m = model([node], [ints("ids", "batch", "seq"), *(ints(n, 1) for n in names[1:])], {})
+    drawn = next(iter(candidates(m)))
+    assert drawn["ids"].shape[1] < drawn["max_length"][0]
+    assert drawn["num_return_sequences"][0] <= drawn["num_beams"][0]
+
+
 def test_one_hot_uses_inside_nested_graphs_and_along_an_axis() -> None:
     inner = helper.make_graph(
         [helper.make_node("Gather", ["table", "ids"], ["g"], axis=1)],

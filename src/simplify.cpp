@@ -10,8 +10,10 @@
 #include "input_shapes.h"
 #include "onnx/reader.h"
 #include "onnx/writer.h"
+#include "ops/context.h"
 #include "ops/op.h"
 #include "passes/passes.h"
+#include "passes/upgrade.h"
 
 namespace onnx2nn {
 namespace {
@@ -68,6 +70,16 @@ void unify_opsets(ir::Model& model) {
            n.describe(), n.opset, it->second);
     n.opset = it->second;
   });
+}
+
+/// Says whether every node could be brought to the opset.
+bool raise_opset(ir::Model& model, std::int64_t opset, Diagnostics& diagnostics,
+                 std::map<std::string, std::size_t>& counts) {
+  Diagnostics inference;  // it runs again, and tells then
+  ops::infer_graph(*model.graph, inference);
+  const std::size_t rewritten = passes::upgrade(model, opset, diagnostics);
+  if (rewritten > 0) counts["upgrade-opset"] = rewritten;
+  return !diagnostics.has_errors();
 }
 
 bool has_external_data(const ir::Model& model, const std::string& path) {
@@ -158,10 +170,11 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Map
   ir::for_each_node(*model->graph, [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
   count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
   check_simplifiable(*model);
-  unify_opsets(*model);
   apply_input_shapes(*model->graph, options.input_shapes);
   {
     const Defaults defaults(*model);
+    if (options.opset && !raise_opset(*model, *options.opset, diagnostics, result.rules)) return;
+    unify_opsets(*model);
     Diagnostics inference;  // what inference minds stays in the model as it is
     std::vector<passes::Miss> misses;
     passes::simplify(*model, pass_options(options, result, misses), inference, result.rules);
@@ -188,7 +201,7 @@ Simplified guarded(const std::string& name, Work&& work) {
   Diagnostics diagnostics;
   try {
     work(result, diagnostics);
-    result.ok = true;
+    result.ok = !diagnostics.has_errors();
   } catch (const Error& e) {
     diagnostics.add(e);
   } catch (const std::bad_alloc&) {

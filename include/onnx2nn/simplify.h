@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,8 @@ struct SimplifyOptions {
   std::vector<std::string> why_not;
   /// Folding makes no constant of more bytes than these.
   std::uint64_t max_constant = std::numeric_limits<std::uint64_t>::max();
+  /// The opset of ai.onnx to bring the model to first; never below its own.
+  std::optional<std::int64_t> opset;
   /// Weights go to "<out>.data". Where the model's did, they do so without being asked.
   bool external_data = false;
 };

@@ -276,7 +276,7 @@ def simplify_unchecked(
 ) -> dict[str, Any]:
     """Simplify a model and write it to `out`, or to the result's `model`, without checking it.
 
-    options: `input_shapes`, `disabled` and `only` (rules), `stop_after`, `external_data`.
+    options: `input_shapes`, `disabled` and `only` (rules), `stop_after`, `opset`, `external_data`.
     Returns counts of nodes, operators and bytes before and after, what each rule did, and the files.
     """
     source = as_source(model)

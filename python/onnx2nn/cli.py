@@ -91,6 +91,9 @@ def _add_rules(p: argparse.ArgumentParser) -> None:
         help="show where this rule left nodes alone, and why; may be repeated",
     )
     p.add_argument("--stop-after", metavar="N", type=int, help="stop after so many rewrites")
+    p.add_argument(
+        "--opset", metavar="N", type=int, help="bring the model to this opset, a newer one"
+    )
     p.add_argument("--list-rules", action="store_true", help="print the rules and what they do")
     p.add_argument(
         "--external-data",
@@ -487,6 +490,7 @@ def _simplify(
         why_not=[rule_of(r) for r in getattr(a, "why_not", None) or []] or None,
         max_constant=size_of(getattr(a, "no_large_tensor", None)),
         stop_after=getattr(a, "stop_after", None),
+        opset=getattr(a, "opset", None),
         external_data=getattr(a, "external_data", False) or None,
     )
     stats = {k: v for k, v in outcome.result.items() if k != "log"}

@@ -146,7 +146,8 @@ def _find_culprit(
     good, bad = 0, len(log)
     simplify_unchecked(source, aside, **{**options, "stop_after": 0})
     if not log or not is_right(aside):
-        return None  # wrong without any rule
+        # Wrong without any rule.
+        return ("upgrade-opset", "") if options.get("opset") is not None else None
     while bad - good > 1:
         middle = (good + bad) // 2
         simplify_unchecked(source, aside, **{**options, "stop_after": middle})
@@ -177,6 +178,7 @@ def simplify(
     mutable_initializer: bool = False,
     *,
     input_shapes: dict[str, list[int]] | None = None,
+    opset: int | None = None,
 ) -> tuple[Any, bool]:
     """Simplify a model in memory; the signature is the one that users of onnxsim have.
 
@@ -191,6 +193,7 @@ def simplify(
     custom_lib: a library of operators for ONNX Runtime, to check with.
     unused_output: names of outputs to leave out.
     tensor_size_threshold: folding makes no constant above this size, such as "1MB".
+    opset: the opset of ai.onnx to bring the model to, a newer one than its own.
     skip_shape_inference, dynamic_input_shape, include_subgraph: of no effect. No inferred shape is
     written, dynamic shapes need no word, and nested graphs are always simplified.
     The positions may also be those that onnxsim had up to 0.3: (..., skip_fuse_bn, input_shapes,
@@ -223,6 +226,7 @@ def simplify(
         "disabled": sorted(set(disabled)),
         "only": None if perform_optimization else sorted({*folding, "fold-identity"}),
         "max_constant": size_of(tensor_size_threshold),
+        "opset": opset,
     }
     if unused_output:
         model = _without_outputs(model, unused_output)

@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "onnx2nn/convert.h"
 #include "onnx2nn/simplify.h"
@@ -37,6 +38,7 @@ struct Arguments {
   std::vector<std::string> disabled;
   std::vector<std::string> only;
   std::size_t stop_after = std::numeric_limits<std::size_t>::max();
+  std::optional<std::int64_t> opset;
   bool external_data = false;
   bool list_rules = false;
 };
@@ -162,6 +164,7 @@ int simplify(const Arguments& a) {
   options.stop_after = a.stop_after;
   options.why_not = a.why_not;
   options.max_constant = a.max_constant;
+  options.opset = a.opset;
   options.external_data = a.external_data;
   const std::string out =
       a.output.empty() ? fs::path(a.model).stem().string() + "-simple.onnx" : a.output;
@@ -205,6 +208,7 @@ void add_simplify(CLI::App& app, Arguments& a) {
       ->default_str("1KB");
   app.add_flag("--no-check,--no-verify", a.no_check, "do not check, as this program never does");
   app.add_option("--stop-after", a.stop_after, "stop after so many rewrites");
+  app.add_option("--opset", a.opset, "bring the model to this opset of ai.onnx, a newer one");
   app.add_flag("--external-data,--save-as-external-data", a.external_data,
                "write the weights to OUT.data");
   app.add_flag("--list-rules", a.list_rules, "print the rules and what they do");

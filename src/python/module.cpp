@@ -167,6 +167,8 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
       o.why_not = nb::cast<std::vector<std::string>>(value);
     } else if (k == "stop_after") {
       o.stop_after = nb::cast<std::size_t>(value);
+    } else if (k == "opset") {
+      o.opset = nb::cast<std::int64_t>(value);
     } else if (k == "max_constant") {
       o.max_constant = nb::cast<std::uint64_t>(value);
     } else if (k == "external_data") {

@@ -17,6 +17,24 @@ bool is_linear(const ir::Node& n) {
   return n.is("Conv") || n.is("ConvTranspose") || n.is("Gemm");
 }
 
+/// The number that a ConstantOfShape of known shape fills a weight with: such a weight stays a
+/// number, lest the file grow by the whole of it.
+struct Fill {
+  ir::Node* node;
+  ir::TensorPtr number;
+  Ints dims;
+  static std::optional<Fill> of(const ir::Value* weight) {
+    ir::Node* n = producer_of(weight, "ConstantOfShape");
+    const ir::Attribute* a = n != nullptr ? n->attribute("value") : nullptr;
+    const auto* number = a != nullptr ? std::get_if<ir::TensorPtr>(&a->data) : nullptr;
+    if (number == nullptr || (*number)->size() != 1 || !is_weight_type((*number)->dtype()))
+      return std::nullopt;
+    auto dims = const_ints(n->input(0));
+    if (!dims) return std::nullopt;
+    return Fill{n, *number, std::move(*dims)};
+  }
+};
+
 /// A linear operator with weights: Conv, ConvTranspose or Gemm, its output scaled or shifted by
 /// channel.
 class Linear {
@@ -25,48 +43,52 @@ class Linear {
   static std::optional<Linear> of(Rewriter& rewriter, const ir::Node& user, ir::Node* n) {
     if (n->input_count() < 2) return std::nullopt;
     const ir::Value* w = n->input(1);
-    if (w == nullptr || !w->constant || !is_weight_type(w->constant->dtype())) {
+    auto fill = Fill::of(w);
+    if (w == nullptr || (!fill && (!w->constant || !is_weight_type(w->constant->dtype())))) {
       rewriter.miss(user, "the weight of {} is not constant", n->describe());
       return std::nullopt;
     }
     // Weights that others use too would be there twice.
-    if (!w->has_one_use()) {
+    if (!fill && !w->has_one_use()) {
       rewriter.miss(user, "the weight {} has other users", w->name);
       return std::nullopt;
     }
     if (n->input(2) != nullptr &&
         (!n->input(2)->constant || !is_weight_type(n->input(2)->constant->dtype())))
       return std::nullopt;
-    Linear out(n);
+    Linear out(n, std::move(fill));
     if (!out.find_channels()) return std::nullopt;
     return out;
   }
 
   std::int64_t channels() const { return channels_; }
-  std::size_t rank() const { return node_->is("Gemm") ? 2 : weight().rank(); }
+  std::size_t rank() const { return node_->is("Gemm") ? 2 : dims().size(); }
 
   /// The operator's output times `scale` plus `shift`, of one element per channel.
-  bool apply(Rewriter& w, const Doubles& scale, const Doubles& shift) {
-    const ir::Tensor& old = weight();
+  bool apply(Rewriter& w, const ir::Node& user, const Doubles& scale, const Doubles& shift) {
     const bool scales = std::any_of(scale.begin(), scale.end(), [](double s) { return s != 1.0; });
+    if (scales && fill_ && std::any_of(scale.begin(), scale.end(),
+                                       [&](double s) { return s != scale.front(); }))
+      return w.miss(user, "the weight {} is one number, which its channels would not be",
+                    node_->input(1)->name);
     ir::TensorPtr new_weight;
     if (scales) {
-      Doubles values = old.to_doubles();
+      Doubles values = fill_ ? fill_->number->to_doubles() : weight().to_doubles();
       for (std::size_t i = 0; i < values.size(); ++i)
         values[i] *= scale[static_cast<std::size_t>(channel(static_cast<std::int64_t>(i)))];
-      new_weight = rounded(old.dtype(), old.dims(), values);
-      if (!new_weight) return false;
+      new_weight = rounded(dtype(), fill_ ? fill_->number->dims() : dims(), values);
+      if (!new_weight) return w.miss(user, "the new weights would not be finite");
     }
     Doubles bias = old_bias();
     for (std::size_t c = 0; c < bias.size(); ++c) bias[c] = bias[c] * scale[c] + shift[c];
     const bool needs_bias =
         node_->input(2) != nullptr ||
         std::any_of(bias.begin(), bias.end(), [](double b) { return b != 0.0; });
-    const ir::TensorPtr new_bias = rounded(old.dtype(), {channels_}, bias);
-    if (!new_bias) return false;
+    const ir::TensorPtr new_bias = rounded(dtype(), {channels_}, bias);
+    if (!new_bias) return w.miss(user, "the new weights would not be finite");
     ir::Graph& g = *node_->graph();
     std::vector<ir::Value*> inputs = {
-        node_->input(0), new_weight ? w.weight(g, *node_->input(1), new_weight) : node_->input(1)};
+        node_->input(0), new_weight ? weight_of(w, new_weight) : node_->input(1)};
     if (needs_bias) {
       const ir::Value* named = node_->input(2);
       ir::Value* b = named != nullptr ? w.weight(g, *named, new_bias)
@@ -79,9 +101,21 @@ class Linear {
   }
 
  private:
-  explicit Linear(ir::Node* n) : node_(n) {}
+  Linear(ir::Node* n, std::optional<Fill> fill) : node_(n), fill_(std::move(fill)) {}
 
   const ir::Tensor& weight() const { return *node_->input(1)->constant; }
+  const Ints& dims() const { return fill_ ? fill_->dims : weight().dims(); }
+  ir::DType dtype() const { return (fill_ ? *fill_->number : weight()).dtype(); }
+
+  /// The weight of these elements: its constant, or what fills it.
+  ir::Value* weight_of(Rewriter& w, const ir::TensorPtr& elements) const {
+    const ir::Value& old = *node_->input(1);
+    if (!fill_) return w.weight(*node_->graph(), old, elements);
+    const std::vector<ir::Value*> shape = {fill_->node->input(0)};
+    ir::Node* n = w.add("ConstantOfShape", shape, old, *node_);
+    set_attr(*n, "value", elements);
+    return n->output(0);
+  }
 
   std::string bias_name() const {
     const std::string& w = node_->input(1)->name;
@@ -92,20 +126,20 @@ class Linear {
   }
 
   bool find_channels() {
-    const ir::Tensor& w = weight();
+    const Ints& d = dims();
     if (node_->is("Gemm")) {
-      if (w.rank() != 2 || node_->opset < kBroadcasting) return false;
+      if (d.size() != 2 || node_->opset < kBroadcasting) return false;
       rows_ = attr_int(*node_, "transB", 0) != 0;
-      channels_ = w.dims()[rows_ ? 0 : 1];
+      channels_ = d[rows_ ? 0 : 1];
     } else {
-      if (w.rank() < 3) return false;
+      if (d.size() < 3) return false;
       groups_ = attr_int(*node_, "group", 1);
       if (groups_ < 1) return false;
       transposed_ = node_->is("ConvTranspose");
-      if (transposed_ && w.dims()[0] % groups_ != 0) return false;
-      channels_ = transposed_ ? w.dims()[1] * groups_ : w.dims()[0];
+      if (transposed_ && d[0] % groups_ != 0) return false;
+      channels_ = transposed_ ? d[1] * groups_ : d[0];
     }
-    if (channels_ < 1 || w.size() == 0) return false;
+    if (std::any_of(d.begin(), d.end(), [](std::int64_t n) { return n < 1; })) return false;
     return bias_fits();
   }
 
@@ -130,7 +164,7 @@ class Linear {
 
   /// The output channel that element `i` of the weight belongs to.
   std::int64_t channel(std::int64_t i) const {
-    const Ints& d = weight().dims();
+    const Ints& d = dims();
     if (node_->is("Gemm")) return rows_ ? i / d[1] : i % d[1];
     std::int64_t kernel = 1;
     for (std::size_t k = 2; k < d.size(); ++k) kernel *= d[k];
@@ -140,6 +174,7 @@ class Linear {
   }
 
   ir::Node* node_;
+  std::optional<Fill> fill_;
   std::int64_t channels_ = 0;
   std::int64_t groups_ = 1;
   bool transposed_ = false;
@@ -210,7 +245,7 @@ bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
     scale[c] = p[0][c] / std::sqrt(p[3][c] + epsilon);
     shift[c] = p[1][c] - p[2][c] * scale[c];
   }
-  if (!linear->apply(w, scale, shift)) return w.miss(n, "the new weights would not be finite");
+  if (!linear->apply(w, n, scale, shift)) return false;
   w.replace(n.output(0), n.input(0));
   return true;
 }
@@ -291,10 +326,7 @@ bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
       w.miss(n, "{} is not one constant per channel", n.input(1 - i)->name);
       continue;
     }
-    if (!linear->apply(w, affine->scale, affine->shift)) {
-      w.miss(n, "the new weights would not be finite");
-      continue;
-    }
+    if (!linear->apply(w, n, affine->scale, affine->shift)) continue;
     w.replace(n.output(0), n.input(i));
     return true;
   }

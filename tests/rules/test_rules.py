@@ -75,6 +75,15 @@ def parse(text: str) -> onnx.ModelProto:
     return model
 
 
+def attribute_of(a: onnx.AttributeProto) -> Any:
+    """What it holds, however that was written."""
+    if a.type == a.FLOAT:
+        return np.float32(a.f)
+    if a.type == a.TENSOR:
+        return a.t.data_type, numpy_helper.to_array(a.t).tolist()
+    return onnx.helper.get_attribute_value(a)
+
+
 def shape_of(graph: onnx.GraphProto) -> list[tuple[Any, ...]]:
     """The nodes, whatever their values are called; constants count by their shape."""
     names = {i.name: f"input {n}" for n, i in enumerate(graph.input)}
@@ -85,10 +94,7 @@ def shape_of(graph: onnx.GraphProto) -> list[tuple[Any, ...]]:
         inputs = [names.get(i) or constants.get(i) or i for i in node.input]
         for i, name in enumerate(node.output):
             names[name] = f"{len(out)}.{i}"
-        attributes = sorted(
-            (a.name, np.float32(a.f) if a.type == a.FLOAT else onnx.helper.get_attribute_value(a))
-            for a in node.attribute
-        )
+        attributes = sorted((a.name, attribute_of(a)) for a in node.attribute)
         out.append((node.op_type, inputs, str(attributes)))
     return [*out, ("outputs", [names.get(o, o) for o in outputs])]
 

@@ -333,38 +333,6 @@ bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
   return false;
 }
 
-// Conv(Pad(x) by zeros)   =>   Conv(x) with these pads
-bool fuse_pad(Rewriter& w, ir::Node& n) {
-  ir::Node* pad = sole_producer(n.input(0), "Pad");
-  const std::string automatic = attr_string(n, "auto_pad", "NOTSET");
-  if (pad == nullptr || pad->input(0) == nullptr ||
-      (automatic != "NOTSET" && automatic != "VALID" && !automatic.empty()))
-    return false;
-  if (attr_string(*pad, "mode", "constant") != "constant" ||
-      attr_float(*pad, "value", 0.0) != 0.0 || pad->input(3) != nullptr)
-    return false;
-  if (pad->input(2) != nullptr && splat(pad->input(2)) != 0.0) return false;
-  const auto pads = pad->opset < 2 ? ints_of(*pad, "paddings", 1) : ints_of(*pad, "pads", 1);
-  if (!pads || pads->size() < 6 || pads->size() % 2 != 0) return false;
-  const std::size_t rank = pads->size() / 2;
-  Ints sum(2 * (rank - 2), 0);
-  if (automatic != "VALID")
-    if (const auto own = ints_of(n, "pads", n.input_count())) {
-      if (own->size() != sum.size()) return false;
-      sum = *own;
-    }
-  for (std::size_t i = 0; i < rank; ++i)
-    for (std::size_t end = 0; end < 2; ++end) {
-      const std::int64_t p = (*pads)[end * rank + i];
-      if (p < 0 || (i < 2 && p != 0)) return false;
-      if (i >= 2) sum[end * (rank - 2) + i - 2] += p;
-    }
-  set_attr(n, "auto_pad", std::string("NOTSET"));
-  set_attr(n, "pads", sum);
-  w.set_input(n, 0, pad->input(0));
-  return true;
-}
-
 }  // namespace
 
 std::span<const Rule> conv_rules() {
@@ -381,10 +349,6 @@ std::span<const Rule> conv_rules() {
        .what = "Mul, Add, Sub, Div by channel into BatchNormalization",
        .apply = fuse_into_batch_norm,
        .ops = {"Mul", "Add", "Sub", "Div"}},
-      {.name = "fuse-pad",
-       .what = "padding by zeros into Conv",
-       .apply = fuse_pad,
-       .ops = {"Conv"}},
   };
   return kRules;
 }

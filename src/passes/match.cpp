@@ -140,19 +140,27 @@ ir::Value* other_input(const ir::Node& n, const ir::Value* v) {
   return n.input(0) == v ? n.input(1) : n.input(0);
 }
 
-std::optional<Ints> kept_axes(const ir::Node& n) {
-  if (attr_int(n, "keepdims", 1) != 1 || n.input(0) == nullptr ||
-      !n.input(0)->type.shape.has_rank())
-    return std::nullopt;
-  auto axes = ints_of(n, "axes", 1);
-  if (!axes || axes->empty()) return std::nullopt;
-  const auto rank = static_cast<std::int64_t>(n.input(0)->type.shape.rank());
-  for (std::int64_t& a : *axes) {
+std::optional<Ints> counted_axes(Ints axes, const ir::Value* v, bool sorted) {
+  if (v == nullptr || !v->type.shape.has_rank()) return std::nullopt;
+  const auto rank = static_cast<std::int64_t>(v->type.shape.rank());
+  for (std::int64_t& a : axes) {
     if (a < 0) a += rank;
     if (a < 0 || a >= rank) return std::nullopt;
   }
-  std::sort(axes->begin(), axes->end());
-  return std::adjacent_find(axes->begin(), axes->end()) == axes->end() ? axes : std::nullopt;
+  Ints in_order = axes;
+  std::sort(in_order.begin(), in_order.end());
+  if (std::adjacent_find(in_order.begin(), in_order.end()) != in_order.end()) return std::nullopt;
+  return sorted ? in_order : axes;
+}
+
+std::optional<Ints> reduced_axes(const ir::Node& n) {
+  auto axes = ints_of(n, "axes", 1);
+  if (!axes || axes->empty()) return std::nullopt;
+  return counted_axes(std::move(*axes), n.input(0));
+}
+
+std::optional<Ints> kept_axes(const ir::Node& n) {
+  return attr_int(n, "keepdims", 1) == 1 ? reduced_axes(n) : std::nullopt;
 }
 
 }  // namespace onnx2nn::passes

@@ -55,8 +55,13 @@ ir::Node* sole_user(const ir::Value* v, std::string_view op_type);
 /// The other of two inputs.
 ir::Value* other_input(const ir::Node& n, const ir::Value* v);
 
-/// The axes that a reducing operator of ai.onnx keeps as ones, in order and counted from the first;
-/// nothing where the rank is not known, they are not constant, or they are dropped.
+/// Axes of `v` counted from the first, in order or as they came; nothing where its rank is not
+/// known, or where one is out of range or there twice.
+std::optional<Ints> counted_axes(Ints axes, const ir::Value* v, bool sorted = true);
+/// The axes that a reducing operator of ai.onnx names, in order; nothing where it names none, or
+/// they are not known.
+std::optional<Ints> reduced_axes(const ir::Node& n);
+/// The same, where they stay as ones.
 std::optional<Ints> kept_axes(const ir::Node& n);
 
 }  // namespace onnx2nn::passes

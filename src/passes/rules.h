@@ -27,6 +27,10 @@ std::span<const Rule> conv_rules();
 std::span<const Rule> gemm_rules();
 std::span<const Rule> norm_rules();
 std::span<const Rule> activation_rules();
+std::span<const Rule> reduce_rules();
+std::span<const Rule> movement_rules();
+std::span<const Rule> attention_rules();
+std::span<const Rule> pad_rules();
 
 /// Rules about whole graphs.
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";

@@ -3,7 +3,7 @@
 A rule's cases are in RULE.txt, in ONNX's own syntax. A line "## fires: TITLE" or "## stays: TITLE" opens a case, and
 "## becomes" what it is after the rule alone. `opset N` comes first, then the graph's signature and its nodes. Values
 that are declared in the last brackets but not given are weights, drawn at random. "## source" lists what the converted
-source has, for rules that conversion uses too.
+source has, for rules that conversion uses too. "## finite: WHY" leaves out infinities and what is not a number.
 """
 
 import re
@@ -32,6 +32,7 @@ class Case:
     before: str
     after: str = ""
     source: list[str] = field(default_factory=list)
+    finite: bool = False
 
 
 def read(path: Path) -> list[Case]:
@@ -43,6 +44,8 @@ def read(path: Path) -> list[Case]:
             cases.append(Case(path.stem, title, kind == "fires", text))
         elif kind == "becomes":
             cases[-1].after = text
+        elif kind == "finite":
+            cases[-1].finite = True
         elif kind == "source":
             cases[-1].source = text.split("\n")
         else:
@@ -139,9 +142,9 @@ def simplify(model: onnx.ModelProto, **options: Any) -> tuple[onnx.ModelProto, d
     return after, result
 
 
-def same(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+def same(before: onnx.ModelProto, after: onnx.ModelProto, finite: bool = False) -> None:
     half = any(i.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16 for i in before.graph.input)
-    for feed in feeds(before):
+    for feed in feeds(before)[: 2 if finite else 3]:
         for want, got in zip(run(before, feed), run(after, feed), strict=True):
             assert want.dtype == got.dtype
             assert want.shape == got.shape
@@ -161,8 +164,8 @@ def test_rule(case: Case) -> None:
         )
     else:
         assert case.rule not in result["rules"], onnx.printer.to_text(after)
-    same(before, after)
-    same(before, simplify(before)[0])  # among the others
+    same(before, after, case.finite)
+    same(before, simplify(before)[0], case.finite)  # among the others
 
 
 @pytest.mark.parametrize(

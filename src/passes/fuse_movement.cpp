@@ -1,0 +1,185 @@
+// Operators that move elements, several of which are one.
+#include <algorithm>
+
+#include "passes/match.h"
+#include "passes/rules.h"
+
+namespace onnx2nn::passes {
+namespace {
+
+using Dim = ir::Dim;
+
+bool shape_is(const ir::Value* v, const std::vector<Dim>& dims) {
+  return v != nullptr && v->type.is_tensor() && v->type.shape.same(ir::Shape(dims));
+}
+
+/// Blocks of channels that become blocks of places, or the other way.
+struct Blocks {
+  std::string_view op_type;
+  std::string_view mode;
+  Dim size;
+};
+
+std::optional<Blocks> blocks_of(const ir::Value* x, const ir::Value* split, const ir::Value* out,
+                                const Ints& perm) {
+  const ir::Shape& s = x->type.shape;
+  const ir::Shape& m = split->type.shape;
+  if (!s.has_rank() || s.rank() != 4 || !m.has_rank() || m.rank() != 6) return std::nullopt;
+  const bool crd = perm == Ints{0, 1, 4, 2, 5, 3};
+  if (crd || perm == Ints{0, 3, 4, 1, 5, 2}) {
+    const Dim& b = crd ? m[2] : m[1];
+    const Dim& c = crd ? m[1] : m[3];
+    const Dim& other = crd ? m[3] : m[2];
+    if (b.is_const() && b.value() > 1 && b == other && m[0] == s[0] && m[4] == s[2] &&
+        m[5] == s[3] && c * b * b == s[1] && shape_is(out, {s[0], c, s[2] * b, s[3] * b}))
+      return Blocks{"DepthToSpace", crd ? "CRD" : "DCR", b};
+  } else if (perm == Ints{0, 3, 5, 1, 2, 4}) {
+    const Dim& b = m[3];
+    if (b.is_const() && b.value() > 1 && b == m[5] && m[0] == s[0] && m[1] == s[1] &&
+        m[2] * b == s[2] && m[4] * b == s[3] && shape_is(out, {s[0], s[1] * b * b, m[2], m[4]}))
+      return Blocks{"SpaceToDepth", "", b};
+  }
+  return std::nullopt;
+}
+
+// Reshape(Transpose(Reshape(x, [n, c, 2, 2, h, w])), [n, c, 2 h, 2 w])   =>   DepthToSpace(x)
+bool fuse_depth_to_space(Rewriter& w, ir::Node& n) {
+  constexpr std::int64_t kModes = 11;
+  const ir::Node* transpose = sole_producer(n.input(0), "Transpose");
+  const ir::Node* split =
+      transpose != nullptr ? sole_producer(transpose->input(0), "Reshape") : nullptr;
+  if (split == nullptr || split->input(0) == nullptr || n.output(0) == nullptr) return false;
+  ir::Value* x = split->input(0);
+  const auto perm = ints_of(*transpose, "perm", transpose->input_count());
+  const auto blocks = perm ? blocks_of(x, split->output(0), n.output(0), *perm) : std::nullopt;
+  if (!blocks) return false;
+  if (!x->type.is_tensor() || x->type.dtype != ir::DType::Float32)
+    return w.miss(n, "runtimes move blocks of float32 only");
+  if (blocks->mode == "CRD" && n.opset < kModes && !w.options().any_opset)
+    return w.miss(n, "DepthToSpace had one order only before opset {}", kModes);
+  // Torch has a function for this one order.
+  if (w.options().any_opset && blocks->mode != "CRD") return false;
+  ir::Value* const inputs[] = {x};
+  ir::Node* made = w.add(blocks->op_type, inputs, *n.output(0), n);
+  if (w.options().any_opset) made->opset = std::max(n.opset, kModes);
+  set_attr(*made, "blocksize", blocks->size.value());
+  if (blocks->mode == "CRD") set_attr(*made, "mode", std::string(blocks->mode));
+  w.replace(n.output(0), made->output(0));
+  return true;
+}
+
+std::optional<std::int64_t> concat_axis(const ir::Node& n) {
+  constexpr std::int64_t kNone = -1000;
+  const std::int64_t axis = attr_int(n, "axis", kNone);
+  if (axis == kNone || n.output(0) == nullptr) return std::nullopt;
+  if (axis >= 0) return axis;
+  const ir::Shape& s = n.output(0)->type.shape;
+  return s.has_rank() ? std::optional(axis + static_cast<std::int64_t>(s.rank())) : std::nullopt;
+}
+
+// Concat(a, Concat(b, c))   =>   Concat(a, b, c) along one axis
+bool collapse_concats(Rewriter& w, ir::Node& n) {
+  constexpr std::size_t kMost = 256;  // a long chain would be copied again and again
+  const auto axis = concat_axis(n);
+  std::vector<ir::Value*> inputs;
+  bool found = false;
+  for (std::size_t i = 0; i < n.input_count(); ++i) {
+    const ir::Node* inner = sole_producer(n.input(i), "Concat");
+    if (axis && inner != nullptr && concat_axis(*inner) == axis) {
+      for (std::size_t k = 0; k < inner->input_count(); ++k) inputs.push_back(inner->input(k));
+      found = true;
+    } else {
+      inputs.push_back(n.input(i));
+    }
+  }
+  if (!found) return false;
+  if (inputs.size() > kMost) return w.miss(n, "it would have more than {} inputs", kMost);
+  w.set_inputs(n, inputs);
+  return true;
+}
+
+/// Where a Slice of constants begins, ends, and in which steps.
+struct Slices {
+  Ints starts, ends, axes, steps;
+};
+
+std::optional<Slices> slices_of(const ir::Node& n) {
+  constexpr std::int64_t kInputs = 10;
+  if (n.opset < kInputs || n.input(0) == nullptr) return std::nullopt;
+  const auto starts = const_ints(n.input(1));
+  const auto ends = const_ints(n.input(2));
+  if (!starts || !ends || starts->size() != ends->size()) return std::nullopt;
+  Slices s{*starts, *ends, {}, Ints(starts->size(), 1)};
+  if (n.input(3) != nullptr) {
+    const auto axes = const_ints(n.input(3));
+    if (!axes) return std::nullopt;
+    s.axes = *axes;
+  } else {
+    for (std::size_t i = 0; i < starts->size(); ++i)
+      s.axes.push_back(static_cast<std::int64_t>(i));
+  }
+  if (n.input(4) != nullptr) {
+    const auto steps = const_ints(n.input(4));
+    if (!steps) return std::nullopt;
+    s.steps = *steps;
+  }
+  const auto counted = counted_axes(s.axes, n.input(0), false);
+  if (!counted || counted->size() != starts->size() || s.steps.size() != starts->size())
+    return std::nullopt;
+  s.axes = *counted;
+  return s;
+}
+
+void append(Ints& to, const Ints& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+// Slice(Slice(x) along axis 0) along axis 1   =>   Slice(x) along both
+bool collapse_slices(Rewriter& w, ir::Node& n) {
+  const ir::Node* first = sole_producer(n.input(0), "Slice");
+  if (first == nullptr) return false;
+  auto both = slices_of(*first);
+  const auto second = slices_of(n);
+  if (!both || !second) return w.miss(n, "where a slice begins or ends is not known");
+  for (const std::int64_t a : second->axes)
+    if (std::find(both->axes.begin(), both->axes.end(), a) != both->axes.end())
+      return w.miss(n, "both cut axis {}", a);
+  append(both->starts, second->starts);
+  append(both->ends, second->ends);
+  append(both->axes, second->axes);
+  append(both->steps, second->steps);
+  ir::Graph& g = *n.graph();
+  std::vector<ir::Value*> inputs = {first->input(0),
+                                    w.constant(g, "starts", ir::Tensor::ints(both->starts)),
+                                    w.constant(g, "ends", ir::Tensor::ints(both->ends)),
+                                    w.constant(g, "axes", ir::Tensor::ints(both->axes))};
+  if (std::any_of(both->steps.begin(), both->steps.end(), [](std::int64_t s) { return s != 1; }))
+    inputs.push_back(w.constant(g, "steps", ir::Tensor::ints(both->steps)));
+  w.set_inputs(n, inputs);
+  return true;
+}
+
+}  // namespace
+
+std::span<const Rule> movement_rules() {
+  static const std::vector<Rule> kRules = {
+      {.name = "fuse-depth-to-space",
+       .what = "Reshape, Transpose, Reshape become DepthToSpace or SpaceToDepth",
+       .apply = fuse_depth_to_space,
+       .ops = {"Reshape"},
+       .in_conversion = true},
+      {.name = "collapse-concats",
+       .what = "Concat of Concat along one axis",
+       .apply = collapse_concats,
+       .ops = {"Concat"},
+       .in_conversion = true},
+      {.name = "collapse-slices",
+       .what = "Slice of Slice along other axes",
+       .apply = collapse_slices,
+       .ops = {"Slice"},
+       .in_conversion = true},
+  };
+  return kRules;
+}
+
+}  // namespace onnx2nn::passes

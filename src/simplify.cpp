@@ -100,6 +100,23 @@ void check_simplifiable(const ir::Model& model) {
   });
 }
 
+/// Defaults of inputs stay defaults: files of these versions whose weights are all listed as inputs
+/// are read as those of old exporters, which had no other place for them. Where only defaults are
+/// left, the version says that they are.
+void keep_defaults(ir::Model& model) {
+  constexpr std::int64_t kOldest = 4;
+  constexpr std::int64_t kUnmistakable = 7;
+  if (model.info.weights_are_inputs || model.info.ir_version < kOldest ||
+      model.info.ir_version >= kUnmistakable)
+    return;
+  std::size_t defaults = 0;
+  for (const ir::Value* v : model.graph->initializers) {
+    if (v->constant && v->is_graph_input) ++defaults;
+    if (v->constant && !v->is_graph_input && v->has_uses()) return;
+  }
+  if (defaults > 1) model.info.ir_version = kUnmistakable;
+}
+
 /// The declared types of outputs, where the user's input shapes make them narrower.
 void narrow_outputs(ir::Graph& graph) {
   for (std::size_t i = 0; i < graph.output_count(); ++i) {
@@ -185,6 +202,7 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Map
       diagnostics.add(std::move(d));
     }
   }
+  keep_defaults(*model);
   if (!options.input_shapes.empty()) narrow_outputs(*model->graph);
   count(*model, result.nodes_after, result.op_types_after, result.weight_bytes_after);
   if (out.empty()) {

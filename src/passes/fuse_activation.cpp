@@ -185,12 +185,12 @@ std::optional<Limits> limits_of(const ir::Node* n) {
     constexpr double kLargest = std::numeric_limits<float>::max();
     out.low = attr_float(*n, "min", -kLargest);
     out.high = attr_float(*n, "max", kLargest);
-    return out;
+    return std::isnan(out.low) || std::isnan(out.high) ? std::nullopt : std::optional(out);
   }
   for (std::size_t i = 1; i < 3; ++i) {
     if (n->input(i) == nullptr) continue;
     const auto limit = splat(n->input(i));
-    if (!limit) return std::nullopt;
+    if (!limit || std::isnan(*limit)) return std::nullopt;
     (i == 1 ? out.low : out.high) = *limit;
   }
   return out;
@@ -243,11 +243,11 @@ bool fuse_hard_sigmoid(Rewriter& w, ir::Node& n) {
   return true;
 }
 
-/// max(x, low) or min(x, high).
+/// max(x, low) or min(x, high). What is not a number limits nothing, and makes everything so.
 std::optional<Limits> half_limit(const ir::Node* n) {
-  if (const auto max = with_number(n, "Max"))
+  if (const auto max = with_number(n, "Max"); max && !std::isnan(max->number))
     return Limits{.x = max->x, .low = max->number};
-  if (const auto min = with_number(n, "Min"))
+  if (const auto min = with_number(n, "Min"); min && !std::isnan(min->number))
     return Limits{.x = min->x, .high = min->number};
   return std::nullopt;
 }

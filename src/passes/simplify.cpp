@@ -33,7 +33,7 @@ class Simplifier {
 
   /// One pass over everything to a fixed point; says whether anything changed.
   bool run() {
-    const std::size_t before = done_;
+    const std::size_t before = done_ + removed_;
     bool again = true;
     while (again && !exhausted()) {
       rewriter_.forget_misses();
@@ -43,7 +43,7 @@ class Simplifier {
       again = merge();
     }
     drain();
-    return done_ != before;
+    return done_ + removed_ != before;
   }
   bool exhausted() const { return done_ >= options_.stop_after; }
 
@@ -66,6 +66,7 @@ class Simplifier {
       if (is_dead(*n)) {
         rewriter_.erase(*n);
         ++counts_[std::string(kRemoveDead)];
+        ++removed_;
         continue;
       }
       visit(*n);
@@ -117,6 +118,7 @@ class Simplifier {
   std::vector<const Rule*> general_;
   std::unordered_map<std::string_view, std::vector<const Rule*>> by_op_;
   std::size_t done_ = 0;
+  std::size_t removed_ = 0;  // dead nodes: what shared a value with one may be fused now
 };
 
 }  // namespace

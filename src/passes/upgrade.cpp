@@ -98,9 +98,14 @@ std::size_t rank_of(const ir::Node& n, std::size_t i) {
 /// A number in the element type of the node's first input.
 ir::Value* number_like_input(ir::Node& n, std::string_view what, double value) {
   const ir::Value* x = n.input(0);
+  const ir::DType dtype =
+      x != nullptr && x->type.is_tensor() ? x->type.dtype : ir::DType::Undefined;
+  const auto f = static_cast<float>(value);
   ir::TensorPtr tensor;
-  if (x != nullptr && x->type.is_tensor() && is_weight_type(x->type.dtype))
-    tensor = number_tensor(x->type.dtype, value);
+  if (dtype == ir::DType::Float32) tensor = ir::Tensor::from<float>(dtype, {}, {f});
+  if (dtype == ir::DType::Float64) tensor = ir::Tensor::from<double>(dtype, {}, {value});
+  if (dtype == ir::DType::Float16)
+    tensor = ir::Tensor::from<std::uint16_t>(dtype, {}, {ir::float_to_half(f)});
   if (tensor == nullptr)
     fail("unsupported-operator",
          "{} becomes an input, and cannot be written in the type of the first input", what);
@@ -213,15 +218,14 @@ void clip_11(Upgrade& /*u*/, ir::Node& n) {
   auto high = take<double>(n, "max");
   // The defaults were float32's limits, and are the type's own now.
   constexpr double kFloatMax = 3.4028234663852886e38;
-  if (n.input(0) != nullptr && n.input(0)->type.dtype == ir::DType::Float64) {
+  const bool is_double = n.input(0) != nullptr && n.input(0)->type.dtype == ir::DType::Float64;
+  if (is_double) {
     low = low.value_or(-kFloatMax);
     high = high.value_or(kFloatMax);
   }
-  const auto says = [&](const std::optional<double>& v) {
-    return v && (n.input(0)->type.dtype == ir::DType::Float64 || std::abs(*v) < kFloatMax);
-  };
-  if (says(low)) put_input(n, 1, number_like_input(n, "min", *low));
-  if (says(high)) put_input(n, 2, number_like_input(n, "max", *high));
+  if (low && (is_double || *low != -kFloatMax)) put_input(n, 1, number_like_input(n, "min", *low));
+  if (high && (is_double || *high != kFloatMax))
+    put_input(n, 2, number_like_input(n, "max", *high));
 }
 
 void concat_4(Upgrade& /*u*/, ir::Node& n) {

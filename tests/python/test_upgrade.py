@@ -119,6 +119,8 @@ CASES = [
     Case("Clip", 6, [X], {"min": -0.5, "max": 0.25}),
     Case("Clip", 6, [X], {"max": 0.25}),
     Case("Clip", 6, [X]),
+    Case("Clip", 6, [np.array([np.inf, -np.inf, 2], np.float32)], {"max": float("inf")}),
+    Case("Pad", 2, [X], {"pads": [0, 0, 1, 0, 0, 0, 0, 0], "value": float("-inf")}),
     Case("Concat", 1, [X, X], means=lambda a, b: np.concatenate([a, b], 1)),
     Case("DFT", 17, [f32(2, 8, 5, 1)], {"axis": 2}),
     Case("DFT", 17, [f32(2, 8, 1)]),

@@ -194,6 +194,8 @@ class Maker:
             + ["Sqrt", "Exp", "Identity", "Erf"][: 2 + 2 * (self.opset >= 9)]
             + ["Reciprocal", "HardSigmoid", "HardSwish"][: 2 + (self.opset >= 14)]
         )
+        if op == "Sqrt" and x.fusable:
+            raise UnfitError  # what rounds to less than zero has none
         self.add(op, [x], x.shape, exact=op in ("Relu", "Neg", "Abs", "Identity"))
 
     def round_off(self) -> None:

@@ -124,3 +124,48 @@ def test_flattening_what_is_flat_though_its_size_is_open() -> None:
         ir_version=9,
     )
     assert settled(before, {"x": np.arange(4, dtype=np.int32)}) == ["Neg"]
+
+
+def test_what_is_fused_once_a_far_user_is_dead() -> None:
+    """A node in the middle of a normalisation was used by a dead one too."""
+    before = model(
+        [
+            h.make_node("ReduceMean", ["x", "axes"], ["m"]),
+            h.make_node("Sub", ["x", "m"], ["d"]),
+            h.make_node("Pow", ["d", "two"], ["q"]),
+            h.make_node("ReduceMean", ["q", "axes"], ["v"]),
+            h.make_node("Add", ["v", "e"], ["w"]),
+            h.make_node("Sqrt", ["w"], ["s"]),
+            h.make_node("Div", ["d", "s"], ["y"]),
+            h.make_node("Relu", ["q"], ["dead"]),
+        ],
+        [h.make_tensor_value_info("x", T.FLOAT, [3, 4])],
+        [h.make_tensor_value_info("y", T.FLOAT, [3, 4])],
+        {"axes": [1], "two": np.float32(2), "e": np.float32(1e-5)},
+        opset=20,
+        ir_version=9,
+    )
+    feed = {"x": np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)}
+    assert settled(before, feed) == ["LayerNormalization"]
+
+
+@pytest.mark.parametrize("ir_version", [4, 6, 8])
+def test_defaults_stay_defaults_where_no_weight_is_left(ir_version: int) -> None:
+    """All initialisers being inputs says "old exporter" in old files: not so in what we write."""
+    inputs = [h.make_tensor_value_info(n, T.FLOAT, [2]) for n in ("x", "c", "d", "unused")]
+    before = model(
+        [
+            h.make_node("Add", ["x", "c"], ["a"]),
+            h.make_node("Mul", ["a", "d"], ["y"]),
+            h.make_node("Add", ["x", "weight"], ["dead"]),
+        ],
+        inputs,
+        [h.make_tensor_value_info("y", T.FLOAT, [2])],
+        {n: np.full(2, k, np.float32) for k, n in enumerate(("c", "d", "unused", "weight"))},
+        opset=11,
+        ir_version=ir_version,
+    )
+    feed = {n: np.array([k, 2.5], np.float32) for k, n in enumerate(("x", "c", "d"))}
+    assert settled(before, feed) == ["Add", "Mul"]
+    twice = onnx.load_from_string(simplified(simplified(before)["model"])["model"])
+    assert [v.name for v in twice.graph.input] == ["x", "c", "d", "unused"]

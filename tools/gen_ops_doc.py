@@ -28,12 +28,13 @@ run it; `--refresh` also finds *becomes* and *outputs* anew, which takes minutes
   revision is converted by its own rules.
 * *types*: of its first input (of its output, where it has none) in ONNX's newest schema. `int` and
   `uint` are 8 to 64 bits wide, `float` 16 to 64 with bfloat16; where not all of them: i8, u16, f32.
-* *becomes*: what is in the source of models that have no other node, most frequent first. `F` is
+* *becomes*: what is in the source of models that have no other node, most frequent first (where
+  there are none, of small models, less what their other operators become). `F` is
   torch.nn.functional, `.name` a method of tensors, `[]` an index, *italic* a helper that is copied
   into the source.
 * *outputs*: besides Python source, whether TorchScript (TS) and torch.export (pt2) take the source
-  of a model of one such node and give the same answer. Up to three models were tried, and one has
-  to do; `-` is none of them, and a blank was not tried.
+  of such a model and give the same answer. Up to three models were tried, and one has to do; `-` is
+  none of them, and a blank was not tried.
 * *cases*: of ONNX's backend suite that contain the operator and pass, of those that contain it
   (each is run simplified, with `--no-simplify`, and with its inputs folded as constants; what fails
   is in `tests/backend/manifest.txt`, with the reason) + tests in `tests/numeric` that name it + cases

@@ -28,6 +28,8 @@ Key = tuple[str, str]  # domain and type
 
 # Models kept of an operator, and those of them on which the outputs are tried.
 _KEPT, _TRIED = 16, 3
+# How many nodes a model may have that stands in for one of one node.
+_SMALL = 6
 # What one try of one output may take.
 _SECONDS = 60
 # How many names the page shows of one operator, and in which part of the models they must be.
@@ -67,28 +69,31 @@ class Sample:
     args: tuple[Any, ...]
 
 
-def one_node(model: onnx.ModelProto) -> Key | None:
-    """The operator of a model that has no other node, but in nested graphs."""
+def operators_of(model: onnx.ModelProto) -> list[Key]:
+    """The operators of a model's nodes, those of nested graphs left out."""
     nodes = [n for n in model.graph.node if n.op_type != "Constant"] or list(model.graph.node)
-    if len(nodes) != 1 or model.functions:
-        return None
-    return ("" if nodes[0].domain == "ai.onnx" else nodes[0].domain, nodes[0].op_type)
+    return [("" if n.domain == "ai.onnx" else n.domain, n.op_type) for n in nodes]
 
 
 class Samples:
-    """Models by operator, no more than are of use."""
+    """Models by operator, no more than are of use; `within` holds small ones of several operators."""
 
     def __init__(self) -> None:
         self.by_op: dict[Key, list[Sample]] = {}
+        self.within: dict[Key, list[Sample]] = {}
 
     def add(self, model: bytes, args: Callable[[], tuple[Any, ...]]) -> None:
         proto = onnx.load_from_string(model)
-        key = one_node(proto)
-        if key is None:
+        operators = operators_of(proto)
+        if proto.functions or not 0 < len(operators) <= _SMALL:
             return
-        kept = self.by_op.setdefault(key, [])
-        if len(kept) < _KEPT and all(s.model != model for s in kept):
-            kept.append(Sample(model, args()))
+        into = self.by_op if len(operators) == 1 else self.within
+        sample = None
+        for key in set(operators):
+            kept = into.setdefault(key, [])
+            if len(kept) < _KEPT and all(s.model != model for s in kept):
+                sample = sample or Sample(model, args())
+                kept.append(sample)
 
 
 def suite_samples(samples: Samples) -> None:
@@ -213,19 +218,28 @@ def _indexes(node: ast.Subscript) -> bool:
     )
 
 
-def lowered(samples: list[Sample]) -> list[str]:
+def count_names(samples: list[Sample], known: dict[Key, set[str]], key: Key) -> tuple[Any, int]:
+    """In how many samples each name is, those of other operators left out, and how many count."""
     from onnx2nn import _native
 
     counts: Counter[str] = Counter()
     sources = 0
     for s in samples:
+        model = onnx.load_from_string(s.model)
+        others = set(operators_of(model)) - {key}
         conversion = _native.convert(s.model, {"simplify": False, "class_name": "Model"})
-        if not conversion.ok:
+        if not conversion.ok or not others <= known.keys():
             continue
-        node = onnx.load_from_string(s.model).graph.node[-1]
-        nested = any(a.graphs or a.HasField("g") for a in node.attribute)
+        nodes = [n for n in model.graph.node if n.op_type == key[1]]
+        nested = any(a.graphs or a.HasField("g") for n in nodes for a in n.attribute)
         sources += 1
-        counts.update(names_in(conversion.source, nested))
+        names = names_in(conversion.source, nested)
+        counts.update(names.difference(*(known[o] for o in others)))
+    return counts, sources
+
+
+def lowered(counts: Counter[str], sources: int) -> list[str]:
+    """The names to show, most frequent first."""
     common = [n for n, k in sorted(counts.items(), key=lambda i: (-i[1], i[0]))]
     kept = [n for n in common if counts[n] >= _SHARE * sources] or common
     return [*kept[:_NAMES], *(["…"] if len(kept) > _NAMES else [])]
@@ -311,14 +325,21 @@ def refresh() -> None:
     suite_samples(samples)
     differential_samples(samples)
     numeric_samples(samples)
+    table = {(op["domain"], op["type"]): op["nondeterministic"] for op in _native.op_table()}
+    known: dict[Key, set[str]] = {}
     facts = {}
-    for op in track(_native.op_table(), "trying each operator"):
-        found = samples.by_op.get((op["domain"], op["type"]), [])
-        facts[f"{op['domain']}::{op['type']}"] = {
-            "lowered": lowered(found),
-            "outputs": carried(found, op["nondeterministic"]),
+    # Those with models of their own come first: what they become is told apart in the others'.
+    for key in track(sorted(table, key=lambda k: k not in samples.by_op), "trying each operator"):
+        found = samples.by_op.get(key) or samples.within.get(key, [])
+        counts, sources = count_names(found, known, key)
+        if key in samples.by_op:
+            known[key] = set(counts)
+        facts[key] = {
+            "lowered": lowered(counts, sources),
+            "outputs": carried(found, table[key]),
         }
-    lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in facts.items()]
+    ordered = {f"{d}::{t}": facts[d, t] for d, t in table}
+    lines = [f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in ordered.items()]
     FACTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -11,7 +11,6 @@ from .one_node import Case, Rng, Spec, f32, scalar, specification
 SPECS: list[Spec] = []
 spec = specification(SPECS, "com.microsoft")
 onnx_spec = specification(SPECS, "", 17)
-nhwc_spec = specification(SPECS, "com.ms.internal.nhwc", 11)
 
 SHAPES = [(), (5,), (2, 3), (0, 4), (2, 3, 4), (1, 2, 3, 4)]
 

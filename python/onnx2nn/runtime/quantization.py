@@ -339,8 +339,8 @@ def qlinear_average_pool(
             begin[i] = small if auto_pad == "SAME_UPPER" else missing - small
             end[i] = missing - begin[i]
         rest = (size + begin[i] + end[i] - kernel) % stride
-        # A last window that only ceil_mode adds must start inside the padded input.
-        if ceil_mode and rest and stride - rest < kernel:
+        # A last window that only ceil_mode adds must start before the padding at the end.
+        if ceil_mode and rest and end[i] - kernel - rest + stride < 0:
             extra[i] = stride - rest
     sides = [(begin[i], end[i] + extra[i]) for i in reversed(range(rank))]
     padded = F.pad(value, [side for pair in sides for side in pair])

@@ -344,17 +344,14 @@ def qlinear_average_pool(
             extra[i] = stride - rest
     sides = [(begin[i], end[i] + extra[i]) for i in reversed(range(rank))]
     padded = F.pad(value, [side for pair in sides for side in pair])
-    counted = torch.ones_like(value[:1, :1])
-    if count_include_pad:
-        plain = [(begin[i], end[i]) for i in reversed(range(rank))]
-        counted = F.pad(counted, [side for pair in plain for side in pair], value=1.0)
-        counted = F.pad(
-            counted, [side for i in reversed(range(rank)) for side in (0, extra[i])]
-        )
-    else:
-        counted = F.pad(counted, [side for pair in sides for side in pair])
     pool = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][rank - 1]
-    y = pool(padded, kernel_shape, strides) / pool(counted, kernel_shape, strides)
+    y = pool(padded, kernel_shape, strides)
+    # Where padding counts, so does what ceil_mode adds, in ONNX Runtime.
+    if not count_include_pad:
+        counted = F.pad(
+            torch.ones_like(value[:1, :1]), [side for pair in sides for side in pair]
+        )
+        y = y / pool(counted, kernel_shape, strides)
     y = y.movedim(1, -1) if channels_last else y
     # ONNX Runtime adds the zero point before it rounds here, which decides halves.
     scaled = y / y_scale.float()
@@ -374,8 +371,12 @@ def qlinear_global_average_pool(
 ) -> Tensor:
     """com.microsoft QLinearGlobalAveragePool: torch has no mean from integers to integers."""
     axes = list(range(1, x.dim() - 1)) if channels_last else list(range(2, x.dim()))
-    y = dequantized(x, x_scale, x_zero_point).mean(axes, keepdim=True)
-    return requantize(y, y_scale, y_zero_point, x.dtype)
+    count = math.prod(x.shape[axis] for axis in axes)
+    # One product of the whole sum, as in ONNX Runtime: rounding is decided by its last bit.
+    total = (x.to(torch.int32) - x_zero_point.to(torch.int32)).sum(axes, keepdim=True)
+    y = total.float() * (x_scale.float() / (y_scale.float() * count))
+    low, high = integer_limits(x.dtype)
+    return (y.round() + y_zero_point.float()).clamp(low, high).to(x.dtype)
 
 
 def qgemm(

@@ -133,19 +133,43 @@ bool same_bytes(const ir::Tensor& a, const ir::Tensor& b) {
 
 }  // namespace
 
-// a = Relu(x); b = Relu(x)   =>   a for b
-std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most) {
+namespace {
+
+/// What a graph has computed so far, and what the graphs around it had before they came to it.
+struct Scope {
   std::unordered_map<std::string, ir::Node*> seen;
+  const Scope* outer = nullptr;
+
+  ir::Node* find(const std::string& key) const {
+    for (const Scope* s = this; s != nullptr; s = s->outer)
+      if (const auto it = s->seen.find(key); it != s->seen.end()) return it->second;
+    return nullptr;
+  }
+};
+
+/// A graph cannot give out what belongs to the graph around it.
+bool is_given_out(const ir::Node& n) {
+  for (const ir::Value* v : n.outputs())
+    for (const ir::Use* u = v != nullptr ? v->first_use() : nullptr; u != nullptr; u = u->next)
+      if (u->user->op_type == "Return") return true;
+  return false;
+}
+
+std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most, const Scope* outer) {
+  Scope scope{{}, outer};
   std::size_t merged = 0;
   for (ir::Node* n = g.first(); n != nullptr && merged < most;) {
     ir::Node* next = n->next();
-    for (ir::Graph* inner : n->subgraphs()) merged += merge_equal_nodes(w, *inner, most - merged);
+    for (ir::Graph* inner : n->subgraphs())
+      merged += merge_equal_nodes(w, *inner, most - merged, &scope);
     std::string key = key_of(*n);
     if (!key.empty() && merged < most) {
-      const auto [it, added] = seen.emplace(std::move(key), n);
-      if (!added) {
+      ir::Node* equal = scope.find(key);
+      if (equal == nullptr || (equal->graph() != &g && is_given_out(*n))) {
+        scope.seen.emplace(std::move(key), n);
+      } else {
         for (std::size_t i = 0; i < n->output_count(); ++i)
-          if (n->output(i) != nullptr) w.replace(n->output(i), it->second->output(i));
+          if (n->output(i) != nullptr) w.replace(n->output(i), equal->output(i));
         w.erase(*n);
         ++merged;
       }
@@ -153,6 +177,13 @@ std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most) {
     n = next;
   }
   return merged;
+}
+
+}  // namespace
+
+// a = Relu(x); b = Relu(x)   =>   a for b
+std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most) {
+  return merge_equal_nodes(w, g, most, nullptr);
 }
 
 // s = Gather(Shape(x: [n, 8]), 0); t = Gather(Shape(Relu(x)), 0)   =>   s for t: both are n

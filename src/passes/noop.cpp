@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include "passes/rules.h"
 
@@ -174,6 +175,115 @@ bool remove_neutral(Rewriter& w, ir::Node& n) {
   return false;
 }
 
+bool all_are(const std::optional<Ints>& values, std::int64_t what) {
+  return !values ||
+         std::all_of(values->begin(), values->end(), [&](std::int64_t v) { return v == what; });
+}
+
+// AveragePool(x) by windows of one -> y   =>   x for y; GlobalAveragePool and ReduceMean of one
+// element alike
+bool remove_pool(Rewriter& w, ir::Node& n) {
+  if (n.input(0) == nullptr || n.output(0) == nullptr || has_output_beyond_first(n)) return false;
+  const ir::Shape& shape = n.input(0)->type.shape;
+  if (!same_type(n.input(0), n.output(0))) return false;
+  if (n.is("AveragePool") || n.is("MaxPool")) {
+    const auto kernel = ints_of(n, "kernel_shape", n.input_count());
+    if (!kernel || !all_are(kernel, 1) || !all_are(ints_of(n, "strides", n.input_count()), 1) ||
+        !all_are(ints_of(n, "pads", n.input_count()), 0))
+      return false;
+  } else if (n.is("GlobalAveragePool") || n.is("GlobalMaxPool")) {
+    for (std::size_t i = 2; i < shape.rank(); ++i)
+      if (!shape[i].is_const() || shape[i].value() != 1) return false;
+  } else if (attr_int(n, "keepdims", 1) == 0) {
+    // A reduction that keeps dimensions keeps the shape only where each had one element.
+    return false;
+  }
+  return pass_over(w, n, n.input(0));
+}
+
+// Resize(x) by scales of one -> y   =>   x for y
+bool remove_resize(Rewriter& w, ir::Node& n) {
+  if (n.input(0) == nullptr || n.output(0) == nullptr || !same_type(n.input(0), n.output(0)) ||
+      attr_string(n, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize")
+    return false;
+  // Scales may be near one and give the same shape: only sizes, or ones, say that each element
+  // stays where it is.
+  const bool by_sizes = n.opset >= 11 && n.is("Resize") && n.input(3) != nullptr &&
+                        attr_string(n, "keep_aspect_ratio_policy", "stretch") == "stretch";
+  const bool later = n.is("Resize") && n.opset >= 11;
+  if (!by_sizes && splat(n.input(later ? 2 : 1)) != 1.0) return false;
+  return pass_over(w, n, n.input(0));
+}
+
+// Relu(Relu(x)) -> y   =>   Relu(x) for y
+bool remove_repeated_unary(Rewriter& w, ir::Node& n) {
+  const ir::Node* first = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
+  return first != nullptr && first->is(n.op_type) && first->opset == n.opset &&
+         pass_over(w, n, n.input(0));
+}
+
+// Where({true}, x, y) -> z: of x's shape   =>   x for z
+// Or(x, {true}: [2, 3]) -> z: [2, 3]   =>   {true} for z
+bool remove_choice(Rewriter& w, ir::Node& n) {
+  if (n.is("Where")) {
+    if (n.input_count() != 3 || n.output(0) == nullptr) return false;
+    std::size_t chosen = 1;
+    if (n.input(1) != n.input(2)) {
+      const auto condition = splat(n.input(0));
+      if (!condition) return false;
+      if (*condition == 0.0) chosen = 2;
+    }
+    return n.input(chosen) != nullptr && same_type(n.input(chosen), n.output(0)) &&
+           pass_over(w, n, n.input(chosen));
+  }
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto decided = splat(n.input(i));
+    if (decided && (*decided != 0.0) == n.is("Or") && same_type(n.input(i), n.output(0)))
+      return pass_over(w, n, n.input(i));
+  }
+  return false;
+}
+
+/// Whether every element of `v` is zero, as far as the `budget` of nodes that make it tells.
+bool is_zero(const ir::Value* v, int& budget) {
+  if (v == nullptr || budget <= 0) return false;
+  --budget;
+  if (v->constant) return splat(v) == 0.0;
+  const ir::Node* n = v->producer();
+  if (n == nullptr || !n->domain.empty()) return false;
+  if (n->is("ConstantOfShape")) {
+    const ir::Attribute* a = n->attribute("value");
+    const auto* t = a != nullptr ? std::get_if<ir::TensorPtr>(&a->data) : nullptr;
+    return a == nullptr || (t != nullptr && (*t)->size() == 1 && (*t)->double_at(0) == 0.0);
+  }
+  if (n->is("Concat")) {
+    for (std::size_t i = 0; i < n->input_count(); ++i)
+      if (!is_zero(n->input(i), budget)) return false;
+    return true;
+  }
+  static const std::set<std::string_view> kMoves = {
+      "Expand",    "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose",
+      "Slice",     "Tile",    "Cast",    "Gather",    "Split",   "Identity"};
+  return kMoves.count(n->op_type) != 0 && is_zero(n->input(0), budget);
+}
+
+// LSTM(x, w, r, b, , zeros, zeros)   =>   LSTM(x, w, r, b)
+bool remove_zero_state(Rewriter& w, ir::Node& n) {
+  std::vector<ir::Value*> inputs;
+  for (std::size_t i = 0; i < n.input_count(); ++i) inputs.push_back(n.input(i));
+  bool found = false;
+  for (std::size_t i = 5; i < std::min<std::size_t>(inputs.size(), n.is("LSTM") ? 7 : 6); ++i) {
+    int budget = 32;
+    if (!is_zero(inputs[i], budget)) continue;
+    inputs[i] = nullptr;
+    found = true;
+  }
+  if (!found) return false;
+  while (inputs.back() == nullptr) inputs.pop_back();
+  w.set_inputs(n, inputs);
+  return true;
+}
+
 // Not(Not(x)) -> y   =>   x for y
 bool remove_double_not(Rewriter& w, ir::Node& n) {
   const ir::Node* first = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
@@ -245,6 +355,30 @@ std::span<const Rule> noop_rules() {
        .what = "adding zero, multiplying by one",
        .apply = remove_neutral,
        .ops = {"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor"}},
+      {.name = "remove-pool",
+       .what = "pooling and reducing over one element",
+       .apply = remove_pool,
+       .ops = {"AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean",
+               "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"},
+       .in_conversion = true},
+      {.name = "remove-resize",
+       .what = "resizing to the size that is there",
+       .apply = remove_resize,
+       .ops = {"Resize", "Upsample"},
+       .in_conversion = true},
+      {.name = "remove-repeated-unary",
+       .what = "Relu of Relu, and the like",
+       .apply = remove_repeated_unary,
+       .ops = {"Relu", "Abs", "Floor", "Ceil", "Round", "Sign"}},
+      {.name = "remove-choice",
+       .what = "Where, And and Or that a constant decides",
+       .apply = remove_choice,
+       .ops = {"Where", "And", "Or"}},
+      {.name = "remove-zero-state",
+       .what = "initial states of zeros, which LSTM, GRU and RNN begin with anyway",
+       .apply = remove_zero_state,
+       .ops = {"LSTM", "GRU", "RNN"},
+       .in_conversion = true},
       {.name = "remove-double-not",
        .what = "Not of Not",
        .apply = remove_double_not,

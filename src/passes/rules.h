@@ -22,6 +22,7 @@ struct Rule {
 std::span<const Rule> fold_rules();
 std::span<const Rule> noop_rules();
 std::span<const Rule> reshape_rules();
+std::span<const Rule> indexing_rules();
 std::span<const Rule> control_flow_rules();
 std::span<const Rule> conv_rules();
 std::span<const Rule> gemm_rules();

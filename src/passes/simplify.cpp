@@ -11,9 +11,10 @@ namespace {
 std::span<const Rule* const> all_rules() {
   static const std::vector<const Rule*> kAll = [] {
     std::vector<const Rule*> all;
-    for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), control_flow_rules(),
-                              conv_rules(), gemm_rules(), norm_rules(), activation_rules(),
-                              reduce_rules(), movement_rules(), attention_rules(), pad_rules()})
+    for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), indexing_rules(),
+                              control_flow_rules(), conv_rules(), gemm_rules(), norm_rules(),
+                              activation_rules(), reduce_rules(), movement_rules(),
+                              attention_rules(), pad_rules()})
       for (const Rule& r : family) all.push_back(&r);
     return all;
   }();

@@ -84,6 +84,8 @@ def attribute_of(a: onnx.AttributeProto) -> Any:
         return np.float32(a.f)
     if a.type == a.TENSOR:
         return a.t.data_type, numpy_helper.to_array(a.t).tolist()
+    if a.type == a.GRAPH:
+        return shape_of(a.g)
     return onnx.helper.get_attribute_value(a)
 
 

@@ -38,6 +38,8 @@ std::optional<Taken> taken_by(const ir::Node& n) {
 bool take_one(Rewriter& w, ir::Node& n) {
   const ir::Node* slice = sole_producer(n.input(0), "Slice");
   if (slice == nullptr || slice->input(0) == nullptr) return false;
+  // A dimension that comes back is better left out of it.
+  if (sole_user(n.output(0), "Unsqueeze") != nullptr) return false;
   const auto taken = taken_by(*slice);
   const auto axes = ints_of(n, "axes", 1);
   if (!taken || !axes || axes->size() != 1 ||

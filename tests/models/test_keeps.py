@@ -1,0 +1,132 @@
+"""What simplifying keeps, over ONNX's own models and, with ONNX2NN_MODELS, over real ones: inputs and outputs with
+their names, order, types and dims, opsets, metadata, quantisation; the checker's consent; and it settles at once."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx.backend.test.loader import load_model_tests
+
+from onnx2nn import _native
+
+MODELS = Path(os.environ.get("ONNX2NN_MODELS", ""))
+# In CI every so many of ONNX's models; ONNX2NN_EVERY=1 takes all.
+EVERY = int(os.environ.get("ONNX2NN_EVERY", "12"))
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+
+
+def passes(model: onnx.ModelProto) -> bool:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception:  # the checker has error types of its own
+        return False
+    return True
+
+
+def ports(model: onnx.ModelProto) -> list[list[bytes]]:
+    """Inputs that are no weights, and outputs: names, types, dims and doc strings."""
+    held = {t.name for t in model.graph.initializer}
+    held |= {t.values.name for t in model.graph.sparse_initializer}
+    inputs = [v for v in model.graph.input if v.name not in held]
+    return [
+        [v.SerializeToString(deterministic=True) for v in vs] for vs in (inputs, model.graph.output)
+    ]
+
+
+def header(model: onnx.ModelProto) -> tuple[Any, ...]:
+    return (
+        model.producer_name,
+        model.producer_version,
+        model.domain,
+        model.model_version,
+        model.doc_string,
+        model.graph.name,
+        model.graph.doc_string,
+        sorted((p.key, p.value) for p in model.metadata_props),
+    )
+
+
+def opsets(model: onnx.ModelProto) -> dict[str, int]:
+    local = {f.domain for f in model.functions}
+    return {o.domain or "ai.onnx": o.version for o in model.opset_import if o.domain not in local}
+
+
+def quantised(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(n.op_type for n in model.graph.node if n.op_type.endswith("eLinear"))
+
+
+def lost(model: onnx.ModelProto, opset: int | None = None) -> list[str]:
+    """What is not as it was, in words."""
+    result = _native.simplify(model.SerializeToString(), None, {"opset": opset} if opset else {})
+    if not result["ok"]:
+        return [f"refused: {[d['message'] for d in result['diagnostics']][:1]}"]
+    after = onnx.load_from_string(result["model"])
+    wrong = [
+        f"other {what}"
+        for what, old, new in zip(("inputs", "outputs"), ports(model), ports(after), strict=True)
+        if old != new
+    ]
+    if header(model) != header(after):
+        wrong.append(f"{header(after)} instead of {header(model)}")
+    before = opsets(model) | ({"ai.onnx": opset} if opset else {})
+    if before.items() - opsets(after).items():
+        wrong.append(f"opsets {opsets(after)} instead of {before}")
+    if quantised(model) != quantised(after):
+        wrong.append(f"{quantised(after)} instead of {quantised(model)}")
+    if passes(model) and not passes(after):
+        wrong.append("the checker refuses it")
+    if _native.simplify(result["model"], None, {})["model"] != result["model"]:
+        wrong.append("simplifying it again changes it")
+    return wrong
+
+
+def names_values_of_the_graph(model: onnx.ModelProto) -> bool:
+    """Gradient's graph has to stay as it is: such models are refused, with that reason."""
+    return any(n.op_type == "Gradient" for n in model.graph.node)
+
+
+def onnx_models() -> list[tuple[str, onnx.ModelProto]]:
+    out = []
+    for kind in KINDS:
+        for k, case in enumerate(load_model_tests(kind=kind)):
+            if k % EVERY == 0:
+                model = case.model or onnx.load(Path(case.model_dir) / "model.onnx")
+                out.append((case.name, model))
+    return [(n, m) for n, m in out if not names_values_of_the_graph(m)]
+
+
+def test_onnx_models_keep_what_is_theirs() -> None:
+    models = onnx_models()
+    assert len(models) > 1500 // EVERY
+    wrong = {name: found for name, model in models if (found := lost(model))}
+    assert not wrong, "\n".join(f"{n}: {w}" for n, w in wrong.items())
+
+
+def test_onnx_models_in_a_newer_opset() -> None:
+    wrong = {}
+    for name, model in onnx_models():
+        opset = next((o.version for o in model.opset_import if o.domain == ""), None)
+        if opset is None:
+            continue
+        newer = next((v for v in (13, 18, 21, 24) if v > opset), None)
+        if newer is not None and (found := lost(model, newer)):
+            wrong[name] = found
+    assert not wrong, "\n".join(f"{n}: {w}" for n, w in wrong.items())
+
+
+def real_models() -> list[Path]:
+    return sorted(MODELS.glob("*/*.onnx")) if MODELS.name else []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not real_models(), reason="ONNX2NN_MODELS names no folder with models")
+@pytest.mark.parametrize("path", real_models(), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_real_models_keep_what_is_theirs(path: Path) -> None:
+    model = onnx.load(str(path))
+    if model.ByteSize() > 2**30:
+        pytest.skip("over 1 GiB")
+    # Not by the path: external data was read into the message.
+    assert not lost(model)

@@ -119,8 +119,11 @@ class Writer {
     m.text_unless_empty(6, info.doc_string);
     Names names(nullptr);
     m.message(7, graph(*model_.graph, names));
-    if (info.ir_version >= kOpsetImports)
-      for (const auto& [domain, version] : opsets()) {
+    // Where none is said, opset 1 is meant.
+    const std::map<std::string, std::int64_t> imports = opsets();
+    const bool is_first = imports.size() == 1 && imports.count("") != 0 && imports.at("") == 1;
+    if (info.ir_version >= kOpsetImports || !is_first)
+      for (const auto& [domain, version] : imports) {
         Message entry;
         entry.text(1, domain);
         entry.int64(2, version);

@@ -219,7 +219,18 @@ void lower_squeeze(LowerContext& c) {
 void infer_unsqueeze(InferContext& c) {
   const Shape& s = c.shape(0);
   const auto axes = c.ints("axes", 1);
-  if (!s.has_rank() || !axes) return c.set(0, c.dtype(0));
+  if (!s.has_rank()) return c.set(0, c.dtype(0));
+  if (!axes) {
+    // How many there are says the rank.
+    if (!c.has_input(1)) return c.set(0, c.dtype(0));
+    const Shape& n = c.shape(1);
+    constexpr std::int64_t kMost = 64;
+    const bool counted = n.has_rank() && n.rank() == 1 && n[0].is_const() && n[0].value() >= 0 &&
+                         n[0].value() <= kMost;
+    if (!counted) return c.set(0, c.dtype(0));
+    return c.set(0, c.dtype(0),
+                 Shape::unknown_dims(s.rank() + static_cast<std::size_t>(n[0].value())));
+  }
   const std::size_t rank = s.rank() + axes->size();
   const Ints a = c.axes(*axes, rank);
   Dims out;

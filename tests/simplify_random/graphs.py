@@ -246,6 +246,11 @@ class Maker:
             raise UnfitError
         if self.chance(0.4):
             x, y = y, x
+        if op == "Mul" and not (x.exact and y.exact):
+            # What rounds to zero or next to it is not a number times infinity, or infinite.
+            for v in (x, y):
+                if v.known is not None and v.dtype == "float32" and np.isinf(v.known).any():
+                    raise UnfitError
         exact = op in ("Add", "Sub", "Mul", "Max", "Min")
         self.add(op, [x, y], np.broadcast_shapes(x.shape, y.shape), exact=exact)
 

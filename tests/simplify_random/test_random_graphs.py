@@ -169,3 +169,48 @@ def test_defaults_stay_defaults_where_no_weight_is_left(ir_version: int) -> None
     assert settled(before, feed) == ["Add", "Mul"]
     twice = onnx.load_from_string(simplified(simplified(before)["model"])["model"])
     assert [v.name for v in twice.graph.input] == ["x", "c", "d", "unused"]
+
+
+def test_unsqueezing_along_an_axis_that_a_caller_gives_settles() -> None:
+    """The rank is known by the number of axes, however the value came to be known before."""
+    info = h.make_tensor_value_info
+    body = h.make_graph(
+        [h.make_node("Identity", ["k"], ["k2"]), h.make_node("Relu", ["s"], ["s2"])],
+        "body",
+        [info("i", T.INT64, []), info("k", T.BOOL, []), info("s", T.FLOAT, None)],
+        [info("k2", T.BOOL, []), info("s2", T.FLOAT, None)],
+    )
+    before = model(
+        [
+            h.make_node("Unsqueeze", ["x", "axis"], ["u"]),
+            h.make_node("Transpose", ["u"], ["t"], perm=[0, 1]),
+            h.make_node("Loop", ["three", "", "t"], ["z"], body=body),
+        ],
+        [info("x", T.FLOAT, [2]), info("axis", T.INT64, [1])],
+        [info("z", T.FLOAT, None), info("t", T.FLOAT, None)],
+        {"axis": np.array([-2]), "three": np.int64(3)},
+        opset=18,
+        ir_version=8,
+    )
+    result = simplified(before)
+    assert [n.op_type for n in onnx.load_from_string(result["model"]).graph.node] == [
+        "Unsqueeze",
+        "Loop",
+    ]
+    assert simplified(result["model"])["model"] == result["model"]
+    feed = {"x": np.ones(2, np.float32)}
+    assert differs(run(before, feed), run(result["model"], feed)) is None
+
+
+def test_the_opset_of_a_file_too_old_to_say_it() -> None:
+    """IR version 1 had no opsets, and files of it say theirs all the same."""
+    before = model(
+        [h.make_node("Add", ["x", "c"], ["y"])],
+        [h.make_tensor_value_info("x", T.FLOAT, [2, 3])],
+        [h.make_tensor_value_info("y", T.FLOAT, [2, 3])],
+        {"c": np.ones((3,), np.float32)},
+        opset=7,
+        ir_version=1,
+    )
+    after = onnx.load_from_string(simplified(before)["model"])
+    assert [(o.domain, o.version) for o in after.opset_import] == [("", 7)]

@@ -54,7 +54,7 @@ void infer_attention(InferContext& c) {
 /// Whether torch's own function does all that the node asks for.
 bool is_native(const LowerContext& c) {
   const DType t = c.dtype(0);
-  if (t != DType::Float32 && t != DType::Float64) return false;
+  if ((t != DType::Float32 && t != DType::Float64) || c.dtype(2) != t) return false;
   for (std::size_t i = 1; i < 4; ++i)
     if (c.has_output(i)) return false;
   for (std::size_t i = 4; i < 7; ++i)

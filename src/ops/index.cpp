@@ -258,6 +258,7 @@ void lower_scatter_nd(LowerContext& c) {
 }
 
 void lower_tensor_scatter(LowerContext& c) {
+  c.carry_strings({0, 1});
   Args args{c.in(0), c.in(1)};
   if (c.has_input(2)) args.push_back(c.in(2));
   Kwargs kw;

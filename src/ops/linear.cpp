@@ -281,8 +281,13 @@ void infer_einsum(InferContext& c) {
 void lower_einsum(LowerContext& c) {
   const Equation e = parse_equation(c);
   Args operands;
-  for (std::size_t i = 0; i < c.input_count(); ++i) operands.push_back(c.in(i));
-  c.out(0, aten("einsum", {join(e.terms, ",") + "->" + e.result, list(operands)}));
+  // torch multiplies only some integers, and sums narrow ones as int64.
+  const DType t = c.dtype(0);
+  const bool widened = ir::is_integer(t) && t != DType::Int64;
+  for (std::size_t i = 0; i < c.input_count(); ++i)
+    operands.push_back(widened ? to_dtype(c.in(i), DType::Int64) : c.in(i));
+  const Ex y = aten("einsum", {join(e.terms, ",") + "->" + e.result, list(operands)});
+  c.out(0, widened ? to_dtype(y, t) : y);
 }
 
 // ---------------------------------------------------------------- Det
@@ -295,6 +300,10 @@ void infer_det(InferContext& c) {
 }
 
 void lower_det(LowerContext& c) {
+  const DType t = c.dtype(0);
+  // torch factorises no halves.
+  if (t == DType::Float16 || t == DType::BFloat16)
+    return c.out(0, to_dtype(aten("linalg_det", {to_dtype(c.in(0), DType::Float32)}), t));
   c.out(0, aten("linalg_det", {c.in(0)}));
 }
 

@@ -146,6 +146,13 @@ def reference_answer(case: Case) -> list[Any]:
     return Reference(Source(case.model.SerializeToString())).run(case.feeds)
 
 
+def answer_at(d: Draw, node: Node, opset: int) -> list[Any]:
+    """ONNX Runtime's answer at another opset, where the node means the same."""
+    other = Draw(d.op_type, d.domain, opset, d.seed)
+    with np.errstate(all="ignore"):
+        return runtime_answer(build(other, node))
+
+
 def with_constants(case: Case) -> bytes | None:
     """The model with its inputs as initialisers; None where one is no tensor or there are none."""
     model = onnx.ModelProto()

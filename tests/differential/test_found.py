@@ -127,3 +127,34 @@ def test_transpose_of_an_unknown_rank() -> None:
     model.graph.input[0].type.tensor_type.ClearField("shape")
     for simplify in (True, False):
         assert list(run_converted(model, feeds, simplify)[0].shape) == [4, 3, 2]
+
+
+def test_attention_to_values_of_another_type() -> None:
+    rng = np.random.default_rng(2)
+    q, k, v = (rng.normal(size=(1, 2, 3, 4)).astype(np.float32) for _ in range(3))
+    check("Attention", [q, k, v.astype(np.float16)], opset=23, rtol=1e-3, atol=1e-3)
+
+
+def test_einsum_of_integers_keeps_their_type() -> None:
+    for dtype in (np.uint64, np.uint8, np.int32):
+        x = np.array([[1, 2], [3, 200]], dtype)
+        check("Einsum", [x, x], opset=12, attrs={"equation": "ij,jk->ik"}, expected=[x @ x])
+        total = np.array(x.sum(), dtype)
+        check("Einsum", [x], opset=12, attrs={"equation": "ij->"}, expected=[total])
+
+
+def test_determinant_of_halves() -> None:
+    x = np.array([[2, 1], [1, 3]], np.float16)
+    check("Det", [x], opset=22, expected=[np.array(5, np.float16)])
+
+
+def test_scale_of_zeros_is_one() -> None:
+    check("DynamicQuantizeLinear", [np.zeros((2, 3), np.float32)], opset=11, outputs=3)
+
+
+def test_strings_are_written_into_a_cache() -> None:
+    cache, update = np.array([["a", "b", "c"]], object), np.array([["x"]], object)
+    want = [np.array([["a", "b", "x"]], object)]
+    check(
+        "TensorScatter", [cache, update, np.array([2])], opset=24, attrs={"axis": 1}, expected=want
+    )

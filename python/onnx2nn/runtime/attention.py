@@ -138,6 +138,7 @@ def onnx_attention(
                 else attn_mask
             )
     mask = add_masks(allowed, bias)
+    value = v.to(q.dtype)
     # In half precision ONNX rounds after each step, which torch's fused attention does not.
     exact = q.dtype in (torch.float32, torch.float64) and softmax_precision in (
         None,
@@ -145,7 +146,12 @@ def onnx_attention(
     )
     if exact and not qk_matmul_output and not softcap:
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+            q,
+            k,
+            value,
+            attn_mask=mask,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
         return (merge_heads(y) if packed else y), k, v, None
     root = math.sqrt(1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)
@@ -160,7 +166,7 @@ def onnx_attention(
         # Selected, not added, where nothing may be seen: infinity less infinity is NaN.
         masked = torch.where(mask == -torch.inf, -torch.inf, capped + mask)
     weights = softmax_of_visible(masked.to(softmax_precision or q.dtype)).to(q.dtype)
-    y = weights @ repeat_heads(v, q.shape[1])
+    y = weights @ repeat_heads(value, q.shape[1])
     scores = [raw, capped, masked, weights][qk_matmul_output_mode]
     return (merge_heads(y) if packed else y), k, v, scores
 

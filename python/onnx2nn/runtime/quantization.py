@@ -95,7 +95,7 @@ def dequantize_linear(
 def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """ONNX DynamicQuantizeLinear: torch finds no scale and zero point as ONNX does."""
     lowest, highest = x.amin().clamp(max=0), x.amax().clamp(min=0)
-    scale = torch.where(highest == lowest, 1.0, highest - lowest) / 255.0
+    scale = torch.where(highest == lowest, 1.0, (highest - lowest) / 255.0)
     zero_point = (-lowest / scale).clamp(0, 255).round()
     y = ((x / scale).round() + zero_point).clamp(0, 255).to(torch.uint8)
     return y, scale.to(x.dtype), zero_point.to(torch.uint8)

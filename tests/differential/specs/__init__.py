@@ -1,9 +1,11 @@
 """One row for each operator, by family."""
 
 from ..engine import Row
-from . import elementwise, reduce, shape
+from . import attention, elementwise, linear, recurrent, reduce, shape
 
 ALL: dict[tuple[str, str], Row] = {}
-for _family in (elementwise, reduce, shape):
+for _family in (attention, elementwise, linear, recurrent, reduce, shape):
     for _name, _row in _family.ROWS.items():
         ALL["", _name] = _row
+for _name, _row in attention.PREVIEW.items():
+    ALL["ai.onnx.preview", _name] = _row

@@ -1,5 +1,6 @@
 // Operators that move elements, several of which are one.
 #include <algorithm>
+#include <limits>
 
 #include "passes/match.h"
 #include "passes/rules.h"
@@ -68,9 +69,10 @@ bool fuse_depth_to_space(Rewriter& w, ir::Node& n) {
   return true;
 }
 
-std::optional<std::int64_t> concat_axis(const ir::Node& n) {
+/// The axis of a Concat or Split that says which, counted from the first.
+std::optional<std::int64_t> joint_axis(const ir::Node& n) {
   constexpr std::int64_t kNone = -1000;
-  const std::int64_t axis = attr_int(n, "axis", kNone);
+  const std::int64_t axis = attr_int(n, "axis", n.is("Split") && n.opset >= 2 ? 0 : kNone);
   if (axis == kNone || n.output(0) == nullptr) return std::nullopt;
   if (axis >= 0) return axis;
   const ir::Shape& s = n.output(0)->type.shape;
@@ -80,12 +82,12 @@ std::optional<std::int64_t> concat_axis(const ir::Node& n) {
 // Concat(a, Concat(b, c))   =>   Concat(a, b, c) along one axis
 bool collapse_concats(Rewriter& w, ir::Node& n) {
   constexpr std::size_t kMost = 256;  // a long chain would be copied again and again
-  const auto axis = concat_axis(n);
+  const auto axis = joint_axis(n);
   std::vector<ir::Value*> inputs;
   bool found = false;
   for (std::size_t i = 0; i < n.input_count(); ++i) {
     const ir::Node* inner = sole_producer(n.input(i), "Concat");
-    if (axis && inner != nullptr && concat_axis(*inner) == axis) {
+    if (axis && inner != nullptr && joint_axis(*inner) == axis) {
       for (std::size_t k = 0; k < inner->input_count(); ++k) inputs.push_back(inner->input(k));
       found = true;
     } else {
@@ -95,6 +97,22 @@ bool collapse_concats(Rewriter& w, ir::Node& n) {
   if (!found) return false;
   if (inputs.size() > kMost) return w.miss(n, "it would have more than {} inputs", kMost);
   w.set_inputs(n, inputs);
+  return true;
+}
+
+// Concat(all parts of Split(x), in order) -> y   =>   x for y
+bool rejoin_split(Rewriter& w, ir::Node& n) {
+  const ir::Node* split = n.input(0) != nullptr ? producer_of(n.input(0), "Split") : nullptr;
+  if (split == nullptr || n.output(0) == nullptr || !n.output(0)->has_uses() ||
+      split->output_count() != n.input_count())
+    return false;
+  const auto axis = joint_axis(n);
+  if (!axis || joint_axis(*split) != axis) return w.miss(n, "it joins along another axis");
+  for (std::size_t i = 0; i < n.input_count(); ++i)
+    if (n.input(i) == nullptr || n.input(i) != split->output(i))
+      return w.miss(n, "the parts are in another order");
+  if (!compatible(n.output(0), split->input(0))) return false;
+  w.replace(n.output(0), split->input(0));
   return true;
 }
 
@@ -130,24 +148,41 @@ std::optional<Slices> slices_of(const ir::Node& n) {
   return s;
 }
 
-void append(Ints& to, const Ints& from) {
-  to.insert(to.end(), from.begin(), from.end());
+/// `second` after `first` along one axis, into `first`: both count up from the beginning by ones.
+bool cut_again(Slices& first, std::size_t i, const Slices& second, std::size_t k) {
+  std::int64_t& start = first.starts[i];
+  std::int64_t& end = first.ends[i];
+  if (first.steps[i] != 1 || second.steps[k] != 1 || start < 0 || end < 0 ||
+      second.starts[k] < 0 || second.ends[k] < 0)
+    return false;
+  constexpr std::int64_t kEnd = std::numeric_limits<std::int64_t>::max();
+  const auto from_start = [&](std::int64_t at) { return at > kEnd - start ? kEnd : start + at; };
+  end = std::min(end, from_start(second.ends[k]));
+  start = from_start(second.starts[k]);
+  return true;
 }
 
 // Slice(Slice(x) along axis 0) along axis 1   =>   Slice(x) along both
+// Slice(Slice(x)[1:9])[2:4]   =>   Slice(x)[3:5]
 bool collapse_slices(Rewriter& w, ir::Node& n) {
   const ir::Node* first = sole_producer(n.input(0), "Slice");
   if (first == nullptr) return false;
   auto both = slices_of(*first);
   const auto second = slices_of(n);
   if (!both || !second) return w.miss(n, "where a slice begins or ends is not known");
-  for (const std::int64_t a : second->axes)
-    if (std::find(both->axes.begin(), both->axes.end(), a) != both->axes.end())
-      return w.miss(n, "both cut axis {}", a);
-  append(both->starts, second->starts);
-  append(both->ends, second->ends);
-  append(both->axes, second->axes);
-  append(both->steps, second->steps);
+  for (std::size_t k = 0; k < second->axes.size(); ++k) {
+    const std::int64_t axis = second->axes[k];
+    const auto at = std::find(both->axes.begin(), both->axes.end(), axis);
+    if (at != both->axes.end()) {
+      if (!cut_again(*both, static_cast<std::size_t>(at - both->axes.begin()), *second, k))
+        return w.miss(n, "both cut axis {}, from its end or in steps", axis);
+      continue;
+    }
+    both->starts.push_back(second->starts[k]);
+    both->ends.push_back(second->ends[k]);
+    both->axes.push_back(axis);
+    both->steps.push_back(second->steps[k]);
+  }
   ir::Graph& g = *n.graph();
   std::vector<ir::Value*> inputs = {first->input(0),
                                     w.constant(g, "starts", ir::Tensor::ints(both->starts)),
@@ -173,8 +208,13 @@ std::span<const Rule> movement_rules() {
        .apply = collapse_concats,
        .ops = {"Concat"},
        .in_conversion = true},
+      {.name = "rejoin-split",
+       .what = "Concat of all parts of a Split",
+       .apply = rejoin_split,
+       .ops = {"Concat"},
+       .in_conversion = true},
       {.name = "collapse-slices",
-       .what = "Slice of Slice along other axes",
+       .what = "Slice of Slice",
        .apply = collapse_slices,
        .ops = {"Slice"},
        .in_conversion = true},

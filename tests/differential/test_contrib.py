@@ -7,10 +7,10 @@ import pytest
 
 import onnx2nn._native as native
 
-from . import microsoft_attention, microsoft_layers, microsoft_quantized
+from . import microsoft_attention, microsoft_layers, microsoft_quantized, ml
 from .one_node import Spec, check, chosen, name_of
 
-SPECS = [*microsoft_attention.SPECS, *microsoft_layers.SPECS, *microsoft_quantized.SPECS]
+SPECS = [*microsoft_attention.SPECS, *microsoft_layers.SPECS, *microsoft_quantized.SPECS, *ml.SPECS]
 # Operators of these domains that have no case here, as domain.Type: it may only shrink.
 WITHOUT_CASE = Path(__file__).with_name("without_case.txt")
 

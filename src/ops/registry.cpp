@@ -22,6 +22,7 @@ std::span<const std::span<const OpDef>> all_families() {
       microsoft_ops(),
       microsoft_attention_ops(),
       microsoft_generation_ops(),
+      microsoft_hybrid_ops(),
       microsoft_quantized_ops(),
       ml_ops(),
       norm_ops(),

@@ -23,6 +23,7 @@ std::span<const OpDef> maths_ops();
 std::span<const OpDef> microsoft_ops();
 std::span<const OpDef> microsoft_attention_ops();
 std::span<const OpDef> microsoft_generation_ops();
+std::span<const OpDef> microsoft_hybrid_ops();
 std::span<const OpDef> microsoft_quantized_ops();
 std::span<const OpDef> ml_ops();
 std::span<const OpDef> norm_ops();

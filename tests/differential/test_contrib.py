@@ -7,10 +7,11 @@ import pytest
 
 import onnx2nn._native as native
 
-from . import microsoft_attention, microsoft_layers, microsoft_quantized, ml
+from . import microsoft_attention, microsoft_hybrid, microsoft_layers, microsoft_quantized, ml
 from .one_node import Spec, check, chosen, name_of
 
-SPECS = [*microsoft_attention.SPECS, *microsoft_layers.SPECS, *microsoft_quantized.SPECS, *ml.SPECS]
+MODULES = [microsoft_attention, microsoft_hybrid, microsoft_layers, microsoft_quantized, ml]
+SPECS = [spec for module in MODULES for spec in module.SPECS]
 # Operators of these domains that have no case here, as domain.Type: it may only shrink.
 WITHOUT_CASE = Path(__file__).with_name("without_case.txt")
 

@@ -1272,3 +1272,11 @@ def bifurcation_detector(
         torch.tensor(tokens, dtype=cur_tokens.dtype, device=device),
         torch.tensor(found, dtype=torch.int64, device=device),
     )
+
+
+def linear_attention_gate(
+    a: Tensor, dt_bias: Tensor, decay_scale: Tensor, b: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """com.microsoft LinearAttentionGate: the decay, in float32 until it is done, and the rate."""
+    decay = decay_scale * F.softplus(a.float() + dt_bias)
+    return decay.to(a.dtype), None if b is None else torch.sigmoid(b)

@@ -168,3 +168,20 @@ def softmax_cross_entropy_loss(
         log_prob, labels, weights, ignore_index=ignore_index, reduction=reduction
     )
     return loss, log_prob
+
+
+def gated_rms_norm(
+    x: Tensor,
+    scale: Tensor,
+    gate: Tensor,
+    *,
+    activation: str = "silu",
+    epsilon: float = 1e-5,
+) -> Tensor:
+    """com.microsoft GatedRMSNorm: each group of scale's length normalised, all in float32."""
+    rows = x.float().reshape(*x.shape[:-1], -1, scale.shape[0])
+    y = F.rms_norm(rows, [scale.shape[0]], scale.float(), epsilon).reshape(x.shape)
+    g = gate.float()
+    return (y * (torch.sigmoid(g) if activation == "sigmoid" else F.silu(g))).to(
+        x.dtype
+    )

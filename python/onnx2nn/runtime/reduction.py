@@ -74,3 +74,14 @@ def value_limits(dtype: torch.dtype) -> tuple[float, float]:
     if dtype.is_floating_point:
         return -math.inf, math.inf
     return torch.iinfo(dtype).min, torch.iinfo(dtype).max
+
+
+def is_all_finite(
+    tensors: list[Tensor], *, isinf_only: int = 0, isnan_only: int = 0
+) -> Tensor:
+    """com.microsoft IsAllFinite: whether no element of any is infinite or NaN, or one of these."""
+    if isinf_only:
+        return ~torch.stack([x.isinf().any() for x in tensors]).any()
+    if isnan_only:
+        return ~torch.stack([x.isnan().any() for x in tensors]).any()
+    return torch.stack([x.isfinite().all() for x in tensors]).all()

@@ -480,6 +480,7 @@ Text Printer::aten(const Expr& e) {
     }
     args.push_back(std::move(t));
   }
+  if (style.swapped && args.size() >= 2) std::swap(args[0], args[1]);
   for (const auto& [key, value] : e.keywords) {
     Text t = text(*value);
     t.prefix = key + "=";

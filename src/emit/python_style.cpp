@@ -168,7 +168,7 @@ constexpr std::array kRows = std::to_array<Row>({
     {"blackman_window", plain(1)},
     {"unflatten", method(2)},
     {"reshape_as", method(1)},
-    {"embedding", functional(1)},
+    {"embedding", {StyleKind::Functional, {}, kPostfix, 1, false, false, true}},
     {"fft_fft", {StyleKind::Torch, "fft.fft", kPostfix, 0}},
 });
 

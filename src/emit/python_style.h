@@ -24,6 +24,7 @@ struct Style {
   std::size_t positional = 0;  // arguments up to this index need no keyword
   bool spread = false;         // a list as argument 1 is given as single arguments
   bool keywords = false;       // tensors after the first go by keyword too
+  bool swapped = false;        // Python takes the first two arguments the other way round
 };
 
 /// The style of an ATen function, without its overload; torch.name(...) where nothing else is said.

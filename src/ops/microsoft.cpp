@@ -532,7 +532,28 @@ void lower_cdist(LowerContext& c) {
 
 // ---------------------------------------------------------------- org.pytorch.aten
 
-/// A call of an ATen function by its name; constants stand for its numbers.
+/// The rows of a table: nn.Embedding where the table is a weight. What torch's embedding has beyond
+/// these two inputs only concerns the gradient.
+void lower_embedding(LowerContext& c) {
+  if (const ir::Tensor* t = c.constant(0); t != nullptr && t->rank() == 2 && t->size() > 0 &&
+                                           c.input(0)->is_initializer && ir::is_float(t->dtype()))
+    if (const auto y = c.module("Embedding", {t->dims()[0], t->dims()[1]}, {},
+                                {{.name = "weight", .value = c.input(0)}}, {c.in(1)}))
+      return c.out(0, *y);
+  c.out(0, aten("embedding", {c.in(0), c.in(1)}));
+}
+
+void infer_embedding(InferContext& c) {
+  const Shape& ids = c.shape(1);
+  if (!ids.has_rank()) return c.set(0, c.dtype(0));
+  Dims out = ids.dims();
+  out.push_back(dim_of(c.shape(0), 1));
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+/// A call of an ATen function by its name; constants stand for its numbers. Spelt as torch.ops has
+/// it: what torch's Python functions of the same name take may differ (a reduction by its name, for
+/// one), or there is none.
 void lower_aten(LowerContext& c) {
   std::string name = c.attr_string("operator", "");
   if (name.starts_with("aten::")) name = name.substr(6);
@@ -542,34 +563,35 @@ void lower_aten(LowerContext& c) {
   const auto schema = torch::schema_of(name, &known);
   if (!known || c.input_count() > schema.size())
     c.unsupported("the ATen function \"" + name + "\" is not known with these arguments");
+  if (name == "embedding") return lower_embedding(c);
   Args args;
+  Kwargs keywords;
   for (std::size_t i = 0; i < c.input_count(); ++i) {
     const bool tensor = schema[i].type.starts_with("Tensor");
-    if (!c.has_input(i)) {
-      args.push_back(kNone);
-    } else if (tensor) {
-      args.push_back(c.in(i));
-    } else if (const ir::Tensor* t = c.constant(i);
-               t != nullptr && t->rank() <= 1 && ir::info(t->dtype()).kind != 's') {
-      const Ex value = nested_list(*t);
-      args.push_back(schema[i].type == "bool" && value.is_int() ? Ex(value->integer != 0) : value);
+    Ex value = kNone;
+    if (c.has_input(i) && tensor) {
+      value = c.in(i);
+    } else if (c.has_input(i)) {
+      const ir::Tensor* t = c.constant(i);
+      if (t == nullptr || t->rank() > 1 || ir::info(t->dtype()).kind == 's')
+        c.unsupported("the argument \"" + std::string(schema[i].name) + "\" is not constant");
+      value = nested_list(*t);
+      if (schema[i].type.starts_with("bool") && value.is_int()) value = Ex(value->integer != 0);
+    }
+    if (schema[i].keyword_only) {
+      keywords.emplace_back(schema[i].name, value);
     } else {
-      c.unsupported("the argument \"" + std::string(schema[i].name) + "\" is not constant");
+      args.push_back(value);
     }
   }
-  const Ex y = aten(name, args);
+  const Ex y = torch::call("torch.ops.aten." + name, args, keywords);
   if (c.output_count() == 1) return c.out(0, y);
   c.outs(y);
 }
 
 void infer_aten(InferContext& c) {
   const std::string name = c.attr_string("operator", "");
-  if (name != "embedding" && name != "aten::embedding") return;
-  const Shape& ids = c.shape(1);
-  if (!ids.has_rank()) return c.set(0, c.dtype(0));
-  Dims out = ids.dims();
-  out.push_back(dim_of(c.shape(0), 1));
-  c.set(0, c.dtype(0), Shape(std::move(out)));
+  if (name == "embedding" || name == "aten::embedding") infer_embedding(c);
 }
 
 constexpr std::string_view kNhwc = "com.ms.internal.nhwc";
@@ -779,6 +801,11 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_nhwc_global,
      .lower = lower_nhwc_global<true>},
+    {.type = "TorchEmbedding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_embedding,
+     .lower = lower_embedding},
     {.type = "ATen",
      .domain = "org.pytorch.aten",
      .changed_at = {1},

@@ -11,6 +11,7 @@ from .one_node import Case, Rng, Spec, f32, scalar, specification
 SPECS: list[Spec] = []
 spec = specification(SPECS, "com.microsoft")
 onnx_spec = specification(SPECS, "", 17)
+aten_spec = specification(SPECS, "org.pytorch.aten")
 
 SHAPES = [(), (5,), (2, 3), (0, 4), (2, 3, 4), (1, 2, 3, 4)]
 
@@ -597,3 +598,16 @@ def crop_and_resize(
 @spec("SampleOp", shape=SHAPES)
 def sample_op(rng: Rng, *, shape: tuple[int, ...]) -> Case:
     return Case([np.array(f32(rng, *shape))])
+
+
+@spec("TorchEmbedding", padding=[None, 0, 2], by_frequency=[None, False], constant=[True, False])
+@aten_spec("ATen", padding=[None, -1, 2], by_frequency=[None, False], constant=[True, False])
+def embedding(
+    rng: Rng, *, op_type: str, padding: int | None, by_frequency: bool | None, constant: bool
+) -> Case:
+    """ONNX Runtime has no kernel of these in inference; tests/numeric/test_aten.py has other calls."""
+    table, ids = f32(rng, 7, 4), rng.integers(0, 7, (2, 3))
+    x: list[Any] = [table, ids, None if padding is None else scalar(padding, np.int64)]
+    x.append(None if by_frequency is None else scalar(by_frequency, np.bool_))
+    attrs = {"operator": "embedding"} if op_type == "ATen" else {}
+    return Case(x, attrs, constants=[0, 2, 3] if constant else [2, 3], expected=[table[ids]])

@@ -72,7 +72,7 @@ def answer(name: str, inputs: list[Any], constants: list[int]) -> list[Any]:
     ]
     if name == "embedding":
         args = args[:2]  # the others only concern the gradient
-    schema = function._schema if overload else getattr(function, "default")._schema
+    schema = function._schema if overload else function.default._schema
     keywords = {s.name: args.pop() for s in reversed(schema.arguments[: len(args)]) if s.kwarg_only}
     with torch.no_grad():
         y = function(*args, **keywords)

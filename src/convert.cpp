@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <map>
 
 #include "emit/python.h"
+#include "emit/runtime_source.h"
 #include "emit/weights.h"
 #include "input_shapes.h"
 #include "onnx/reader.h"
@@ -38,8 +40,8 @@ using Impl = Conversion::Impl;
 
 // Names in capitals that the emitted file uses otherwise.
 bool is_taken(const std::string& name) {
-  static const std::vector<std::string> kTaken = {"Tensor", "Path",  "F",  "None",
-                                                  "True",   "False", "Any"};
+  static const std::vector<std::string> kTaken = {"Tensor", "Path", "F",  "None", "True", "False",
+                                                  "Any",    "torch", "nn", "math", "np",  "load"};
   return std::find(kTaken.begin(), kTaken.end(), name) != kTaken.end();
 }
 
@@ -70,6 +72,23 @@ std::string checked_class_name(const std::string& name) {
     throw Error("bad-option", "\"" + name + "\" cannot be the name of the class",
                 "use letters, digits and _, a capital first");
   return name;
+}
+
+/// The functions of the operators that the model has stand side by side in one file: each needs a
+/// name of its own.
+void check_function_names(const Impl& c, const std::string& class_name) {
+  std::map<std::string_view, std::string_view> sources;
+  for (const CustomOp& op : c.options.custom_ops) {
+    const std::string type = op.domain.empty() ? op.op_type : op.domain + "::" + op.op_type;
+    if (c.stats.op_types.count(type) == 0) continue;
+    const auto [it, is_new] = sources.emplace(op.name, op.source);
+    const bool other = !is_new && it->second != op.source;
+    if (other || op.name == class_name || is_taken(op.name) || emit::is_runtime_name(op.name))
+      throw Error("bad-option",
+                  "the function for " + type + " is called \"" + op.name +
+                      "\", as something else in the source is",
+                  "give it a name of its own and register it again");
+  }
 }
 
 std::string header(const Impl& c) {
@@ -143,6 +162,7 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
   lower.class_name =
       c.options.class_name.empty() ? class_name_of(stem) : checked_class_name(c.options.class_name);
   for (const CustomOp& op : c.options.custom_ops) lower.custom[{op.domain, op.op_type}] = op.name;
+  check_function_names(c, lower.class_name);
   lower.allow_unknown = c.options.allow_unknown;
   c.program = ops::Lowering(*c.model, lower, c.diagnostics).run();
   if (c.diagnostics.has_errors()) return;

@@ -123,26 +123,34 @@ Index build_index() {
   return index;
 }
 
+const Index& index() {
+  static const Index kIndex = build_index();
+  return kIndex;
+}
+
 }  // namespace
+
+bool is_runtime_name(std::string_view name) {
+  return index().items.count(name) != 0;
+}
 
 RuntimeSource runtime_source(const std::set<std::string>& functions) {
   if (functions.empty()) return {};
-  static const Index kIndex = build_index();
   std::map<std::size_t, std::pair<std::string_view, const Item*>> chosen;
   std::vector<std::string_view> todo(functions.begin(), functions.end());
   std::set<std::string_view> seen(todo.begin(), todo.end());
   while (!todo.empty()) {
     const std::string_view f = todo.back();
     todo.pop_back();
-    const auto it = kIndex.items.find(f);
-    if (it == kIndex.items.end()) {
+    const auto it = index().items.find(f);
+    if (it == index().items.end()) {
       ONNX2NN_CHECK(functions.count(std::string(f)) == 0,
                     "no runtime helper is called " + std::string(f));
       continue;
     }
     chosen[it->second.order] = {f, &it->second};
     for (const std::string_view w : it->second.words)
-      if (kIndex.items.count(w) != 0 && seen.insert(w).second) todo.push_back(w);
+      if (index().items.count(w) != 0 && seen.insert(w).second) todo.push_back(w);
   }
   RuntimeSource out;
   std::set<std::string> imports;
@@ -154,8 +162,8 @@ RuntimeSource runtime_source(const std::set<std::string>& functions) {
     out.text += std::string(item->text) + "\n";
     after_def = def;
     out.functions.emplace_back(name);
-    const auto lines = kIndex.imports.find(item->file);
-    if (lines == kIndex.imports.end()) continue;
+    const auto lines = index().imports.find(item->file);
+    if (lines == index().imports.end()) continue;
     for (const std::string_view line : lines->second) {
       // Only what the copied text uses: the last word of "import numpy as np", "import math".
       const auto words = words_of(line);

@@ -3,6 +3,7 @@
 
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace onnx2nn::emit {
@@ -15,5 +16,8 @@ struct RuntimeSource {
 
 /// The named helpers and what they need; an InternalError where one does not exist.
 RuntimeSource runtime_source(const std::set<std::string>& functions);
+
+/// Whether the runtime's text defines this name at the top.
+bool is_runtime_name(std::string_view name);
 
 }  // namespace onnx2nn::emit

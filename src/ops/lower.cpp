@@ -506,22 +506,35 @@ bool Lowering::lower_as_integers(const ir::Node& node) {
 
 namespace {
 
+std::string qualified_type(const ir::Node& node) {
+  return (node.domain.empty() ? "" : node.domain + "::") + node.op_type;
+}
+
+/// An attribute as a Python value; nothing where there is none (a graph).
+std::optional<Ex> attribute_value(LowerContext& c, const ir::Attribute& a) {
+  if (const auto* i = std::get_if<std::int64_t>(&a.data)) return Ex(*i);
+  if (const auto* f = std::get_if<double>(&a.data)) return Ex(*f);
+  if (const auto* s = std::get_if<std::string>(&a.data)) return Ex(*s);
+  if (const auto* is = std::get_if<Ints>(&a.data)) return Ex(*is);
+  if (const auto* fs = std::get_if<std::vector<double>>(&a.data)) return Ex(*fs);
+  if (const auto* ss = std::get_if<std::vector<std::string>>(&a.data)) return Ex(*ss);
+  if (const auto* t = std::get_if<ir::TensorPtr>(&a.data)) return c.buffer(a.name, *t);
+  return std::nullopt;
+}
+
+bool is_keyword_name(const std::string& name) {
+  return is_identifier(name) && !is_keyword(name);
+}
+
 /// A node that a user's function computes: inputs, then attributes as keywords.
 void lower_custom(LowerContext& c, const std::string& function) {
   Args args;
   for (std::size_t i = 0; i < c.input_count(); ++i) args.push_back(c.in(i));
   Kwargs keywords;
   for (const ir::Attribute& a : c.node().attributes) {
-    std::optional<Ex> value;
-    if (const auto* i = std::get_if<std::int64_t>(&a.data)) value = Ex(*i);
-    if (const auto* f = std::get_if<double>(&a.data)) value = Ex(*f);
-    if (const auto* s = std::get_if<std::string>(&a.data)) value = Ex(*s);
-    if (const auto* is = std::get_if<Ints>(&a.data)) value = Ex(*is);
-    if (const auto* fs = std::get_if<std::vector<double>>(&a.data)) value = Ex(*fs);
-    if (const auto* ss = std::get_if<std::vector<std::string>>(&a.data)) value = Ex(*ss);
-    if (const auto* t = std::get_if<ir::TensorPtr>(&a.data)) value = c.buffer(a.name, *t);
+    const auto value = attribute_value(c, a);
     if (!value) c.unsupported("the attribute \"" + a.name + "\" cannot be given to a function");
-    if (!is_identifier(a.name) || is_keyword(a.name))
+    if (!is_keyword_name(a.name))
       c.unsupported("the attribute \"" + a.name + "\" is no Python name");
     keywords.emplace_back(a.name, *value);
   }
@@ -533,7 +546,40 @@ void lower_custom(LowerContext& c, const std::string& function) {
   }
 }
 
+/// A call that raises with the operator's name, and holds what there is to know of the node.
+void lower_stub(LowerContext& c) {
+  Args args{Ex(qualified_type(c.node()))};
+  for (std::size_t i = 0; i < c.input_count(); ++i) args.push_back(c.in(i));
+  Kwargs keywords{{"outputs", Ex(static_cast<std::int64_t>(c.output_count()))}};
+  for (const ir::Attribute& a : c.node().attributes)
+    if (is_keyword_name(a.name) && a.name != "outputs")
+      if (const auto value = attribute_value(c, a)) keywords.emplace_back(a.name, *value);
+  const Ex result = helper("unknown_operator", args, keywords);
+  if (c.output_count() == 1) {
+    c.out(0, result);
+  } else {
+    c.outs(result);
+  }
+}
+
 }  // namespace
+
+bool Lowering::is_unknown(const ir::Node& node) const {
+  return options_.custom.count({node.domain, node.op_type}) == 0 &&
+         (node.op == nullptr || node.op->lower == nullptr);
+}
+
+void Lowering::report_unknown(const ir::Node& node) {
+  if (!reported_.insert(&node).second) return;
+  const char* hint = "--allow-unknown writes a stub for it; onnx2nn.register_op supplies torch code";
+  Diagnostic d = diagnose(
+      node, Error("unsupported-operator",
+                  "the operator " + qualified_type(node) + " is not supported",
+                  options_.allow_unknown ? "put your own code where unknown_operator is called"
+                                         : hint));
+  if (options_.allow_unknown) d.severity = Severity::Warning;
+  diagnostics_.add(std::move(d));
+}
 
 void Lowering::check_attributes(const NodeContext& c) {
   for (const std::string& name : c.unread_attributes()) {
@@ -560,24 +606,11 @@ void Lowering::lower_node(const ir::Node& node) {
       LowerContext c(node, *this);
       return lower_custom(c, custom->second);
     }
-    if (node.op == nullptr || node.op->lower == nullptr) {
-      if (!options_.allow_unknown)
-        throw Error(
-            "unsupported-operator",
-            "the operator " + (node.domain.empty() ? "" : node.domain + "::") + node.op_type +
-                " is not supported",
-            "--allow-unknown writes a stub for it; onnx2nn.register_op supplies torch code");
+    if (is_unknown(node)) {
+      report_unknown(node);
+      if (!options_.allow_unknown) throw Error("skipped", "its operator is not supported");
       LowerContext c(node, *this);
-      Args args{Ex((node.domain.empty() ? "" : node.domain + "::") + node.op_type)};
-      for (std::size_t i = 0; i < node.input_count(); ++i) args.push_back(c.in(i));
-      const Ex result = helper("unknown_operator", args,
-                               {{"outputs", Ex(static_cast<std::int64_t>(node.output_count()))}});
-      if (node.output_count() == 1) {
-        c.out(0, result);
-      } else {
-        c.outs(result);
-      }
-      return;
+      return lower_stub(c);
     }
     if (lower_as_integers(node)) return;
     LowerContext c(node, *this);
@@ -586,8 +619,11 @@ void Lowering::lower_node(const ir::Node& node) {
   } catch (const Error& e) {
     // What depends on a failed node is not reported again.
     if (e.code() != "skipped") diagnostics_.add(diagnose(node, e));
-    for (const ir::Value* v : node.outputs())
-      if (v != nullptr) failed_.insert(v);
+    // Nobody will look into its bodies, and all unknown operators are to be listed at once.
+    for (const ir::Graph* g : node.subgraphs())
+      ir::for_each_node(*g, [&](const ir::Node& n) {
+        if (is_unknown(n)) report_unknown(n);
+      });
   }
 }
 

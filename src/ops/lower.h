@@ -69,6 +69,8 @@ class Lowering {
   friend class LowerContext;
   void lower_nodes(const ir::Graph& graph);
   void lower_node(const ir::Node& node);
+  bool is_unknown(const ir::Node& node) const;
+  void report_unknown(const ir::Node& node);
   void check_attributes(const NodeContext& c);
   bool lower_as_integers(const ir::Node& node);
   void define(const ir::Value* value, Lowered lowered);
@@ -103,7 +105,7 @@ class Lowering {
   std::map<std::string, int> stem_counts_;
   std::map<std::string, int> path_attempts_;
   int next_var_ = 0;
-  std::unordered_set<const ir::Value*> failed_;
+  std::unordered_set<const ir::Node*> reported_;  // as unknown operators
 };
 
 class LowerContext : public NodeContext {

@@ -85,7 +85,8 @@ std::size_t width_of(DType dtype) {
 }
 
 Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
-  if (!node.domain.empty() || node.output_count() == 0 || node.input(0) == nullptr)
+  const bool microsoft = node.domain == "com.microsoft";
+  if (!(node.domain.empty() || microsoft) || node.output_count() == 0 || node.input(0) == nullptr)
     return std::nullopt;
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     const ir::Value* v = node.input(i);
@@ -93,6 +94,7 @@ Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
     if (!v->constant || width_of(v->constant->dtype()) == 0) return std::nullopt;
   }
   const Call c(node, max_bytes);
+  if (microsoft) return linear_algebra(c);
   if (auto r = elementwise(c)) return r;
   if (auto r = movement(c)) return r;
   return reduction(c);

@@ -73,13 +73,18 @@ bool fuse_log_softmax(Rewriter& w, ir::Node& n) {
   return x != nullptr && become_softmax(w, n, "LogSoftmax", x, *axis);
 }
 
-/// `op_type` of x in the place of `n`, over the axes of `sum`, whose node is of the form of opset
-/// 18 or older.
+/// The opset from which `op_type` takes its axes as an input.
+std::int64_t axes_are_input_since(std::string_view op_type) {
+  constexpr std::int64_t kFirst = 13;
+  constexpr std::int64_t kOthers = 18;
+  return op_type == "ReduceSum" || op_type == "Squeeze" ? kFirst : kOthers;
+}
+
+/// `op_type` of x in the place of `n`, over `axes`, kept or not as `sum` does.
 ir::Node* reduce_like(Rewriter& w, ir::Node& n, std::string_view op_type, ir::Value* x,
                       const ir::Node& sum, const Ints& axes) {
-  constexpr std::int64_t kAxesAreInput = 18;
   std::vector<ir::Value*> inputs = {x};
-  const bool as_input = n.opset >= kAxesAreInput;
+  const bool as_input = n.opset >= axes_are_input_since(op_type);
   if (as_input) inputs.push_back(w.constant(*n.graph(), "axes", ir::Tensor::ints(axes)));
   ir::Node* made = w.add(op_type, inputs, *n.output(0), n);
   if (!as_input) set_attr(*made, "axes", axes);
@@ -161,6 +166,95 @@ bool fuse_reduced_axes(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+/// Where each axis of a reduction's output comes from in its input of `rank` dimensions.
+Ints sources_of(std::size_t rank, const Ints& axes, bool keeps) {
+  Ints out;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(rank); ++i)
+    if (keeps || !std::binary_search(axes.begin(), axes.end(), i)) out.push_back(i);
+  return out;
+}
+
+/// Reducing in two steps gives what one gives, but for the last digits of a sum of wide floats.
+bool is_associative(const ir::Node& n, const ir::Value& x) {
+  if (n.is("ReduceMax") || n.is("ReduceMin")) return true;
+  const ir::DType t = x.type.dtype;
+  const bool wide = t == ir::DType::Float32 || t == ir::DType::Float64;
+  const bool whole = t == ir::DType::Int32 || t == ir::DType::Int64;
+  // A mean of means of integers is cut twice.
+  return wide || (whole && !n.is("ReduceMean"));
+}
+
+// ReduceMax(ReduceMax(x) over axis 3) over axis 2   =>   ReduceMax(x) over both; Min, Sum, Mean and
+// Prod alike
+bool collapse_reductions(Rewriter& w, ir::Node& n) {
+  const ir::Node* first = sole_producer(n.input(0), n.op_type);
+  if (first == nullptr || first->opset != n.opset || n.output(0) == nullptr) return false;
+  ir::Value* x = first->input(0);
+  auto axes = reduced_axes(*first);
+  const auto second = reduced_axes(n);
+  if (!axes || !second || x == nullptr || !x->type.is_tensor())
+    return w.miss(n, "the axes are not known");
+  const bool keeps = attr_int(n, "keepdims", 1) != 0;
+  if (keeps != (attr_int(*first, "keepdims", 1) != 0))
+    return w.miss(n, "one keeps its axes and the other does not");
+  if (!is_associative(n, *x)) return w.miss(n, "two steps round otherwise than one");
+  const Ints from = sources_of(x->type.shape.rank(), *axes, keeps);
+  for (const std::int64_t a : *second) {
+    if (a >= static_cast<std::int64_t>(from.size())) return false;
+    axes->push_back(from[static_cast<std::size_t>(a)]);
+  }
+  std::sort(axes->begin(), axes->end());
+  axes->erase(std::unique(axes->begin(), axes->end()), axes->end());
+  reduce_like(w, n, n.op_type, x, n, *axes);
+  return true;
+}
+
+// ReduceMax(Transpose(x) by (1, 0, 2)) over axis 1 that goes   =>   ReduceMax(x) over axis 0
+bool reduce_transposed(Rewriter& w, ir::Node& n) {
+  const ir::Node* transpose = sole_producer(n.input(0), "Transpose");
+  if (transpose == nullptr || n.output(0) == nullptr || attr_int(n, "keepdims", 1) != 0)
+    return false;
+  const auto axes = reduced_axes(n);
+  const auto perm = ints_of(*transpose, "perm", transpose->input_count());
+  if (!axes || !perm || transpose->input(0) == nullptr)
+    return w.miss(n, "the axes are not known");
+  Ints moved;
+  std::int64_t last = -1;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(perm->size()); ++i) {
+    const std::int64_t from = (*perm)[static_cast<std::size_t>(i)];
+    if (std::binary_search(axes->begin(), axes->end(), i)) {
+      moved.push_back(from);
+    } else if (from < last) {
+      return w.miss(n, "the axes that stay change their order");
+    } else {
+      last = from;
+    }
+  }
+  if (moved.size() != axes->size()) return false;
+  std::sort(moved.begin(), moved.end());
+  reduce_like(w, n, n.op_type, transpose->input(0), n, moved);
+  return true;
+}
+
+// ReduceSum(x: [n, 1, 8]) over axis 1 that goes   =>   Squeeze(x) of axis 1
+bool squeeze_reduced(Rewriter& w, ir::Node& n) {
+  ir::Value* x = n.input(0);
+  if (x == nullptr || n.output(0) == nullptr || attr_int(n, "keepdims", 1) != 0) return false;
+  const auto axes = reduced_axes(n);
+  if (!axes || !x->type.is_tensor() || !x->type.shape.has_rank()) return false;
+  for (const std::int64_t a : *axes) {
+    const ir::Dim& d = x->type.shape[static_cast<std::size_t>(a)];
+    if (!d.is_const() || d.value() != 1) return false;
+  }
+  std::vector<ir::Value*> inputs = {x};
+  const bool as_input = n.opset >= axes_are_input_since("Squeeze");
+  if (as_input) inputs.push_back(w.constant(*n.graph(), "axes", ir::Tensor::ints(*axes)));
+  ir::Node* made = w.add("Squeeze", inputs, *n.output(0), n);
+  if (!as_input) set_attr(*made, "axes", *axes);
+  w.replace(n.output(0), made->output(0));
+  return true;
+}
+
 }  // namespace
 
 std::span<const Rule> reduce_rules() {
@@ -188,6 +282,19 @@ std::span<const Rule> reduce_rules() {
        .apply = fuse_reduced_axes,
        .ops = {"Squeeze", "Unsqueeze"},
        .in_conversion = true},
+      {.name = "collapse-reductions",
+       .what = "a maximum of maxima, a sum of sums and the like",
+       .apply = collapse_reductions,
+       .ops = {"ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "ReduceProd"}},
+      {.name = "reduce-transposed",
+       .what = "transposes before a reduction after which the order is the same",
+       .apply = reduce_transposed,
+       .ops = {"ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "ReduceProd", "ReduceL1",
+               "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"}},
+      {.name = "squeeze-reduced",
+       .what = "reductions over axes of one, which go",
+       .apply = squeeze_reduced,
+       .ops = {"ReduceMax", "ReduceMin", "ReduceSum", "ReduceMean", "ReduceProd"}},
   };
   return kRules;
 }

@@ -7,8 +7,30 @@ namespace {
 // Opset 5 made the shape an input.
 constexpr std::int64_t kShapeIsInput = 5;
 
+/// A Transpose past whose dimensions of one the others keep their order: no element moves.
+bool moves_ones(const ir::Node& n) {
+  const ir::Value* x = n.input(0);
+  if (!n.is("Transpose") || x == nullptr || !x->type.is_tensor() || !x->type.shape.has_rank())
+    return false;
+  const ir::Shape& shape = x->type.shape;
+  const auto perm = ints_of(n, "perm", n.input_count());
+  std::int64_t last = -1;
+  for (std::size_t i = 0; i < shape.rank(); ++i) {
+    const std::size_t reversed = shape.rank() - 1 - i;
+    const std::int64_t from =
+        perm && i < perm->size() ? (*perm)[i] : static_cast<std::int64_t>(reversed);
+    if (from < 0 || from >= static_cast<std::int64_t>(shape.rank())) return false;
+    const ir::Dim& d = shape[static_cast<std::size_t>(from)];
+    if (d.is_const() && d.value() == 1) continue;
+    if (from < last) return false;
+    last = from;
+  }
+  return !perm || perm->size() == shape.rank();
+}
+
 bool keeps_elements(const ir::Node& n) {
-  return n.is("Reshape") || n.is("Flatten") || n.is("Squeeze") || n.is("Unsqueeze");
+  return n.is("Reshape") || n.is("Flatten") || n.is("Squeeze") || n.is("Unsqueeze") ||
+         moves_ones(n);
 }
 
 /// What Reshape's shape input must hold so that `from` becomes `to`: numbers, 0 for a dimension
@@ -50,7 +72,9 @@ bool means_same(const ir::Node& n, const Ints& spec, const ir::Value& from) {
 
 // Reshape(Reshape(x, a), b)   =>   Reshape(x, b)
 // Squeeze(Unsqueeze(x)) -> y: of x's shape   =>   x for y
+// Reshape(Transpose(x: [n, 1, 8]) by (1, 0, 2), b)   =>   Reshape(x, b)
 bool collapse_reshapes(Rewriter& w, ir::Node& n) {
+  if (n.is("Transpose") && !moves_ones(n)) return false;
   ir::Node* first = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
   ir::Value* out = n.output(0);
   if (first == nullptr || !keeps_elements(*first) || out == nullptr || !out->has_uses())
@@ -110,9 +134,9 @@ bool constant_shape(Rewriter& w, ir::Node& n) {
 std::span<const Rule> reshape_rules() {
   static const std::vector<Rule> kRules = {
       {.name = "collapse-reshapes",
-       .what = "reshapes in a row become one, or none",
+       .what = "reshapes in a row, or transposes that move ones, become one, or none",
        .apply = collapse_reshapes,
-       .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}},
+       .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}},
       {.name = "constant-shape",
        .what = "a Reshape's shape in numbers, 0 and -1",
        .apply = constant_shape,

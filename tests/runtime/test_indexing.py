@@ -153,7 +153,9 @@ def test_slice_bounds(size: int, step: int) -> None:
     far = 2**63 - 1
     for start in [*range(-12, 13), far, -far]:
         for end in [*range(-12, 13), far, -far]:
-            wanted = x.numpy()[start:end:step]
+            # ONNX begins with the first element where numpy begins before it, and has none.
+            first = max(start, -size) if step < 0 < size else start
+            wanted = x.numpy()[first:end:step]
             assert ix.slice_tensor(x, [start], [end], [0], [step]).tolist() == wanted.tolist()
 
 

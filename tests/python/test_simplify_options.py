@@ -115,7 +115,7 @@ def test_several_values_after_one_flag_as_onnxsim_takes_them() -> None:
 def test_misspelt_rules_are_told_their_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--disable", "fuse-bach-norm") == 1
     assert "did you mean fuse-batch-norm?" in capsys.readouterr().err
-    with pytest.raises(Error, match="did you mean .*fuse-pad"):
+    with pytest.raises(Error, match=r"did you mean .*fuse-pad"):
         onnx2nn.simplify("m.onnx", skipped_optimizers=["fuse-pd"])
 
 

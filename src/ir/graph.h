@@ -128,6 +128,14 @@ class Node {
   bool erased_ = false;
 };
 
+/// What a file says of a graph's input or output beside its name, to be written as it was.
+struct ValueInfo {
+  std::string doc_string;
+  std::vector<std::pair<std::string, std::string>> metadata;
+  std::string type_proto;  // the bytes of its type: denotations, dims of -1
+  std::string type;        // the type's text as read: the bytes hold while it is the same
+};
+
 /// Nodes in order, defined before use. Owns its nodes and values.
 class Graph {
  public:
@@ -142,6 +150,9 @@ class Graph {
   std::vector<Value*> initializers;  // in the order of the file
   std::vector<std::string> output_names;
   std::vector<Type> output_types;  // as declared
+  // Beside `inputs` and `output_names`; empty where no file was read.
+  std::vector<ValueInfo> input_infos;
+  std::vector<ValueInfo> output_infos;
 
   Model* model() const { return model_; }
   Node* parent() const { return parent_; }  // the node whose attribute this graph is

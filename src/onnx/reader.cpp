@@ -360,15 +360,33 @@ class Importer {
     return type;
   }
 
-  std::pair<std::string_view, Type> read_value_info(Reader m) {
-    std::pair<std::string_view, Type> out;
+  struct NamedType {
+    std::string_view name;
+    Type type;
+    ir::ValueInfo info;
+  };
+
+  NamedType read_value_info(Reader m) {
+    NamedType out;
     while (m.next()) {
-      if (m.field() == 1) {
-        out.first = m.text();
-      } else if (m.field() == 2) {
-        out.second = read_type(m.message("TypeProto"), 0);
-      } else {
-        m.skip();
+      switch (m.field()) {
+        case 1:
+          out.name = m.text();
+          break;
+        case 2: {
+          Reader again = m;
+          out.type = read_type(m.message("TypeProto"), 0);
+          out.info.type_proto = again.string();
+          break;
+        }
+        case 3:
+          out.info.doc_string = m.string();
+          break;
+        case 4:
+          out.info.metadata.push_back(read_entry(m.message("StringStringEntryProto")));
+          break;
+        default:
+          m.skip();
       }
     }
     return out;
@@ -379,8 +397,8 @@ class Importer {
   void read_graph(Reader m, Graph& graph, Scope& scope, const CallAttributes& call, int depth) {
     if (depth > kMaxDepth) m.fail("graphs are nested too deeply");
     std::vector<RawNode> nodes;
-    std::vector<std::pair<std::string_view, Type>> inputs;
-    std::vector<std::pair<std::string_view, Type>> outputs;
+    std::vector<NamedType> inputs;
+    std::vector<NamedType> outputs;
     std::unordered_map<std::string_view, Type> value_infos;
     std::vector<TensorReader::Named> initializers;
     while (m.next()) {
@@ -405,8 +423,8 @@ class Importer {
           outputs.push_back(read_value_info(m.message("ValueInfoProto")));
           break;
         case 13: {
-          auto [name, type] = read_value_info(m.message("ValueInfoProto"));
-          value_infos[name] = std::move(type);
+          NamedType declared = read_value_info(m.message("ValueInfoProto"));
+          value_infos[declared.name] = std::move(declared.type);
           break;
         }
         case 15:
@@ -416,13 +434,14 @@ class Importer {
           m.skip();
       }
     }
-    for (auto& [name, type] : inputs) {
+    for (auto& [name, type, info] : inputs) {
       if (scope.values.count(name) != 0)
         throw Error("bad-model", "the graph input \"" + std::string(name) + "\" is there twice");
       Value* v = graph.new_value(std::string(name));
       v->type = std::move(type);
       v->is_graph_input = true;
       graph.inputs.push_back(v);
+      graph.input_infos.push_back(std::move(info));
       scope.values[name] = v;
     }
     for (auto& [name, tensor] : initializers) {
@@ -440,11 +459,15 @@ class Importer {
       Value* v = graph.add_initializer(name, tensor, true);
       scope.values[keep(name)] = v;
     }
+    for (std::size_t i = 0; i < graph.inputs.size(); ++i)
+      graph.input_infos[i].type = graph.inputs[i]->type.str();
     add_nodes(graph, nodes, scope, call, *opsets_, "", depth);
-    for (auto& [name, type] : outputs) {
+    for (auto& [name, type, info] : outputs) {
       Value* v = scope.find(name);
       if (v == nullptr)
         throw Error("bad-model", "the graph output \"" + std::string(name) + "\" is not defined");
+      info.type = type.str();
+      graph.output_infos.push_back(std::move(info));
       graph.add_output(v, std::string(name), std::move(type));
     }
     // Declared types are hints: their symbols mean nothing elsewhere.

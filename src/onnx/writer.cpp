@@ -257,15 +257,16 @@ class Writer {
     for_each_constant(
         false, [&](const Value* v) { m.message(5, tensor(names.of(v), *v->constant, true)); });
     m.text_unless_empty(10, g.doc_string);
-    for (const Value* v : g.inputs)
-      if (is_written_input(g, v)) m.message(11, value_info(names.of(v), v->type));
+    for (std::size_t i = 0; i < g.inputs.size(); ++i)
+      if (const Value* v = g.inputs[i]; is_written_input(g, v))
+        m.message(11, port(names.of(v), v->type, g.input_infos, i));
     if (constants_are_nodes)
       for_each_constant(false, [&](const Value* v) {
         if (v->is_graph_input) return;
         m.message(11, value_info(names.of(v), Type::tensor(v->constant->dtype(), ir::Shape::of(v->constant->dims()))));
       });
     for (std::size_t i = 0; i < outputs.size(); ++i)
-      m.message(12, value_info(outputs[i], g.output_types[i]));
+      m.message(12, port(outputs[i], g.output_types[i], g.output_infos, i));
     // What readers cannot infer, for lack of an operator's definition or of our reasoning about
     // symbols: runtimes fuse less where they do not know that two shapes are the same.
     const std::unordered_set<std::string_view> declared(outputs.begin(), outputs.end());
@@ -355,6 +356,31 @@ class Writer {
     Message m;
     m.text(1, name);
     if (type.kind != Type::Kind::Unknown) m.message(2, type_proto(type));
+    return m;
+  }
+
+  /// `type` without the symbols that inference gave to open dims.
+  Type as_read(Type type) const {
+    for (ir::Dim& d : type.shape.dims())
+      if (const auto symbol = d.symbol_name(); symbol && model_.info.symbols.count(*symbol) == 0)
+        d = ir::Dim::unknown();
+    return type;
+  }
+
+  /// An input or output, with what the file said of it.
+  Message port(const std::string& name, const Type& type,
+               const std::vector<ir::ValueInfo>& infos, std::size_t i) const {
+    if (i >= infos.size()) return value_info(name, type);
+    const ir::ValueInfo& info = infos[i];
+    Message m;
+    m.text(1, name);
+    if (!info.type_proto.empty() && as_read(type).str() == info.type) {
+      m.text(2, info.type_proto);
+    } else if (type.kind != Type::Kind::Unknown) {
+      m.message(2, type_proto(type));
+    }
+    m.text_unless_empty(3, info.doc_string);
+    entries(m, 4, info.metadata);
     return m;
   }
 

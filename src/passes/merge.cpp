@@ -56,6 +56,8 @@ bool append_attribute(std::string& key, const ir::Attribute& a) {
 /// Everything that says what `n` computes; empty where it is not to be merged.
 std::string key_of(const ir::Node& n) {
   if (n.op == nullptr || n.op->nondeterministic) return {};
+  // Runtimes take a DequantizeLinear for its one reader's, and fuse the two.
+  if (n.op_type == "DequantizeLinear" || n.op_type == "QuantizeLinear") return {};
   std::string key;
   append_text(key, n.op_type);
   append_text(key, n.domain);
@@ -229,6 +231,40 @@ std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most
     for (ir::Graph* inner : n->subgraphs())
       merged += merge_equal_initializers(w, *inner, most - merged);
   return merged;
+}
+
+namespace {
+
+std::size_t own_constants_of(ir::Graph& g, std::size_t most) {
+  // What is larger is worth an Identity.
+  constexpr std::size_t kLargest = 64 * 1024;
+  std::unordered_map<const ir::Value*, ir::Value*> own;
+  std::size_t made = 0;
+  for (std::size_t i = 0; i < g.output_count() && made < most; ++i) {
+    const ir::Value* v = g.output(i);
+    if (v == nullptr || !v->constant || v->graph() == &g ||
+        v->constant->dtype() == ir::DType::String || v->constant->bytes().size() > kLargest)
+      continue;
+    ir::Value*& mine = own[v];
+    if (mine == nullptr) mine = g.add_initializer(v->name, v->constant, false);
+    g.return_node()->set_input(i, mine);
+    ++made;
+  }
+  return made;
+}
+
+}  // namespace
+
+// c = {1}; If(x) <then () => (c) {}>   =>   If(x) <then () => (d) { d = {1} }>
+// A file has to copy what a graph gives out of another; a second run would fold that copy.
+std::size_t own_constants(Rewriter& w, ir::Graph& g, std::size_t most) {
+  std::size_t made = 0;
+  for (ir::Node* n = g.first(); n != nullptr; n = n->next())
+    for (ir::Graph* inner : n->subgraphs()) {
+      made += own_constants_of(*inner, most - made);
+      made += own_constants(w, *inner, most - made);
+    }
+  return made;
 }
 
 }  // namespace onnx2nn::passes

@@ -37,10 +37,12 @@ std::span<const Rule> pad_rules();
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";
 inline constexpr std::string_view kMergeContents = "merge-equal-shapes";
 inline constexpr std::string_view kMergeInitializers = "merge-equal-initializers";
+inline constexpr std::string_view kOwnConstants = "own-constants";
 inline constexpr std::string_view kRemoveDead = "remove-dead";
 /// They stop after `most` rewrites, and return how many they did.
 std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most);
 std::size_t merge_equal_contents(Rewriter& w, ir::Graph& g, std::size_t most);
 std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most);
+std::size_t own_constants(Rewriter& w, ir::Graph& g, std::size_t most);
 
 }  // namespace onnx2nn::passes

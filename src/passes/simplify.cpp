@@ -106,6 +106,7 @@ class Simplifier {
       if (n > 0) note(rule, "", n);
       merged += n;
     };
+    sweep(kOwnConstants, own_constants);
     sweep(kMergeInitializers, merge_equal_initializers);
     sweep(kMergeNodes, merge_equal_nodes);
     sweep(kMergeContents, merge_equal_contents);
@@ -127,6 +128,7 @@ class Simplifier {
 std::vector<RuleInfo> rules() {
   std::vector<RuleInfo> out;
   for (const Rule* r : all_rules()) out.push_back({r->name, r->what});
+  out.push_back({kOwnConstants, "what a nested graph gives out is a constant of its own"});
   out.push_back({kMergeInitializers, "equal constants become one"});
   out.push_back({kMergeContents, "shape arithmetic that comes to the same becomes one"});
   out.push_back({kMergeNodes, "nodes that compute the same become one"});

@@ -34,6 +34,7 @@ class Upgrade {
     const std::vector<std::string> names = {std::move(name)};
     ir::Node* n = g.add_node(std::string(op_type), "", inputs, names, before);
     n->name = like.name;
+    n->op = ops::find_op("", op_type);
     n->opset = opset_;
     made_.push_back(n);
     return n;
@@ -286,6 +287,11 @@ void lp_pool_2(Upgrade& /*u*/, ir::Node& n) {
   if (*p != std::floor(*p) || *p < 1 || *p > 1e6)
     fail("unsupported-operator", "p={} is no whole number", *p);
   set_attr(n, "p", static_cast<std::int64_t>(*p));
+}
+
+// The checker expands its definition, which from opset 13 on it takes to lack the default.
+void mean_variance_normalization_13(Upgrade& /*u*/, ir::Node& n) {
+  if (n.attribute("axes") == nullptr) set_attr(n, "axes", Ints{0, 2, 3});
 }
 
 void pad_2(Upgrade& /*u*/, ir::Node& n) {
@@ -547,6 +553,7 @@ constexpr Step kSteps[] = {
     {"LpPool", 2, lp_pool_2},
     {"Max", 6, drop_consumed_inputs},
     {"Mean", 6, drop_consumed_inputs},
+    {"MeanVarianceNormalization", 13, mean_variance_normalization_13},
     {"Min", 6, drop_consumed_inputs},
     {"Mul", 6, drop_consumed_inputs},
     {"Mul", 7, align_broadcast},

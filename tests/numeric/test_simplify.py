@@ -439,6 +439,45 @@ def test_if(known: bool) -> None:
         assert check(m, feed) == (["Relu"] if known else ["If"])
 
 
+@pytest.mark.parametrize("ir_version", [3, 8])
+@pytest.mark.parametrize("dtype", [np.int64, np.float32])
+@pytest.mark.parametrize("size", [1, 40000])
+def test_a_branch_gives_out_constants_of_its_own(dtype: Any, size: int, ir_version: int) -> None:
+    """Twice the same, from outside; written with an Identity each, a second run found more to do."""
+    kind = h.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    outputs = [h.make_tensor_value_info(name, kind, [size]) for name in "ab"]
+    then = [node("Identity", "k", "a"), node("Identity", "k", "b")]
+    other = [node("Add", "x k", "a"), node("Identity", "x", "b")]
+    m = model(
+        [
+            node(
+                "If",
+                "c",
+                "y z",
+                then_branch=h.make_graph(then, "t", [], outputs),
+                else_branch=h.make_graph(other, "e", [], outputs),
+            )
+        ],
+        {"x": (kind, [size]), "c": (T.BOOL, [])},
+        {"y": (kind, [size]), "z": (kind, [size])},
+        {} if ir_version < 4 else {"k": np.full(size, 3, dtype)},
+    )
+    m.ir_version = ir_version
+    if ir_version < 4:
+        k = numpy_helper.from_array(np.full(size, 3, dtype))
+        m.graph.node.insert(0, h.make_node("Constant", [], ["k"], value=k))
+    after, _ = simplify(m)
+    (branches,) = (n.attribute for n in after.graph.node if n.op_type == "If")
+    (inner,) = (a.g for a in branches if a.name == "then_branch")
+    if size == 1:
+        assert [n.op_type for n in inner.node if n.op_type != "Constant"] == ["Identity"]
+        assert len(inner.initializer) == (ir_version >= 4)
+    for chosen in (True, False):
+        feed = {"x": np.full(size, 2, dtype), "c": np.array(chosen)}
+        for want, got in zip(run(m, feed), run(after, feed), strict=True):
+            np.testing.assert_array_equal(want, got)
+
+
 def test_a_default_that_callers_may_change_is_no_constant() -> None:
     m = model(
         [node("Add", "k k", "t"), node("Mul", "x t", "y")],

@@ -132,6 +132,7 @@ CASES = [
     Case("GridSample", 16, [IMAGE, np.tanh(f32(1, 3, 3, 2))]),
     Case("GroupNormalization", 18, [f32(2, 6, 4), f32(3), f32(3)], {"num_groups": 3}, (1, 2)),
     Case("GroupNormalization", 18, [f32(2, 6, 4), f32(2), f32(2)], {"num_groups": 2}),
+    Case("MeanVarianceNormalization", 9, [f32(2, 3, 4, 4)]),
     Case("GlobalLpPool", 1, [X], {"p": 2.0}, means=lambda x: np.sqrt((x**2).sum((2, 3), keepdims=True))),
     *[Case(op, 11, [X], {"axis": a}) for op in ("Softmax", "LogSoftmax", "Hardmax") for a in (0, 1, 2, 3, -1, -2)],
     Case("Softmax", 7, [X]),
@@ -368,6 +369,15 @@ def test_scan_over_a_batch_is_refused() -> None:
     model = h.make_model(graph, opset_imports=[h.make_opsetid("", 8)], ir_version=4)
     result = _native.simplify(model.SerializeToString(), None, {"opset": 9})
     assert [d["node"] for d in result["diagnostics"]] == ["scan"]
+
+
+def test_what_raising_adds_is_simplified_at_once() -> None:
+    """What a step to the wanted opset itself adds was taken for operators that nobody knows."""
+    case = Case("GroupNormalization", 18, [f32(2, 6, 4), f32(2), f32(2)], {"num_groups": 2})
+    after = upgraded(model_of(case)[0], 21).SerializeToString()
+    again = _native.simplify(after, None, {})["model"]
+    assert onnx.load_from_string(again) == onnx.load_from_string(after)
+    assert [n.op_type for n in onnx.load_from_string(after).graph.node].count("Expand") == 2
 
 
 def test_opsets_are_not_lowered_and_none_is_invented() -> None:

@@ -55,7 +55,12 @@ def read(path: Path) -> list[Case]:
 
 CASES = [case for path in sorted(FOLDER.glob("*.txt")) for case in read(path)]
 # They sweep over whole graphs, and are tested where the worklist is.
-SWEEPS = {"merge-equal-nodes", "merge-equal-shapes", "merge-equal-initializers"}
+SWEEPS = {
+    "merge-equal-nodes",
+    "merge-equal-shapes",
+    "merge-equal-initializers",
+    "own-constants",
+}
 
 
 def parse(text: str) -> onnx.ModelProto:

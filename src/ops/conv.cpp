@@ -4,6 +4,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 #include "ops/window.h"
 
 namespace onnx2nn::ops {
@@ -355,19 +356,24 @@ void infer_col2im(InferContext& c) {
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
+/// torch folds no integers, and adds up no wide unsigned ones.
 void lower_col2im(LowerContext& c) {
   const auto block = c.const_ints(2);
+  const DType t = c.dtype(0);
+  const auto by_helper = [&](const Ex& kernel, const Kwargs& kw) {
+    c.out(0, computed(t, helper("col2im", {computable(t, c.in(0)), c.int_list(1), kernel}, kw)));
+  };
   if (!block || block->empty()) {
     Kwargs kw;
     for (const char* name : {"strides", "pads", "dilations"})
       if (const auto v = c.attr_ints(name)) kw.emplace_back(name, Ex(*v));
-    return c.out(0, helper("col2im", {c.in(0), c.int_list(1), c.int_list(2)}, kw));
+    return by_helper(c.int_list(2), kw);
   }
   const Window w = read_window(c, *block);
-  if (w.n == 2 && w.symmetric())
+  if (w.n == 2 && w.symmetric() && !ir::is_integer(t))
     return c.out(0, aten("col2im", {c.in(0), c.int_list(1), Ex(w.kernel), Ex(w.dilations),
                                     Ex(begins(w)), Ex(w.strides)}));
-  c.out(0, helper("col2im", {c.in(0), c.int_list(1), Ex(w.kernel)}, window_keywords(w)));
+  by_helper(Ex(w.kernel), window_keywords(w));
 }
 
 void infer_causal_conv(InferContext& c) {

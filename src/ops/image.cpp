@@ -3,6 +3,7 @@
 // https://onnx.ai/onnx/operators/onnx__GridSample.html and its neighbours.
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -104,9 +105,14 @@ void infer_affine_grid(InferContext& c) {
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
+/// On a CPU torch makes no grid of halves.
 void lower_affine_grid(LowerContext& c) {
-  c.out(0, call("F.affine_grid", {c.in(0), c.int_list(1)},
-                {{"align_corners", Ex(c.attr_int("align_corners", 0) != 0)}}));
+  const DType t = c.dtype(0);
+  const bool half = t == DType::Float16 || t == DType::BFloat16;
+  const Ex theta = half ? to_dtype(c.in(0), DType::Float32) : c.in(0);
+  const Ex grid = call("F.affine_grid", {theta, c.int_list(1)},
+                       {{"align_corners", Ex(c.attr_int("align_corners", 0) != 0)}});
+  c.out(0, half ? to_dtype(grid, t) : grid);
 }
 
 // ---------------------------------------------------------------- RoiAlign, NonMaxSuppression
@@ -225,13 +231,15 @@ void infer_crop(InferContext& c) {
 
 void lower_crop(LowerContext& c) {
   const Box box = crop_box(c);
-  const auto end = [&](std::int64_t start, const Dim& length) {
-    const auto e = c.integer(length + Dim(start));
-    if (!e) c.unsupported("the input's size is not known");
-    return *e;
+  const auto border = c.attr_ints("border");
+  const bool to_size = c.attr_ints("scale").value_or(Ints{}).size() == 2;
+  // Without a size the end is counted from the back, which needs no size of the input.
+  const auto end = [&](std::int64_t start, const Dim& length, std::int64_t beyond) {
+    if (to_size) return Ex(start + length.value());
+    return beyond == 0 ? kNone : Ex(-beyond);
   };
-  const Ex rows = aten("slice.Tensor", {c.in(0), 2, box.top, end(box.top, box.height)});
-  c.out(0, aten("slice.Tensor", {rows, 3, box.left, end(box.left, box.width)}));
+  const Ex rows = aten("slice.Tensor", {c.in(0), 2, box.top, end(box.top, box.height, (*border)[3])});
+  c.out(0, aten("slice.Tensor", {rows, 3, box.left, end(box.left, box.width, (*border)[2])}));
 }
 
 // ---------------------------------------------------------------- Affine

@@ -5,6 +5,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {
@@ -45,10 +46,6 @@ void infer_qlinear_matmul(InferContext& c) {
 /// theirs.
 bool needs_signed(DType t) {
   return t == DType::UInt32 || t == DType::UInt64;
-}
-
-Ex to_dtype(const Ex& x, DType t) {
-  return aten("to.dtype", {x, Ex(t)});
 }
 
 /// A node that only adds a constant vector of `features` values to output 0; the vector's input

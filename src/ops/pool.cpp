@@ -7,6 +7,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 #include "ops/window.h"
 
 namespace onnx2nn::ops {
@@ -127,8 +128,13 @@ void lower_average_pool(LowerContext& c) {
     return c.out(0, helper("average_pool", {c.in(0), Ex(given.kernel)}, kw));
   }
   const bool count_matters = !count_pads && w.padded();
-  c.out(0, aten(dimensional("avg_pool", w.n),
-                {x, Ex(w.kernel), pool_strides(w), Ex(begins(w)), w.ceil_mode, !count_matters}));
+  // On a CPU torch averages no volumes of halves.
+  const DType t = c.dtype(0);
+  const bool half = w.n == 3 && (t == DType::Float16 || t == DType::BFloat16);
+  if (half) x = to_dtype(x, DType::Float32);
+  const Ex y = aten(dimensional("avg_pool", w.n), {x, Ex(w.kernel), pool_strides(w), Ex(begins(w)),
+                                                   w.ceil_mode, !count_matters});
+  c.out(0, half ? to_dtype(y, t) : y);
 }
 
 // ---------------------------------------------------------------- LpPool, GlobalLpPool

@@ -107,9 +107,16 @@ void infer_resize(InferContext& c) {
   Dims out(s.rank());
   const bool stretched = is_upsample(c) || c.opset() < 18 ||
                          c.attr_string("keep_aspect_ratio_policy", "stretch") == "stretch";
+  // Where the aspect ratio is kept, one of the axes decides for all of them.
+  std::vector<bool> open(s.rank(), p.sizes && !stretched && !Shape(*p.sizes).same(s));
+  if (const auto axes = c.attr_ints("axes"); axes && p.sizes) {
+    const Ints a = c.axes(*axes, s.rank());
+    for (std::size_t i = 0; i < open.size(); ++i)
+      if (std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) == a.end()) open[i] = false;
+  }
   for (std::size_t i = 0; i < out.size(); ++i) {
     if (p.sizes) {
-      if (stretched || (*p.sizes)[i] == s[i]) out[i] = (*p.sizes)[i];
+      if (!open[i]) out[i] = (*p.sizes)[i];
       continue;
     }
     if (!p.scales) continue;
@@ -138,7 +145,9 @@ float onnx_place(const std::string& coordinates, std::int64_t i, std::int64_t le
   if (coordinates == "tf_half_pixel_for_nn") return (at + 0.5F) / scale;
   if (coordinates == "pytorch_half_pixel" && count <= 1) return 0;
   if (coordinates == "align_corners") {
-    const double exact = static_cast<double>(length) * static_cast<double>(scale);
+    // Rounded, as a scale that float32 cannot hold must not move the last pixel off its corner.
+    const double exact =
+        static_cast<float>(static_cast<double>(length) * static_cast<double>(scale));
     return exact == 1 || count == 1
                ? 0
                : at * static_cast<float>(static_cast<double>(length - 1) / (exact - 1));

@@ -42,6 +42,10 @@ inline Ex compared(DType t, const Ex& y) {
   return lacks_arithmetic(t) || t == DType::Bool ? helper("compared", {y, Ex(t)}) : y;
 }
 
+inline Ex to_dtype(const Ex& x, DType t) {
+  return aten("to.dtype", {x, Ex(t)});
+}
+
 /// 2.0 as 2, for arguments where Python's integer says the same.
 inline Ex neat(double v) {
   constexpr double kMax = 1e6;

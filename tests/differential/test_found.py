@@ -1,7 +1,10 @@
 """What drawing at random found, each case by itself: a row may change what its seeds draw."""
 
 import numpy as np
+import pytest
 from tests.numeric.harness import check, node_model, run_converted
+
+import onnx2nn._native as native
 
 
 def test_uint64_constants_wrap() -> None:
@@ -158,3 +161,65 @@ def test_strings_are_written_into_a_cache() -> None:
     check(
         "TensorScatter", [cache, update, np.array([2])], opset=24, attrs={"axis": 1}, expected=want
     )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int16"])
+def test_columns_of_integers_become_pictures(dtype: str) -> None:
+    x = np.arange(24).reshape(1, 4, 6).astype(dtype)
+    size, block = np.array([3, 4]), np.array([2, 2])
+    check("Col2Im", [x, size, block], opset=18, constants=[1, 2])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_volumes_are_averaged(dtype: str) -> None:
+    x = np.arange(60, dtype=dtype).reshape(1, 1, 3, 4, 5)
+    attrs = {"kernel_shape": [2, 2, 2], "strides": [1, 2, 1]}
+    check("AveragePool", [x], opset=11, attrs=attrs, rtol=1e-3)
+
+
+def test_a_grid_of_halves() -> None:
+    theta = np.array([[[1, 0.5, 0], [0.25, 1, -1]]], np.float16)
+    inputs = [theta, np.array([1, 1, 2, 3])]
+    x, y = np.meshgrid([-2 / 3, 0, 2 / 3], [-0.5, 0.5])
+    grid = np.stack([x + y / 2, x / 4 + y - 1], 2)[None].astype(np.float16)
+    check("AffineGrid", inputs, opset=20, constants=[1], expected=[grid], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_crop_needs_no_size(right: int) -> None:
+    x = np.arange(40, dtype=np.float32).reshape(1, 2, 4, 5)
+    model, feeds = node_model("Crop", [x], opset=1, attrs={"border": [1, 2, right, 1]})
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    (got,) = run_converted(model, feeds, True)
+    np.testing.assert_array_equal(got.numpy(), x[:, :, 2:3, 1 : 5 - right])
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_corners_stay_where_the_scale_is_no_float(dynamic: bool) -> None:
+    x = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    attrs = {
+        "mode": "nearest",
+        "nearest_mode": "floor",
+        "coordinate_transformation_mode": "align_corners",
+    }
+    check(
+        "Resize",
+        [x, None, None, np.array([1, 2, 2, 2])],
+        opset=13,
+        attrs=attrs,
+        constants=[3],
+        dynamic=dynamic,
+    )
+
+
+def test_an_axis_that_keeps_its_size_changes_with_the_aspect_ratio() -> None:
+    x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
+    attrs = {"axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}
+    model, feeds = node_model(
+        "Resize", [x, None, None, np.array([2, 5])], opset=18, attrs=attrs, constants=[3]
+    )
+    for simplify in (True, False):
+        (got,) = run_converted(model, feeds, simplify)
+        assert list(got.shape) == [1, 1, 2, 3]
+        (port,) = native.convert(model.SerializeToString(), {"simplify": simplify}).outputs
+        assert port["shape"] == [1, 1, None, None]

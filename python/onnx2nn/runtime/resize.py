@@ -42,7 +42,8 @@ def resize_coordinates(
         # The two middles meet, also where length times scale is no whole number.
         offset = length / 2 * (1 - count / (length * scale))
         return offset + (at + 0.5) / scales - 0.5
-    exact = length * scale
+    # Rounded: a scale that float32 cannot hold must not move the last pixel off its corner.
+    exact = round_to_float32(length * scale)
     if mode == "align_corners":
         if exact == 1 or count == 1:
             return torch.zeros_like(at)

@@ -89,6 +89,7 @@ std::size_t width_of(DType dtype);
 Result elementwise(const Call& c);
 Result movement(const Call& c);
 Result reduction(const Call& c);
+Result quantization(const Call& c);
 Result linear_algebra(const Call& c);  // of com.microsoft
 
 }  // namespace onnx2nn::eval

@@ -97,7 +97,8 @@ Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
   if (microsoft) return linear_algebra(c);
   if (auto r = elementwise(c)) return r;
   if (auto r = movement(c)) return r;
-  return reduction(c);
+  if (auto r = reduction(c)) return r;
+  return quantization(c);
 }
 
 }  // namespace onnx2nn::eval

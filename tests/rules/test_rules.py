@@ -67,8 +67,9 @@ def parse(text: str) -> onnx.ModelProto:
     match = re.match(r"opset (\d+)\n(.*?)\n(?=  )(.*)", text, re.S)
     assert match, text
     opset, signature, body = match.groups()
+    others = ', "com.microsoft" : 1' if "com.microsoft." in body else ""
     model = onnx.parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : {opset}]> g {signature} {{ {body} }}'
+        f'<ir_version: 10, opset_import: ["" : {opset}{others}]> g {signature} {{ {body} }}'
     )
     random = np.random.default_rng(sum(map(ord, text)))
     made = {name for node in model.graph.node for name in node.output}

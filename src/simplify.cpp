@@ -77,6 +77,11 @@ bool raise_opset(ir::Model& model, std::int64_t opset, Diagnostics& diagnostics,
                  std::map<std::string, std::size_t>& counts) {
   Diagnostics inference;  // it runs again, and tells then
   ops::infer_graph(*model.graph, inference);
+  // Inference passes over the branch that a constant condition does not take; that is raised too.
+  ir::for_each_node(*model.graph, [&](const ir::Node& n) {
+    if (n.is("If") && n.input(0) != nullptr && n.input(0)->constant)
+      for (ir::Graph* branch : n.subgraphs()) ops::infer_graph(*branch, inference);
+  });
   const std::size_t rewritten = passes::upgrade(model, opset, diagnostics);
   if (rewritten > 0) counts["upgrade-opset"] = rewritten;
   return !diagnostics.has_errors();

@@ -112,6 +112,8 @@ def test_onnx_models_in_a_newer_opset() -> None:
         opset = next((o.version for o in model.opset_import if o.domain == ""), None)
         if opset is None:
             continue
+        if opset < 9 and any(n.op_type == "Scan" for n in model.graph.node):
+            continue  # it runs over a batch, which is refused
         newer = next((v for v in (13, 18, 21, 24) if v > opset), None)
         if newer is not None and (found := lost(model, newer)):
             wrong[name] = found

@@ -371,6 +371,15 @@ def test_scan_over_a_batch_is_refused() -> None:
     assert [d["node"] for d in result["diagnostics"]] == ["scan"]
 
 
+def test_a_branch_that_is_not_taken_is_raised_too() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 5, opset_import: ["" : 10]> g
+        (float[2] x) => (float[2] y) <bool c = {1}> { y = If(c) <
+          then_branch = t () => (float[2] a) { a = Neg(x) },
+          else_branch = e () => (float[2] b) { r = Relu(x) b = Clip<max = 3.0>(r) }> }""")
+    after = upgraded(model, 13)
+    assert [n.op_type for n in after.graph.node] == ["Neg"]
+
+
 def test_what_raising_adds_is_simplified_at_once() -> None:
     """What a step to the wanted opset itself adds was taken for operators that nobody knows."""
     case = Case("GroupNormalization", 18, [f32(2, 6, 4), f32(2), f32(2)], {"num_groups": 2})

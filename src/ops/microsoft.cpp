@@ -530,6 +530,40 @@ void lower_cdist(LowerContext& c) {
   c.out(0, metric == "euclidean" ? y : aten("square", {y}));
 }
 
+/// MurmurHash3: 32 bits from the bytes of each element.
+void infer_murmur_hash(InferContext& c) {
+  c.set(0, c.attr_int("positive", 1) != 0 ? DType::UInt32 : DType::Int32, c.shape(0));
+}
+
+void lower_murmur_hash(LowerContext& c) {
+  const std::int64_t bits = ir::info(c.dtype(0)).bits;
+  if (c.dtype(0) == DType::String || (bits != 32 && bits != 64))
+    c.unsupported("only numbers of 32 and 64 bits can be hashed");
+  c.out(0, helper("murmur_hash3", {c.in(0)}, pass_attributes(c, {{"positive"}, {"seed"}})));
+}
+
+/// ConvTransposeWithDynamicPads: ConvTranspose whose pads are input 2, the bias input 3.
+void infer_dynamic_conv_transpose(InferContext& c) {
+  const Shape& x = c.shape(0);
+  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
+  Dims out(x.rank());
+  out[0] = x[0];
+  if (const Dim d = dim_of(c.shape(1), 1); d.known()) out[1] = d * Dim(c.attr_int("group", 1));
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_dynamic_conv_transpose(LowerContext& c) {
+  c.ignore_attr("kernel_shape");  // the weight's shape says it
+  const std::string same = c.attr_string("auto_pad", "NOTSET");
+  if (same != "NOTSET") c.unsupported("auto_pad together with pads is not supported");
+  Args args{c.in(0), c.in(1)};
+  if (c.has_input(3)) args.push_back(c.in(3));
+  Kwargs kw = pass_attributes(
+      c, {kDilations, {"group"}, {"output_padding", AttrKind::IntList}, kStrides});
+  if (c.has_input(2)) kw.emplace_back("pads", c.int_list(2));
+  c.out(0, helper("conv_transpose_nd", args, kw));
+}
+
 // ---------------------------------------------------------------- org.pytorch.aten
 
 /// The rows of a table: nn.Embedding where the table is a weight. What torch's embedding has beyond
@@ -801,6 +835,16 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_nhwc_global,
      .lower = lower_nhwc_global<true>},
+    {.type = "MurmurHash3",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_murmur_hash,
+     .lower = lower_murmur_hash},
+    {.type = "ConvTransposeWithDynamicPads",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_dynamic_conv_transpose,
+     .lower = lower_dynamic_conv_transpose},
     {.type = "TorchEmbedding",
      .domain = kMicrosoft,
      .changed_at = {1},

@@ -196,6 +196,29 @@ void lower_matmul_nbits(LowerContext& c) {
                   pass_attributes(c, {{"K"}, {"N"}, {"block_size"}, {"bits"}})));
 }
 
+void lower_matmul_bnb4(LowerContext& c) {
+  c.ignore_attr("training_mode");
+  if (c.attr_int("K") <= 0 || c.attr_int("N") <= 0 || c.attr_int("block_size") <= 0)
+    c.fail("K, N and block_size must be positive");
+  const std::int64_t type = c.attr_int("quant_type");
+  if (type != 0 && type != 1)
+    c.unsupported("weights of quant_type " + std::to_string(type) + " are not supported");
+  c.out(0, helper("matmul_bnb4", pass_inputs(c, 0, 3),
+                  pass_attributes(
+                      c, {{"K"}, {"N"}, {"block_size"}, {"quant_type"}, {"transB"}})));
+}
+
+void infer_matmul_integer16(InferContext& c) {
+  const bool is_signed = c.dtype(0) == DType::Int16 || c.dtype(1) == DType::Int16;
+  c.set(0, is_signed ? DType::Int32 : DType::UInt32, matmul_shape_of(c, c.shape(0), c.shape(1)));
+}
+
+void lower_matmul_integer16(LowerContext& c) {
+  if (c.dtype(0) != DType::Int16 || c.dtype(1) != DType::Int16)
+    c.unsupported("it is known for int16 alone, as ONNX Runtime's kernel is");
+  c.out(0, helper("matmul_integer16", {c.in(0), c.in(1)}));
+}
+
 // ---------------------------------------------------------------- GatherBlockQuantized
 
 void infer_gather_block(InferContext& c) {
@@ -320,6 +343,16 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_matmul_nbits,
      .lower = lower_matmul_nbits},
+    {.type = "MatMulBnb4",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_matmul_nbits,
+     .lower = lower_matmul_bnb4},
+    {.type = "MatMulInteger16",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_matmul_integer16,
+     .lower = lower_matmul_integer16},
     {.type = "GatherBlockQuantized",
      .domain = kMicrosoft,
      .changed_at = {1},

@@ -611,3 +611,51 @@ def embedding(
     x.append(None if by_frequency is None else scalar(by_frequency, np.bool_))
     attrs = {"operator": "embedding"} if op_type == "ATen" else {}
     return Case(x, attrs, constants=[0, 2, 3] if constant else [2, 3], expected=[table[ids]])
+
+
+@spec(
+    "MurmurHash3",
+    dtype=[np.int32, np.uint32, np.int64, np.uint64, np.float32, np.float64],
+    positive=[None, 0, 1],
+    seed=[None, 0, 7, 2**31 - 1],
+    shape=[(5,), (2, 3), (), (0,)],
+)
+def murmur_hash(
+    rng: Rng, *, dtype: Any, positive: int | None, seed: int | None, shape: tuple[int, ...]
+) -> Case:
+    named = (("positive", positive), ("seed", seed))
+    x = np.array(rng.integers(0, 2**31, shape) * (-1 if dtype == np.int64 else 1)).astype(dtype)
+    return Case([x], {k: v for k, v in named if v is not None})
+
+
+@spec(
+    "ConvTransposeWithDynamicPads",
+    spatial=[1, 2],
+    stride=[1, 2],
+    dilation=[1, 2],
+    group=[1, 2],
+    bias=[False, True],
+    extra=[None, 1],
+    constant=[False, True],
+)
+def dynamic_conv_transpose(
+    rng: Rng,
+    *,
+    spatial: int,
+    stride: int,
+    dilation: int,
+    group: int,
+    bias: bool,
+    extra: int | None,
+    constant: bool,
+) -> Case | None:
+    if extra is not None and extra >= stride:
+        return None  # ONNX Runtime refuses it
+    attrs: dict[str, Any] = {"strides": [stride] * spatial, "dilations": [dilation] * spatial}
+    attrs |= {"group": group, "kernel_shape": [3] * spatial}
+    if extra is not None:
+        attrs["output_padding"] = [extra] * spatial
+    pads = rng.integers(0, 2, 2 * spatial)
+    x = [f32(rng, 2, 4, *[6, 5][:spatial]), f32(rng, 4, 3, *[3] * spatial), pads]
+    x.append(f32(rng, 3 * group) if bias else None)
+    return Case(x, attrs, constants=[1, 2, 3] if constant else [])

@@ -502,3 +502,36 @@ def qlinear_reduce_mean(rng: Rng, *, dtype: Any, axes: list[int], keep: int) -> 
     info = np.iinfo(dtype)
     y = np.clip(np.rint(mean), info.min, info.max).astype(dtype)
     return Case(x, {"axes": axes, "keepdims": keep}, expected=[y], steps=1)
+
+
+@spec(
+    "MatMulBnb4",
+    quant_type=[0, 1],
+    sizes=[(32, 6), (48, 5), (64, 1), (20, 4)],
+    block=[16, 32, 64],
+    batch=[(3,), (2, 3), (1,)],
+    dynamic=[False, True],
+)
+def matmul_bnb4(
+    rng: Rng,
+    *,
+    quant_type: int,
+    sizes: tuple[int, int],
+    block: int,
+    batch: tuple[int, ...],
+    dynamic: bool,
+) -> Case:
+    k, n = sizes
+    x = [
+        f32(rng, *batch, k),
+        integers(rng, np.uint8, (n * k + 1) // 2),
+        rng.uniform(0.1, 2, -(-n * k // block)).astype(np.float32),
+    ]
+    attrs = {"K": k, "N": n, "block_size": block, "quant_type": quant_type}
+    return Case(x, attrs, constants=[1, 2], dynamic=dynamic)
+
+
+@spec("MatMulInteger16", a=[(3, 4), (2, 3, 4)], b=[(4, 5), (2, 4, 5)], dynamic=[False, True])
+def matmul_integer16(rng: Rng, *, a: tuple[int, ...], b: tuple[int, ...], dynamic: bool) -> Case:
+    x = [rng.integers(-9000, 9000, shape).astype(np.int16) for shape in (a, b)]
+    return Case(x, dynamic=dynamic)

@@ -483,3 +483,24 @@ def align_axis(x: Tensor, rank: int, axis: int) -> Tensor:
     """Broadcasting before opset 7 (`axis`, `broadcast`): sets a tensor's dims at `axis`."""
     trailing = rank - axis % rank - x.dim()
     return x.reshape(x.shape + (1,) * trailing)
+
+
+def murmur_hash3(x: Tensor, *, positive: int = 1, seed: int = 0) -> Tensor:
+    """com.microsoft MurmurHash3 (x86, 32 bits) of each element's bytes: torch has no hash.
+
+    32-bit words are held in int64, whose products wrap without a loss of the low bits.
+    """
+    low = 0xFFFFFFFF
+    count = x.element_size() // 4
+    words = x.contiguous().reshape(-1).view(torch.int32).reshape(x.numel(), count)
+    h = torch.full_like(words[:, 0], seed & low, dtype=torch.int64)
+    for word in words.to(torch.int64).unbind(1):
+        k = ((word & low) * 0xCC9E2D51) & low
+        k = (((k << 15) | (k >> 17)) & low) * 0x1B873593
+        h = h ^ (k & low)
+        h = (((h << 13) | (h >> 19)) * 5 + 0xE6546B64) & low
+    h = h ^ x.element_size()
+    h = ((h ^ (h >> 16)) * 0x85EBCA6B) & low
+    h = ((h ^ (h >> 13)) * 0xC2B2AE35) & low
+    y = (h ^ (h >> 16)).to(torch.int32).reshape(x.shape)
+    return y.view(torch.uint32) if positive else y

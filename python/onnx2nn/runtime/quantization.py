@@ -495,6 +495,44 @@ def matmul_nbits(
     return F.linear(a, weight.to(a.dtype), bias)
 
 
+def matmul_bnb4(
+    a: Tensor,
+    packed: Tensor,
+    absmax: Tensor,
+    *,
+    K: int,
+    N: int,
+    block_size: int,
+    quant_type: int,
+    transB: int = 1,
+) -> Tensor:
+    """com.microsoft MatMulBnb4: torch has no product with weights in FP4 (quant_type 0) or NF4.
+
+    Blocks of the flat weight, the high half of a byte first, are fractions of their largest value.
+    """
+    if quant_type == 0:
+        half = [0.0, 1 / 192, 2 / 3, 1.0, 1 / 3, 1 / 2, 1 / 6, 1 / 4]
+        values = half + [-v for v in half]
+    else:
+        values = [
+            *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+            *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+            *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
+            *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941),
+            *(0.7229568362236023, 1.0),
+        ]
+    table = torch.tensor(values, dtype=a.dtype, device=a.device)
+    codes = torch.stack([packed >> 4, packed & 15], -1).flatten()[: N * K]
+    largest = absmax.flatten().repeat_interleave(block_size)[: N * K]
+    weight = table[codes.to(torch.int64)] * largest
+    return a @ (weight.reshape(N, K).t() if transB else weight.reshape(K, N))
+
+
+def matmul_integer16(a: Tensor, b: Tensor) -> Tensor:
+    """com.microsoft MatMulInteger16: torch.matmul of 16-bit integers overflows."""
+    return integer_product(a, b)
+
+
 def gather_block_quantized(
     data: Tensor,
     indices: Tensor,

@@ -275,6 +275,22 @@ void lower_rotary(LowerContext& c) {
                   pass_attributes(c, {{"interleaved"}, {"num_heads"}, {"rotary_embedding_dim"}})));
 }
 
+void lower_multimodal_rotary(LowerContext& c) {
+  c.ignore_attr("is_packed_batching");
+  const auto section = c.attr_ints("mrope_section");
+  if (!section || section->size() != 3) c.fail("mrope_section must be three sizes");
+  const std::int64_t layout = c.attr_int("mrope_layout", 0);
+  if (layout != 0 && layout != 1)
+    c.unsupported("the mrope_layout " + std::to_string(layout) + " is not known");
+  c.out(0, helper("multimodal_rotary_embedding", pass_inputs(c, 0, 4),
+                  pass_attributes(c, {{"mrope_section", AttrKind::IntList},
+                                      {"interleaved"},
+                                      {"mrope_layout"},
+                                      {"num_heads"},
+                                      {"rotary_embedding_dim"},
+                                      {"scale", AttrKind::Float}})));
+}
+
 // ---------------------------------------------------------------- EmbedLayerNormalization
 
 void infer_embed(InferContext& c) {
@@ -394,6 +410,11 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_paged,
      .lower = lower_paged},
+    {.type = "MRotaryEmbedding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_multimodal_rotary},
     {.type = "RotaryEmbedding",
      .domain = kMicrosoft,
      .changed_at = {1},

@@ -909,3 +909,42 @@ def bifurcation(rng: Rng, *, guesses: int, sizes: tuple[int, int], seed: int) ->
         x.append(rng.integers(0, 4, len(source) + 1 - start))
     attrs = {"min_ngram_size": sizes[0], "max_ngram_size": sizes[1]}
     return Case(x, attrs, outputs=2)
+
+
+@spec(
+    "MRotaryEmbedding",
+    section=[(2, 1, 1), (4, 0, 0), (1, 2, 1), (2, 1, 1)],
+    layout=[None, 0, 1],
+    interleaved=[None, 0, 1],
+    rank=[3, 4],
+    partial=[False, True],
+    scale=[None, 0.5],
+    dynamic=[False, True],
+)
+def multimodal_rotary(
+    rng: Rng,
+    *,
+    section: tuple[int, int, int],
+    layout: int | None,
+    interleaved: int | None,
+    rank: int,
+    partial: bool,
+    scale: float | None,
+    dynamic: bool,
+) -> Case:
+    batch, heads, length, half = 2, 3, 5, sum(section)
+    size = 2 * half + (4 if partial else 0)
+    x = f32(rng, batch, heads, length, size)
+    if rank == 3:
+        x = x.swapaxes(1, 2).reshape(batch, length, heads * size)
+    angles = rng.uniform(-3, 3, (16, half))
+    positions = rng.integers(0, 16, (3, batch, length))
+    tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
+    named = (("mrope_layout", layout), ("interleaved", interleaved), ("scale", scale))
+    attrs: dict[str, Any] = {"mrope_section": list(section)}
+    attrs |= {k: v for k, v in named if v is not None}
+    if rank == 3 or partial:
+        attrs["num_heads"] = heads
+    if partial:
+        attrs["rotary_embedding_dim"] = 2 * half
+    return Case([x, positions, *tables], attrs, constants=[2, 3], dynamic=dynamic)

@@ -230,6 +230,41 @@ def ms_rotary_embedding(
     return merge_heads(y) if x.dim() == 3 else y
 
 
+def multimodal_rotary_embedding(
+    x: Tensor,
+    position_ids: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    *,
+    mrope_section: list[int],
+    interleaved: int = 0,
+    mrope_layout: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+    scale: float = 1.0,
+) -> Tensor:
+    """com.microsoft MRotaryEmbedding: positions in time, height and width share the angles."""
+    if x.dim() == 3 and not (num_heads and rotary_embedding_dim):
+        num_heads = x.shape[2] // (2 * cos_cache.shape[1])
+    heads = split_heads(x, num_heads)
+    angles = F.embedding(position_ids, torch.cat([cos_cache, sin_cache], -1))
+    if scale != 1.0:
+        angles = angles * scale
+    both = []
+    for streams in angles.chunk(2, -1):
+        if mrope_layout == 0:
+            parts = streams.split(mrope_section, -1)
+            both.append(torch.cat([part[i] for i, part in enumerate(parts)], -1))
+            continue
+        mixed = streams[0].clone()
+        for i in (1, 2):
+            places = slice(i, 3 * mrope_section[i], 3)
+            mixed[..., places] = streams[i][..., places]
+        both.append(mixed)
+    y = rotate_heads(heads, both[0], both[1], interleaved)
+    return merge_heads(y) if x.dim() == 3 else y
+
+
 def linear_attention(
     query: Tensor,
     key: Tensor,

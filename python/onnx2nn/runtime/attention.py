@@ -253,7 +253,7 @@ def multimodal_rotary_embedding(
     both = []
     for streams in angles.chunk(2, -1):
         if mrope_layout == 0:
-            parts = streams.split(mrope_section, -1)
+            parts = streams.split_with_sizes(mrope_section, -1)
             both.append(torch.cat([part[i] for i, part in enumerate(parts)], -1))
             continue
         mixed = streams[0].clone()

@@ -64,6 +64,8 @@ class Node:
     expected: Sequence[Any] | None = None
     rtol: float | None = None
     atol: float | None = None
+    # What bodies take from the graph around them: c0, c1 and so on.
+    captured: Sequence[Any] = ()
     # Whether the inputs' ranks must be known.
     ranked: bool = False
 

@@ -242,6 +242,32 @@ void lower_dropout(LowerContext& c) {
   c.out(1, parts[1]);
 }
 
+// ---------------------------------------------------------------- ScaledTanh, ParametricSoftplus
+// Experimental in opset 1, and still in files of that time. Neither has defaults.
+
+double required_float(const NodeContext& c, std::string_view name) {
+  if (!c.has_attr(name)) c.fail("the attribute \"" + std::string(name) + "\" is missing");
+  return c.attr_float(name, 0.0);
+}
+
+void lower_scaled_tanh(LowerContext& c) {
+  const double alpha = required_float(c, "alpha");
+  const double beta = required_float(c, "beta");
+  Ex x = c.in(0);
+  if (beta != 1.0) x = aten("mul.Tensor", {x, beta});
+  x = aten("tanh", {x});
+  c.out(0, alpha == 1.0 ? x : aten("mul.Tensor", {x, alpha}));
+}
+
+void lower_parametric_softplus(LowerContext& c) {
+  const double alpha = required_float(c, "alpha");
+  const double beta = required_float(c, "beta");
+  Ex x = c.in(0);
+  if (beta != 1.0) x = aten("mul.Tensor", {x, beta});
+  x = aten("softplus", {x});
+  c.out(0, alpha == 1.0 ? x : aten("mul.Tensor", {x, alpha}));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "Relu", .changed_at = {1, 6, 14}, .infer = infer_same, .lower = lower_plain<kRelu>},
     {.type = "LeakyRelu", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_leaky_relu},
@@ -261,6 +287,11 @@ constexpr OpDef kOps[] = {
      .lower = lower_thresholded_relu},
     {.type = "Softplus", .changed_at = {1}, .infer = infer_same, .lower = lower_plain<kSoftplus>},
     {.type = "Softsign", .changed_at = {1}, .infer = infer_same, .lower = lower_softsign},
+    {.type = "ScaledTanh", .changed_at = {1}, .infer = infer_same, .lower = lower_scaled_tanh},
+    {.type = "ParametricSoftplus",
+     .changed_at = {1},
+     .infer = infer_same,
+     .lower = lower_parametric_softplus},
     {.type = "Gelu", .changed_at = {20}, .infer = infer_same, .lower = lower_gelu},
     {.type = "Mish", .changed_at = {18}, .infer = infer_same, .lower = lower_plain<kMish>},
     {.type = "Swish", .changed_at = {24}, .infer = infer_same, .lower = lower_swish},

@@ -242,8 +242,8 @@ void lower_crop(LowerContext& c) {
   c.out(0, aten("slice.Tensor", {rows, 3, box.left, end(box.left, box.width, (*border)[2])}));
 }
 
-// ---------------------------------------------------------------- Affine
-// Experimental in opset 1: alpha * x + beta.
+// ---------------------------------------------------------------- Affine, Scale
+// Experimental in opset 1: alpha * x + beta, and scale * x.
 
 void lower_affine(LowerContext& c) {
   Ex x = c.in(0);
@@ -253,6 +253,11 @@ void lower_affine(LowerContext& c) {
   c.out(0, x);
 }
 
+void lower_scale(LowerContext& c) {
+  const double scale = c.attr_float("scale", 1.0);
+  c.out(0, scale == 1.0 ? c.in(0) : aten("mul.Tensor", {c.in(0), scale}));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "Affine", .changed_at = {1}, .infer = infer_image_scaler, .lower = lower_affine},
     {.type = "Crop", .changed_at = {1}, .infer = infer_crop, .lower = lower_crop},
@@ -260,6 +265,7 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_image_scaler,
      .lower = lower_image_scaler},
+    {.type = "Scale", .changed_at = {1}, .infer = infer_image_scaler, .lower = lower_scale},
     {.type = "DepthToSpace",
      .changed_at = {1, 11},
      .infer = infer_depth_to_space,

@@ -110,6 +110,210 @@ void infer_second(InferContext& c) {
   c.set(0, c.type(1));
 }
 
+// ---------------------------------------------------------------- parallel streams
+// [..., branches, width], or flat in one axis where num_branches says how many there are.
+
+constexpr Passed kBranches{"num_branches"};
+constexpr Passed kEpsilon{"epsilon", AttrKind::Float};
+
+void check_branches(const NodeContext& c) {
+  if (c.attr_int("num_branches", 0) < 0) c.fail("num_branches must not be negative");
+}
+
+void lower_branchwise_rms_norm(LowerContext& c) {
+  check_branches(c);
+  c.out(0, helper("branchwise_rms_norm", pass_inputs(c, 0, 2),
+                  pass_attributes(c, {kBranches, kEpsilon})));
+}
+
+void infer_pre_mix(InferContext& c) {
+  const Shape& s = c.shape(0);
+  const std::int64_t branches = c.attr_int("num_branches", 0);
+  if (!s.has_rank() || s.rank() < (branches > 0 ? 1U : 2U)) return c.set(0, c.dtype(0));
+  Dims out = s.dims();
+  if (branches > 0) {
+    out.back() = out.back().known() ? Dim::floor_div(out.back(), Dim(branches)) : Dim();
+  } else {
+    out.erase(out.end() - 2);
+  }
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_pre_mix(LowerContext& c) {
+  check_branches(c);
+  c.out(0, helper("hyper_connection_pre_mix", pass_inputs(c, 0, 2),
+                  pass_attributes(c, {kBranches, {"reduction_scale", AttrKind::Float}})));
+}
+
+void lower_post_mix(LowerContext& c) {
+  check_branches(c);
+  c.out(0, helper("hyper_connection_post_mix", pass_inputs(c, 0, 4),
+                  pass_attributes(c, {kBranches})));
+}
+
+void infer_engram_gate(InferContext& c) {
+  c.set(0, c.type(0));
+  c.set(1, c.type(0));
+}
+
+void lower_engram_gate(LowerContext& c) {
+  if (c.has_output(1) && !c.has_input(5)) c.fail("gated_value_normed needs conv_norm_scale");
+  outs_of(c, helper("engram_gate", pass_inputs(c, 0, 6), pass_attributes(c, {kEpsilon})), 2);
+}
+
+// ---------------------------------------------------------------- experts' router
+
+void infer_group_router(InferContext& c) {
+  const Shape& s = c.shape(0);
+  Dim tokens(1);
+  for (std::size_t i = 0; s.has_rank() && i + 1 < s.rank(); ++i)
+    tokens = tokens.known() && s[i].known() ? tokens * s[i] : Dim();
+  if (!s.has_rank()) tokens = Dim();
+  const Shape out({tokens, dim_of(c.shape(1), 0)});
+  c.set(0, c.dtype(0), out);
+  c.set(1, DType::Float32, out);
+  c.set(2, DType::Float32, out);
+}
+
+void lower_group_router(LowerContext& c) {
+  require_absent(c, 2, "projection_weight");
+  const Kwargs kw = pass_attributes(c, {{"top_k"},
+                                        {"n_group"},
+                                        {"topk_group"},
+                                        {"group_topk"},
+                                        {"router_sentinel", AttrKind::Float}});
+  for (const char* name : {"n_group", "topk_group", "group_topk"})
+    if (c.attr_int(name, 1) < 1)
+      c.fail("the attribute \"" + std::string(name) + "\" must be positive");
+  if (c.attr_int("top_k") < 1) c.fail("top_k must be positive");
+  if (c.has_output(0)) {
+    if (c.has_output(1) || c.has_output(2))
+      c.fail("router_probs goes with neither selection_scores nor router_weights");
+    return c.out(0, helper("moe_group_router", {c.in(0), c.in(1)}, kw));
+  }
+  const auto scores =
+      c.lets(helper("moe_router_scores", {c.in(0), c.in(1)}), {"selection", "weights"});
+  c.out(1, scores[0]);
+  c.out(2, scores[1]);
+}
+
+// ---------------------------------------------------------------- hashed n-grams
+
+constexpr Passed kNgram{"max_ngram_size"};
+constexpr Passed kNgramHeads{"n_head_per_ngram"};
+constexpr Passed kPadId{"pad_id"};
+constexpr Passed kResetOnEos{"reset_on_eos"};
+constexpr Passed kCapacity{"state_update_capacity"};
+
+std::int64_t ngram_history(const NodeContext& c) {
+  const std::int64_t size = c.attr_int("max_ngram_size");
+  constexpr std::int64_t kMost = 1 << 16;
+  if (size < 2 || size > kMost) c.fail("max_ngram_size must be at least 2");
+  return size - 1;
+}
+
+Dim ngram_heads(const NodeContext& c) {
+  const std::int64_t heads = c.attr_int("n_head_per_ngram");
+  constexpr std::int64_t kMost = 1 << 16;
+  if (heads < 1 || heads > kMost) c.fail("n_head_per_ngram must be positive");
+  return Dim(ngram_history(c) * heads);
+}
+
+void infer_ngram_hash(InferContext& c) {
+  const Dim batch = dim_of(c.shape(0), 0);
+  c.set(0, c.dtype(0), Shape({batch, dim_of(c.shape(0), 1), ngram_heads(c)}));
+  c.set(1, c.dtype(0), Shape({batch, Dim(ngram_history(c))}));
+}
+
+void lower_ngram_hash(LowerContext& c) {
+  outs_of(c,
+          helper("ngram_hash_mapping", pass_inputs(c, 0, 7),
+                 pass_attributes(c, {kNgram, kNgramHeads, kPadId, kResetOnEos})),
+          2);
+}
+
+/// The number of sequences whose bounds input `i` has.
+Dim packed_batch(const NodeContext& c, std::size_t i) {
+  const Dim bounds = dim_of(c.shape(i), 0);
+  return bounds.known() ? bounds - Dim(1) : Dim();
+}
+
+void check_capture(const NodeContext& c, std::size_t count) {
+  if ((c.attr_int("state_update_capacity", 0) > 0) != c.has_input(count))
+    c.fail("capture_count is needed exactly where state_update_capacity is positive");
+}
+
+void infer_varlen_ngram_hash(InferContext& c) {
+  const Dim batch = packed_batch(c, 3);
+  const Dim history(ngram_history(c));
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), ngram_heads(c)}));
+  c.set(1, c.dtype(0), Shape({batch, history}));
+  c.set(2, DType::Int32, Shape({batch, history}));
+  c.set(3, c.dtype(0), Shape({batch, Dim(c.attr_int("state_update_capacity", 0)), history}));
+}
+
+void lower_varlen_ngram_hash(LowerContext& c) {
+  check_capture(c, 9);
+  if (c.has_output(2) && !c.has_input(7)) c.unsupported("present_segment_ids needs segment_ids");
+  outs_of(c,
+          helper("varlen_ngram_hash_mapping", pass_inputs(c, 0, 10),
+                 pass_attributes(c, {kNgram, kNgramHeads, kPadId, kResetOnEos, kCapacity})),
+          4);
+}
+
+// ---------------------------------------------------------------- packed sequences
+
+void infer_varlen_conv(InferContext& c) {
+  c.set(0, c.type(0));
+  c.set(1, c.type(4));
+  const Dim capacity(c.attr_int("state_update_capacity", 0));
+  c.set(2, c.dtype(0), Shape({packed_batch(c, 2), capacity, dim_of(c.shape(0), 1)}));
+}
+
+void lower_varlen_conv(LowerContext& c) {
+  check_capture(c, 5);
+  require_absent(c, 6, "kernel_delta");
+  require_absent(c, 7, "previous_mask");
+  c.ignore_attr("delta_offset");  // both are about kernel_delta
+  c.ignore_attr("group_size");
+  outs_of(c,
+          helper("varlen_causal_conv_with_state", pass_inputs(c, 0, 6),
+                 pass_attributes(c, {{"activation", AttrKind::String}, {"dilation"}, kCapacity})),
+          3);
+}
+
+void infer_gated_delta_net(InferContext& c) {
+  c.set(1, c.type(6));
+  const Shape& q = c.shape(0);
+  const Shape& value = c.shape(2);
+  if (c.has_input(2)) {
+    c.set(0, c.dtype(0), value);
+  } else if (q.has_rank() && q.rank() > 0) {
+    Dims out(q.dims().begin(), q.dims().end() - 1);
+    out.push_back(dim_of(c.shape(6), 1));
+    out.push_back(dim_of(c.shape(6), 2));
+    c.set(0, c.dtype(0), Shape(std::move(out)));
+  } else {
+    c.set(0, c.dtype(0));
+  }
+}
+
+void lower_gated_delta_net(LowerContext& c) {
+  require_int(c, "state_update_capacity", 0);
+  c.ignore_attr("chunk_size");  // how it is computed
+  if (!c.has_input(6) && !c.has_input(3)) c.fail("either cu_seqlens or initial_state is needed");
+  if (!c.has_input(6) && !c.has_input(2)) c.fail("packed queries need initial_state");
+  outs_of(c,
+          helper("gated_delta_net", pass_inputs(c, 0, 9),
+                 pass_attributes(c, {{"update_rule", AttrKind::String},
+                                     {"scale", AttrKind::Float},
+                                     {"qk_l2_norm"},
+                                     {"gate_activation", AttrKind::String},
+                                     {"gate_lower_bound", AttrKind::Float},
+                                     {"beta_activation", AttrKind::String}})),
+          2);
+}
+
 constexpr OpDef kOps[] = {
     {.type = "CausalConvWithState",
      .domain = kMicrosoft,
@@ -156,6 +360,51 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_second,
      .lower = lower_ngram_repeat_block},
+    {.type = "BranchwiseRMSNorm",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_branchwise_rms_norm},
+    {.type = "HyperConnectionPreMix",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_pre_mix,
+     .lower = lower_pre_mix},
+    {.type = "HyperConnectionPostMix",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_as_input,
+     .lower = lower_post_mix},
+    {.type = "EngramGate",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_engram_gate,
+     .lower = lower_engram_gate},
+    {.type = "MoEGroupRouter",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_group_router,
+     .lower = lower_group_router},
+    {.type = "NGramHashMapping",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_ngram_hash,
+     .lower = lower_ngram_hash},
+    {.type = "VarlenNGramHashMapping",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_varlen_ngram_hash,
+     .lower = lower_varlen_ngram_hash},
+    {.type = "VarlenCausalConvWithState",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_varlen_conv,
+     .lower = lower_varlen_conv},
+    {.type = "GatedDeltaNet",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_gated_delta_net,
+     .lower = lower_gated_delta_net},
 };
 
 }  // namespace

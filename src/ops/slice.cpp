@@ -16,7 +16,8 @@ constexpr std::int64_t kMaxContents = 1024;
 constexpr std::int64_t kFar = INT32_MAX;
 
 // ---------------------------------------------------------------- Slice
-// Bounds are attributes before opset 10, without steps; inputs from then on.
+// Bounds are attributes before opset 10, without steps; inputs from then on, as in the experimental
+// DynamicSlice of opset 1.
 
 struct SliceAxis {
   std::int64_t axis = 0;
@@ -442,6 +443,7 @@ void lower_reverse_sequence(LowerContext& c) {
 
 constexpr OpDef kOps[] = {
     {.type = "Slice", .changed_at = {1, 10}, .infer = infer_slice, .lower = lower_slice},
+    {.type = "DynamicSlice", .changed_at = {1}, .infer = infer_slice, .lower = lower_slice},
     {.type = "Split", .changed_at = {1, 2, 13, 18}, .infer = infer_split, .lower = lower_split},
     {.type = "Expand", .changed_at = {8}, .infer = infer_expand, .lower = lower_expand},
     {.type = "Tile", .changed_at = {1, 6}, .infer = infer_tile, .lower = lower_tile},

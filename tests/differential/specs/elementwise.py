@@ -261,6 +261,15 @@ def affine(d: Draw) -> Node:
     return Node([x], attrs, expected=[np.asarray(want)])
 
 
+def scale(d: Draw) -> Node:
+    return Node([d.x(d.shape(), "float32")], d.attrs(scale=[1.0, -0.5, 3.0]))
+
+
+def scaled_activation(d: Draw) -> Node:
+    attrs = {"alpha": d.pick(1.0, -0.5, 2.0), "beta": d.pick(1.0, 0.5, -3.0)}
+    return Node([d.x(d.shape(), "float32", special=False)], attrs)
+
+
 def cast_like(d: Draw) -> Node:
     node = cast_values(d, d.t("T1", common=0.3), d.t("T2", common=0.1))
     target = d.t("T2")
@@ -444,6 +453,9 @@ ROWS = {
     "BitCast": Row(bit_cast),
     "SwiGLU": Row(swiglu),
     "Affine": Row(affine),
+    "ParametricSoftplus": Row(scaled_activation),
+    "Scale": Row(scale),
+    "ScaledTanh": Row(scaled_activation),
     "Cast": Row(cast, judge="either", reason=_CASTS),
     "CastLike": Row(cast_like, judge="either", reason=_CASTS),
     "Dropout": Row(dropout),

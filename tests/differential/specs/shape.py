@@ -133,6 +133,18 @@ def split(d: Draw) -> Node:
     return Node([x, d.ints(sizes)], attrs, count)
 
 
+def dynamic_slice(d: Draw) -> Node:
+    shape = d.shape(1, 4, 6)
+    axes = d.axes(len(shape), 1)
+    kind, p = d.pick(np.int64, np.int32), d.pick(0, 1, 1)
+    bounds = [[d.pick(2**31 - 1, 9, -9, *range(-7, 8)) for _ in axes] for _ in range(2)]
+    dtype = d.pick("float32", "float64", "int64", "uint8", "bool", "int32")
+    inputs = [d.x(shape, dtype), d.ints(bounds[0], p, kind), d.ints(bounds[1], p, kind)]
+    if axes != list(range(len(axes))) or d.chance(0.5):
+        inputs.append(d.ints(axes, p, kind))
+    return Node(inputs)
+
+
 def slice_(d: Draw) -> Node:
     shape = d.shape(1, 4, 6)
     axes = d.axes(len(shape), 1)
@@ -446,6 +458,7 @@ ROWS = {
     "Unsqueeze": Row(unsqueeze),
     "Concat": Row(concat),
     "Split": Row(split),
+    "DynamicSlice": Row(dynamic_slice),
     "Slice": Row(
         slice_,
         judge="either",

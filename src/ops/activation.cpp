@@ -43,7 +43,11 @@ void lower_elu(LowerContext& c) {
 }
 
 void lower_celu(LowerContext& c) {
-  c.out(0, aten("celu", {c.in(0), c.attr_float("alpha", 1.0)}));
+  const double alpha = c.attr_float("alpha", 1.0);
+  if (alpha != 0.0) return c.out(0, aten("celu", {c.in(0), alpha}));
+  // torch refuses an alpha of 0, with which ONNX's formula makes NaN of what is positive.
+  auto below = aten("mul.Tensor", {aten("expm1", {aten("div.Tensor", {c.in(0), 0.0})}), 0.0});
+  c.out(0, aten("add.Tensor", {aten("relu", {c.in(0)}), aten("clamp_max", {below, 0.0})}));
 }
 
 /// torch's constants are ONNX's of opset 6 on; those of opset 1 had fewer digits.

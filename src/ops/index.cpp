@@ -225,10 +225,18 @@ void infer_first(InferContext& c) {
   c.set(0, c.type(0));
 }
 
+/// How values that fall on the same element are joined.
+std::string scatter_reduction(LowerContext& c) {
+  std::string reduction = c.attr_string("reduction", "none");
+  for (const char* known : {"none", "add", "mul", "min", "max"})
+    if (reduction == known) return reduction;
+  c.fail("the reduction '" + reduction + "' is none of none, add, mul, min and max");
+}
+
 void lower_scatter_elements(LowerContext& c) {
   c.carry_strings({0, 2});
   const std::int64_t axis = c.attr_int("axis", 0);
-  const std::string reduction = c.attr_string("reduction", "none");
+  const std::string reduction = scatter_reduction(c);
   if (has_index_kernels(c.dtype(0)) && never_negative(c.input(1))) {
     if (reduction == "none")
       return c.out(0, aten("scatter.src", {c.in(0), axis, long_index(c, 1), c.in(2)}));
@@ -243,7 +251,7 @@ void lower_scatter_elements(LowerContext& c) {
 
 void lower_scatter_nd(LowerContext& c) {
   c.carry_strings({0, 2});
-  const std::string reduction = c.attr_string("reduction", "none");
+  const std::string reduction = scatter_reduction(c);
   const bool plain = has_index_kernels(c.dtype(0)) &&
                      (reduction == "none" || (reduction == "add" && c.dtype(0) != DType::Bool));
   if (plain)

@@ -18,6 +18,7 @@ PLAIN: list[tuple[str, int, dict[str, Any]]] = [
     ("LeakyRelu", 16, {"alpha": 0.2}),
     ("Elu", 6, {"alpha": 1.3}),
     ("Celu", 12, {"alpha": 2.0}),
+    ("Celu", 12, {"alpha": 0.0}),
     ("Selu", 6, {}),
     ("Selu", 6, {"alpha": 2.0, "gamma": 1.5}),
     ("Sigmoid", 13, {}),

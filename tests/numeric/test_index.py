@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .harness import check
+import onnx2nn
+
+from .harness import check, node_model
 
 DTYPES = ["float32", "float16", "int8", "uint16", "uint64", "bool"]
 
@@ -173,3 +175,11 @@ def test_trilu(upper: int, k: Any, constant: bool) -> None:
 def test_tensor_scatter(mode: str) -> None:
     inputs = [values(2, 4, 3), values(2, 1, 3) - 9, ints(1, 3)]
     check("TensorScatter", inputs, opset=24, attrs={"mode": mode})
+
+
+@pytest.mark.parametrize("op", ["ScatterElements", "ScatterND"])
+def test_an_unknown_reduction_is_refused(op: str) -> None:
+    inputs = [values(3, 2), ints([1, 0]), values(1, 2)]
+    model, _ = node_model(op, inputs, opset=18, attrs={"reduction": "median"})
+    with pytest.raises(onnx2nn.Error, match="the reduction 'median' is none of"):
+        onnx2nn.load(model.SerializeToString())

@@ -103,11 +103,13 @@ def test_linear_regressor(targets: int) -> None:
     check("LinearRegressor", [X], attrs=attrs, domain="ai.onnx.ml", opset=1)
 
 
+@pytest.mark.parametrize("spare", [0, 6])
 @pytest.mark.parametrize("labels", [["a", "b", "c"], [4, 5]])
-def test_linear_classifier(labels: list[Any]) -> None:
+def test_linear_classifier(labels: list[Any], spare: int) -> None:
+    """`spare` coefficients are left over: intercepts say how many classes there are."""
     n = len(labels)
     kind = "strings" if n == 3 else "ints"
-    w = np.cos(np.arange(3 * n)).tolist()
+    w = np.cos(np.arange(3 * n + spare)).tolist()
     attrs = {
         "coefficients": w,
         "intercepts": [0.1] * n,

@@ -220,6 +220,25 @@ def test_nms_runtime(threshold: float | None, centre: int) -> None:
     np.testing.assert_array_equal(got.numpy(), want)
 
 
+def test_nms_scores_that_are_not_numbers() -> None:
+    """Square roots of negative numbers, say: above no threshold, and in nobody's way."""
+    random = np.random.default_rng(3)
+    boxes = random.random((1, 40, 4), np.float32)
+    scores = random.standard_normal((1, 3, 40)).astype(np.float32)
+    scores[scores < 0] = np.nan
+    arrays = [
+        boxes,
+        scores,
+        np.array([5], np.int64),
+        np.array([0.6], np.float32),
+        np.array([0.2], np.float32),
+    ]
+    (want,) = vc.runtime("NonMaxSuppression", arrays, opset=11)
+    assert len(want) == 15
+    got = resize.non_max_suppression(torch.from_numpy(boxes), torch.from_numpy(scores), 5, 0.6, 0.2)
+    np.testing.assert_array_equal(got.numpy(), want)
+
+
 def test_nms_nothing() -> None:
     boxes, scores = torch.rand(1, 5, 4), torch.rand(1, 2, 5)
     assert resize.non_max_suppression(boxes, scores).shape == (0, 3)

@@ -473,9 +473,11 @@ def linear_classifier(
 ) -> tuple[Tensor | np.ndarray, Tensor]:
     """ai.onnx.ml LinearClassifier: labels [N] and scores [N, C] in float32."""
     x = as_matrix(x).float()
-    scores = x @ coefficients.reshape(-1, x.shape[1]).T
-    if intercepts is not None:
-        scores = scores + intercepts
+    weight = coefficients.reshape(-1, x.shape[1])
+    if intercepts is None:
+        scores = x @ weight.T
+    else:  # There are as many classes as intercepts; coefficients may go on after them.
+        scores = x @ weight[: len(intercepts)].T + intercepts
     if scores.shape[1] > 1:
         return pick_label(labels, scores.argmax(1)), post_transform_scores(
             scores, post_transform

@@ -374,6 +374,9 @@ def non_max_suppression(
     else:
         low = torch.minimum(boxes[..., :2], boxes[..., 2:])
         high = torch.maximum(boxes[..., :2], boxes[..., 2:])
+    if score_threshold is not None:
+        # NaN is above no threshold, but would be sorted to the front.
+        scores = scores.masked_fill(scores.isnan(), -torch.inf)
     ordered, order = scores.reshape(groups, total).sort(
         dim=1, descending=True, stable=True
     )

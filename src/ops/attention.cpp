@@ -6,6 +6,7 @@
 #include "ops/lower.h"
 #include "ops/pass_on.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -70,7 +71,13 @@ bool is_native(const LowerContext& c) {
   const Shape& mask = c.shape(3);
   const Dim keys = (*split_dims(c, 1, "kv_num_heads"))[2];
   return c.attr_int("is_causal", 0) == 0 && mask.has_rank() && mask.rank() >= 2 &&
-         mask.dims().back() == keys && (c.dtype(3) == DType::Bool || c.dtype(3) == t);
+         mask.dims().back() == keys &&
+         (c.dtype(3) == DType::Bool || c.dtype(3) == t || ir::is_integer(c.dtype(3)));
+}
+
+/// The mask; torch takes numbers that are added in the query's type alone.
+Ex mask_of(LowerContext& c) {
+  return ir::is_integer(c.dtype(3)) ? to_dtype(c.in(3), c.dtype(0)) : c.in(3);
 }
 
 /// Three axes as [batch, heads, length, size].
@@ -92,7 +99,7 @@ void lower_native_attention(LowerContext& c) {
   c.ignore_attr("q_num_heads");
   c.ignore_attr("kv_num_heads");
   Kwargs kw;
-  if (c.has_input(3)) kw.emplace_back("attn_mask", c.in(3));
+  if (c.has_input(3)) kw.emplace_back("attn_mask", mask_of(c));
   if (c.attr_int("is_causal", 0) != 0) kw.emplace_back("is_causal", Ex(true));
   if (c.has_attr("scale")) kw.emplace_back("scale", Ex(c.attr_float("scale", 0.0)));
   if (!(q_heads == kv_heads)) kw.emplace_back("enable_gqa", Ex(true));
@@ -114,7 +121,9 @@ void lower_attention(LowerContext& c) {
   if (const DType p = c.attr_dtype("softmax_precision", DType::Undefined); p != DType::Undefined)
     kw.emplace_back("softmax_precision", Ex(p));
   if (c.has_output(3)) kw.emplace_back("qk_matmul_output", Ex(true));
-  outs_of(c, helper("onnx_attention", pass_inputs(c, 0, 7), kw), 4);
+  Args args = pass_inputs(c, 0, 7);
+  if (c.has_input(3)) args[3] = mask_of(c);
+  outs_of(c, helper("onnx_attention", args, kw), 4);
 }
 
 // ---------------------------------------------------------------- RotaryEmbedding

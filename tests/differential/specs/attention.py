@@ -33,7 +33,7 @@ def attention(d: Draw) -> Node:
     inputs: list[Any] = [q, k, v, None, None, None]
     if d.chance(0.5):
         mask = d.pick((length, total), (1, 1, length, total), (batch, heads, length, total))
-        kind = d.t("U", "bool", "float", common=0)
+        kind = d.t("U", "bool", "float", "int", common=0)
         if kind_of(kind) == "f":
             kind = q_type
         m = d.x(mask, kind, -2, 2)

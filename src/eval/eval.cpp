@@ -12,8 +12,7 @@ std::int64_t Call::i(std::string_view name, std::int64_t otherwise) const {
 
 double Call::f(std::string_view name, double otherwise) const {
   const auto* a = node_.attribute(name);
-  const auto* v = a != nullptr ? std::get_if<double>(&a->data) : nullptr;
-  return v != nullptr ? *v : otherwise;
+  return a != nullptr ? a->number().value_or(otherwise) : otherwise;
 }
 
 std::string Call::s(std::string_view name, std::string_view otherwise) const {

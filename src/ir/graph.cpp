@@ -20,6 +20,14 @@ void Value::replace_all_uses(Value* with) {
   while (uses_ != nullptr) uses_->user->set_input(uses_->index, with);
 }
 
+// ---------------------------------------------------------------- Attribute
+
+std::optional<double> Attribute::number() const {
+  if (const auto* whole = std::get_if<std::int64_t>(&data)) return static_cast<double>(*whole);
+  if (const auto* real = std::get_if<double>(&data)) return *real;
+  return std::nullopt;
+}
+
 // ---------------------------------------------------------------- Node
 
 void Node::set_input(std::size_t i, Value* value) {

@@ -77,6 +77,9 @@ struct Attribute {
                             std::vector<TensorPtr>, std::unique_ptr<Graph>, Graphs, Type>;
   std::string name;
   Data data;
+
+  /// A float; or an integer, which writers that have no checker give where a float is meant.
+  std::optional<double> number() const;
 };
 
 class Node {

@@ -103,8 +103,10 @@ std::int64_t NodeContext::attr_int(std::string_view name) const {
 }
 
 double NodeContext::attr_float(std::string_view name, double otherwise) const {
-  const auto* v = get<double>(name);
-  return v != nullptr ? *v : otherwise;
+  const ir::Attribute* a = find(name);
+  if (a == nullptr) return otherwise;
+  const std::optional<double> v = a->number();
+  return v ? *v : *get<double>(name);
 }
 
 std::string NodeContext::attr_string(std::string_view name, std::string_view otherwise) const {

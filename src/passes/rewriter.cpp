@@ -161,8 +161,7 @@ std::int64_t attr_int(const ir::Node& n, std::string_view name, std::int64_t oth
 
 double attr_float(const ir::Node& n, std::string_view name, double otherwise) {
   const ir::Attribute* a = n.attribute(name);
-  const auto* v = a != nullptr ? std::get_if<double>(&a->data) : nullptr;
-  return v != nullptr ? *v : otherwise;
+  return a != nullptr ? a->number().value_or(otherwise) : otherwise;
 }
 
 std::string attr_string(const ir::Node& n, std::string_view name, std::string_view otherwise) {

@@ -179,3 +179,10 @@ def test_dropout_in_training(constants: Any) -> None:
         constants=constants,
         attrs={"seed": 7},
     )
+
+
+def test_a_whole_number_for_a_float() -> None:
+    """ONNX's checker refuses it, but what it means is plain."""
+    x = floats(2, 3)
+    wanted = np.where(x > 0, x, np.float32(2) * x)
+    check("LeakyRelu", [x], opset=16, attrs={"alpha": 2}, expected=[wanted])

@@ -12,6 +12,7 @@
 #include "emit/runtime_source.h"
 #include "support/error.h"
 #include "support/text.h"
+#include "torch/python_names.h"
 #include "torch/schema.h"
 
 namespace onnx2nn::emit {
@@ -212,17 +213,11 @@ int Printer::scan_block(const Block& b, int position) {
 
 const std::set<std::string>& reserved_names() {
   static const std::set<std::string> kNames = {
-      "False",   "None",     "True",     "and",    "as",        "assert",   "async",  "await",
-      "break",   "class",    "continue", "def",    "del",       "elif",     "else",   "except",
-      "finally", "for",      "from",     "global", "if",        "import",   "in",     "is",
-      "lambda",  "nonlocal", "not",      "or",     "pass",      "raise",    "return", "try",
-      "while",   "with",     "yield",    "match",  "case",      "self",     "torch",  "F",
-      "nn",      "Tensor",   "math",     "np",     "re",        "int",      "float",  "bool",
-      "len",     "min",      "max",      "range",  "list",      "tuple",    "dict",   "str",
-      "sum",     "abs",      "round",    "zip",    "enumerate", "reversed", "sorted", "isinstance",
-      "Path",    "load",     "set",      "super",  "object",    "print",    "type",   "any",
-      "all",     "map",      "filter",   "next",   "iter",      "slice",    "_trace", "Any",
-      "cast"};
+      "self",  "torch",  "F",    "nn",    "Tensor", "math",      "np",       "re",     "int",
+      "float", "bool",   "len",  "min",   "max",    "range",     "list",     "tuple",  "dict",
+      "str",   "sum",    "abs",  "round", "zip",    "enumerate", "reversed", "sorted", "isinstance",
+      "Path",  "load",   "set",  "super", "object", "print",     "type",     "any",    "all",
+      "map",   "filter", "next", "iter",  "slice",  "_trace",    "Any",      "cast"};
   return kNames;
 }
 
@@ -232,7 +227,7 @@ std::string Printer::claim(const std::string& base, int position, int last, bool
         k == 0 ? base
                : base + (std::isdigit(static_cast<unsigned char>(base.back())) != 0 ? "_" : "") +
                      std::to_string(k + 1);
-    if (reserved_names().count(n) != 0 || helpers_.count(n) != 0) {
+    if (torch::is_python_keyword(n) || reserved_names().count(n) != 0 || helpers_.count(n) != 0) {
       n += "_";
     }
     const auto it = held_until_.find(n);

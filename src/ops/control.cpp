@@ -4,6 +4,7 @@
 #include <set>
 
 #include "ops/lower.h"
+#include "ops/names.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

@@ -83,6 +83,8 @@ class Lowering {
   torch::VarPtr new_var(std::string hint, const ir::Value* value);
   torch::ParamPtr param_of(const ir::Value* value);
   Ex param_expr(const torch::ParamPtr& param);
+  /// A new buffer of the module, as an expression.
+  Ex buffer(std::string_view hint, const ir::TensorPtr& tensor);
   Ex constant_expr(std::string_view hint, const Ex& value);
   std::vector<std::string> claim_path(std::vector<std::string> path);
   torch::Port port(const ir::Value* value, const std::string& onnx_name, const Type& type);
@@ -200,9 +202,6 @@ class LowerContext : public NodeContext {
   std::map<std::size_t, Ex> places_;  // what `in` gives instead, by input
   Args strings_;                      // the strings that they are places of
 };
-
-/// Python name stem from an ONNX value's name: "/layer1/conv1/Conv_output_0" gives "conv1".
-std::string variable_hint(std::string_view onnx_name, std::string_view op_type);
 
 /// ATen's spelling of a constant's element as a Python number.
 Ex number(const ir::Tensor& tensor, std::int64_t i = 0);

@@ -1,5 +1,7 @@
 #include "ops/pass_on.h"
 
+#include "ops/names.h"
+
 namespace onnx2nn::ops {
 
 Args pass_inputs(LowerContext& c, std::size_t from, std::size_t to) {

@@ -1,0 +1,299 @@
+// What an operator's lowering may ask for, and what it may make.
+#include <algorithm>
+#include <cctype>
+
+#include "ops/lower.h"
+#include "ops/names.h"
+#include "support/text.h"
+
+namespace onnx2nn::ops {
+
+using torch::Stmt;
+using torch::VarPtr;
+
+void LowerContext::carry_strings(std::initializer_list<std::size_t> inputs) {
+  if (dtype(*inputs.begin()) != DType::String) return;
+  for (const std::size_t i : inputs) {
+    if (!has_input(i)) continue;
+    const Ex x = in(i);
+    Args args{x};
+    args.insert(args.end(), strings_.begin(), strings_.end());
+    places_[i] = let(helper("string_places", args), "places");
+    strings_.push_back(x);
+  }
+}
+
+Ex LowerContext::carried(const Ex& value) {
+  if (strings_.empty()) return value;
+  Args args{value};
+  args.insert(args.end(), strings_.begin(), strings_.end());
+  return helper("strings_at", args);
+}
+
+Ex LowerContext::in(std::size_t i) {
+  if (const auto it = places_.find(i); it != places_.end()) return it->second;
+  return has_input(i) ? l_.tensor_of(input(i)) : kNone;
+}
+
+bool LowerContext::is_scalar_constant(std::size_t i) const {
+  const ir::Tensor* t = constant(i);
+  return t != nullptr && t->rank() == 0 && ir::info(t->dtype()).kind != 's' &&
+         ir::info(t->dtype()).kind != 'c';
+}
+
+Ex LowerContext::operand(std::size_t i) {
+  if (is_scalar_constant(i)) return number(*constant(i));
+  if (has_input(i)) {
+    const Lowered l = l_.lowered(input(i));
+    // A Python integer is as good as a tensor of rank 0 where the other operand is one.
+    if (l.host && l.elements.size() == 1 && rank(i) == 0U) return l.elements[0];
+  }
+  return in(i);
+}
+
+std::optional<std::vector<Ex>> LowerContext::int_elements(std::size_t i) {
+  if (!has_input(i)) return std::nullopt;
+  if (const auto dims = contents(i)) {
+    std::vector<Ex> out;
+    for (const Dim& d : *dims) {
+      const auto e = l_.integer(d);
+      if (!e) break;
+      out.push_back(*e);
+    }
+    if (out.size() == dims->size()) return out;
+  }
+  if (const ir::Tensor* t = constant(i)) {
+    const Ints ints = t->to_ints();
+    return std::vector<Ex>(ints.begin(), ints.end());
+  }
+  const Lowered l = l_.lowered(input(i));
+  if (l.host) return l.elements;
+  const Shape& s = shape(i);
+  if (s.has_rank() && s.rank() == 0) return std::vector<Ex>{op("int", {l.ex})};
+  if (s.has_rank() && s.rank() == 1 && s[0].is_const() && s[0].value() == 1)
+    return std::vector<Ex>{op("int", {l.ex})};
+  return std::nullopt;
+}
+
+Ex LowerContext::int_list(std::size_t i) {
+  if (auto elements = int_elements(i)) return list(*elements);
+  return op(".tolist", {in(i)});
+}
+
+Ex LowerContext::int_scalar(std::size_t i) {
+  if (auto elements = int_elements(i); elements && elements->size() == 1) return (*elements)[0];
+  return op("int", {in(i)});
+}
+
+std::optional<double> LowerContext::const_number(std::size_t i) const {
+  const ir::Tensor* t = constant(i);
+  if (t == nullptr || t->size() != 1 || ir::info(t->dtype()).kind == 's' ||
+      ir::info(t->dtype()).kind == 'c')
+    return std::nullopt;
+  return t->double_at(0);
+}
+
+Ex LowerContext::dim(std::size_t i, std::int64_t a) {
+  const Shape& s = shape(i);
+  if (s.has_rank()) {
+    a = axis(a, s.rank());
+    if (const auto e = l_.integer(s[static_cast<std::size_t>(a)])) return *e;
+  }
+  return torch::size(in(i), a);
+}
+
+std::optional<std::vector<Ex>> LowerContext::sizes(const Shape& shape) {
+  if (!shape.has_rank()) return std::nullopt;
+  std::vector<Ex> out;
+  for (const Dim& d : shape.dims()) {
+    const auto e = l_.integer(d);
+    if (!e) return std::nullopt;
+    out.push_back(*e);
+  }
+  return out;
+}
+
+void LowerContext::emit(Stmt statement) {
+  statement.origin = node_.name;
+  l_.block_->push_back(std::move(statement));
+}
+
+void LowerContext::out(std::size_t i, const Ex& moved) {
+  const ir::Value* v = node_.output(i);
+  if (v == nullptr) return;
+  const Ex value = carried(moved);
+  // What is said already needs no second name.
+  if (value->kind == torch::ExprKind::Var) return alias(i, value);
+  const VarPtr var = l_.new_var(variable_hint(v->name, node_.op_type), v);
+  Stmt s;
+  s.targets = {var};
+  s.value = value;
+  emit(std::move(s));
+  l_.define(v, {.ex = Ex(var)});
+}
+
+void LowerContext::outs(const Ex& tuple) {
+  Stmt s;
+  s.value = tuple;
+  for (std::size_t i = 0; i < node_.output_count(); ++i) {
+    const ir::Value* v = node_.output(i);
+    s.targets.push_back(l_.new_var(v != nullptr ? variable_hint(v->name, node_.op_type) : "_", v));
+  }
+  const auto targets = s.targets;
+  emit(std::move(s));
+  for (std::size_t i = 0; i < node_.output_count(); ++i)
+    if (const ir::Value* v = node_.output(i))
+      l_.define(v, {.ex = strings_.empty() ? Ex(targets[i]) : let(carried(Ex(targets[i])))});
+}
+
+void LowerContext::alias(std::size_t i, const Ex& value) {
+  if (const ir::Value* v = node_.output(i)) l_.define(v, {.ex = value});
+}
+
+Ex LowerContext::let(const Ex& value, std::string hint) {
+  const VarPtr var = l_.new_var(std::move(hint), nullptr);
+  Stmt s;
+  s.targets = {var};
+  s.value = value;
+  emit(std::move(s));
+  return Ex(var);
+}
+
+std::vector<Ex> LowerContext::lets(const Ex& tuple, const std::vector<std::string>& hints) {
+  Stmt s;
+  s.value = tuple;
+  std::vector<Ex> out;
+  for (const std::string& h : hints) {
+    s.targets.push_back(l_.new_var(h, nullptr));
+    out.emplace_back(s.targets.back());
+  }
+  emit(std::move(s));
+  return out;
+}
+
+const ir::Node* LowerContext::only_user(std::string_view type) const {
+  const ir::Value* v = node_.output(0);
+  if (v == nullptr || !v->has_one_use()) return nullptr;
+  const ir::Node* user = v->first_use()->user;
+  return user->is(type) && user->graph() == node_.graph() ? user : nullptr;
+}
+
+void LowerContext::absorb(const ir::Node& other, const Ex& value) {
+  const ir::Value* v = other.output(0);
+  const VarPtr var = l_.new_var(variable_hint(v->name, other.op_type), v);
+  Stmt s;
+  s.targets = {var};
+  s.value = value;
+  emit(std::move(s));
+  l_.define(v, {.ex = Ex(var)});
+  l_.done_[&other] = true;
+}
+
+Ex LowerContext::buffer(std::string_view hint, ir::TensorPtr tensor) {
+  return l_.buffer(hint, tensor);
+}
+
+namespace {
+
+std::string key_text(const Ex& e) {
+  std::string out = std::to_string(static_cast<int>(e->kind)) + ":" + std::to_string(e->integer) +
+                    ":" + std::to_string(e->number) + ":" + e->text;
+  for (const auto& a : e->args) out += "(" + key_text(Ex(a)) + ")";
+  return out;
+}
+
+}  // namespace
+
+std::optional<Ex> LowerContext::module(const std::string& type, const Args& args,
+                                       const Kwargs& keywords,
+                                       const std::vector<ModuleParam>& params,
+                                       const Args& call_args) {
+  for (const ModuleParam& p : params)
+    if (p.value != nullptr && (!p.value->constant || ir::is_sub_byte(p.value->constant->dtype())))
+      return std::nullopt;
+  std::string key = type;
+  for (const Ex& a : args) key += "|" + key_text(a);
+  for (const auto& [k, v] : keywords) key += "|" + k + "=" + key_text(v);
+  for (const ModuleParam& p : params)
+    key +=
+        "|" + p.name + (p.transpose ? "^" : "=") +
+        std::to_string(reinterpret_cast<std::uintptr_t>(p.value != nullptr ? p.value : p.source));
+  const auto called = [&](const torch::ModulePtr& m) {
+    auto e = Ex::make(torch::ExprKind::Module);
+    e->module = m;
+    for (const Ex& a : call_args) e->args.push_back(a.ptr());
+    return Ex(torch::ExprPtr(std::move(e)));
+  };
+  if (const auto it = l_.modules_by_key_.find(key); it != l_.modules_by_key_.end())
+    return called(it->second);
+  for (const ModuleParam& p : params) {
+    if (p.value == nullptr) continue;
+    if (l_.params_.count(p.value) != 0) return std::nullopt;
+    // A weight twice in one module would be two parameters.
+    for (const ModuleParam& q : params)
+      if (&q != &p && q.value == p.value) return std::nullopt;
+  }
+  auto m = std::make_shared<torch::Module>();
+  m->type = type;
+  m->args = args;
+  m->keywords = keywords;
+  // The path: the weights' own prefix, else the node's scope, else the operator and a number.
+  std::vector<std::string> path;
+  for (const ModuleParam& p : params) {
+    if (p.value == nullptr || !p.value->is_initializer) continue;
+    if (auto components = key_components(p.value->name);
+        components && components->size() > 1 && components->back() == p.name) {
+      components->pop_back();
+      path = std::move(*components);
+      break;
+    }
+    // "attention.in_proj_bias" is of attention.in_proj.
+    const std::string suffix = "_" + p.name;
+    if (auto components = key_components(p.value->name)) {
+      std::string& last = components->back();
+      if (last.size() <= suffix.size() || !last.ends_with(suffix)) continue;
+      last.resize(last.size() - suffix.size());
+      path = std::move(*components);
+      break;
+    }
+  }
+  if (path.empty())
+    if (auto scope = scope_path(node_.name)) path = std::move(*scope);
+  std::string stem = snake(type);
+  if (stem.size() > 2 && stem.ends_with("d") &&
+      std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0)
+    stem.resize(stem.size() - 2);
+  if (path.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
+  // A module of torch's has no children: where weights have names inside this one, it becomes such
+  // a child.
+  while (l_.containers_.count(join(path, ".")) != 0) path.push_back(stem);
+  m->path = l_.claim_path(path);
+  for (const ModuleParam& p : params) {
+    auto param = std::make_shared<torch::Param>();
+    param->tensor = p.value != nullptr ? p.value->constant : p.tensor;
+    param->dtype = param->tensor->dtype();
+    param->shape = p.shape.empty() ? param->tensor->dims() : p.shape;
+    if (p.transpose && p.shape.empty()) std::swap(param->shape[0], param->shape[1]);
+    param->transpose = p.transpose;
+    param->trainable = !p.buffer && ir::info(param->dtype).kind == 'f';
+    param->path = m->path;
+    param->path.push_back(p.name);
+    if (p.value != nullptr) {
+      param->onnx_name = p.value->name;
+      l_.params_[p.value] = param;
+      // Another use of the weight reads the module's parameter, in ONNX's layout.
+      Ex ex = l_.param_expr(param);
+      if (p.transpose) ex = aten("t", {ex});
+      if (param->shape != p.value->constant->dims() && !p.transpose)
+        ex = aten("reshape", {ex, Ex(p.value->constant->dims())});
+      l_.values_[p.value] = {.ex = ex};
+    }
+    m->params.emplace_back(p.name, param);
+    l_.program_.params.push_back(param);
+  }
+  l_.program_.modules.push_back(m);
+  l_.modules_by_key_[key] = m;
+  return called(m);
+}
+
+}  // namespace onnx2nn::ops

@@ -1,0 +1,30 @@
+// Names of Python, made from those of ONNX.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace onnx2nn::ops {
+
+bool is_identifier(std::string_view s);
+/// A component such as the 0 of layer1.0.conv1.
+bool is_number(std::string_view s);
+/// Letters, digits and underscores; never empty, and never a digit first.
+std::string to_identifier(std::string_view s);
+/// MatMul as mat_mul.
+std::string snake(std::string_view op_type);
+
+/// Components of a state_dict key, where the name can be one.
+std::optional<std::vector<std::string>> key_components(std::string_view name);
+/// Module path from exporter scopes in a node's name: /layer1/layer1.0/conv1/Conv is
+/// layer1.0.conv1.
+std::optional<std::vector<std::string>> scope_path(std::string_view node_name);
+
+/// The identifier, changed where a module cannot have a member of that name.
+std::string member_name(std::string s);
+/// Python name stem from an ONNX value's name: "/layer1/conv1/Conv_output_0" gives "conv1".
+std::string variable_hint(std::string_view onnx_name, std::string_view op_type);
+
+}  // namespace onnx2nn::ops

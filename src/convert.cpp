@@ -5,6 +5,8 @@
 #include <cctype>
 #include <filesystem>
 #include <map>
+#include <set>
+#include <utility>
 
 #include "emit/python.h"
 #include "emit/runtime_source.h"
@@ -13,6 +15,7 @@
 #include "onnx/reader.h"
 #include "ops/context.h"
 #include "ops/lower.h"
+#include "passes/layouts.h"
 #include "passes/passes.h"
 #include "support/atomic_file.h"
 #include "support/text.h"
@@ -152,6 +155,10 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
     ++c.stats.nodes_before;
   });
   apply_input_shapes(graph, c.options.input_shapes);
+  std::set<std::pair<std::string, std::string>> custom;
+  for (const CustomOp& op : c.options.custom_ops) custom.emplace(op.domain, op.op_type);
+  passes::plain_layouts(*c.model, custom, c.diagnostics);
+  if (c.diagnostics.has_errors()) return;
   if (c.options.simplify) {
     passes::simplify(*c.model, passes::for_conversion(c.options.fuse), c.diagnostics, c.stats.rules);
   } else {

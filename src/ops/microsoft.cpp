@@ -404,31 +404,6 @@ void lower_nhwc_max_pool(LowerContext& c) {
         channels_last(helper("max_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
 }
 
-void lower_nhwc_average_pool(LowerContext& c) {
-  Kwargs kw = pass_attributes(c, {kStrides, kPads, kDilations, kAutoPad});
-  if (c.attr_int("ceil_mode", 0) != 0) kw.emplace_back("ceil_mode", Ex(true));
-  if (c.attr_int("count_include_pad", 0) != 0) kw.emplace_back("count_include_pad", Ex(true));
-  c.out(0, channels_last(
-               helper("average_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
-}
-
-void infer_nhwc_global(InferContext& c) {
-  const Shape& x = c.shape(0);
-  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
-  Dims out(x.rank(), Dim(1));
-  out[0] = x[0];
-  out.back() = x[x.rank() - 1];
-  c.set(0, c.dtype(0), Shape(std::move(out)));
-}
-
-template <bool Max>
-void lower_nhwc_global(LowerContext& c) {
-  Ints axes;
-  for (std::int64_t i = 1; i + 1 < static_cast<std::int64_t>(c.known_rank(0)); ++i)
-    axes.push_back(i);
-  c.out(0, aten(Max ? "amax" : "mean.dim", {c.in(0), Ex(axes), true}));
-}
-
 // ---------------------------------------------------------------- what ai.onnx has too
 
 constexpr const char* kTrilu = "Trilu";
@@ -628,8 +603,6 @@ void infer_aten(InferContext& c) {
   if (name == "embedding" || name == "aten::embedding") infer_embedding(c);
 }
 
-constexpr std::string_view kNhwc = "com.ms.internal.nhwc";
-
 constexpr OpDef kOps[] = {
     {.type = "Gelu",
      .domain = kMicrosoft,
@@ -810,31 +783,6 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_cdist,
      .lower = lower_cdist},
-    {.type = "Conv",
-     .domain = kNhwc,
-     .changed_at = {1},
-     .infer = infer_nhwc,
-     .lower = lower_nhwc_conv<false>},
-    {.type = "MaxPool",
-     .domain = kNhwc,
-     .changed_at = {1},
-     .infer = infer_nhwc_pool,
-     .lower = lower_nhwc_max_pool},
-    {.type = "AveragePool",
-     .domain = kNhwc,
-     .changed_at = {7},
-     .infer = infer_nhwc_pool,
-     .lower = lower_nhwc_average_pool},
-    {.type = "GlobalAveragePool",
-     .domain = kNhwc,
-     .changed_at = {1},
-     .infer = infer_nhwc_global,
-     .lower = lower_nhwc_global<false>},
-    {.type = "GlobalMaxPool",
-     .domain = kNhwc,
-     .changed_at = {1},
-     .infer = infer_nhwc_global,
-     .lower = lower_nhwc_global<true>},
     {.type = "MurmurHash3",
      .domain = kMicrosoft,
      .changed_at = {1},

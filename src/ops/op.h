@@ -20,6 +20,9 @@ struct OpDef {
   /// pad.
   std::array<std::int16_t, 12> changed_at{};
   bool nondeterministic = false;  // never folded, never merged
+  /// Of a layout that a runtime keeps to itself: passes/layouts.cpp says it in ai.onnx before it
+  /// would be lowered.
+  bool other_layout = false;
   /// Says types, shapes and integer contents of the outputs: all that it knows, nothing that it
   /// guesses.
   void (*infer)(InferContext&) = nullptr;

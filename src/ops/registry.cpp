@@ -16,6 +16,7 @@ std::span<const std::span<const OpDef>> all_families() {
       elementwise_ops(),
       image_ops(),
       index_ops(),
+      layout_ops(),
       linear_ops(),
       loss_ops(),
       maths_ops(),

@@ -17,6 +17,7 @@ std::span<const OpDef> create_ops();
 std::span<const OpDef> elementwise_ops();
 std::span<const OpDef> image_ops();
 std::span<const OpDef> index_ops();
+std::span<const OpDef> layout_ops();
 std::span<const OpDef> linear_ops();
 std::span<const OpDef> loss_ops();
 std::span<const OpDef> maths_ops();

@@ -12,7 +12,8 @@ std::vector<OpInfo> op_table() {
   for (const auto family : ops::all_families()) {
     for (const ops::OpDef& op : family) {
       OpInfo info{std::string(op.domain), std::string(op.type), {},
-                  op.nondeterministic,    op.infer != nullptr,  op.lower != nullptr};
+                  op.nondeterministic,    op.infer != nullptr,
+                  op.lower != nullptr || op.other_layout};
       // Zeros pad the list, none is inside it: a test of the table holds that.
       for (const int opset : op.changed_at)
         if (opset != 0) info.changed_at.push_back(opset);

@@ -323,6 +323,21 @@ void lower_fused_conv(LowerContext& c) {
   if (!activation.empty()) c.out(0, activated(c, c.result(0), activation, params));
 }
 
+void lower_fused_matmul_activation(LowerContext& c) {
+  const std::string activation = c.attr_string("activation", "");
+  std::vector<double> params;
+  for (const char* name : {"activation_alpha", "activation_beta", "activation_gamma"}) {
+    if (!c.has_attr(name)) break;
+    params.push_back(c.attr_float(name, 0.0));
+  }
+  const bool plain = activation == "Relu" || activation == "Tanh" || activation == "Sigmoid" ||
+                     activation == "Softplus" || activation == "Softsign";
+  if (!plain && params.empty() && activation != "LeakyRelu")
+    c.unsupported("the parameters of the activation \"" + activation + "\" are missing");
+  lower_fused_matmul(c);
+  c.out(0, activated(c, c.result(0), activation, params));
+}
+
 void lower_fused_gemm(LowerContext& c) {
   const std::string activation = c.attr_string("activation", "");
   std::vector<double> params;
@@ -493,6 +508,105 @@ void lower_complex_mul(LowerContext& c) {
   c.out(0, aten("view_as_real", {times(complex(0), b)}));
 }
 
+// ---------------------------------------------------------------- words, signals, paths
+
+void infer_word_conv(InferContext& c) {
+  c.set(0, DType::Float32, Shape({dim_of(c.shape(0), 0), dim_of(c.shape(1), 0)}));
+}
+
+void lower_word_conv(LowerContext& c) {
+  for (const char* name : {"char_embedding_size", "conv_window_size", "embedding_size"})
+    c.ignore_attr(name);  // the weights' shapes say them
+  c.out(0, helper("word_conv_embedding", pass_inputs(c, 0, 4)));
+}
+
+void infer_masked_pool(InferContext& c) {
+  const Shape& x = c.shape(0);
+  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
+  Dims out(x.rank());
+  out[0] = x[0];
+  out[1] = x[1];
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+/// MaxpoolWithMask: ONNX Runtime's kernel steps through the mask in a way that means its first
+/// picture only where the sizes go together.
+void lower_masked_pool(LowerContext& c) {
+  require_int(c, "storage_order", 0);
+  const Shape& x = c.shape(0);
+  const Shape& m = c.shape(1);
+  if (!x.has_rank() || !m.has_rank() || m.rank() != x.rank() || x.rank() < 3 || !m[0].is_const() ||
+      !m[1].is_const())
+    c.unsupported("the shape of the mask is not known");
+  const Dim pictures = m[0] * m[1];
+  Dim area(1);
+  for (std::size_t i = 2; i < x.rank(); ++i) area = area * x[i];
+  const bool first = pictures.is_const() && (pictures.value() == 1 ||
+                                             (area.is_const() && pictures.value() > 0 &&
+                                              area.value() % pictures.value() == 0));
+  if (!first) c.unsupported("a mask of several pictures is not supported");
+  c.out(0, helper("max_pool_with_mask", {c.in(0), c.in(1), Ex(required_kernel(c))},
+                  pass_attributes(c, {kStrides, kPads, kAutoPad})));
+}
+
+void infer_rfft(InferContext& c) {
+  const Shape& s = c.shape(0);
+  if (!s.has_rank()) return c.set(0, c.dtype(0));
+  if (s.rank() == 0) c.fail("its input is a scalar");
+  Dims out = s.dims();
+  out.back() = out.back().known() ? Dim::floor_div(out.back(), Dim(2)) + Dim(1) : Dim();
+  out.emplace_back(2);
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void infer_irfft(InferContext& c) {
+  const Shape& s = c.shape(0);
+  if (!s.has_rank()) return c.set(0, c.dtype(0));
+  if (s.rank() < 2) c.fail("its input needs an axis for the real and imaginary parts");
+  Dims out(s.dims().begin(), s.dims().end() - 1);
+  out.back() = out.back().known() ? (out.back() - Dim(1)) * Dim(2) : Dim();
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+template <bool Inverse>
+void lower_real_fft(LowerContext& c) {
+  require_int(c, "onesided", 1);
+  require_int(c, "normalized", 0);
+  const std::int64_t axes = c.attr_int("signal_ndim", 1);
+  const auto rank = static_cast<std::int64_t>(c.known_rank(0)) - (Inverse ? 1 : 0);
+  if (axes < 1 || axes > rank) c.fail("signal_ndim must be between 1 and the rank");
+  c.out(0, helper(Inverse ? "inverse_real_fft" : "real_fft", {c.in(0)},
+                  {{"signal_ndim", Ex(axes)}}));
+}
+
+void infer_warping(InferContext& c) {
+  c.set(0, DType::Int32, Shape({Dim(2), Dim()}));
+}
+
+void lower_warping(LowerContext& c) {
+  c.out(0, helper("dynamic_time_warping", {c.in(0)}));
+}
+
+/// BitmaskDropout: as in inference, the input.
+void lower_bitmask_dropout(LowerContext& c) {
+  c.ignore_attr("seed");
+  if (c.has_output(1)) c.unsupported("the bits of a dropout's mask are not known in inference");
+  const auto training = c.const_number(2);
+  if (c.has_input(2) && (!training || *training != 0.0))
+    c.unsupported("training mode is not supported");
+  c.out(0, c.in(0));
+}
+
+void infer_bitmask_dropout(InferContext& c) {
+  c.set(0, c.type(0));
+  c.set(1, DType::UInt32, Shape({Dim()}));
+}
+
+void infer_bitmask_bias_dropout(InferContext& c) {
+  infer_broadcast(c);
+  c.set(1, DType::UInt32, Shape({Dim()}));
+}
+
 void infer_cdist(InferContext& c) {
   c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), dim_of(c.shape(1), 0)}));
 }
@@ -639,6 +753,16 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_bias_dropout,
      .lower = lower_bias_dropout},
+    {.type = "BitmaskBiasDropout",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_bitmask_bias_dropout,
+     .lower = lower_bias_dropout},
+    {.type = "BitmaskDropout",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_bitmask_dropout,
+     .lower = lower_bitmask_dropout},
     {.type = "BiasSoftmax",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -783,6 +907,36 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_cdist,
      .lower = lower_cdist},
+    {.type = "FusedMatMulActivation",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_fused_matmul,
+     .lower = lower_fused_matmul_activation},
+    {.type = "WordConvEmbedding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_word_conv,
+     .lower = lower_word_conv},
+    {.type = "MaxpoolWithMask",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_masked_pool,
+     .lower = lower_masked_pool},
+    {.type = "Rfft",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_rfft,
+     .lower = lower_real_fft<false>},
+    {.type = "Irfft",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_irfft,
+     .lower = lower_real_fft<true>},
+    {.type = "DynamicTimeWarping",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_warping,
+     .lower = lower_warping},
     {.type = "MurmurHash3",
      .domain = kMicrosoft,
      .changed_at = {1},

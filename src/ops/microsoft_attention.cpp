@@ -374,6 +374,89 @@ void lower_qmoe(LowerContext& c) {
   c.out(0, helper("quantised_mixture_of_experts", pass_inputs(c, 0, 15), kw));
 }
 
+void infer_q_embed(InferContext& c) {
+  const Dim batch = dim_of(c.shape(0), 0);
+  c.set(0, DType::Float32, Shape({batch, dim_of(c.shape(0), 1), dim_of(c.shape(2), 1)}));
+  c.set(1, DType::Int32, Shape({batch}));
+}
+
+void lower_q_embed(LowerContext& c) {
+  outs_of(c,
+          helper("q_embed_layer_norm", pass_inputs(c, 0, 18),
+                 pass_attributes(c, {{"epsilon", AttrKind::Float}})),
+          2);
+}
+
+// ---------------------------------------------------------------- packed tokens, position biases
+
+void infer_packed_attention(InferContext& c) {
+  Dim width = split(dim_of(c.shape(1), 1), 3);
+  if (const auto sizes = c.attr_ints("qkv_hidden_sizes")) {
+    if (sizes->size() != 3) c.fail("qkv_hidden_sizes needs three sizes");
+    width = Dim((*sizes)[2]);
+  }
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), width}));
+}
+
+void lower_packed_attention(LowerContext& c) {
+  heads_of(c, "num_heads");
+  c.out(0, helper("packed_attention", pass_inputs(c, 0, 6),
+                  pass_attributes(
+                      c, {{"num_heads"}, {"qkv_hidden_sizes", AttrKind::IntList}, kScale})));
+}
+
+void infer_packed_multi_head(InferContext& c) {
+  Dim width = dim_of(c.shape(2), 1);
+  if (!c.has_input(2)) {
+    const Dim size = dim_of(c.shape(0), 3);
+    width = size.known() ? size * Dim(heads_of(c, "num_heads")) : Dim();
+  }
+  c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), width}));
+}
+
+void lower_packed_multi_head(LowerContext& c) {
+  heads_of(c, "num_heads");
+  c.ignore_attr("mask_filter_value");  // what is not seen has no weight either way
+  c.out(0, helper("packed_multi_head_attention", pass_inputs(c, 0, 7),
+                  pass_attributes(c, {{"num_heads"}, kScale})));
+}
+
+void infer_gemma_rotary(InferContext& c) {
+  c.set(0, c.type(1));
+  c.set(1, c.type(3));
+}
+
+void lower_gemma_rotary(LowerContext& c) {
+  outs_of(c, helper("gemma_rotary_embedding", pass_inputs(c, 0, 5)), 2);
+}
+
+void infer_relative_position_bias(InferContext& c) {
+  const auto length = [&](std::size_t i) {
+    const auto v = c.contents(i);
+    return v && v->size() == 1 ? (*v)[0] : Dim();
+  };
+  c.set(0, c.dtype(0), Shape({Dim(1), dim_of(c.shape(0), 1), length(1), length(2)}));
+}
+
+void lower_relative_position_bias(LowerContext& c) {
+  if (c.attr_int("max_distance") < 1) c.fail("max_distance must be positive");
+  c.out(0, helper("relative_position_bias", {c.in(0), c.int_scalar(1), c.int_scalar(2)},
+                  pass_attributes(c, {{"max_distance"}, {"is_bidirectional"}})));
+}
+
+void infer_gated_position_bias(InferContext& c) {
+  const Dim length = dim_of(c.shape(0), 1);
+  c.set(0, c.dtype(0),
+        Shape({dim_of(c.shape(0), 0), Dim(heads_of(c, "num_heads")), length,
+               dim_of(c.shape(2), 3)}));
+}
+
+void lower_gated_position_bias(LowerContext& c) {
+  require_absent(c, 6, "token_offset");
+  c.out(0, helper("gated_relative_position_bias", pass_inputs(c, 0, 6),
+                  pass_attributes(c, {{"num_heads"}})));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "Attention",
      .domain = kMicrosoft,
@@ -425,6 +508,36 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_embed,
      .lower = lower_embed},
+    {.type = "QEmbedLayerNormalization",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_q_embed,
+     .lower = lower_q_embed},
+    {.type = "PackedAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_packed_attention,
+     .lower = lower_packed_attention},
+    {.type = "PackedMultiHeadAttention",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_packed_multi_head,
+     .lower = lower_packed_multi_head},
+    {.type = "GemmaRotaryEmbedding",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_gemma_rotary,
+     .lower = lower_gemma_rotary},
+    {.type = "RelativePositionBias",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_relative_position_bias,
+     .lower = lower_relative_position_bias},
+    {.type = "GatedRelativePositionBias",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_gated_position_bias,
+     .lower = lower_gated_position_bias},
     {.type = "RemovePadding",
      .domain = kMicrosoft,
      .changed_at = {1},

@@ -314,6 +314,53 @@ void lower_gated_delta_net(LowerContext& c) {
           2);
 }
 
+void infer_low_rank_mix(InferContext& c) {
+  const std::int64_t branches = c.attr_int("num_branches");
+  if (branches < 1) c.fail("num_branches must be positive");
+  c.set(2, c.type(0));
+  const Shape& s = c.shape(0);
+  if (!s.has_rank() || s.rank() == 0) {
+    c.set(0, c.dtype(0));
+    return c.set(1, c.dtype(0));
+  }
+  Dims out = s.dims();
+  out.back() = out.back().known() ? Dim::floor_div(out.back(), Dim(branches)) : Dim();
+  c.set(0, c.dtype(0), Shape(out));
+  out.back() = Dim(branches);
+  c.set(1, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_low_rank_mix(LowerContext& c) {
+  if (c.has_input(5) != c.has_input(6))
+    c.fail("prev_block_output and prev_post_gate go together");
+  outs_of(c,
+          helper("hyper_connection_low_rank_mix", pass_inputs(c, 0, 7),
+                 pass_attributes(c, {kBranches,
+                                     kEpsilon,
+                                     {"reduction_scale", AttrKind::Float},
+                                     {"silu_alpha", AttrKind::Float},
+                                     {"gate_div", AttrKind::Float},
+                                     {"gate_mul", AttrKind::Float}})),
+          3);
+}
+
+/// SwiGLU: the gate may hold both halves.
+void infer_clamped_swiglu(InferContext& c) {
+  const Shape& s = c.shape(0);
+  if (c.has_input(1) || !s.has_rank() || s.rank() == 0) return c.set(0, c.type(0));
+  Dims out = s.dims();
+  out.back() = out.back().known() ? Dim::floor_div(out.back(), Dim(2)) : Dim();
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_clamped_swiglu(LowerContext& c) {
+  c.out(0, helper("clamped_swiglu", pass_inputs(c, 0, 2),
+                  pass_attributes(c, {{"limit", AttrKind::Float},
+                                      {"activation_alpha", AttrKind::Float},
+                                      {"activation_beta", AttrKind::Float},
+                                      {"round_activation"}})));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "CausalConvWithState",
      .domain = kMicrosoft,
@@ -375,6 +422,16 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_as_input,
      .lower = lower_post_mix},
+    {.type = "HyperConnectionLowRankMix",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_low_rank_mix,
+     .lower = lower_low_rank_mix},
+    {.type = "SwiGLU",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_clamped_swiglu,
+     .lower = lower_clamped_swiglu},
     {.type = "EngramGate",
      .domain = kMicrosoft,
      .changed_at = {1},

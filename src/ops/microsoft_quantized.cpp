@@ -1,6 +1,9 @@
 // com.microsoft: quantised operators. Packed weights stay packed in the file and are made real in
 // forward. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 #include "ops/microsoft.h"
+
+#include <algorithm>
+
 #include "ops/pass_on.h"
 #include "ops/registry.h"
 
@@ -267,6 +270,64 @@ void lower_lstm(LowerContext& c) {
 
 constexpr std::string_view kNhwc = "com.ms.internal.nhwc";
 
+// ---------------------------------------------------------------- tables and weights in blocks
+
+void infer_matmul_fp_q4(InferContext& c) {
+  const Shape& a = c.shape(0);
+  if (!a.has_rank() || a.rank() == 0) return c.set(0, DType::Float32);
+  Dims out = a.dims();
+  const auto shape = c.contents(2);
+  out.back() = shape && shape->size() == 2 ? (*shape)[1] : Dim();
+  c.set(0, DType::Float32, Shape(std::move(out)));
+}
+
+void lower_matmul_fp_q4(LowerContext& c) {
+  const auto shape = c.const_ints(2);
+  if (!shape || shape->size() != 2) c.unsupported("B_shape must be two constants");
+  if ((*shape)[0] < 1 || (*shape)[1] < 1) c.fail("B_shape must be positive");
+  const std::int64_t type = c.attr_int("blk_quant_type", 1);
+  if (type != 0 && type != 1)
+    c.unsupported("weights of blk_quant_type " + std::to_string(type) + " are not supported");
+  Kwargs kw{{"K", Ex((*shape)[0])}, {"N", Ex((*shape)[1])}};
+  if (type == 0) kw.emplace_back("blk_quant_type", Ex(0));
+  c.out(0, helper("matmul_fp_q4", {c.in(0), c.in(1)}, kw));
+}
+
+void infer_gather_packed(InferContext& c) {
+  const Shape& s = c.shape(1);
+  const DType t = c.attr_dtype("output_dtype", DType::BFloat16);
+  if (!s.has_rank()) return c.set(0, t);
+  Dims out = s.dims();
+  out.emplace_back(c.attr_int("K"));
+  c.set(0, t, Shape(std::move(out)));
+}
+
+/// GatherPacked: packed_type numbers the types of GGML. Those whose values come from long tables
+/// are not known.
+void lower_gather_packed(LowerContext& c) {
+  static constexpr std::int64_t kKnown[] = {0, 1, 2, 6, 8, 13, 14, 20, 23, 30};
+  const std::int64_t type = c.attr_int("packed_type");
+  if (std::find(std::begin(kKnown), std::end(kKnown), type) == std::end(kKnown))
+    c.unsupported("tables of packed_type " + std::to_string(type) + " are not supported");
+  const bool whole = type == 13 || type == 14 || type == 23;
+  const bool single = type == 0 || type == 1 || type == 30;
+  const std::int64_t block = whole ? 256 : single ? 1 : 32;
+  const std::int64_t k = c.attr_int("K");
+  if (k < 1 || k % block != 0) c.fail("K must be a multiple of " + std::to_string(block));
+  Kwargs kw = pass_attributes(c, {{"packed_type"}, {"K"}});
+  const DType t = c.attr_dtype("output_dtype", DType::BFloat16);
+  if (t != DType::BFloat16) kw.emplace_back("output_dtype", Ex(t));
+  c.out(0, helper("gather_packed", {c.in(0), c.in(1)}, kw));
+}
+
+void infer_mul_integer(InferContext& c) {
+  c.set(0, DType::Int32, broadcast(c.shape(0), c.shape(2)));
+}
+
+void lower_mul_integer(LowerContext& c) {
+  c.out(0, helper("mul_integer", pass_inputs(c, 0, 4)));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "QLinearAdd",
      .domain = kMicrosoft,
@@ -353,6 +414,21 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_matmul_integer16,
      .lower = lower_matmul_integer16},
+    {.type = "MatMulFpQ4",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_matmul_fp_q4,
+     .lower = lower_matmul_fp_q4},
+    {.type = "GatherPacked",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_gather_packed,
+     .lower = lower_gather_packed},
+    {.type = "MulInteger",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_mul_integer,
+     .lower = lower_mul_integer},
     {.type = "GatherBlockQuantized",
      .domain = kMicrosoft,
      .changed_at = {1},

@@ -948,3 +948,134 @@ def multimodal_rotary(
     if partial:
         attrs["rotary_embedding_dim"] = 2 * half
     return Case([x, positions, *tables], attrs, constants=[2, 3], dynamic=dynamic)
+
+
+# ---------------------------------------------------------------- packed sequences, position biases
+
+
+def attended(q: Any, k: Any, v: Any, heads: int, scale: float | None, added: Any) -> Any:
+    """Attention of one sequence [length, width], in float64."""
+    parts = [x.astype(np.float64).reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k, v)]
+    scores = parts[0] @ parts[1].transpose(0, 2, 1)
+    scores = scores * (scale or parts[0].shape[-1] ** -0.5) + added
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    y = (weights / weights.sum(-1, keepdims=True)) @ parts[2]
+    return y.transpose(1, 0, 2).reshape(len(q), -1)
+
+
+@spec(
+    "PackedAttention",
+    "PackedMultiHeadAttention",
+    lengths=[(1, 2, 4), (3,), (2, 2)],
+    form=["apart", "together"],
+    value=[4, 6],
+    bias=[False, True],
+    scale=[None, 0.3],
+    added=[None, (1, 1), (0, 2)],
+)
+def packed_attention(
+    rng: Rng,
+    *,
+    op_type: str,
+    lengths: tuple[int, ...],
+    form: str,
+    value: int,
+    bias: bool,
+    scale: float | None,
+    added: tuple[int, int] | None,
+) -> Case | None:
+    heads, width, batch, longest = 2, 4, len(lengths), max(lengths)
+    together = op_type == "PackedMultiHeadAttention" and form == "together"
+    if together and value != width:
+        return None
+    bounds = np.cumsum([0, *lengths]).astype(np.int32)
+    tokens = int(bounds[-1])
+    real = [b * longest + i for b, n in enumerate(lengths) for i in range(n)]
+    padding = [p for p in range(batch * longest) if p not in real]
+    offset = np.array(real + padding, np.int32).reshape(batch, longest)
+    q, k, v = f32(rng, tokens, width), f32(rng, tokens, width), f32(rng, tokens, value)
+    vector = f32(rng, 2 * width + value)
+    attrs: dict[str, Any] = {"num_heads": heads}
+    extra = None
+    if added is not None:
+        extra = f32(rng, added[0] or batch, added[1], longest, longest)
+    if op_type == "PackedAttention":
+        x, weights = f32(rng, tokens, 3), f32(rng, 3, 2 * width + value)
+        inputs: list[Any] = [x, weights, vector, offset, bounds, extra]
+        projected = x @ weights + vector
+        if value != width:
+            attrs["qkv_hidden_sizes"] = [width, width, value]
+        q, k, v = np.split(projected, [width, 2 * width], -1)
+    else:
+        inputs = [q, k, v, vector if bias else None, offset, bounds, extra]
+        if together:
+            stacked = np.stack([x.reshape(tokens, heads, -1) for x in (q, k, v)], 2)
+            inputs[:3] = [stacked, None, None]
+        if bias:
+            parts = np.split(vector, [width, 2 * width])
+            q, k, v = (x + part for x, part in zip((q, k, v), parts, strict=True))
+    if scale is not None:
+        attrs["scale"] = scale
+    rows = []
+    for b, n in enumerate(lengths):
+        at = slice(bounds[b], bounds[b + 1])
+        more = 0 if extra is None else extra[b % len(extra), :, :n, :n]
+        rows.append(attended(q[at], k[at], v[at], heads, scale, more))
+    return Case(inputs, attrs, expected=[np.concatenate(rows).astype(np.float32)])
+
+
+@spec("GemmaRotaryEmbedding", batch=[1, 2], heads=[1, 3])
+def gemma_rotary_embedding(rng: Rng, *, batch: int, heads: int) -> Case:
+    emb = f32(rng, batch, 5, 4) * 3
+    parts = [f32(rng, batch, heads, 5, 4).astype(np.float16) for _ in range(4)]
+    sin, cos = np.sin(emb)[:, None], np.cos(emb)[:, None]
+    q, q_rot, k, k_rot = (part.astype(np.float32) for part in parts)
+    wanted = [q * cos + q_rot * sin, k * cos + k_rot * sin]
+    expected = [y.astype(np.float16) for y in wanted]
+    return Case([emb, *parts], outputs=2, expected=expected, rtol=1e-2, atol=1e-2)
+
+
+@spec(
+    "RelativePositionBias",
+    lengths=[(6, 6), (70, 70), (200, 200), (3, 40)],
+    both=[None, 0, 1],
+    buckets=[32, 16],
+    distance=[128, 40],
+    constant=[False, True],
+)
+def relative_position_bias(
+    rng: Rng,
+    *,
+    lengths: tuple[int, int],
+    both: int | None,
+    buckets: int,
+    distance: int,
+    constant: bool,
+) -> Case:
+    table = f32(rng, buckets, 3)
+    count = buckets // 2 if both else buckets
+    exact = count // 2
+    places = np.zeros(lengths, np.int64)
+    for i, j in np.ndindex(lengths):
+        first = count if both and j > i else 0
+        away = abs(j - i) if both else max(i - j, 0)
+        if away >= exact:
+            share = np.log(np.float32(away / exact)) / np.log(np.float32(distance / exact))
+            away = min(exact + int(np.float32(share) * (count - exact)), count - 1)
+        places[i, j] = first + away
+    # The numbers lie head by head.
+    expected = [table.reshape(3, buckets)[:, places][None]]
+    attrs = {"max_distance": distance} | ({} if both is None else {"is_bidirectional": both})
+    x = [table, *(np.array([n]) for n in lengths)]
+    return Case(x, attrs, constants=[1, 2] if constant else [], expected=expected)
+
+
+@spec("GatedRelativePositionBias", heads=[1, 2], width=[2, 8])
+def gated_relative_position_bias(rng: Rng, *, heads: int, width: int) -> Case:
+    x = [f32(rng, 2, 5, heads * 4), f32(rng, heads * 4), f32(rng, 1, heads, 5, 5)]
+    x += [f32(rng, 4, width), f32(rng, width), f32(rng, 1, heads, 1, 1)]
+    q = (x[0] + x[1]).reshape(2, 5, heads, 4).transpose(0, 2, 1, 3)
+    gates = (q @ x[3] + x[4]).reshape(2, heads, 5, 2, width // 2).sum(-1)
+    update, reset = np.split(1 / (1 + np.exp(-gates)), 2, -1)
+    expected = [(update * (reset * x[5] - 1) + 2) * x[2]]
+    return Case(x, {"num_heads": heads}, expected=expected)

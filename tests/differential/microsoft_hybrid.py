@@ -475,3 +475,70 @@ def gated_delta_net(
     options += [("gate_activation", gate if fused or gate == "none" else None), ("scale", scale)]
     attrs |= {k: v for k, v in options if v is not None}
     return Case(x, attrs, outputs=2, **near_half(dtype))
+
+
+@spec(
+    "HyperConnectionLowRankMix",
+    lead=[(2, 3), (4,)],
+    before=[False, True],
+    scales=[{}, {"reduction_scale": 0.5, "silu_alpha": 2.0, "gate_div": 3.0, "gate_mul": 0.5}],
+    epsilon=[None, 0.1],
+    outputs=[2, 3],
+)
+def hyper_connection_low_rank_mix(
+    rng: Rng,
+    *,
+    lead: tuple[int, ...],
+    before: bool,
+    scales: dict[str, float],
+    epsilon: float | None,
+    outputs: int,
+) -> Case:
+    c, h, r = 3, 8, 5
+    x: list[Any] = [f32(rng, *lead, c * h), f32(rng, c * h), f32(rng, c * h, r) / 4]
+    x += [f32(rng, r, c * h), f32(rng, c * h, c) / 4]
+    x += [f32(rng, *lead, h), f32(rng, *lead, c)] if before else [None, None]
+    s = x[0].reshape(*lead, c, h).astype(np.float64)
+    if before:
+        s = s + x[6][..., None] * x[5][..., None, :]
+    normed = s / np.sqrt((s**2).mean(-1, keepdims=True) + (epsilon or 1e-5))
+    flat = normed.reshape(*lead, c * h) * x[1]
+    z = scales.get("silu_alpha", 1.0) * (flat @ x[2])
+    gates = 1 / (1 + np.exp(-((z / (1 + np.exp(-z))) @ x[3])))
+    pre = (flat * gates).reshape(*lead, c, h).sum(-2) * scales.get("reduction_scale", 1.0)
+    inject = (flat @ x[4]) / scales.get("gate_div", 1.0)
+    post = scales.get("gate_mul", 1.0) / (1 + np.exp(-inject))
+    expected = [y.astype(np.float32) for y in (pre, post, s.reshape(*lead, c * h))]
+    attrs = {"num_branches": c, **scales} | ({} if epsilon is None else {"epsilon": epsilon})
+    return Case(x, attrs, outputs=outputs, expected=expected[:outputs])
+
+
+@spec(
+    "SwiGLU",
+    apart=[False, True],
+    limit=[None, 0.0, 0.75],
+    alpha=[None, 1.702],
+    beta=[None, 1.0],
+    rounded=[0, 1],
+    dtype=HALVES,
+)
+def clamped_swiglu(
+    rng: Rng,
+    *,
+    apart: bool,
+    limit: float | None,
+    alpha: float | None,
+    beta: float | None,
+    rounded: int,
+    dtype: Any,
+) -> Case:
+    gate, up = (f32(rng, 2, 3, 4).astype(dtype) for _ in range(2))
+    x = [gate, up] if apart else [np.concatenate([gate, up], -1)]
+    g, v = gate.astype(np.float64), up.astype(np.float64)
+    if limit:
+        g, v = np.minimum(g, limit), np.clip(v, -limit, limit)
+    y = g / (1 + np.exp(-(alpha or 1.0) * g)) * (v + (beta or 0.0))
+    named = (("limit", limit), ("activation_alpha", alpha), ("activation_beta", beta))
+    attrs: dict[str, Any] = {k: v for k, v in named if v is not None}
+    attrs["round_activation"] = rounded
+    return Case(x, attrs, expected=[y.astype(dtype)], **near_half(dtype))

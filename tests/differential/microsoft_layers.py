@@ -659,3 +659,98 @@ def dynamic_conv_transpose(
     x = [f32(rng, 2, 4, *[6, 5][:spatial]), f32(rng, 4, 3, *[3] * spatial), pads]
     x.append(f32(rng, 3 * group) if bias else None)
     return Case(x, attrs, constants=[1, 2, 3] if constant else [])
+
+
+@spec("BitmaskDropout", ratio=[False, True], training=[None, False])
+def bitmask_dropout(rng: Rng, *, ratio: bool, training: bool | None) -> Case:
+    x = f32(rng, 2, 3)
+    given = [x, scalar(0.5) if ratio else None, None if training is None else np.array(training)]
+    return Case(given, constants=[1, 2], expected=[x])
+
+
+@spec("BitmaskBiasDropout", residual=[False, True], ratio=[False, True])
+def bitmask_bias_dropout(rng: Rng, *, residual: bool, ratio: bool) -> Case:
+    x = [f32(rng, 2, 3, 4), f32(rng, 4), f32(rng, 2, 3, 4) if residual else None]
+    expected = x[0] + x[1] + (0 if x[2] is None else x[2])
+    return Case([*x, scalar(0.5) if ratio else None], constants=[3], expected=[expected])
+
+
+@spec(
+    "FusedMatMulActivation",
+    activation=["Relu", "Tanh", "LeakyRelu", "HardSigmoid"],
+    alpha=[None, 0.5],
+    transposed=[(0, 0), (1, 0), (1, 1)],
+)
+def fused_matmul_activation(
+    rng: Rng, *, activation: str, alpha: float | None, transposed: tuple[int, int]
+) -> Case:
+    a, b = f32(rng, 2, 3, 4), f32(rng, 2, 4, 5)
+    y = (alpha or 1.0) * (a @ b)
+    attrs: dict[str, Any] = {"activation": activation, "transA": transposed[0]}
+    attrs["transB"] = transposed[1]
+    if alpha is not None:
+        attrs["alpha"] = alpha
+    if activation == "LeakyRelu":
+        attrs["activation_alpha"] = 0.25
+        y = np.where(y < 0, 0.25 * y, y)
+    elif activation == "HardSigmoid":
+        attrs |= {"activation_alpha": 0.25, "activation_beta": 0.5}
+        y = np.clip(0.25 * y + 0.5, 0, 1)
+    else:
+        y = np.tanh(y) if activation == "Tanh" else np.maximum(y, 0)
+    x = [part.swapaxes(-1, -2) if t else part for part, t in zip((a, b), transposed, strict=True)]
+    return Case([np.ascontiguousarray(part) for part in x], attrs, expected=[y.astype(np.float32)])
+
+
+@spec("WordConvEmbedding", window=[1, 2, 3], constant=[False, True], named=[False, True])
+def word_conv_embedding(rng: Rng, *, window: int, constant: bool, named: bool) -> Case:
+    words = rng.integers(1, 9, (6, 5)).astype(np.int32)
+    for word, length in zip(words, (1, 2, 3, 4, 5, 2), strict=True):
+        word[length:] = 0
+    x = [words, f32(rng, 4, 1, window, 3), f32(rng, 4), f32(rng, 9, 3)]
+    sizes = {"embedding_size": 4, "conv_window_size": window, "char_embedding_size": 3}
+    return Case(x, sizes if named else {}, constants=[1, 2, 3] if constant else [])
+
+
+@spec(
+    "MaxpoolWithMask",
+    shape=[(2, 3, 9), (2, 3, 6, 7), (1, 2, 4, 5, 4)],
+    kernel=[1, 2, 3],
+    stride=[1, 2],
+    pad=[0, 1],
+    kept=[0.3, 0.7, 1.0],
+)
+def max_pool_with_mask(
+    rng: Rng, *, shape: tuple[int, ...], kernel: int, stride: int, pad: int, kept: float
+) -> Case | None:
+    n = len(shape) - 2
+    if pad >= kernel:
+        return None  # ONNX Runtime refuses it
+    mask = (rng.random((1, 1, *shape[2:])) < kept).astype(np.int32)
+    attrs = {"kernel_shape": [kernel] * n, "strides": [stride] * n, "pads": [pad] * (2 * n)}
+    return Case([f32(rng, *shape), mask], attrs)
+
+
+@spec("Rfft", axes=[1, 2], size=[4, 6], half=[False, True])
+def rfft(rng: Rng, *, axes: int, size: int, half: bool) -> Case:
+    x = f32(rng, 2, 4, size).astype(np.float16 if half else np.float32)
+    y = np.fft.rfftn(x.astype(np.float64), axes=tuple(range(-axes, 0)))
+    expected = np.stack([y.real, y.imag], -1).astype(x.dtype)
+    near = {"rtol": 1e-2, "atol": 1e-2} if half else {}
+    return Case([x], {"signal_ndim": axes, "onesided": 1}, expected=[expected], **near)
+
+
+@spec("Irfft", axes=[1, 2], size=[4, 6])
+def irfft(rng: Rng, *, axes: int, size: int) -> Case:
+    y = f32(rng, 2, 4, size)
+    x = np.fft.rfftn(y.astype(np.float64), axes=tuple(range(-axes, 0)))
+    parts = np.stack([x.real, x.imag], -1).astype(np.float32)
+    return Case([parts], {"signal_ndim": axes}, expected=[y])
+
+
+@spec(
+    "DynamicTimeWarping", shape=[(1, 1), (1, 5), (4, 6), (6, 3)], ties=[False, True], batch=[0, 1]
+)
+def dynamic_time_warping(rng: Rng, *, shape: tuple[int, int], ties: bool, batch: int) -> Case:
+    x = rng.integers(0, 3, shape).astype(np.float32) if ties else f32(rng, *shape)
+    return Case([x[None] if batch else x])

@@ -535,3 +535,100 @@ def matmul_bnb4(
 def matmul_integer16(rng: Rng, *, a: tuple[int, ...], b: tuple[int, ...], dynamic: bool) -> Case:
     x = [rng.integers(-9000, 9000, shape).astype(np.int16) for shape in (a, b)]
     return Case(x, dynamic=dynamic)
+
+
+@spec(
+    "MatMulFpQ4", quant_type=[0, 1, None], sizes=[(32, 3), (64, 5), (96, 1)], batch=[(3,), (2, 3)]
+)
+def matmul_fp_q4(
+    rng: Rng, *, quant_type: int | None, sizes: tuple[int, int], batch: tuple[int, ...]
+) -> Case:
+    k, n = sizes
+    head = 4 if quant_type == 0 else 5
+    blocks = integers(rng, np.uint8, n, k // 32, head + 16)
+    scales = rng.uniform(0.1, 1, (n, k // 32, 1)).astype(np.float32)
+    blocks[..., :4] = scales.view(np.uint8).reshape(n, k // 32, 4)
+    if head == 5:
+        blocks[..., 4] &= 15
+    attrs = {} if quant_type is None else {"blk_quant_type": quant_type}
+    x = [f32(rng, *batch, k), blocks.reshape(-1), np.array([k, n])]
+    return Case(x, attrs, constants=[1, 2])
+
+
+# Bytes of 256 numbers, bytes of a block, and where the block's scales lie.
+PACKED = {0: (1024, 0, ()), 1: (512, 0, ()), 30: (512, 0, ()), 2: (144, 18, (0,))}
+PACKED |= {6: (176, 22, (0,)), 8: (272, 34, (0,)), 13: (176, 176, (0, 2)), 14: (210, 210, (208,))}
+PACKED |= {20: (144, 18, (0,)), 23: (136, 136, (0,))}
+
+
+@spec(
+    "GatherPacked",
+    packed_type=list(PACKED),
+    blocks=[1, 2],
+    shape=[(2, 3), (4,), ()],
+    index=[np.int32, np.int64],
+    output=[None, 1, 10, 16],
+)
+def gather_packed(
+    rng: Rng,
+    *,
+    packed_type: int,
+    blocks: int,
+    shape: tuple[int, ...],
+    index: Any,
+    output: int | None,
+) -> Case:
+    size, block, scales = PACKED[packed_type]
+    # The bytes of floats are kept small: none of them is no number.
+    rows = rng.integers(0, 256 if block else 60, (5, blocks * size)).astype(np.uint8)
+    for at in scales:
+        parts = rows.reshape(5, -1, block)
+        drawn = rng.uniform(0.01, 0.1, (*parts.shape[:2], 1)).astype(np.float16)
+        parts[..., at : at + 2] = drawn.view(np.uint8).reshape(*parts.shape[:2], 2)
+    attrs = {"packed_type": packed_type, "K": 256 * blocks}
+    if output is not None:
+        attrs["output_dtype"] = output
+    # Rows that are not there are the first one.
+    x = [rows, np.array(rng.integers(-2, 8, shape), index)]
+    if output in (1, 10):
+        near = {} if output == 1 else {"rtol": 1e-2, "atol": 1e-2}
+        return Case(x, attrs, constants=[0], **near)
+    # numpy has no bfloat16: ONNX Runtime is asked for float32.
+    asked = attrs | {"output_dtype": 1}
+    return Case(x, attrs, constants=[0], instead_attrs=asked, rtol=1e-2, atol=1e-2)
+
+
+@spec("MulInteger", dtype=[np.uint8, np.int8], zeros=[(False, False), (True, False), (True, True)])
+def mul_integer(rng: Rng, *, dtype: Any, zeros: tuple[bool, bool]) -> Case:
+    a, b = integers(rng, dtype, 2, 3, 4), integers(rng, dtype, 3, 1)
+    points = [scalar(v, dtype) if there else None for v, there in zip((3, 7), zeros, strict=True)]
+    left, right = (
+        x.astype(np.int32) - (0 if p is None else p.astype(np.int32))
+        for x, p in zip((a, b), points, strict=True)
+    )
+    return Case([a, points[0], b, points[1]], expected=[left * right])
+
+
+@spec(
+    "QEmbedLayerNormalization",
+    dtype=[np.uint8, np.int8],
+    segments=[False, True],
+    mask=[False, True],
+    epsilon=[None, 1e-3],
+    constant=[False, True],
+)
+def q_embed_layer_norm(
+    rng: Rng, *, dtype: Any, segments: bool, mask: bool, epsilon: float | None, constant: bool
+) -> Case:
+    ids = [rng.integers(0, n, (2, 5)).astype(np.int32) for n in (9, 2)]
+    tables = [integers(rng, dtype, n, 8) for n in (9, 6, 2)]
+    vectors = [integers(rng, dtype, 8) for _ in range(2)]
+    scales = [scalar(v) for v in (0.02, 0.01, 0.03, 0.05, 0.04)]
+    points = [scalar(v, dtype) for v in (3, 5, 7, 2, 1)]
+    kept = np.tril(np.ones((2, 5), np.int32))[:, ::-1].copy() if mask else None
+    x: list[Any] = [ids[0], ids[1], *tables, *vectors, kept, *scales, *points]
+    if not segments:
+        for i in (1, 4, 10, 15):
+            x[i] = None
+    attrs = {} if epsilon is None else {"epsilon": epsilon}
+    return Case(x, attrs, outputs=2, constants=list(range(2, 18)) if constant else [])

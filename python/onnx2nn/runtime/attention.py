@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx2nn.runtime.quantization import unpack_bits
+from onnx2nn.runtime.quantization import dequantized, unpack_bits
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -1315,3 +1315,180 @@ def linear_attention_gate(
     """com.microsoft LinearAttentionGate: the decay, in float32 until it is done, and the rate."""
     decay = decay_scale * F.softplus(a.float() + dt_bias)
     return decay.to(a.dtype), None if b is None else torch.sigmoid(b)
+
+
+def q_embed_layer_norm(
+    input_ids: Tensor,
+    segment_ids: Tensor | None,
+    word_embedding: Tensor,
+    position_embedding: Tensor,
+    segment_embedding: Tensor | None,
+    gamma: Tensor,
+    beta: Tensor,
+    mask: Tensor | None,
+    word_scale: Tensor,
+    position_scale: Tensor,
+    segment_scale: Tensor | None,
+    gamma_scale: Tensor,
+    beta_scale: Tensor,
+    word_zero_point: Tensor,
+    position_zero_point: Tensor,
+    segment_zero_point: Tensor | None,
+    gamma_zero_point: Tensor,
+    beta_zero_point: Tensor,
+    *,
+    epsilon: float = 1e-12,
+) -> tuple[Tensor, Tensor]:
+    """com.microsoft QEmbedLayerNormalization: EmbedLayerNormalization of tables of bytes."""
+    segments = None
+    if segment_embedding is not None and segment_scale is not None:
+        segments = dequantized(segment_embedding, segment_scale, segment_zero_point)
+    y, lengths, _ = embed_layer_norm(
+        input_ids,
+        segment_ids,
+        dequantized(word_embedding, word_scale, word_zero_point),
+        dequantized(position_embedding, position_scale, position_zero_point),
+        segments,
+        dequantized(gamma, gamma_scale, gamma_zero_point),
+        dequantized(beta, beta_scale, beta_zero_point),
+        mask,
+        epsilon=epsilon,
+    )
+    return y, lengths
+
+
+def clamped_swiglu(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    limit: float = 0.0,
+    activation_alpha: float = 1.0,
+    activation_beta: float = 0.0,
+    round_activation: int = 0,
+) -> Tensor:
+    """com.microsoft SwiGLU: clamped, in float32; without `up` the gate holds both halves."""
+    dtype = gate.dtype
+    if up is None:
+        gate, up = gate.chunk(2, dim=-1)
+    gate, up = gate.float(), up.float()
+    if limit > 0:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    y = gate * torch.sigmoid(activation_alpha * gate)
+    if round_activation:
+        y = y.to(dtype).float()
+    return (y * (up + activation_beta)).to(dtype)
+
+
+def gemma_rotary_embedding(
+    emb: Tensor, q: Tensor, q_rot: Tensor, k: Tensor, k_rot: Tensor
+) -> tuple[Tensor, Tensor]:
+    """com.microsoft GemmaRotaryEmbedding: halves turned by angles given in float32."""
+    sin, cos = (part.to(q.dtype).unsqueeze(1) for part in (emb.sin(), emb.cos()))
+    return q * cos + q_rot * sin, k * cos + k_rot * sin
+
+
+def relative_position_bias(
+    bias_table: Tensor,
+    query_length: int,
+    key_length: int,
+    *,
+    max_distance: int,
+    is_bidirectional: int = 0,
+) -> Tensor:
+    """com.microsoft RelativePositionBias: T5's, whose buckets widen with the distance.
+
+    The table's numbers lie head by head, although its shape says [buckets, heads].
+    """
+    buckets, heads = bias_table.shape
+    device = bias_table.device
+    ahead = torch.arange(key_length, device=device)
+    ahead = ahead - torch.arange(query_length, device=device).unsqueeze(1)
+    first, count = torch.zeros_like(ahead), buckets
+    if is_bidirectional:
+        count = buckets // 2
+        first = torch.where(ahead > 0, count, 0)
+        distance = ahead.abs()
+    else:
+        distance = (-ahead).clamp(min=0)
+    exact = count // 2
+    rate = (count - exact) / math.log(max_distance / exact)
+    far = exact + ((distance.clamp(min=1).float() / exact).log() * rate).long()
+    place = first + torch.where(distance < exact, distance, far.clamp(max=count - 1))
+    return bias_table.reshape(heads, buckets)[:, place].unsqueeze(0)
+
+
+def gated_relative_position_bias(
+    query: Tensor,
+    query_bias: Tensor,
+    rel_pos: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eco_a: Tensor,
+    *,
+    num_heads: int,
+) -> Tensor:
+    """com.microsoft GatedRelativePositionBias: a position bias scaled by gates of the query."""
+    q = split_heads(query + query_bias, num_heads)
+    gates = torch.unflatten(q @ weight + bias, -1, (2, -1)).sum(-1)
+    update, reset = torch.sigmoid(gates).chunk(2, dim=-1)
+    return (update * (reset * eco_a - 1.0) + 2.0) * rel_pos
+
+
+def packed_multi_head_attention(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    bias: Tensor | None,
+    token_offset: Tensor,
+    cumulative_sequence_length: Tensor,
+    attention_bias: Tensor | None = None,
+    *,
+    num_heads: int,
+    scale: float = 0.0,
+) -> Tensor:
+    """com.microsoft PackedMultiHeadAttention: sequences end to end, put apart to attend."""
+    if key is None or value is None:
+        query, key, value = (part.flatten(1) for part in query.unbind(2))
+    if bias is not None:
+        sizes = [query.shape[1], key.shape[1]]
+        parts = zip((query, key, value), split_parts(bias, sizes), strict=True)
+        query, key, value = (part + added for part, added in parts)
+    q, k, v = (
+        split_heads(restore_padding(part, token_offset), num_heads)
+        for part in (query, key, value)
+    )
+    lengths = cumulative_sequence_length[1:] - cumulative_sequence_length[:-1]
+    places = torch.arange(k.shape[2], device=k.device)
+    seen = (places < lengths.unsqueeze(1)).reshape(-1, 1, 1, k.shape[2])
+    mask = seen if attention_bias is None else add_masks(seen, attention_bias)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale or None)
+    rows = merge_heads(y).flatten(0, 1)
+    return rows[token_offset.reshape(-1)[: query.shape[0]].long()]
+
+
+def packed_attention(
+    x: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    token_offset: Tensor,
+    cumulative_sequence_length: Tensor,
+    attention_bias: Tensor | None = None,
+    *,
+    num_heads: int,
+    qkv_hidden_sizes: list[int] | None = None,
+    scale: float = 0.0,
+) -> Tensor:
+    """com.microsoft PackedAttention: projections, then PackedMultiHeadAttention."""
+    sizes = qkv_hidden_sizes or [weights.shape[1] // 3] * 3
+    query, key, value = split_parts(x @ weights + bias, sizes)
+    return packed_multi_head_attention(
+        query,
+        key,
+        value,
+        None,
+        token_offset,
+        cumulative_sequence_length,
+        attention_bias,
+        num_heads=num_heads,
+        scale=scale,
+    )

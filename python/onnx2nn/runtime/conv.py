@@ -310,3 +310,20 @@ def pad_same(
     dilations = dilations or [1] * len(kernel)
     pads = same_pads(list(x.shape[2:]), kernel, strides, dilations, lower)
     return F.pad(x, to_torch_pads(pads))
+
+
+def word_conv_embedding(
+    words: Tensor, weight: Tensor, bias: Tensor, embedding: Tensor
+) -> Tensor:
+    """com.microsoft WordConvEmbedding: words from their characters, 0 ending them.
+
+    A word without characters gives zeros; ONNX Runtime leaves its row as it was.
+    """
+    width = weight.shape[2]
+    lengths = torch.where(words[:, 0] > 0, (words > 0).sum(1), 0).unsqueeze(1)
+    characters = F.embedding(words.clamp(min=0), embedding).unsqueeze(1)
+    y = torch.tanh(F.conv2d(characters, weight, bias)).squeeze(-1)
+    places = torch.arange(y.shape[2], device=words.device)
+    inside = places <= lengths.clamp(min=width) - width
+    y = y.masked_fill(~inside.unsqueeze(1), -torch.inf).amax(-1)
+    return torch.where(lengths > 0, y, 0.0)

@@ -413,3 +413,39 @@ def gated_delta_net(
     )
     y = y.flatten(0, 1) if owner is None or place is None else y[owner, place]
     return y.reshape(*leading, heads, width).to(dtype), state.mT.contiguous()
+
+
+def hyper_connection_low_rank_mix(
+    streams: Tensor,
+    norm_scale: Tensor,
+    down_weight: Tensor,
+    up_weight: Tensor,
+    inject_weight: Tensor,
+    prev_block_output: Tensor | None = None,
+    prev_post_gate: Tensor | None = None,
+    *,
+    num_branches: int,
+    epsilon: float = 1e-5,
+    reduction_scale: float = 1.0,
+    silu_alpha: float = 1.0,
+    gate_div: float = 1.0,
+    gate_mul: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """com.microsoft HyperConnectionLowRankMix: each step in float32, its result in x's type."""
+    dtype, shape = streams.dtype, streams.shape
+    if prev_block_output is not None and prev_post_gate is not None:
+        branches = split_branches(streams, num_branches).float()
+        added = prev_post_gate.float().unsqueeze(
+            -1
+        ) * prev_block_output.float().unsqueeze(-2)
+        streams = (branches + added).reshape(shape).to(dtype)
+    normed = branchwise_rms_norm(
+        streams, norm_scale, num_branches=num_branches, epsilon=epsilon
+    )
+    scaled = ((normed @ down_weight).float() * silu_alpha).to(dtype)
+    hidden = scaled * torch.sigmoid(scaled.float()).to(dtype)
+    gates = torch.sigmoid((hidden @ up_weight).float()).to(dtype)
+    mixed = split_branches(normed.float() * gates.float(), num_branches).sum(-2)
+    inject = ((normed @ inject_weight).float() / gate_div).to(dtype)
+    post = (torch.sigmoid(inject.float()).to(dtype).float() * gate_mul).to(dtype)
+    return (mixed * reduction_scale).to(dtype), post, streams

@@ -450,3 +450,33 @@ def crop_and_resize(
             total = total + picked * (row_weight * column_weight)
     lost = outside[0].unsqueeze(2) | outside[1].unsqueeze(1)
     return total.masked_fill(lost, extrapolation_value).transpose(0, 1)
+
+
+def max_pool_with_mask(
+    x: Tensor,
+    mask: Tensor,
+    kernel: list[int],
+    *,
+    strides: list[int] | None = None,
+    pads: list[int] | None = None,
+    auto_pad: str = "NOTSET",
+) -> Tensor:
+    """com.microsoft MaxpoolWithMask: a row of a window ends where the mask is 0 for the first time.
+
+    The very first element is never masked, unless x has one axis to pool over.
+    """
+    n = len(kernel)
+    steps, ones = strides or [1] * n, [1] * n
+    sizes = list(x.shape[2:])
+    outside, _ = window_pads(sizes, kernel, steps, ones, pads, auto_pad, False)
+    seen = (mask != 0).reshape(-1)[: math.prod(sizes)].reshape(1, 1, *sizes)
+    if n > 1:
+        first = torch.zeros_like(seen)
+        first[(0, 0, *[0] * n)] = True
+        seen = seen | first
+    lowest = torch.finfo(x.dtype).min
+    wide = F.pad(x, to_torch_pads(outside), value=lowest)
+    kept = F.pad(seen.to(x.dtype), to_torch_pads(outside), value=1.0)
+    going = pooling_windows(kept, kernel, steps, ones).cumprod(-1) > 0
+    windows = pooling_windows(wide, kernel, steps, ones)
+    return torch.where(going, windows, lowest).amax(list(range(-n, 0)))

@@ -673,3 +673,98 @@ def dynamic_quantize_lstm(
         for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
     )
     return y, h, c
+
+
+def matmul_fp_q4(
+    a: Tensor, packed: Tensor, *, K: int, N: int, blk_quant_type: int = 1
+) -> Tensor:
+    """com.microsoft MatMulFpQ4: weights in blocks of a column, scale, zero point and 32 halves."""
+    head = 5 if blk_quant_type else 4
+    blocks = packed.reshape(N, -1, head + 16)
+    scales = blocks[..., :4].contiguous().view(torch.float32)
+    zeros = blocks[..., 4:head].float() if blk_quant_type else 8.0
+    codes = blocks[..., head:]
+    values = torch.cat([codes & 15, codes >> 4], -1).float()
+    return a @ ((values - zeros) * scales).flatten(1)[:, :K].t()
+
+
+def packed_rows(rows: Tensor, packed_type: int) -> Tensor:
+    """Rows of real numbers from bytes in blocks, as GGML packs them."""
+    if packed_type in (0, 1, 30):
+        kinds = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
+        return rows.contiguous().view(kinds[packed_type]).float()
+    size = {2: 18, 6: 22, 8: 34, 13: 176, 14: 210, 20: 18, 23: 136}[packed_type]
+    b = torch.unflatten(rows, -1, (-1, size))
+    # K-quants of six bits have their scale at the end of a block.
+    at = 208 if packed_type == 14 else 0
+    scale = b[..., at : at + 2].contiguous().view(torch.float16).float()
+    if packed_type == 8:
+        return (b[..., 2:].view(torch.int8).float() * scale).flatten(-2)
+    if packed_type in (2, 6, 20):
+        codes = b[..., -16:]
+        codes = torch.cat([codes & 15, codes >> 4], -1).to(torch.int32)
+        if packed_type == 20:
+            return (uneven_levels(codes) * scale).flatten(-2)
+        if packed_type == 6:
+            bits = unpack_bits(b[..., 2:6], 1).to(torch.int32)
+            codes = codes | (bits << 4)
+        return ((codes - (16 if packed_type == 6 else 8)) * scale).flatten(-2)
+    if packed_type == 23:
+        low, high = unpack_bits(b[..., 4:8], 4), unpack_bits(b[..., 2:4], 2)
+        steps = (low.to(torch.int32) | (high.to(torch.int32) << 4)) - 32
+        codes = torch.unflatten(b[..., 8:], -1, (8, 16))
+        levels = uneven_levels(torch.cat([codes & 15, codes >> 4], -1).to(torch.int32))
+        return (levels * (steps * scale).unsqueeze(-1)).flatten(-3)
+    if packed_type == 14:
+        low = torch.unflatten(b[..., :128], -1, (2, 2, 32))
+        low = torch.cat([low & 15, low >> 4], -2)
+        high = torch.unflatten(b[..., 128:192], -1, (2, 1, 32))
+        high = torch.cat([(high >> shift) & 3 for shift in (0, 2, 4, 6)], -2)
+        codes = (low | (high << 4)).to(torch.int32).flatten(-3) - 32
+        steps = b[..., 192:208].view(torch.int8).float() * scale
+        return (codes * steps.repeat_interleave(16, -1)).flatten(-2)
+    least = b[..., 2:4].contiguous().view(torch.float16).float()
+    first, second, third = b[..., 4:8], b[..., 8:12], b[..., 12:16]
+    steps = torch.cat([first & 63, (third & 15) | (first >> 6 << 4)], -1)
+    shifts = torch.cat([second & 63, (third >> 4) | (second >> 6 << 4)], -1)
+    low = torch.unflatten(b[..., 48:], -1, (4, 1, 32))
+    low = torch.cat([low & 15, low >> 4], -2).flatten(-3, -2)
+    place = torch.arange(8, device=rows.device, dtype=torch.uint8).unsqueeze(-1)
+    high = (b[..., 16:48].unsqueeze(-2) >> place) & 1
+    codes = (low | (high << 4)).float()
+    y = codes * (steps * scale).unsqueeze(-1) - (shifts * least).unsqueeze(-1)
+    return y.flatten(-3)
+
+
+def uneven_levels(codes: Tensor) -> Tensor:
+    """The sixteen levels of GGML's IQ4 types."""
+    levels = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+    return torch.tensor(levels, dtype=torch.float32, device=codes.device)[codes]
+
+
+def gather_packed(
+    data: Tensor,
+    indices: Tensor,
+    *,
+    packed_type: int,
+    K: int,
+    output_dtype: torch.dtype = torch.bfloat16,
+) -> Tensor:
+    """com.microsoft GatherPacked: rows of a packed table; no such row means the first."""
+    index = torch.where((indices < 0) | (indices >= data.shape[0]), 0, indices)
+    return packed_rows(data[index.long()], packed_type).to(output_dtype)
+
+
+def mul_integer(
+    a: Tensor,
+    a_zero_point: Tensor | None,
+    b: Tensor,
+    b_zero_point: Tensor | None = None,
+) -> Tensor:
+    """com.microsoft MulInteger: the product of bytes without their zero points, in int32."""
+    left, right = a.to(torch.int32), b.to(torch.int32)
+    if a_zero_point is not None:
+        left = left - a_zero_point.to(torch.int32)
+    if b_zero_point is not None:
+        right = right - b_zero_point.to(torch.int32)
+    return left * right

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -112,3 +113,47 @@ def cosine_window(
     first, second = ((k * math.pi * places).cos().to(wide) for k in (2, 4))
     a, b, c = coefficients
     return (a - b * first + c * second).to(dtype)
+
+
+def real_fft(x: Tensor, *, signal_ndim: int = 1) -> Tensor:
+    """com.microsoft Rfft: one-sided, the parts in a last axis; halves in float32."""
+    axes = list(range(-signal_ndim, 0))
+    wide = x.float() if x.dtype == torch.float16 else x
+    return torch.view_as_real(torch.fft.rfftn(wide, dim=axes)).to(x.dtype)
+
+
+def inverse_real_fft(x: Tensor, *, signal_ndim: int) -> Tensor:
+    """com.microsoft Irfft: the inverse of Rfft, of an even length."""
+    axes = list(range(-signal_ndim, 0))
+    wide = x.float() if x.dtype == torch.float16 else x
+    y: Tensor = torch.fft.irfftn(torch.view_as_complex(wide.contiguous()), dim=axes)
+    return y.to(x.dtype)
+
+
+def dynamic_time_warping(x: Tensor) -> Tensor:
+    """com.microsoft DynamicTimeWarping: the cheapest path through costs, step by step on the host."""
+    rows, columns = x.shape[-2:]
+    cost = F.pad(x.reshape(rows, columns), (1, 0, 1, 0), value=torch.inf)
+    cost[0, 0] = 0
+    steps = torch.full((rows + 1, columns + 1), 2, device=x.device)
+    steps[1:, 0] = 1
+    # All cells of an antidiagonal depend on the two before alone.
+    for total in range(2, rows + columns + 1):
+        i = torch.arange(
+            max(1, total - columns), min(rows, total - 1) + 1, device=x.device
+        )
+        j = total - i
+        both, down, right = cost[i - 1, j - 1], cost[i - 1, j], cost[i, j - 1]
+        step = torch.where((down < both) & (down < right), 1, 2)
+        step = torch.where((both < down) & (both < right), 0, step)
+        before = (
+            torch.stack([both, down, right]).gather(0, step.unsqueeze(0)).squeeze(0)
+        )
+        cost[i, j] = cost[i, j] + before
+        steps[i, j] = step
+    taken, place, path = steps.tolist(), (rows, columns), []
+    while place != (0, 0):
+        path.append([place[0] - 1, place[1] - 1])
+        step = taken[place[0]][place[1]]
+        place = (place[0] - (step != 2), place[1] - (step != 1))
+    return torch.tensor(path[::-1], dtype=torch.int32, device=x.device).t().contiguous()

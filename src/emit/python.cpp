@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "emit/hoist.h"
+#include "emit/layout.h"
 #include "emit/python_style.h"
 #include "emit/runtime_source.h"
 #include "support/error.h"
@@ -26,56 +27,6 @@ using torch::Program;
 using torch::Stmt;
 using torch::Var;
 
-constexpr std::size_t kWidth = 88;
-
-/// Text of an expression as a tree of brackets, so that a long line can be broken as ruff would.
-struct Text {
-  std::string head;         // "F.conv2d(" or the whole text where there is nothing to break
-  std::vector<Text> items;  // inside the brackets
-  std::string tail;         // ")"
-  bool breakable = false;
-  int precedence = 100;
-  std::string prefix;  // "kernel_size=" before an item
-  bool one_tuple = false;
-
-  std::string flat() const {
-    std::string out = prefix + head;
-    for (std::size_t i = 0; i < items.size(); ++i) out += (i > 0 ? ", " : "") + items[i].flat();
-    if (one_tuple && items.size() == 1) out += ",";
-    return out + tail;
-  }
-};
-
-Text atom(std::string s, int precedence = 100) {
-  Text t;
-  t.head = std::move(s);
-  t.precedence = precedence;
-  return t;
-}
-
-void write_text(const Text& t, std::size_t indent, std::size_t column, std::size_t after,
-                std::string& out) {
-  const std::string flat = t.flat();
-  if (!t.breakable || t.items.empty() || column + flat.size() + after <= kWidth) {
-    out += flat;
-    return;
-  }
-  const std::string pad(indent + 4, ' ');
-  out += t.prefix + t.head + "\n";
-  std::string one;
-  for (std::size_t i = 0; i < t.items.size(); ++i) one += (i > 0 ? ", " : "") + t.items[i].flat();
-  if (!t.one_tuple && pad.size() + one.size() <= kWidth) {
-    out += pad + one + "\n";
-  } else {
-    for (const Text& item : t.items) {
-      out += pad;
-      write_text(item, indent + 4, pad.size(), 1, out);
-      out += ",\n";
-    }
-  }
-  out += std::string(indent, ' ') + t.tail;
-}
-
 std::string float_text(double v, bool is_double) {
   if (std::isnan(v)) return "torch.nan";
   if (std::isinf(v)) return v > 0 ? "torch.inf" : "-torch.inf";
@@ -89,6 +40,9 @@ std::string float_text(double v, bool is_double) {
   if (s.find_first_of(".en") == std::string::npos) {
     s += ".0";
   }
+  // 1e+08 is written 1e8.
+  if (const auto plus = s.find("e+"); plus != std::string::npos)
+    s.erase(plus + 1, s[plus + 2] == '0' ? 2 : 1);
   return s;
 }
 
@@ -118,13 +72,13 @@ class Printer {
 
   // ---- expressions
   Text text(const Expr& e);
-  Text call(std::string callee, std::vector<Text> args);
   Text aten(const Expr& e);
-  std::string slice_text(const Expr& e);
+  Text slice_text(const Expr& e);
   Text subscript_of_slices(const Expr& e);
-  std::string operand(const Expr& e, int precedence);
+  Text operand(const Expr& e, int precedence) { return bound(text(e), precedence); }
   std::string path_of(const std::vector<std::string>& path) const;
   Text int_list(const Expr& e);
+  std::vector<Text> texts(const std::vector<ExprPtr>& args, std::size_t from = 0);
   bool is_default(const Expr& e, const torch::SchemaArg& arg);
 
   // ---- statements
@@ -260,21 +214,6 @@ void Printer::name_var(const torch::VarPtr& v, int position) {
 
 // ---------------------------------------------------------------- expressions
 
-Text Printer::call(std::string callee, std::vector<Text> args) {
-  Text t;
-  t.head = std::move(callee) + "(";
-  t.items = std::move(args);
-  t.tail = ")";
-  t.breakable = true;
-  return t;
-}
-
-std::string Printer::operand(const Expr& e, int precedence) {
-  const Text t = text(e);
-  const std::string s = t.flat();
-  return t.precedence < precedence ? "(" + s + ")" : s;
-}
-
 std::string Printer::path_of(const std::vector<std::string>& path) const {
   std::string out = "self";
   for (const std::string& p : path)
@@ -282,12 +221,14 @@ std::string Printer::path_of(const std::vector<std::string>& path) const {
   return out;
 }
 
+std::vector<Text> Printer::texts(const std::vector<ExprPtr>& args, std::size_t from) {
+  std::vector<Text> out;
+  for (std::size_t i = from; i < args.size(); ++i) out.push_back(text(*args[i]));
+  return out;
+}
+
 Text Printer::int_list(const Expr& e) {
-  Text t;
-  t.head = "(";
-  for (const auto& a : e.args) t.items.push_back(text(*a));
-  t.tail = ")";
-  t.breakable = true;
+  Text t = brackets("(", texts(e.args), ")");
   t.one_tuple = t.items.size() == 1;
   return t;
 }
@@ -332,7 +273,7 @@ bool is_sliced_axis(const Expr& axis) {
   return axis.kind == ExprKind::Int && axis.integer >= -1 && axis.integer < 8;
 }
 
-std::string Printer::slice_text(const Expr& e) {
+Text Printer::slice_text(const Expr& e) {
   const auto given = [&](std::size_t i) -> const Expr* {
     if (i >= e.args.size() || e.args[i]->kind == ExprKind::None) return nullptr;
     const bool is_default =
@@ -359,12 +300,12 @@ std::string Printer::slice_text(const Expr& e) {
   std::string out = bounds[0] + (bounds[0].empty() ? "" : blank) + ":" +
                     (bounds[1].empty() ? "" : blank) + bounds[1];
   if (!bounds[2].empty()) out += blank + ":" + blank + bounds[2];
-  return out;
+  return atom(std::move(out));
 }
 
 /// Slices of several axes in one subscript: x[:, 1:, ::2].
 Text Printer::subscript_of_slices(const Expr& e) {
-  std::map<std::int64_t, std::string> axes;
+  std::map<std::int64_t, Text> axes;
   const Expr* x = &e;
   while (x->kind == ExprKind::Aten && x->text == "slice.Tensor" && x->args.size() >= 4 &&
          is_sliced_axis(*x->args[1])) {
@@ -373,16 +314,16 @@ Text Printer::subscript_of_slices(const Expr& e) {
     axes[axis] = slice_text(*x);
     x = x->args[0].get();
   }
-  std::string items;
+  std::vector<Text> items;
   if (axes.begin()->first < 0) {
-    items = "..., " + axes.begin()->second;
+    items = {atom("..."), axes.begin()->second};
   } else {
     for (std::int64_t i = 0; i <= axes.rbegin()->first; ++i) {
       const auto it = axes.find(i);
-      items += (i > 0 ? ", " : "") + (it == axes.end() ? ":" : it->second);
+      items.push_back(it == axes.end() ? atom(":") : it->second);
     }
   }
-  return atom(operand(*x, kPostfix) + "[" + items + "]");
+  return subscript(text(*x), std::move(items));
 }
 
 Text Printer::aten(const Expr& e) {
@@ -398,33 +339,33 @@ Text Printer::aten(const Expr& e) {
     const bool power = base == "pow";
     if (power) {
       // ruff hugs the operator where both sides are simple.
-      const std::string base_text = operand(arg(0), kPostfix);
-      const std::string exponent = operand(arg(1), kUnary);
+      const std::string base_text = operand(arg(0), kPostfix).flat();
+      const std::string exponent = operand(arg(1), kUnary).flat();
       const auto simple = [](const std::string& t) {
         return t.find_first_of(" ([") == std::string::npos;
       };
       return atom(base_text + (simple(base_text) && simple(exponent) ? "**" : " ** ") + exponent,
                   p);
     }
-    return atom(operand(arg(0), comparison ? p + 1 : p) + " " + std::string(style.text) + " " +
-                    operand(arg(1), p + 1),
-                p);
+    return infix(operand(arg(0), comparison ? p + 1 : p), std::string(style.text),
+                 operand(arg(1), p + 1), p);
   }
   if (style.kind == StyleKind::Prefix && e.args.size() == 1)
-    return atom(std::string(style.text) + operand(arg(0), kUnary), kUnary);
+    return atom(std::string(style.text) + operand(arg(0), kUnary).flat(), kUnary);
   if (base == "slice" && e.args.size() >= 4 && is_sliced_axis(arg(1)))
     return subscript_of_slices(e);
   if (base == "index" && e.args.size() == 2 && arg(1).kind == ExprKind::List) {
-    std::string items;
+    std::vector<Text> items;
     for (const auto& a : arg(1).args)
-      items += (items.empty() ? "" : ", ") + (a->kind == ExprKind::None ? ":" : text(*a).flat());
-    return atom(operand(arg(0), kPostfix) + "[" + items + "]");
+      items.push_back(a->kind == ExprKind::None ? atom(":") : text(*a));
+    return subscript(text(arg(0)), std::move(items));
   }
   if (base == "select" && e.args.size() == 3 && is_sliced_axis(arg(1))) {
-    std::string lead;
-    for (std::int64_t i = 0; i < arg(1).integer; ++i) lead += ":, ";
-    if (arg(1).integer == -1) lead = "..., ";
-    return atom(operand(arg(0), kPostfix) + "[" + lead + text(arg(2)).flat() + "]");
+    std::vector<Text> items;
+    for (std::int64_t i = 0; i < arg(1).integer; ++i) items.push_back(atom(":"));
+    if (arg(1).integer == -1) items.push_back(atom("..."));
+    items.push_back(text(arg(2)));
+    return subscript(text(arg(0)), std::move(items));
   }
 
   bool known = false;
@@ -481,10 +422,11 @@ Text Printer::aten(const Expr& e) {
     t.prefix = key + "=";
     args.push_back(std::move(t));
   }
+  if (method)
+    return method_call(text(arg(0)), std::string(style.text.empty() ? base : style.text),
+                       std::move(args));
   std::string callee;
-  if (method) {
-    callee = operand(arg(0), kPostfix) + "." + std::string(style.text.empty() ? base : style.text);
-  } else if (style.kind == StyleKind::Functional) {
+  if (style.kind == StyleKind::Functional) {
     callee = "F." + std::string(style.text.empty() ? base : style.text);
   } else {
     // What is no plain `a / b` (div with a rounding mode) goes by its name.
@@ -518,17 +460,13 @@ Text Printer::text(const Expr& e) {
       return atom(path_of(e.param->path));
     case ExprKind::Constant:
       return atom("self." + e.text);
-    case ExprKind::Module: {
-      std::vector<Text> args;
-      for (const auto& a : e.args) args.push_back(text(*a));
-      return call(path_of(e.module->path), std::move(args));
-    }
+    case ExprKind::Module:
+      return call(path_of(e.module->path), texts(e.args));
     case ExprKind::Aten:
       return aten(e);
     case ExprKind::Helper:
     case ExprKind::Function: {
-      std::vector<Text> args;
-      for (const auto& a : e.args) args.push_back(text(*a));
+      std::vector<Text> args = texts(e.args);
       for (const auto& [key, value] : e.keywords) {
         Text t = text(*value);
         t.prefix = key + "=";
@@ -537,30 +475,21 @@ Text Printer::text(const Expr& e) {
       return call(e.text, std::move(args));
     }
     case ExprKind::Size:
-      return atom(operand(*e.args[0], kPostfix) + ".shape[" + std::to_string(e.integer) + "]");
+      return postfix(text(*e.args[0]), ".shape[" + std::to_string(e.integer) + "]");
     case ExprKind::ShapeOf:
-      return atom(operand(*e.args[0], kPostfix) + ".shape");
+      return postfix(text(*e.args[0]), ".shape");
+    case ExprKind::Tuple:
+      return int_list(e);
     case ExprKind::List:
-    case ExprKind::Tuple: {
-      if (e.kind == ExprKind::Tuple) return int_list(e);
-      Text t;
-      t.head = "[";
-      for (const auto& a : e.args) t.items.push_back(text(*a));
-      t.tail = "]";
-      t.breakable = true;
-      return t;
-    }
+      return brackets("[", texts(e.args), "]");
     case ExprKind::Dict: {
-      Text t;
-      t.head = "{";
+      std::vector<Text> items;
       for (std::size_t i = 0; i + 1 < e.args.size(); i += 2) {
         Text item = text(*e.args[i + 1]);
         item.prefix = text(*e.args[i]).flat() + ": ";
-        t.items.push_back(std::move(item));
+        items.push_back(std::move(item));
       }
-      t.tail = "}";
-      t.breakable = true;
-      return t;
+      return brackets("{", std::move(items), "}");
     }
     case ExprKind::Lambda:
       return atom(e.text);
@@ -576,15 +505,13 @@ Text Printer::text(const Expr& e) {
       {"-", kSum},          {"*", kProduct},  {"/", kProduct},  {"//", kProduct}, {"%", kProduct}};
   if (const auto it = kInfix.find(o); it != kInfix.end() && e.args.size() == 2) {
     const int p = it->second;
-    return atom(
-        operand(*e.args[0], p == kCompare ? p + 1 : p) + " " + o + " " + operand(*e.args[1], p + 1),
-        p);
+    return infix(operand(*e.args[0], p == kCompare ? p + 1 : p), o, operand(*e.args[1], p + 1), p);
   }
-  if (o == "neg") return atom("-" + operand(*e.args[0], kUnary), kUnary);
-  if (o == "not") return atom("not " + operand(*e.args[0], 24), 24);
+  if (o == "neg") return atom("-" + operand(*e.args[0], kUnary).flat(), kUnary);
+  if (o == "not") return atom("not " + operand(*e.args[0], 24).flat(), 24);
   if (o == "if")
-    return atom(operand(*e.args[1], 19) + " if " + operand(*e.args[0], 19) + " else " +
-                    operand(*e.args[2], 18),
+    return atom(operand(*e.args[1], 19).flat() + " if " + operand(*e.args[0], 19).flat() +
+                    " else " + operand(*e.args[2], 18).flat(),
                 18);
   if (o == "[]" && e.args[1]->kind == ExprKind::Op && e.args[1]->text == "slice") {
     std::string range;
@@ -592,39 +519,25 @@ Text Printer::text(const Expr& e) {
       const Expr& bound = *e.args[1]->args[i];
       range += (i > 0 ? ":" : "") + (bound.kind == ExprKind::None ? "" : text(bound).flat());
     }
-    return atom(operand(*e.args[0], kPostfix) + "[" + range + "]");
+    return postfix(text(*e.args[0]), "[" + range + "]");
   }
-  if (o == "[]") return atom(operand(*e.args[0], kPostfix) + "[" + text(*e.args[1]).flat() + "]");
-  if (o == "*") return atom("*" + operand(*e.args[0], kPostfix));
+  if (o == "[]") return subscript(text(*e.args[0]), {text(*e.args[1])});
+  if (o == "*") return atom("*" + operand(*e.args[0], kPostfix).flat());
   if (o == "raw") return atom(e.args[0]->text);
   if (o[0] == '.') {
     static const std::set<std::string> kAttributes = {".device", ".dtype", ".shape", ".real",
                                                       ".imag",   ".ndim",  ".T",     ".mT"};
-    const std::string callee = operand(*e.args[0], kPostfix) + o;
-    if (kAttributes.count(o) != 0) return atom(callee);
-    std::vector<Text> args;
-    for (std::size_t i = 1; i < e.args.size(); ++i) args.push_back(text(*e.args[i]));
-    return call(callee, std::move(args));
+    if (kAttributes.count(o) != 0) return postfix(text(*e.args[0]), o);
+    return method_call(text(*e.args[0]), o.substr(1), texts(e.args, 1));
   }
-  std::vector<Text> args;
-  for (const auto& a : e.args) args.push_back(text(*a));
-  return call(o, std::move(args));
+  return call(o, texts(e.args));
 }
 
 // ---------------------------------------------------------------- statements
 
 void Printer::line(std::size_t indent, const std::string& lead, const Text& t,
                    const std::string& trail) {
-  out_ += std::string(indent, ' ') + lead;
-  const std::size_t column = indent + lead.size();
-  if (!t.breakable && column + t.flat().size() + trail.size() > kWidth && t.precedence < kPostfix) {
-    // An expression of operators has no brackets of its own to break at.
-    out_ += "(\n" + std::string(indent + 4, ' ') + t.flat() + "\n" + std::string(indent, ' ') +
-            ")" + trail + "\n";
-    return;
-  }
-  write_text(t, indent, column, trail.size(), out_);
-  out_ += trail + "\n";
+  out_ += statement_text(indent, lead, t, trail);
 }
 
 int nesting(const Expr& e, const std::unordered_map<int, int>& depth) {
@@ -771,16 +684,18 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
       return;
     case Stmt::Kind::Def: {
       name_var(s.targets[0], position_);
-      std::string params;
+      std::vector<Text> params;
       for (const auto& p : s.params) {
         // Parameters have names of their own, used or not.
         if (names_.count(p->id) == 0)
           names_[p->id] =
               claim(p->hint, position_, std::max(lives_[p->id].last, position_ + 1), false);
-        params += (params.empty() ? "" : ", ") + name_of(*p);
+        params.push_back(atom(name_of(*p)));
       }
-      out_ += std::string(indent, ' ') + "def " + name_of(*s.targets[0]) + "(" + params + "):\n";
+      if (!out_.ends_with("\n\n")) out_ += "\n";
+      line(indent, "def ", call(name_of(*s.targets[0]), std::move(params)), ":");
       block(s.body, indent + 4);
+      out_ += "\n";
       return;
     }
   }
@@ -912,12 +827,10 @@ std::string Printer::run() {
     for (std::size_t i = 1; i < program_.outputs.size(); ++i) result += ", Tensor";
     result += "]";
   }
-  Text head;
-  head.head = "def forward(";
-  for (const std::string& s : signature) head.items.push_back(atom(s));
-  head.tail = ")" + (result.empty() ? "" : " -> " + result);
-  head.breakable = true;
-  line(4, "", head, ":");
+  std::vector<Text> parameters;
+  for (const std::string& s : signature) parameters.push_back(atom(s));
+  const std::string tail = ")" + (result.empty() ? "" : " -> " + result);
+  line(4, "", brackets("def forward(", std::move(parameters), tail), ":");
   std::string doc;
   for (const auto& p : program_.inputs)
     doc += (doc.empty() ? "" : ", ") + name_of(*p.var) + ": " + printable(p.type_text);

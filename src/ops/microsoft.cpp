@@ -520,6 +520,72 @@ void lower_word_conv(LowerContext& c) {
   c.out(0, helper("word_conv_embedding", pass_inputs(c, 0, 4)));
 }
 
+/// Tokenizer: words along a new last axis, unless there is nothing to take apart.
+void infer_tokenizer(InferContext& c) {
+  const Shape& s = c.shape(0);
+  if (!s.has_rank()) return c.set(0, DType::String);
+  if (s.rank() != 1 && s.rank() != 2)
+    c.fail("its input has rank " + std::to_string(s.rank()) + ", not 1 or 2");
+  Dims out = s.dims();
+  for (const Dim& d : s.dims())
+    if (!d.is_const() || d.value() < 1) return c.set(0, DType::String);
+  out.emplace_back();
+  c.set(0, DType::String, Shape(std::move(out)));
+}
+
+/// The ends of a match are found by trying where the text could end, so that nothing may ask for
+/// its end.
+void check_pattern(const NodeContext& c, const std::string& pattern) {
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const bool escaped = pattern[i] == '\\' && i + 1 < pattern.size();
+    const std::string_view two = std::string_view(pattern).substr(i, 2);
+    if (pattern[i] == '$' || two == "\\b" || two == "\\B" || two == "\\z")
+      c.unsupported("a pattern that asks for the end of a word or text is not supported");
+    if (escaped) ++i;
+  }
+}
+
+void lower_tokenizer(LowerContext& c) {
+  const auto separators = c.attr_strings("separators");
+  const std::string expression = c.attr_string("tokenexp", "");
+  if (separators.has_value() == !expression.empty())
+    c.fail("it needs either separators or tokenexp");
+  if (c.attr_int("mincharnum") < 1) c.fail("mincharnum must be positive");
+  if (separators)
+    for (const std::string& s : *separators) check_pattern(c, s);
+  check_pattern(c, expression);
+  c.out(0, helper("tokenizer", {c.in(0)},
+                  pass_attributes(c, {{"mincharnum"},
+                                      {"pad_value", AttrKind::String},
+                                      {"mark"},
+                                      {"separators", AttrKind::StringList},
+                                      {"tokenexp", AttrKind::String}})));
+}
+
+void infer_attention_lstm(InferContext& c) {
+  const Shape& x = c.shape(0);
+  const Dim directions(c.attr_string("direction", "forward") == "bidirectional" ? 2 : 1);
+  const Dim hidden = dim_of(c.shape(2), 2);
+  c.set(0, c.dtype(0), Shape({dim_of(x, 0), directions, dim_of(x, 1), hidden}));
+  for (std::size_t i = 1; i < 3; ++i)
+    c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
+}
+
+void lower_attention_lstm(LowerContext& c) {
+  c.ignore_attr("hidden_size");  // the weights' shapes say it
+  for (std::size_t i = 8; i < 12; ++i)
+    if (!c.has_input(i)) c.unsupported("without all of QW, MW, V and M it is not known");
+  outs_of(c,
+          helper("attention_lstm", pass_inputs(c, 0, 14),
+                 pass_attributes(c, {{"direction", AttrKind::String},
+                                     {"activations", AttrKind::StringList},
+                                     {"activation_alpha", AttrKind::FloatList},
+                                     {"activation_beta", AttrKind::FloatList},
+                                     {"clip", AttrKind::Float},
+                                     {"input_forget"}})),
+          3);
+}
+
 void infer_masked_pool(InferContext& c) {
   const Shape& x = c.shape(0);
   if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
@@ -917,6 +983,16 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_word_conv,
      .lower = lower_word_conv},
+    {.type = "Tokenizer",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_tokenizer,
+     .lower = lower_tokenizer},
+    {.type = "AttnLSTM",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_attention_lstm,
+     .lower = lower_attention_lstm},
     {.type = "MaxpoolWithMask",
      .domain = kMicrosoft,
      .changed_at = {1},

@@ -754,3 +754,80 @@ def irfft(rng: Rng, *, axes: int, size: int) -> Case:
 def dynamic_time_warping(rng: Rng, *, shape: tuple[int, int], ties: bool, batch: int) -> Case:
     x = rng.integers(0, 3, shape).astype(np.float32) if ties else f32(rng, *shape)
     return Case([x[None] if batch else x])
+
+
+@spec(
+    "Tokenizer",
+    pattern=[[" "], [""], [",", "[ab]"], ["a+"], ["b|bé"], ["1|11", "\\."], ["(a?)(ab)?"]]
+    + ["[a-z]+", "a|ab", "(a?)(ab)?", "[^ ]+", "\\w+", "ab|bé1", "[[:alpha:]]{2}", "."],
+    least=[1, 2, 3],
+    mark=[0, 1],
+    shape=[(1,), (4,), (2, 3)],
+    empty=[False, False, True],
+)
+def tokenizer(
+    rng: Rng,
+    *,
+    pattern: list[str] | str,
+    least: int,
+    mark: int,
+    shape: tuple[int, ...],
+    empty: bool,
+) -> Case | None:
+    if least > 1 and pattern in ([""], "."):
+        return None  # ONNX Runtime refuses it
+    letters = np.array(list("ab1 é,."))
+    words = ["".join(rng.choice(letters, 0 if empty else rng.integers(9))) for _ in range(6)]
+    x = np.array(words[: int(np.prod(shape))], dtype=object).reshape(shape)
+    attrs: dict[str, Any] = {"mincharnum": least, "pad_value": "#", "mark": mark}
+    attrs["tokenexp" if isinstance(pattern, str) else "separators"] = pattern
+    return Case([x], attrs, elem_types={0: 8})
+
+
+@spec(
+    "AttnLSTM",
+    direction=[None, "forward", "reverse", "bidirectional"],
+    lengths=[None, (4, 4), (4, 2)],
+    memory_lengths=[None, (6, 3)],
+    bias=[False, True],
+    initial=[False, True],
+    peephole=[False, True],
+    layer=[False, True],
+    clip=[None, 0.5],
+    activations=[None, ["Sigmoid", "Relu", "Softsign"]],
+    constant=[False, True],
+)
+def attention_lstm(
+    rng: Rng,
+    *,
+    direction: str | None,
+    lengths: tuple[int, ...] | None,
+    memory_lengths: tuple[int, ...] | None,
+    bias: bool,
+    initial: bool,
+    peephole: bool,
+    layer: bool,
+    clip: float | None,
+    activations: list[str] | None,
+    constant: bool,
+) -> Case:
+    n = 2 if direction == "bidirectional" else 1
+    hidden, depth, size, width = 5, 4, 7, 2
+    fed = width if layer else depth
+
+    def counts(given: tuple[int, ...] | None) -> Any:
+        return None if given is None else np.array(given, np.int32)
+
+    x = [f32(rng, 4, 2, 3), f32(rng, n, 4 * hidden, 3 + fed), f32(rng, n, 4 * hidden, hidden)]
+    x += [f32(rng, n, 8 * hidden) if bias else None, counts(lengths)]
+    x += [f32(rng, n, 2, hidden) if initial else None for _ in range(2)]
+    x += [f32(rng, n, 3 * hidden) if peephole else None, f32(rng, n, hidden, size)]
+    x += [f32(rng, n, depth, size), f32(rng, n, size), f32(rng, 2, 6, depth)]
+    x += [counts(memory_lengths), f32(rng, n, depth + hidden, width) if layer else None]
+    given = (("direction", direction), ("clip", clip))
+    attrs: dict[str, Any] = {k: v for k, v in given if v is not None}
+    attrs["hidden_size"] = hidden
+    if activations is not None:
+        attrs["activations"] = activations * n
+    fixed = [i for i in (1, 2, 3, 8, 9, 10, 13) if x[i] is not None] if constant else []
+    return Case(x, attrs, outputs=3, constants=fixed)

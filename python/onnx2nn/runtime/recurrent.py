@@ -95,6 +95,29 @@ def stack_steps(steps: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack(steps) if steps else like.new_zeros([0, *like.shape])
 
 
+def lstm_step(
+    gates: Tensor,
+    c: Tensor,
+    p: Tensor | None,
+    activations: list[tuple[str, float, float]],
+    clip: float | None,
+    input_forget: bool,
+) -> list[Tensor]:
+    """The states h and c after one step of ONNX LSTM, from what its four gates are fed."""
+    gate, cell, hidden = activations
+    pi, po, pf = p.chunk(3) if p is not None else (None, None, None)
+    i, o, f, g = gates.chunk(4, 1)
+    if pi is not None and pf is not None:
+        i, f = i + pi * c, f + pf * c
+    i = rnn_activation(clip_symmetric(i, clip), *gate)
+    f = 1 - i if input_forget else rnn_activation(clip_symmetric(f, clip), *gate)
+    new_c = f * c + i * rnn_activation(clip_symmetric(g, clip), *cell)
+    if po is not None:
+        o = o + po * new_c
+    o = rnn_activation(clip_symmetric(o, clip), *gate)
+    return [o * rnn_activation(new_c, *hidden), new_c]
+
+
 def lstm_direction(
     x: Tensor,
     w: Tensor,
@@ -109,23 +132,13 @@ def lstm_direction(
     input_forget: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of ONNX LSTM over x [time, batch, input]."""
-    gate, cell, hidden = activations
     wb, rb = (None, None) if b is None else b.chunk(2)
     inputs = F.linear(x, w, None if wb is None or rb is None else wb + rb)
-    pi, po, pf = p.chunk(3) if p is not None else (None, None, None)
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
-        i, o, f, g = (inputs[t] + F.linear(h, r)).chunk(4, 1)
-        if pi is not None and pf is not None:
-            i, f = i + pi * c, f + pf * c
-        i = rnn_activation(clip_symmetric(i, clip), *gate)
-        f = 1 - i if input_forget else rnn_activation(clip_symmetric(f, clip), *gate)
-        new_c = f * c + i * rnn_activation(clip_symmetric(g, clip), *cell)
-        if po is not None:
-            o = o + po * new_c
-        o = rnn_activation(clip_symmetric(o, clip), *gate)
-        new_h = o * rnn_activation(new_c, *hidden)
-        (h, c), y = keep_steps([new_h, new_c], [h, c], t, lengths)
+        gates = inputs[t] + F.linear(h, r)
+        new = lstm_step(gates, c, p, activations, clip, input_forget)
+        (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
     return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
 
@@ -326,3 +339,87 @@ def rnn(
         for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
     )
     return (y.permute(2, 0, 1, 3), h.transpose(0, 1)) if layout else (y, h)
+
+
+def bahdanau_attention(
+    query: Tensor,
+    keys: Tensor,
+    memory: Tensor,
+    seen: Tensor,
+    query_weight: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """The part of the memory [batch, steps, depth] that a query [batch, size] attends to."""
+    scores = (v * torch.tanh(keys + (query @ query_weight).unsqueeze(1))).sum(-1)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    return (weights.unsqueeze(1) @ memory).squeeze(1)
+
+
+def attention_lstm(
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    sequence_lens: Tensor | None,
+    initial_h: Tensor | None,
+    initial_c: Tensor | None,
+    p: Tensor | None,
+    query_weight: Tensor,
+    memory_weight: Tensor,
+    v: Tensor,
+    memory: Tensor,
+    memory_seq_lens: Tensor | None = None,
+    attention_weight: Tensor | None = None,
+    *,
+    direction: str = "forward",
+    activations: list[str] | None = None,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    clip: float | None = None,
+    input_forget: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """com.microsoft AttnLSTM: an LSTM each of whose steps sees what the last one attended to."""
+    count = 2 if direction == "bidirectional" else 1
+    names = activations or ["Sigmoid", "Tanh", "Tanh"] * count
+    chosen = rnn_activations(names, activation_alpha, activation_beta)
+    zeros = x.new_zeros([x.shape[1], r.shape[2]])
+    places = torch.arange(memory.shape[1], device=x.device).expand(memory.shape[:2])
+    seen = torch.ones_like(places, dtype=torch.bool)
+    if memory_seq_lens is not None:
+        seen = places < memory_seq_lens.unsqueeze(1)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for d in range(count):
+        backwards = direction == "reverse" or d == 1
+        own = reverse_steps(x, sequence_lens) if backwards else x
+        wb, rb = (None, None) if b is None else b[d].chunk(2)
+        bias = None if wb is None or rb is None else wb + rb
+        inputs = F.linear(own, w[d, :, : x.shape[2]], bias)
+        fed = w[d, :, x.shape[2] :]
+        keys = memory @ memory_weight[d]
+        h = zeros if initial_h is None else initial_h[d]
+        c = zeros if initial_c is None else initial_c[d]
+        attended = x.new_zeros([x.shape[1], fed.shape[1]])
+        steps: list[Tensor] = []
+        for t in range(x.shape[0]):
+            gates = inputs[t] + F.linear(attended, fed) + F.linear(h, r[d])
+            new = lstm_step(
+                gates,
+                c,
+                None if p is None else p[d],
+                chosen[3 * d : 3 * d + 3],
+                clip,
+                bool(input_forget),
+            )
+            (h, c), y = keep_steps(new, [h, c], t, sequence_lens)
+            steps.append(y)
+            attended = bahdanau_attention(y, keys, memory, seen, query_weight[d], v[d])
+            if attention_weight is not None:
+                attended = torch.cat([y, attended], 1) @ attention_weight[d]
+        ys = stack_steps(steps, h)
+        ys = reverse_steps(ys, sequence_lens) if backwards else ys
+        parts.append((ys, drop_empty(h, sequence_lens), drop_empty(c, sequence_lens)))
+    y, h, c = (
+        torch.stack(part, dim)
+        for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
+    )
+    return y, h, c

@@ -262,3 +262,76 @@ def tf_idf_vectorizer(
         if weights is not None:
             counts = counts * weights.new_zeros(size).scatter(0, ngram_indexes, weights)
     return counts if tokens.dim() == 2 else counts[0]
+
+
+def longest_match(
+    regex: re.Pattern[str], text: str, start: int
+) -> tuple[int, int] | None:
+    """The leftmost match from `start` on, and of those there the longest; re takes the first."""
+    found = regex.search(text, start)
+    if found is None:
+        return None
+    ends = range(len(text), found.end(), -1)
+    longer = (end for end in ends if regex.fullmatch(text, found.start(), end))
+    return found.start(), next(longer, found.end())
+
+
+def words_between(regex: re.Pattern[str], text: str, least: int) -> list[str]:
+    """What lies between the matches of a separator, at least `least` characters of it."""
+    words, start = [], 0
+    while start <= len(text) and (found := longest_match(regex, text, start)):
+        words.append(text[start : found[0]])
+        # Where nothing was matched a character is passed over.
+        start = found[1] if found[1] > found[0] else found[0] + 1
+    return [word for word in [*words, text[start:]] if len(word) >= least]
+
+
+def words_matching(regex: re.Pattern[str], text: str, least: int) -> list[str]:
+    """The matches one after the other; after one that is too short the next may overlap it."""
+    words, start = [], 0
+    while start <= len(text) and (found := longest_match(regex, text, start)):
+        if found[1] - found[0] >= max(least, 1):
+            words.append(text[found[0] : found[1]])
+            start = found[1]
+        else:
+            start = found[0] + 1
+    return words
+
+
+def tokenizer(
+    x: np.ndarray,
+    *,
+    mincharnum: int,
+    pad_value: str,
+    mark: int,
+    separators: list[str] | None = None,
+    tokenexp: str = "",
+) -> np.ndarray:
+    """com.microsoft Tokenizer: the words of each string along a new last axis."""
+    if x.size == 0:
+        return x
+    rows: list[list[str]] = []
+    for text in x.reshape(-1).tolist():
+        if tokenexp == "." or separators == [""]:
+            words = list(text)
+        elif separators:
+            words = [text]
+            for separator in separators:
+                regex = re.compile(python_regex(separator), re.ASCII)
+                words = [
+                    w for part in words for w in words_between(regex, part, mincharnum)
+                ]
+        else:
+            words = words_matching(
+                re.compile(python_regex(tokenexp), re.ASCII), text, mincharnum
+            )
+        rows.append(words)
+    longest = max(map(len, rows))
+    if longest and mark:
+        rows = [["\x02", *words, "\x03"] for words in rows]
+        longest += 2
+    cells = [
+        [*words, *[pad_value] * (longest - len(words))] for words in rows if longest
+    ]
+    flat = string_array([word for words in cells for word in words])
+    return flat.reshape(*x.shape, longest)

@@ -207,3 +207,41 @@ def test_products_of_bytes_are_exact_on_every_cpu() -> None:
     x = rng.integers(0, 256, (1, 64, 8, 8)).astype(np.uint8)
     report = onnx2nn.verify(model, inputs={"x": x})
     assert report.ok, report.outputs
+
+
+def tiny_probabilities() -> onnx.ModelProto:
+    """Sigmoids of about -17, where the oracle's own rounding is as large as the answer."""
+    random = np.random.default_rng(0)
+    constants = {
+        "fc.weight": random.standard_normal((4, 6), np.float32) / 4,
+        "fc.bias": np.full(6, -17, np.float32),
+        "shape": np.array([0, 2, 3]),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "fc.weight", "fc.bias"], ["logits"], "fc"),
+        helper.make_node("Sigmoid", ["logits"], ["p"], "squash"),
+        helper.make_node("Reshape", ["p", "shape"], ["y"], "shaped"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [5, 4]), ("y", [5, 2, 3]))
+    ]
+    initializers = [onnx.numpy_helper.from_array(a, n) for n, a in constants.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(core: object, tmp_path: Path) -> None:
+    onnx.save(tiny_probabilities(), str(tmp_path / "m.onnx"))
+    report = onnx2nn.verify(tmp_path / "m.onnx")
+    assert report.ok
+    assert any("what goes into the Sigmoid is right" in note for note in report.notes)
+
+    onnx2nn.convert(tmp_path / "m.onnx", tmp_path / "net.py")
+    weights = load_file(tmp_path / "net.safetensors")
+    weights["fc.bias"] += 1
+    save_file(weights, tmp_path / "net.safetensors")
+    report = onnx2nn.verify(tmp_path / "m.onnx", tmp_path / "net.py")
+    assert not report.ok
+    assert report.first_difference is not None
+    assert report.first_difference.node == "fc"

@@ -231,7 +231,7 @@ def tiny_probabilities() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(core: object, tmp_path: Path) -> None:
+def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(tmp_path: Path) -> None:
     onnx.save(tiny_probabilities(), str(tmp_path / "m.onnx"))
     report = onnx2nn.verify(tmp_path / "m.onnx")
     assert report.ok

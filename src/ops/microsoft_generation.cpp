@@ -1,4 +1,4 @@
-// com.microsoft: BeamSearch and GreedySearch, whose decoders (and encoder) are nested graphs.
+// com.microsoft: BeamSearch, GreedySearch and Sampling, whose decoders (and encoder) are nested graphs.
 // https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 // The graphs become functions inside forward, which a helper's loop calls.
 #include "ops/microsoft.h"
@@ -122,7 +122,8 @@ void lower_beam_search(LowerContext& c) {
           2);
 }
 
-void lower_greedy_search(LowerContext& c) {
+/// GreedySearch and Sampling, which choose the next token differently: `more` says how.
+void lower_search(LowerContext& c, const char* function, const Kwargs& more) {
   ignore_hints(c);
   require_int(c, "model_type", 0);
   require_absent(c, 5, "prefix_vocab_mask");
@@ -137,9 +138,28 @@ void lower_greedy_search(LowerContext& c) {
   for (auto& k : pass_attributes(
            c, {{"eos_token_id"}, {"pad_token_id"}, {"vocab_size"}, {"no_repeat_ngram_size"}}))
     kw.push_back(k);
+  kw.insert(kw.end(), more.begin(), more.end());
   if (c.has_input(4) || c.has_input(6)) args.push_back(c.in(4));
   if (c.has_input(6)) args.push_back(c.in(6));
-  c.out(0, helper("greedy_search_decoder", args, kw));
+  c.out(0, helper(function, args, kw));
+}
+
+void lower_greedy_search(LowerContext& c) {
+  lower_search(c, "greedy_search_decoder", {});
+}
+
+/// Without a seed the draws are torch's own.
+void lower_sampling(LowerContext& c) {
+  require_absent(c, 7, "presence_mask");
+  c.ignore_attr("presence_penalty");  // of what presence_mask lists
+  if (c.has_output(1)) c.unsupported("the scores that were drawn from are not supported");
+  Kwargs more = pass_attributes(c, {{"top_p", AttrKind::Float},
+                                    {"temperature", AttrKind::Float},
+                                    {"min_tokens_to_keep"},
+                                    {"filter_value", AttrKind::Float},
+                                    {"custom"}});
+  if (c.has_input(8)) more.emplace_back("seed", c.int_scalar(8));
+  lower_search(c, "sampling_decoder", more);
 }
 
 constexpr OpDef kOps[] = {
@@ -153,6 +173,12 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_greedy_search,
      .lower = lower_greedy_search},
+    {.type = "Sampling",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .nondeterministic = true,
+     .infer = infer_greedy_search,
+     .lower = lower_sampling},
 };
 
 }  // namespace

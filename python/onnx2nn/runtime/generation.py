@@ -204,8 +204,9 @@ def greedy_search(
     eos_token_id: int,
     pad_token_id: int,
     no_repeat_ngram_size: int = 0,
+    choose: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """com.microsoft GreedySearch: always the likeliest token; torch has no such loop."""
+    """com.microsoft GreedySearch: the likeliest token, or what `choose` takes by the scores."""
     logits, states = start()
     ended = torch.zeros(sequences.shape[0], dtype=torch.bool, device=sequences.device)
     while True:
@@ -218,7 +219,8 @@ def greedy_search(
             no_repeat_ngram_size=no_repeat_ngram_size,
             vocab_mask=vocab_mask,
         )
-        tokens = scores.argmax(-1).masked_fill(ended, pad_token_id).to(sequences.dtype)
+        chosen = scores.argmax(-1) if choose is None else choose(scores)
+        tokens = chosen.masked_fill(ended, pad_token_id).to(sequences.dtype)
         ended = ended | (tokens == eos_token_id)
         tokens = tokens.masked_fill(ended, pad_token_id)
         sequences = torch.cat([sequences, tokens.unsqueeze(1)], dim=1)
@@ -433,4 +435,79 @@ def greedy_search_decoder(
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
         no_repeat_ngram_size=no_repeat_ngram_size,
+    )
+
+
+def likeliest_part(
+    scores: Tensor,
+    top_p: float,
+    min_tokens_to_keep: int,
+    filter_value: float,
+    custom: int,
+) -> Tensor:
+    """Scores [batch, words] but for `filter_value` outside the likeliest words that make `top_p`."""
+    ranked, order = scores.sort(-1, descending=bool(custom))
+    total = ranked.softmax(-1).cumsum(-1)
+    if custom:
+        # The word that passes the limit is kept, and so is the first.
+        dropped = F.pad(total > top_p, (1, 0))[:, :-1]
+    else:
+        dropped = total <= 1 - top_p
+        places = torch.arange(scores.shape[1], device=scores.device)
+        dropped = dropped & (places < max(scores.shape[1] - min_tokens_to_keep, 1))
+    dropped = torch.zeros_like(dropped).scatter(-1, order, dropped)
+    return scores.masked_fill(dropped, filter_value)
+
+
+def sampling_decoder(
+    decoder: Callable[..., tuple[Tensor, ...]],
+    init_decoder: Callable[..., tuple[Tensor, ...]] | None,
+    input_ids: Tensor,
+    max_length: int,
+    min_length: int = 0,
+    repetition_penalty: float = 1.0,
+    vocab_mask: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    *,
+    cache: tuple[int, int, int],
+    dtype: torch.dtype,
+    eos_token_id: int,
+    pad_token_id: int,
+    vocab_size: int = -1,
+    no_repeat_ngram_size: int = 0,
+    top_p: float = 0.0,
+    temperature: float = 1.0,
+    min_tokens_to_keep: int = 0,
+    filter_value: float = -1e20,
+    custom: int = 0,
+    seed: int | None = None,
+) -> Tensor:
+    """com.microsoft Sampling over a decoder: GreedySearch that draws among the likeliest words."""
+    mask = visible_tokens(input_ids, attention_mask, pad_token_id)
+    start, advance = decoder_steps(
+        decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size
+    )
+    generator = None
+    if seed is not None:
+        generator = torch.Generator(input_ids.device).manual_seed(seed)
+
+    def choose(scores: Tensor) -> Tensor:
+        if temperature > 0:
+            scores = scores / temperature
+        kept = likeliest_part(scores, top_p, min_tokens_to_keep, filter_value, custom)
+        chances = kept.softmax(-1)
+        return torch.multinomial(chances, 1, generator=generator).squeeze(1)
+
+    return greedy_search(
+        start,
+        advance,
+        input_ids,
+        max_length,
+        min_length,
+        repetition_penalty,
+        vocab_mask,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        choose=choose,
     )

@@ -85,7 +85,7 @@ Result squeeze(const Call& c) {
   const auto axes = c.ints_or_input("axes", 1);
   Ints dims;
   std::vector<bool> drop(x.rank(), false);
-  if (axes) {
+  if (axes && !axes->empty()) {
     for (const std::int64_t a : *axes)
       drop[static_cast<std::size_t>(Call::axis(a, x.rank()))] = true;
   } else {

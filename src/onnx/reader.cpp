@@ -209,7 +209,6 @@ class Importer {
     if (!graph) throw Error("bad-model", "the file holds no graph", "is it an ONNX model?");
     // IR versions below 3 had no opset_import: opset 1 is meant.
     if (info.opsets.empty()) info.opsets[""] = 1;
-    if (info.opsets.count("") == 0) info.opsets[""] = 1;
     opsets_ = &info.opsets;
     Scope scope;
     read_graph(*graph, *model_->graph, scope, {}, 0);

@@ -181,15 +181,15 @@ void lower_flatten(LowerContext& c) {
 }
 
 // ---------------------------------------------------------------- Squeeze, Unsqueeze
-// Axes were an attribute before opset 13.
+// Axes were an attribute before opset 13. To ONNX Runtime an empty list of them is none at all.
 
 void infer_squeeze(InferContext& c) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return c.set(0, c.dtype(0));
   Dims out;
-  if (c.has_ints("axes", 1)) {
-    const auto axes = c.ints("axes", 1);
-    if (!axes) return c.set(0, c.dtype(0));
+  const auto axes = c.ints("axes", 1);
+  if (!axes && c.has_ints("axes", 1)) return c.set(0, c.dtype(0));
+  if (axes && !axes->empty()) {
     const Ints a = c.axes(*axes, s.rank());
     for (std::size_t i = 0; i < s.rank(); ++i)
       if (std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) == a.end())
@@ -207,8 +207,8 @@ void infer_squeeze(InferContext& c) {
 
 void lower_squeeze(LowerContext& c) {
   c.carry_strings({0});
-  if (!c.has_ints("axes", 1)) return c.out(0, aten("squeeze", {c.in(0)}));
   const auto axes = c.ints("axes", 1);
+  if (axes ? axes->empty() : !c.has_ints("axes", 1)) return c.out(0, aten("squeeze", {c.in(0)}));
   if (!axes) return c.out(0, op(".squeeze", {c.in(0), op("tuple", {c.int_list(1)})}));
   Ints a = c.rank(0) ? c.axes(*axes, *c.rank(0)) : *axes;
   if (a.size() == 1) return c.out(0, aten("squeeze.dim", {c.in(0), a[0]}));

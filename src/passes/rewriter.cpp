@@ -1,5 +1,7 @@
 #include "passes/rewriter.h"
 
+#include <algorithm>
+
 #include "support/checked.h"
 
 namespace onnx2nn::passes {
@@ -86,7 +88,7 @@ ir::Node* Rewriter::add(std::string_view op_type, std::span<ir::Value* const> in
   ir::Node* n = before.graph()->add_node(std::string(op_type), "", inputs, names, &before);
   n->name = before.name;
   n->op = ops::find_op("", op_type);
-  n->opset = before.domain.empty() ? before.opset : model_.opset("");
+  n->opset = before.domain.empty() ? before.opset : std::max<std::int64_t>(1, model_.opset(""));
   n->output(0)->type = like.type;
   n->output(0)->contents = like.contents;
   push(n);

@@ -216,6 +216,8 @@ def test_squeeze_and_unsqueeze(axes: Any, opset: int) -> None:
 
 def test_squeeze_all() -> None:
     check("Squeeze", [values(1, 2, 1)], opset=13)
+    # ONNX Runtime's meaning of no axes; ONNX's reference leaves everything as it is.
+    check("Squeeze", [values(1, 2, 1), ints()], opset=13, constants=[1])
 
 
 @pytest.mark.parametrize("perm", [None, [0, 1, 2], [2, 0, 1], [0, 2, 1]])

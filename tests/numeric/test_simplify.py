@@ -515,6 +515,17 @@ def test_unknown_operators_stay() -> None:
     assert {(o.domain, o.version) for o in after.opset_import} == {("", 17), ("my.own", 3)}
 
 
+def test_domains_that_are_not_imported_stay_so() -> None:
+    """ONNX Runtime puts casts of its own into such models, which are of the opset that they import."""
+    half = (T.FLOAT16, [2])
+    made = model([node("FastGelu", "x", "y")], {"x": half}, {"y": half})
+    made.graph.node[0].domain = "com.microsoft"
+    del made.opset_import[:]
+    made.opset_import.append(h.make_opsetid("com.microsoft", 1))
+    after = onnx.load_from_string(_native.simplify(made.SerializeToString(), None, {})["model"])
+    assert [(o.domain, o.version) for o in after.opset_import] == [("com.microsoft", 1)]
+
+
 def test_what_describes_a_model_is_kept() -> None:
     m = model([node("Relu", "x", "y")], {"x": ["batch size", 2]}, {"y": ["batch size", 2]})
     del m.graph.value_info[:]

@@ -46,6 +46,8 @@ class Value {
   TensorPtr constant;
   /// The elements of an integer tensor of rank 0 or 1, where known as expressions.
   std::optional<Dims> contents;
+  /// The shape that the file gives it, where that has symbols: written again, and never relied on.
+  std::shared_ptr<const Shape> declared;
 
   Node* producer() const { return producer_; }  // null for graph inputs and initialisers
   std::uint32_t output_index() const { return output_index_; }
@@ -137,6 +139,7 @@ struct ValueInfo {
   std::vector<std::pair<std::string, std::string>> metadata;
   std::string type_proto;  // the bytes of its type: denotations, dims of -1
   std::string type;        // the type's text as read: the bytes hold while it is the same
+  bool has_negative_dim = false;
 };
 
 /// Nodes in order, defined before use. Owns its nodes and values.

@@ -309,6 +309,7 @@ class Importer {
         if (d.field() == 1) {
           const std::int64_t v = d.int64();
           dim = v >= 0 ? ir::Dim(v) : ir::Dim::unknown();
+          has_negative_dim_ = has_negative_dim_ || v < 0;
         } else if (d.field() == 2) {
           dim = dim_symbol(d.text());
         } else {
@@ -374,8 +375,10 @@ class Importer {
           break;
         case 2: {
           Reader again = m;
+          has_negative_dim_ = false;
           out.type = read_type(m.message("TypeProto"), 0);
           out.info.type_proto = again.string();
+          out.info.has_negative_dim = has_negative_dim_;
           break;
         }
         case 3:
@@ -474,6 +477,8 @@ class Importer {
       const auto it = scope.values.find(name);
       if (it == scope.values.end() || it->second->producer() == nullptr) return;
       it->second->type = without_symbols(declared);
+      if (it->second->type.str() != declared.str())
+        it->second->declared = std::make_shared<const ir::Shape>(declared.shape);
     };
     for (const auto& [name, type] : value_infos) hint(name, type);
     for (std::size_t i = 0; i < graph.output_count(); ++i)
@@ -976,6 +981,7 @@ class Importer {
   TensorReader tensors_;
   std::unique_ptr<ir::Model> model_;
   const std::map<std::string, std::int64_t>* opsets_ = nullptr;
+  bool has_negative_dim_ = false;  // in the type that is being read
   std::map<std::string, Function> functions_;
   std::map<std::string, std::string> symbols_;
   std::set<std::string> symbol_ids_;

@@ -266,14 +266,14 @@ class Writer {
         m.message(11, value_info(names.of(v), Type::tensor(v->constant->dtype(), ir::Shape::of(v->constant->dims()))));
       });
     for (std::size_t i = 0; i < outputs.size(); ++i)
-      m.message(12, port(outputs[i], g.output_types[i], g.output_infos, i));
+      m.message(12, port(outputs[i], g.output_types[i], g.output_infos, i, g.output(i)));
     // What readers cannot infer, for lack of an operator's definition or of our reasoning about
     // symbols: runtimes fuse less where they do not know that two shapes are the same.
     const std::unordered_set<std::string_view> declared(outputs.begin(), outputs.end());
     for (const Node* n = g.first(); n != nullptr; n = n->next())
       for (const Value* v : n->outputs())
         if (v != nullptr && says_something(*n, v->type) && declared.count(names.of(v)) == 0)
-          m.message(13, value_info(names.of(v), v->type));
+          m.message(13, value_info(names.of(v), with_declared(*v)));
     return m;
   }
 
@@ -359,6 +359,20 @@ class Writer {
     return m;
   }
 
+  /// The type of `v`, the dimensions that only the file has a name for by that name.
+  Type with_declared(const Value& v) const {
+    Type type = v.type;
+    if (!v.declared || !v.declared->has_rank() || v.declared->rank() != type.shape.rank())
+      return type;
+    for (std::size_t i = 0; i < type.shape.rank(); ++i) {
+      ir::Dim& d = type.shape.dims()[i];
+      const auto symbol = d.symbol_name();
+      const bool has_name = symbol && model_.info.symbols.count(*symbol) != 0;
+      if (!d.is_const() && !has_name) d = (*v.declared)[i];
+    }
+    return type;
+  }
+
   /// `type` without the symbols that inference gave to open dims.
   Type as_read(Type type) const {
     for (ir::Dim& d : type.shape.dims())
@@ -367,14 +381,33 @@ class Writer {
     return type;
   }
 
+  /// Whether what a file declares of an output contradicts what is known of the value `v`, now that
+  /// no branch or arithmetic hides it from checkers. To them -1 is a number as well.
+  static bool contradicts(const Type& declared, bool has_negative_dim, const Value& v) {
+    const ir::Shape& says = declared.shape;
+    const ir::Shape& is = v.type.shape;
+    if (!declared.is_tensor() || !v.type.is_tensor() || !says.has_rank() || !is.has_rank())
+      return false;
+    if (says.rank() != is.rank()) return true;
+    for (std::size_t i = 0; i < is.rank(); ++i)
+      if (is[i].is_const() && (says[i].is_const() ? says[i].value() != is[i].value()
+                                                  : has_negative_dim))
+        return true;
+    return false;
+  }
+
   /// An input or output, with what the file said of it.
-  Message port(const std::string& name, const Type& type,
-               const std::vector<ir::ValueInfo>& infos, std::size_t i) const {
-    if (i >= infos.size()) return value_info(name, type);
+  Message port(const std::string& name, Type type, const std::vector<ir::ValueInfo>& infos,
+               std::size_t i, const Value* given_out = nullptr) const {
+    const bool has_info = i < infos.size();
+    const bool is_wrong = given_out != nullptr &&
+                          contradicts(type, has_info && infos[i].has_negative_dim, *given_out);
+    if (is_wrong) type = given_out->type;
+    if (!has_info) return value_info(name, type);
     const ir::ValueInfo& info = infos[i];
     Message m;
     m.text(1, name);
-    if (!info.type_proto.empty() && as_read(type).str() == info.type) {
+    if (!info.type_proto.empty() && !is_wrong && as_read(type).str() == info.type) {
       m.text(2, info.type_proto);
     } else if (type.kind != Type::Kind::Unknown) {
       m.message(2, type_proto(type));

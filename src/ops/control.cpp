@@ -395,13 +395,17 @@ void infer_loop(InferContext& c) {
     if (!t.is_tensor() && !form.unchanged(i)) t = without_shape(t);
     initial.push_back(std::move(t));
   }
-  const bool vector_counter =
-      body.inputs[0]->type.shape.has_rank() && body.inputs[0]->type.shape.rank() == 1;
+  // Both may be scalars or of one element.
+  const auto own_shape = [&](std::size_t i) {
+    const Shape& s = body.inputs[i]->type.shape;
+    return s.has_rank() && s.rank() == 1 ? Shape({Dim(1)}) : Shape(Dims{});
+  };
+  const Type count = Type::tensor(DType::Int64, own_shape(0));
+  const Type condition = c.has_input(1) ? c.type(1) : Type::tensor(DType::Bool, own_shape(1));
   const auto set_inputs = [&](const std::vector<Type>& carried) {
-    body.inputs[0]->type =
-        Type::tensor(DType::Int64, vector_counter ? Shape({Dim(1)}) : Shape(Dims{}));
+    body.inputs[0]->type = count;
     body.inputs[0]->contents = Dims{counter};
-    body.inputs[1]->type = c.has_input(1) ? c.type(1) : Type::tensor(DType::Bool, Shape(Dims{}));
+    body.inputs[1]->type = condition;
     for (std::size_t i = 0; i < form.carried; ++i) {
       body.inputs[2 + i]->type = carried[i];
       body.inputs[2 + i]->contents.reset();

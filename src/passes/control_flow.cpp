@@ -1,10 +1,28 @@
 // Branches whose condition is known, and loops whose trips are.
-#include <unordered_map>
+#include <algorithm>
+#include <unordered_set>
 
 #include "passes/rules.h"
 
 namespace onnx2nn::passes {
 namespace {
+
+/// A node before `before` that takes over everything of `n` but its inputs and the names of its
+/// outputs.
+ir::Node* take_over(ir::Node& n, std::span<ir::Value* const> inputs,
+                    std::span<const std::string> names, ir::Node& before) {
+  ir::Node* copy = before.graph()->add_node(n.op_type, n.domain, inputs, names, &before);
+  copy->name = n.name;
+  copy->overload = n.overload;
+  copy->opset = n.opset;
+  copy->op = n.op;
+  copy->metadata = n.metadata;
+  copy->doc_string = n.doc_string;
+  copy->attributes = std::move(n.attributes);
+  n.attributes.clear();
+  for (ir::Graph* g : copy->subgraphs()) g->set_parent(copy);
+  return copy;
+}
 
 void move_body(Rewriter& w, ir::Graph& body, ir::Node& before) {
   ir::Graph& outer = *before.graph();
@@ -19,21 +37,13 @@ void move_body(Rewriter& w, ir::Graph& body, ir::Node& before) {
     // An absent output stays absent; one without a name gets one.
     for (const ir::Value* v : n->outputs())
       names.push_back(v == nullptr ? "" : v->name.empty() ? w.model().new_name("value") : v->name);
-    ir::Node* copy = outer.add_node(n->op_type, n->domain, inputs, names, &before);
-    copy->name = n->name;
-    copy->overload = n->overload;
-    copy->opset = n->opset;
-    copy->op = n->op;
-    copy->metadata = n->metadata;
-    copy->doc_string = n->doc_string;
-    copy->attributes = std::move(n->attributes);
-    n->attributes.clear();
-    for (ir::Graph* g : copy->subgraphs()) g->set_parent(copy);
+    ir::Node* copy = take_over(*n, inputs, names, before);
     for (std::size_t i = 0; i < n->output_count(); ++i) {
       ir::Value* v = n->output(i);
       if (v == nullptr) continue;
       copy->output(i)->type = v->type;
       copy->output(i)->contents = v->contents;
+      copy->output(i)->declared = v->declared;
       v->replace_all_uses(copy->output(i));
     }
     w.push(copy);
@@ -128,6 +138,131 @@ bool unroll_loop(Rewriter& w, ir::Node& n) {
   return inline_trip(w, n, **body, carried);
 }
 
+template <typename T>
+void erase_at(std::vector<T>& list, std::size_t i) {
+  if (i < list.size()) list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
+}
+
+void drop_output(Rewriter& w, ir::Graph& g, std::size_t i) {
+  std::vector<ir::Value*> kept;
+  for (std::size_t k = 0; k < g.output_count(); ++k) kept.push_back(g.output(k));
+  erase_at(kept, i);
+  w.set_inputs(*g.return_node(), kept);
+  erase_at(g.output_names, i);
+  erase_at(g.output_types, i);
+  erase_at(g.output_infos, i);
+}
+
+/// `n` on `inputs`, without the outputs that are in `dropped`.
+void drop_outputs(Rewriter& w, ir::Node& n, std::span<ir::Value* const> inputs,
+                  const std::vector<bool>& dropped) {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < n.output_count(); ++i)
+    if (!dropped[i]) {
+      const ir::Value* v = n.output(i);
+      names.push_back(v == nullptr ? "" : v->name.empty() ? w.model().new_name("value") : v->name);
+    }
+  ir::Node* made = take_over(n, inputs, names, n);
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < n.output_count(); ++i) {
+    if (dropped[i]) continue;
+    if (n.output(i) != nullptr) w.replace(n.output(i), made->output(at));
+    ++at;
+  }
+  w.push(made);
+  w.erase(n);
+}
+
+/// Which of the carried values of a Loop whose `used` are wanted are needed for them, or to know
+/// when it ends.
+std::vector<bool> needed_carried(const ir::Graph& body, const std::vector<bool>& used,
+                                 std::size_t carried) {
+  std::vector<bool> needed(carried, false);
+  std::unordered_set<const ir::Value*> seen;
+  std::vector<const ir::Value*> work = {body.output(0)};
+  for (std::size_t i = 0; i < used.size(); ++i)
+    if (used[i]) work.push_back(body.output(i + 1));
+  while (!work.empty()) {
+    const ir::Value* v = work.back();
+    work.pop_back();
+    // What nested graphs hold themselves is looked through as a whole.
+    if (v == nullptr || v->graph() != &body || !seen.insert(v).second) continue;
+    for (std::size_t i = 0; i < carried; ++i)
+      if (body.inputs[i + 2] == v) {
+        needed[i] = true;
+        work.push_back(body.output(i + 1));
+      }
+    const ir::Node* n = v->producer();
+    if (n == nullptr) continue;
+    for (std::size_t i = 0; i < n->input_count(); ++i) work.push_back(n->input(i));
+    for (const ir::Graph* g : n->subgraphs()) {
+      ir::for_each_node(*g, [&](const ir::Node& inner) {
+        for (std::size_t i = 0; i < inner.input_count(); ++i) work.push_back(inner.input(i));
+        for (const ir::Graph* nested : inner.subgraphs())
+          for (std::size_t i = 0; i < nested->output_count(); ++i)
+            work.push_back(nested->output(i));
+      });
+      for (std::size_t i = 0; i < g->output_count(); ++i) work.push_back(g->output(i));
+    }
+  }
+  for (std::size_t i = 0; i < carried; ++i) needed[i] = needed[i] || used[i];
+  return needed;
+}
+
+bool drop_of_loop(Rewriter& w, ir::Node& n, ir::Graph& body, const std::vector<bool>& used) {
+  if (n.input_count() < 2 || body.inputs.size() != n.input_count() ||
+      body.output_count() != n.output_count() + 1 || n.output_count() + 2 < n.input_count())
+    return false;
+  const std::size_t carried = n.input_count() - 2;
+  const std::vector<bool> needed = needed_carried(body, used, carried);
+  std::vector<bool> dropped(n.output_count());
+  for (std::size_t i = 0; i < dropped.size(); ++i) dropped[i] = i < carried ? !needed[i] : !used[i];
+  if (std::find(dropped.begin(), dropped.end(), true) == dropped.end() ||
+      std::find(dropped.begin(), dropped.end(), false) == dropped.end())
+    return false;
+  std::vector<ir::Value*> inputs = {n.input(0), n.input(1)};
+  for (std::size_t i = 0; i < carried; ++i)
+    if (!dropped[i]) inputs.push_back(n.input(i + 2));
+  for (std::size_t i = dropped.size(); i-- > 0;) {
+    if (!dropped[i]) continue;
+    drop_output(w, body, i + 1);
+    if (i >= carried) continue;
+    erase_at(body.inputs, i + 2);
+    erase_at(body.input_infos, i + 2);
+  }
+  drop_outputs(w, n, inputs, dropped);
+  return true;
+}
+
+bool drop_of_branches(Rewriter& w, ir::Node& n, const std::vector<bool>& used) {
+  const auto branches = n.subgraphs();
+  for (const ir::Graph* g : branches)
+    if (g->output_count() != n.output_count()) return false;
+  std::vector<bool> dropped(used.size());
+  for (std::size_t i = used.size(); i-- > 0;) {
+    dropped[i] = !used[i];
+    if (dropped[i])
+      for (ir::Graph* g : branches) drop_output(w, *g, i);
+  }
+  ir::Value* const inputs[] = {n.input(0)};
+  drop_outputs(w, n, inputs, dropped);
+  return true;
+}
+
+// a, b = If(c) <then () => (x, y) { ... }, ...>, b unused   =>   a = If(c) <then () => (x) { ... }, ...>
+// Loop alike, with the carried values that only lead to themselves.
+bool remove_unused_outputs(Rewriter& w, ir::Node& n) {
+  std::vector<bool> used;
+  for (const ir::Value* v : n.outputs()) used.push_back(v != nullptr && v->has_uses());
+  if (std::find(used.begin(), used.end(), false) == used.end() ||
+      std::find(used.begin(), used.end(), true) == used.end())
+    return false;
+  if (n.is("If")) return drop_of_branches(w, n, used);
+  const ir::Attribute* a = n.attribute("body");
+  const auto* body = a != nullptr ? std::get_if<std::unique_ptr<ir::Graph>>(&a->data) : nullptr;
+  return body != nullptr && drop_of_loop(w, n, **body, used);
+}
+
 }  // namespace
 
 std::span<const Rule> control_flow_rules() {
@@ -142,6 +277,10 @@ std::span<const Rule> control_flow_rules() {
        .apply = unroll_loop,
        .ops = {"Loop"},
        .in_conversion = true},
+      {.name = "remove-unused-outputs",
+       .what = "what If and Loop compute that nobody reads",
+       .apply = remove_unused_outputs,
+       .ops = {"If", "Loop"}},
   };
   return kRules;
 }

@@ -162,11 +162,97 @@ bool cut_again(Slices& first, std::size_t i, const Slices& second, std::size_t k
   return true;
 }
 
+/// `v` as what is between two places of `x` along an axis; nothing where it has other users.
+struct Piece {
+  ir::Value* x;
+  std::int64_t begin, end;
+};
+
+std::optional<Piece> piece_of(const ir::Value* v, std::int64_t axis) {
+  if (const ir::Node* slice = sole_producer(v, "Slice")) {
+    const auto s = slices_of(*slice);
+    if (!s || s->axes != Ints{axis} || s->steps != Ints{1} || s->starts[0] < 0 ||
+        s->ends[0] < s->starts[0])
+      return std::nullopt;
+    return Piece{slice->input(0), s->starts[0], s->ends[0]};
+  }
+  const ir::Node* split = sole_producer(v, "Split");
+  if (split == nullptr || split->input(0) == nullptr || joint_axis(*split) != axis)
+    return std::nullopt;
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i <= v->output_index(); ++i) {
+    const ir::Value* part = split->output(i);
+    if (part == nullptr || !part->type.shape.has_rank()) return std::nullopt;
+    const ir::Dim& size = part->type.shape[static_cast<std::size_t>(axis)];
+    if (!size.is_const()) return std::nullopt;
+    if (part == v) return Piece{split->input(0), begin, begin + size.value()};
+    begin += size.value();
+  }
+  return std::nullopt;
+}
+
+/// Whether the parts of a Split from the `first` on are all that is used of it.
+bool are_all_used(const ir::Value* first, std::size_t count) {
+  const ir::Node* split = producer_of(first, "Split");
+  if (split == nullptr) return true;
+  for (const ir::Value* v : split->outputs())
+    if (v != nullptr && v->has_uses() &&
+        (v->output_index() < first->output_index() ||
+         v->output_index() >= first->output_index() + count))
+      return false;
+  return true;
+}
+
+// Concat(Slice(x)[1:3], Slice(x)[3:7]) along that axis   =>   Slice(x)[1:7]
+// Concat(a, b) of a, b, c = Split(x), c unused   =>   Slice(x)
+bool rejoin_slices(Rewriter& w, ir::Node& n) {
+  constexpr std::int64_t kInputs = 10;
+  const auto axis = joint_axis(n);
+  if (!axis || n.opset < kInputs) return false;
+  std::vector<ir::Value*> inputs;
+  bool found = false;
+  for (std::size_t i = 0; i < n.input_count();) {
+    auto piece = piece_of(n.input(i), *axis);
+    std::size_t next = i + 1;
+    for (; piece && next < n.input_count(); ++next) {
+      const auto more = piece_of(n.input(next), *axis);
+      if (!more || more->x != piece->x || more->begin != piece->end ||
+          n.input(next)->producer()->op_type != n.input(i)->producer()->op_type)
+        break;
+      piece->end = more->end;
+    }
+    if (next == i + 1 || !are_all_used(n.input(i), next - i)) {
+      for (; i < next; ++i) inputs.push_back(n.input(i));
+      continue;
+    }
+    ir::Graph& g = *n.graph();
+    ir::Value* const slice_inputs[] = {piece->x,
+                                       w.constant(g, "starts", ir::Tensor::ints({piece->begin})),
+                                       w.constant(g, "ends", ir::Tensor::ints({piece->end})),
+                                       w.constant(g, "axes", ir::Tensor::ints({*axis}))};
+    ir::Node* slice = w.add("Slice", slice_inputs, *n.input(i), n);
+    ir::Shape& shape = slice->output(0)->type.shape;
+    if (shape.has_rank()) shape.dims()[static_cast<std::size_t>(*axis)] = Dim::unknown();
+    slice->output(0)->contents.reset();
+    slice->output(0)->declared.reset();
+    inputs.push_back(slice->output(0));
+    found = true;
+    i = next;
+  }
+  if (!found) return false;
+  w.set_inputs(n, inputs);
+  return true;
+}
+
 // Slice(Slice(x) along axis 0) along axis 1   =>   Slice(x) along both
 // Slice(Slice(x)[1:9])[2:4]   =>   Slice(x)[3:5]
 bool collapse_slices(Rewriter& w, ir::Node& n) {
-  const ir::Node* first = sole_producer(n.input(0), "Slice");
+  const ir::Node* first = producer_of(n.input(0), "Slice");
   if (first == nullptr) return false;
+  // Where all that read the first are slices, all of them can do without it.
+  for (const ir::Use* u = n.input(0)->first_use(); u != nullptr; u = u->next)
+    if (u->index != 0 || !u->user->is("Slice"))
+      return w.miss(n, "{} has other users", n.input(0)->name);
   auto both = slices_of(*first);
   const auto second = slices_of(n);
   if (!both || !second) return w.miss(n, "where a slice begins or ends is not known");
@@ -213,6 +299,10 @@ std::span<const Rule> movement_rules() {
        .apply = rejoin_split,
        .ops = {"Concat"},
        .in_conversion = true},
+      {.name = "rejoin-slices",
+       .what = "Concat of neighbouring slices, or parts of a Split",
+       .apply = rejoin_slices,
+       .ops = {"Concat"}},
       {.name = "collapse-slices",
        .what = "Slice of Slice",
        .apply = collapse_slices,

@@ -73,6 +73,43 @@ bool fuse_pad(Rewriter& w, ir::Node& n) {
   return take_over(w, n, *pad, *padding, std::move(*own));
 }
 
+/// What a Pad pads with, and how much; nothing where either is not known, or it cuts.
+std::optional<Padding> whole_padding(const ir::Node& pad) {
+  if (attr_string(pad, "mode", "constant") != "constant" || pad.input(3) != nullptr)
+    return std::nullopt;
+  Padding out{.value = attr_float(pad, "value", 0.0)};
+  if (pad.input(2) != nullptr) {
+    const auto value = splat(pad.input(2));
+    if (!value) return std::nullopt;
+    out.value = *value;
+  }
+  const auto pads = pad.opset < 2 ? ints_of(pad, "paddings", 1) : ints_of(pad, "pads", 1);
+  if (!pads || std::any_of(pads->begin(), pads->end(), [](std::int64_t p) { return p < 0; }))
+    return std::nullopt;
+  out.pads = *pads;
+  return out;
+}
+
+// Pad(Pad(x) by 1) by 2   =>   Pad(x) by 3, where both pad with one number
+bool collapse_pads(Rewriter& w, ir::Node& n) {
+  const ir::Node* first = sole_producer(n.input(0), "Pad");
+  if (first == nullptr || first->input(0) == nullptr) return false;
+  const auto inner = whole_padding(*first);
+  auto outer = whole_padding(n);
+  if (!inner || !outer) return w.miss(n, "the pads are not known, cut, or are of some axes only");
+  if (inner->value != outer->value || inner->pads.size() != outer->pads.size())
+    return w.miss(n, "they pad with different numbers");
+  for (std::size_t i = 0; i < outer->pads.size(); ++i) outer->pads[i] += inner->pads[i];
+  constexpr std::int64_t kPadsAreInput = 11;
+  if (n.opset >= kPadsAreInput) {
+    w.set_input(n, 1, w.constant(*n.graph(), "pads", ir::Tensor::ints(outer->pads)));
+  } else {
+    set_attr(n, n.opset < 2 ? "paddings" : "pads", std::move(outer->pads));
+  }
+  w.set_input(n, 0, first->input(0));
+  return true;
+}
+
 /// Nothing in `v` is below zero, as its node says.
 bool is_never_negative(const ir::Value* v) {
   const ir::Node* n = v->producer();
@@ -121,6 +158,10 @@ bool fuse_pad_into_pool(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> pad_rules() {
   static const std::vector<Rule> kRules = {
+      {.name = "collapse-pads",
+       .what = "Pad of Pad by the same number",
+       .apply = collapse_pads,
+       .ops = {"Pad"}},
       {.name = "fuse-pad",
        .what = "padding by zeros into Conv",
        .apply = fuse_pad,

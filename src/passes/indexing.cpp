@@ -12,7 +12,8 @@ std::optional<std::int64_t> axis_of(std::int64_t axis, const ir::Value* v) {
   return axis + static_cast<std::int64_t>(v->type.shape.rank());
 }
 
-/// The index of the only element that a Slice takes along its only axis, and that axis.
+/// The index of the only element that a Slice takes along one axis, all others being whole, and that
+/// axis.
 struct Taken {
   std::int64_t index, axis;
 };
@@ -20,18 +21,25 @@ std::optional<Taken> taken_by(const ir::Node& n) {
   const auto starts = ints_of(n, "starts", 1);
   const auto ends = ints_of(n, "ends", 2);
   const auto axes = ints_of(n, "axes", 3);
-  if (!starts || !ends || starts->size() != 1 || ends->size() != 1) return std::nullopt;
-  if (axes ? axes->size() != 1 : n.input(3) != nullptr) return std::nullopt;
-  if (n.input(4) != nullptr && const_ints(n.input(4)) != Ints{1}) return std::nullopt;
-  const auto axis = axis_of(axes ? axes->front() : 0, n.input(0));
-  const std::int64_t start = starts->front();
-  const std::int64_t end = ends->front();
+  if (!starts || !ends || starts->size() != ends->size()) return std::nullopt;
+  if (axes ? axes->size() != starts->size() : n.input(3) != nullptr) return std::nullopt;
+  if (n.input(4) != nullptr && const_ints(n.input(4)) != Ints(starts->size(), 1))
+    return std::nullopt;
   constexpr std::int64_t kToTheEnd = INT32_MAX;  // exporters write this, or more
-  if (!axis || (end != start + 1 && !(start == -1 && end >= kToTheEnd))) return std::nullopt;
-  if (start == -1 && end == 0) return std::nullopt;  // takes nothing
-  // Negative indices have a meaning in Gather since opset 11.
-  if (start < 0 && n.opset < 11) return std::nullopt;
-  return Taken{start, *axis};
+  std::optional<Taken> taken;
+  for (std::size_t i = 0; i < starts->size(); ++i) {
+    const std::int64_t start = (*starts)[i];
+    const std::int64_t end = (*ends)[i];
+    if (start == 0 && end >= kToTheEnd) continue;
+    const auto axis = axis_of(axes ? (*axes)[i] : static_cast<std::int64_t>(i), n.input(0));
+    if (taken || !axis || (end != start + 1 && !(start == -1 && end >= kToTheEnd)))
+      return std::nullopt;
+    if (start == -1 && end == 0) return std::nullopt;  // takes nothing
+    // Negative indices have a meaning in Gather since opset 11.
+    if (start < 0 && n.opset < 11) return std::nullopt;
+    taken = Taken{start, *axis};
+  }
+  return taken;
 }
 
 // Squeeze(Slice(x)[2:3])   =>   Gather(x, 2)

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <set>
 
+#include "passes/match.h"
 #include "passes/rules.h"
 
 namespace onnx2nn::passes {
@@ -26,10 +27,10 @@ bool has_output_beyond_first(const ir::Node& n) {
 // Dropout(x) -> y   =>   x for y, in inference
 bool remove_dropout(Rewriter& w, ir::Node& n) {
   if (has_output_beyond_first(n)) return false;
-  if (n.input(2) != nullptr) {
-    const ir::TensorPtr& training = n.input(2)->constant;
-    if (!training || training->size() != 1 || training->int_at(0) != 0) return false;
-  }
+  constexpr std::int64_t kTrains = 12;  // the opset from which inputs say the ratio and the mode
+  if (n.opset >= kTrains && n.input(2) != nullptr && splat(n.input(2)) != 0.0 &&
+      splat(n.input(1)) != 0.0)
+    return false;
   return pass_over(w, n, n.input(0));
 }
 
@@ -136,6 +137,26 @@ bool collapse_transposes(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+// Concat(x, y: [2, 0], z) along axis 1   =>   Concat(x, z)
+bool remove_empty(Rewriter& w, ir::Node& n) {
+  if (n.output(0) == nullptr || !n.output(0)->type.shape.has_rank()) return false;
+  const auto rank = static_cast<std::int64_t>(n.output(0)->type.shape.rank());
+  const std::int64_t given = attr_int(n, "axis", n.opset < 4 ? 1 : rank);
+  const std::int64_t axis = given < 0 ? given + rank : given;
+  std::vector<ir::Value*> kept;
+  for (std::size_t i = 0; i < n.input_count(); ++i) {
+    ir::Value* x = n.input(i);
+    if (x == nullptr || axis < 0 || axis >= rank) return false;
+    const ir::Shape& s = x->type.shape;
+    if (!s.has_rank() || s.rank() != static_cast<std::size_t>(rank) ||
+        !(s[static_cast<std::size_t>(axis)] == ir::Dim(0)))
+      kept.push_back(x);
+  }
+  if (kept.empty() || kept.size() == n.input_count()) return false;
+  w.set_inputs(n, kept);
+  return true;
+}
+
 // Concat(x) -> y   =>   x for y
 bool remove_single(Rewriter& w, ir::Node& n) {
   if (n.input_count() != 1 || n.output_count() != 1) return false;
@@ -156,6 +177,99 @@ bool remove_same_shape(Rewriter& w, ir::Node& n) {
   return pass_over(w, n, n.input(0));
 }
 
+/// What broadcasts to all that `v` does, and would be there without an Expand: its input, or what
+/// a Gather takes by constants that are expanded.
+struct Unexpanded {
+  const ir::Node* expand = nullptr;
+  const ir::Node* gather = nullptr;
+  ir::Shape shape;
+  static std::optional<Unexpanded> of(const ir::Value* v) {
+    if (const ir::Node* expand = producer_of(v, "Expand"))
+      return expand->input(0) == nullptr
+                 ? std::nullopt
+                 : std::optional(Unexpanded{expand, nullptr, expand->input(0)->type.shape});
+    const ir::Node* gather = sole_producer(v, "Gather");
+    if (gather == nullptr || attr_int(*gather, "axis", 0) != 0 || gather->input(0) == nullptr ||
+        !gather->input(0)->constant)
+      return std::nullopt;
+    const ir::Node* expand = producer_of(gather->input(1), "Expand");
+    if (expand == nullptr || expand->input(0) == nullptr || !expand->input(0)->constant)
+      return std::nullopt;
+    const ir::Shape& wide = expand->output(0)->type.shape;
+    const ir::Shape table = ir::Shape::of(gather->input(0)->constant->dims());
+    if (!wide.has_rank() || wide.rank() != expand->input(0)->constant->rank() || table.rank() == 0)
+      return std::nullopt;
+    ir::Dims dims = ir::Shape::of(expand->input(0)->constant->dims()).dims();
+    dims.insert(dims.end(), table.dims().begin() + 1, table.dims().end());
+    return Unexpanded{expand, gather, ir::Shape(std::move(dims))};
+  }
+};
+
+// Add(Expand(x: [1, 3]) to [2, 3], y: [2, 3])   =>   Add(x, y)
+bool remove_expand(Rewriter& w, ir::Node& n) {
+  constexpr std::int64_t kBroadcasting = 8;
+  if (n.opset < kBroadcasting || n.output(0) == nullptr || !n.output(0)->type.is_tensor())
+    return false;
+  // Runtimes know an attention by its mask's Expand before Where.
+  for (std::size_t i = n.is("Where") ? 1 : 0; i < n.input_count(); ++i) {
+    ir::Value* v = n.input(i);
+    const auto narrow = v != nullptr ? Unexpanded::of(v) : std::nullopt;
+    if (!narrow) continue;
+    ir::Shape shape = narrow->shape;
+    for (std::size_t k = 0; k < n.input_count(); ++k)
+      if (k != i)
+        shape = n.input(k) == nullptr ? ir::Shape()
+                                      : ops::broadcast(shape, n.input(k)->type.shape);
+    if (!shape.has_rank() || !shape.same(n.output(0)->type.shape)) {
+      w.miss(n, "{} may be larger than what it meets", v->name);
+      continue;
+    }
+    ir::Value* x = narrow->expand->input(0);
+    if (narrow->gather != nullptr) {
+      ir::Value* const inputs[] = {narrow->gather->input(0), x};
+      x = w.add("Gather", inputs, *v, n)->output(0);
+      x->type.shape = narrow->shape;
+      x->declared.reset();
+    }
+    w.set_input(n, i, x);
+    return true;
+  }
+  return false;
+}
+
+/// The scale or shift by which a layer norm of the opsets that have none ends.
+bool ends_layer_norm(const ir::Node& n, const ir::Value* x) {
+  constexpr std::int64_t kLayerNorm = 17;
+  if (n.opset >= kLayerNorm || x == nullptr) return false;
+  if (n.is("Add")) {
+    const ir::Node* scaled = producer_of(x, "Mul");
+    return scaled != nullptr && (ends_layer_norm(*scaled, scaled->input(0)) ||
+                                 ends_layer_norm(*scaled, scaled->input(1)));
+  }
+  if (!n.is("Mul")) return false;
+  if (const ir::Node* cast = producer_of(x, "Cast")) x = cast->input(0);
+  const ir::Node* div = producer_of(x, "Div");
+  return div != nullptr && producer_of(div->input(1), "Sqrt") != nullptr;
+}
+
+/// The bias of a projection in attention: to heads, from heads, or before an activation in Gemm.
+bool is_projection_bias(const ir::Node& n, const ir::Value* x) {
+  const ir::Node* product = producer_of(x, "MatMul");
+  if (!n.is("Add") || product == nullptr || product->input(1) == nullptr ||
+      !product->input(1)->constant)
+    return false;
+  const ir::Node* to_heads = sole_user(n.output(0), "Reshape");
+  if (to_heads != nullptr && sole_user(to_heads->output(0), "Transpose") != nullptr) return true;
+  const ir::Node* from_heads = producer_of(product->input(0), "Reshape");
+  if (from_heads != nullptr && producer_of(from_heads->input(0), "Transpose") != nullptr)
+    return true;
+  if (!x->type.shape.has_rank() || x->type.shape.rank() != 2) return false;
+  const auto activates = [&](const char* op_type) {
+    return sole_user(n.output(0), op_type) != nullptr;
+  };
+  return activates("Relu") || activates("LeakyRelu") || activates("Sigmoid") || activates("Tanh");
+}
+
 // Mul(x, 1) -> y: of x's shape   =>   x for y
 bool remove_neutral(Rewriter& w, ir::Node& n) {
   if (n.input_count() != 2 || n.input(0) == nullptr || n.input(1) == nullptr) return false;
@@ -172,7 +286,11 @@ bool remove_neutral(Rewriter& w, ir::Node& n) {
                          : n.is("Sub")               ? is_zero && !std::signbit(*other)
                          : n.is("Or") || n.is("Xor") ? is_zero
                                                      : *other == 1.0;
-    if (neutral) return pass_over(w, n, x);
+    if (!neutral) continue;
+    // Runtimes fuse a layer norm or an attention by its whole form, ones and zeros included.
+    if (n.input(1 - i)->constant->rank() == 1 && (ends_layer_norm(n, x) || is_projection_bias(n, x)))
+      return w.miss(n, "it completes a form that runtimes fuse");
+    return pass_over(w, n, x);
   }
   return false;
 }
@@ -343,6 +461,11 @@ std::span<const Rule> noop_rules() {
        .apply = collapse_transposes,
        .ops = {"Transpose"},
        .in_conversion = true},
+      {.name = "remove-empty",
+       .what = "what Concat joins that has no elements",
+       .apply = remove_empty,
+       .ops = {"Concat"},
+       .in_conversion = true},
       {.name = "remove-single",
        .what = "Concat, Sum, Mean, Max, Min of one",
        .apply = remove_single,
@@ -353,6 +476,11 @@ std::span<const Rule> noop_rules() {
        .apply = remove_same_shape,
        .ops = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile"},
        .in_conversion = true},
+      {.name = "remove-expand",
+       .what = "Expand to what an operator broadcasts to anyway",
+       .apply = remove_expand,
+       .ops = {"Add", "Sub", "Mul", "Div", "And", "Or", "Xor", "Equal", "Less", "Greater",
+               "LessOrEqual", "GreaterOrEqual", "Max", "Min", "Sum", "Mean", "Where"}},
       {.name = "remove-neutral",
        .what = "adding zero, multiplying by one",
        .apply = remove_neutral,

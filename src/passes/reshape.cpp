@@ -1,4 +1,7 @@
 // Reshapes in a row, and shapes that need no arithmetic.
+#include <algorithm>
+
+#include "passes/match.h"
 #include "passes/rules.h"
 
 namespace onnx2nn::passes {
@@ -70,6 +73,58 @@ bool means_same(const ir::Node& n, const Ints& spec, const ir::Value& from) {
   return true;
 }
 
+/// The second Unsqueeze of an attention mask (1 - mask) * -10000, where runtimes look for two.
+bool spells_mask(const ir::Node& n, const ir::Node& first) {
+  if (!n.is("Unsqueeze") || !first.is("Unsqueeze")) return false;
+  const ir::Value* mask = n.output(0);
+  if (const ir::Node* cast = sole_user(mask, "Cast")) mask = cast->output(0);
+  const ir::Node* sub = sole_user(mask, "Sub");
+  return sub != nullptr && sub->input(1) == mask && sole_user(sub->output(0), "Mul") != nullptr;
+}
+
+/// Where the dimensions of a tensor of `rank` go that has `axes` put in or taken out: those that are
+/// not in `axes`, of `rank` in all.
+Ints others(const Ints& axes, std::size_t rank) {
+  Ints out;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(rank); ++i)
+    if (std::find(axes.begin(), axes.end(), i) == axes.end()) out.push_back(i);
+  return out;
+}
+
+// Unsqueeze(Unsqueeze(x, {1}), {0})   =>   Unsqueeze(x, {0, 2})
+// Squeeze(Squeeze(x, {1}), {0})   =>   Squeeze(x, {0, 1})
+bool collapse_squeezes(Rewriter& w, ir::Node& n) {
+  ir::Node* first = sole_producer(n.input(0), n.op_type);
+  if (first == nullptr || first->input(0) == nullptr || n.output(0) == nullptr) return false;
+  if (spells_mask(n, *first)) return w.miss(n, "runtimes know an attention mask by both");
+  const bool adds = n.is("Unsqueeze");
+  // Axes are those of the larger of input and output.
+  const auto axes_of = [&](const ir::Node& node) {
+    const auto axes = ints_of(node, "axes", 1);
+    return axes && !axes->empty() ? counted_axes(*axes, adds ? node.output(0) : node.input(0))
+                                  : std::nullopt;
+  };
+  const auto inner = axes_of(*first);
+  const auto outer = axes_of(n);
+  if (!inner || !outer) return w.miss(n, "the axes are not known");
+  const ir::Value* largest = adds ? n.output(0) : first->input(0);
+  Ints both = adds ? *outer : *inner;
+  const Ints left = others(both, largest->type.shape.rank());
+  for (const std::int64_t a : adds ? *inner : *outer) {
+    if (a >= static_cast<std::int64_t>(left.size())) return false;
+    both.push_back(left[static_cast<std::size_t>(a)]);
+  }
+  std::sort(both.begin(), both.end());
+  constexpr std::int64_t kAxesAreInput = 13;
+  if (n.opset >= kAxesAreInput) {
+    w.set_input(n, 1, w.constant(*n.graph(), "axes", ir::Tensor::ints(both)));
+  } else {
+    set_attr(n, "axes", std::move(both));
+  }
+  w.set_input(n, 0, first->input(0));
+  return true;
+}
+
 // Reshape(Reshape(x, a), b)   =>   Reshape(x, b)
 // Squeeze(Unsqueeze(x)) -> y: of x's shape   =>   x for y
 // Reshape(Transpose(x: [n, 1, 8]) by (1, 0, 2), b)   =>   Reshape(x, b)
@@ -81,6 +136,7 @@ bool collapse_reshapes(Rewriter& w, ir::Node& n) {
     return false;
   ir::Value* x = first->input(0);
   if (x == nullptr) return false;
+  if (spells_mask(n, *first)) return w.miss(n, "runtimes know an attention mask by both");
   if (same_type(x, out)) {
     w.replace(out, x);
     return true;
@@ -133,6 +189,10 @@ bool constant_shape(Rewriter& w, ir::Node& n) {
 
 std::span<const Rule> reshape_rules() {
   static const std::vector<Rule> kRules = {
+      {.name = "collapse-squeezes",
+       .what = "Unsqueeze of Unsqueeze, Squeeze of Squeeze",
+       .apply = collapse_squeezes,
+       .ops = {"Squeeze", "Unsqueeze"}},
       {.name = "collapse-reshapes",
        .what = "reshapes in a row, or transposes that move ones, become one, or none",
        .apply = collapse_reshapes,

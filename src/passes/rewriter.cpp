@@ -61,6 +61,7 @@ void Rewriter::replace(ir::Value* old, ir::Value* with) {
   if (with->producer() != nullptr) {
     with->type = ir::merge(with->type, old->type);
     if (!with->contents) with->contents = old->contents;
+    if (!with->declared) with->declared = old->declared;
     push(with->producer());
   }
   old->replace_all_uses(with);
@@ -91,6 +92,7 @@ ir::Node* Rewriter::add(std::string_view op_type, std::span<ir::Value* const> in
   n->opset = before.domain.empty() ? before.opset : std::max<std::int64_t>(1, model_.opset(""));
   n->output(0)->type = like.type;
   n->output(0)->contents = like.contents;
+  n->output(0)->declared = like.declared;
   push(n);
   return n;
 }

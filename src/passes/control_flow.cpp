@@ -187,12 +187,12 @@ std::vector<bool> needed_carried(const ir::Graph& body, const std::vector<bool>&
     work.pop_back();
     // What nested graphs hold themselves is looked through as a whole.
     if (v == nullptr || v->graph() != &body || !seen.insert(v).second) continue;
-    for (std::size_t i = 0; i < carried; ++i)
+    const ir::Node* n = v->producer();
+    for (std::size_t i = 0; n == nullptr && i < carried; ++i)
       if (body.inputs[i + 2] == v) {
         needed[i] = true;
         work.push_back(body.output(i + 1));
       }
-    const ir::Node* n = v->producer();
     if (n == nullptr) continue;
     for (std::size_t i = 0; i < n->input_count(); ++i) work.push_back(n->input(i));
     for (const ir::Graph* g : n->subgraphs()) {

@@ -391,6 +391,8 @@ bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
 bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
   if (n.input_count() != 2) return false;
   for (std::size_t i = 0; i < (n.is("Div") ? 1U : 2U); ++i) {
+    // There the constant becomes the bias as it is.
+    if (n.is("Add") && producer_of(n.input(i), "MatMul") != nullptr) continue;
     auto linear = linear_before(w, n, n.input(i));
     if (!linear) continue;
     // The same shape: the constant must not repeat the convolution's output.

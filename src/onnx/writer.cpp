@@ -386,6 +386,8 @@ class Writer {
   static bool contradicts(const Type& declared, bool has_negative_dim, const Value& v) {
     const ir::Shape& says = declared.shape;
     const ir::Shape& is = v.type.shape;
+    // Checkers know nothing of other domains.
+    if (v.producer() == nullptr || !v.producer()->domain.empty()) return false;
     if (!declared.is_tensor() || !v.type.is_tensor() || !says.has_rank() || !is.has_rank())
       return false;
     if (says.rank() != is.rank()) return true;

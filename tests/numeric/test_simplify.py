@@ -526,6 +526,65 @@ def test_domains_that_are_not_imported_stay_so() -> None:
     assert [(o.domain, o.version) for o in after.opset_import] == [("com.microsoft", 1)]
 
 
+def test_outputs_are_not_declared_as_what_they_cannot_be() -> None:
+    """Checkers do not see it before the branch is inlined, or the shape a constant."""
+    branch = h.make_graph(
+        [node("Add", "x x", "b")], "g", [], [h.make_tensor_value_info("b", T.FLOAT, [2, 3])]
+    )
+    m = model(
+        [node("If", "c", "y", then_branch=branch, else_branch=branch), node("Relu", "x", "z")],
+        {"x": [2, 3]},
+        {"y": [], "z": [2, 3]},
+        {"c": np.array(True)},
+    )
+    after, _ = simplify(m)
+    assert [d.dim_value for d in after.graph.output[0].type.tensor_type.shape.dim] == [2, 3]
+    m = model(
+        [node("Shape", "x", "s"), node("Concat", "k s", "t", axis=0), node("Reshape", "x t", "y")],
+        {"x": [2, 3]},
+        {"y": [1, -1, 3]},
+        {"k": np.array([1])},
+    )
+    del m.graph.value_info[:]
+    after, _ = simplify(m)
+    dims = after.graph.output[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in dims] == [1, 2, 3]
+
+
+def test_names_of_dimensions_that_the_file_gives_are_kept() -> None:
+    """Runtimes fuse what has equal shapes, and find fewer equal ones than the exporter did."""
+    m = model(
+        [node("Expand", "x s", "e"), node("Neg", "e", "n"), node("MyOp", "n", "y")],
+        {"x": [3], "s": (T.INT64, [2])},
+        {"y": ["batch", 3]},
+    )
+    m.graph.node[2].domain = "my.own"
+    m.opset_import.append(h.make_opsetid("my.own", 1))
+    del m.graph.value_info[:]
+    m.graph.value_info.append(h.make_tensor_value_info("e", T.FLOAT, ["batch", 3]))
+    after = onnx.load_from_string(_native.simplify(m.SerializeToString(), None, {})["model"])
+    dims = {v.name: v.type.tensor_type.shape.dim[0].dim_param for v in after.graph.value_info}
+    assert dims["e"] == "batch"
+
+
+def test_a_loop_condition_of_one_element_stays_so() -> None:
+    info = h.make_tensor_value_info
+    body = h.make_graph(
+        [node("Sub", "a one", "b"), node("Sub", "a one", "d")],
+        "body",
+        [info("i", T.INT64, [1]), info("go", T.BOOL, [1]), info("a", T.FLOAT, [1])],
+        [info("go", T.BOOL, [1]), info("b", T.FLOAT, [1]), info("d", T.FLOAT, [1])],
+    )
+    m = model(
+        [h.make_node("Loop", ["m", "", "x"], ["y", "z"], body=body)],
+        {"m": (T.INT64, [1]), "x": [1]},
+        {"y": [1], "z": ["n", 1]},
+        {"one": np.ones(1, np.float32)},
+    )
+    feed = {"m": np.array([3]), "x": f32(1)}
+    assert check(m, feed) == ["Loop"]
+
+
 def test_what_describes_a_model_is_kept() -> None:
     m = model([node("Relu", "x", "y")], {"x": ["batch size", 2]}, {"y": ["batch size", 2]})
     del m.graph.value_info[:]

@@ -236,11 +236,39 @@ void lower_multinomial(LowerContext& c) {
   c.out(0, helper("multinomial", {c.in(0)}, kw));
 }
 
+// ---------------------------------------------------------------- GivenTensorFill
+// Experimental in opset 1, and Caffe2's: the numbers of an attribute in a shape.
+
+Ints filled_shape(const NodeContext& c) {
+  if (c.has_input(0)) c.unsupported("a shape that is an input is not supported");
+  const auto shape = c.attr_ints("shape");
+  if (!shape || c.attr_ints("extra_shape").value_or(Ints{}).size() != 0)
+    c.fail("without an input it needs shape, and takes no extra_shape");
+  return *shape;
+}
+
+void infer_given_tensor(InferContext& c) {
+  const Ints shape = filled_shape(c);
+  c.set(0, DType::Float32, Shape(Dims(shape.begin(), shape.end())));
+}
+
+void lower_given_tensor(LowerContext& c) {
+  c.ignore_attr("input_as_shape");
+  const auto values = c.attr_floats("values").value_or(std::vector<double>{});
+  const std::vector<float> numbers(values.begin(), values.end());
+  c.out(0, c.buffer("values",
+                    ir::Tensor::from<float>(DType::Float32, filled_shape(c), numbers)));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "ConstantOfShape",
      .changed_at = {9},
      .infer = infer_constant_of_shape,
      .lower = lower_constant_of_shape},
+    {.type = "GivenTensorFill",
+     .changed_at = {1},
+     .infer = infer_given_tensor,
+     .lower = lower_given_tensor},
     {.type = "Range", .changed_at = {11}, .infer = infer_range, .lower = lower_range},
     {.type = "EyeLike", .changed_at = {9}, .infer = infer_eye_like, .lower = lower_eye_like},
     {.type = "RandomNormal",

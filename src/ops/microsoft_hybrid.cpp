@@ -176,7 +176,6 @@ void infer_group_router(InferContext& c) {
 }
 
 void lower_group_router(LowerContext& c) {
-  require_absent(c, 2, "projection_weight");
   const Kwargs kw = pass_attributes(c, {{"top_k"},
                                         {"n_group"},
                                         {"topk_group"},
@@ -187,12 +186,13 @@ void lower_group_router(LowerContext& c) {
       c.fail("the attribute \"" + std::string(name) + "\" must be positive");
   if (c.attr_int("top_k") < 1) c.fail("top_k must be positive");
   if (c.has_output(0)) {
+    require_absent(c, 2, "projection_weight");
     if (c.has_output(1) || c.has_output(2))
       c.fail("router_probs goes with neither selection_scores nor router_weights");
     return c.out(0, helper("moe_group_router", {c.in(0), c.in(1)}, kw));
   }
   const auto scores =
-      c.lets(helper("moe_router_scores", {c.in(0), c.in(1)}), {"selection", "weights"});
+      c.lets(helper("moe_router_scores", pass_inputs(c, 0, 3)), {"selection", "weights"});
   c.out(1, scores[0]);
   c.out(2, scores[1]);
 }

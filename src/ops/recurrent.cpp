@@ -242,10 +242,24 @@ void lower_rnn(LowerContext& c) {
   lower_recurrent(c, kRnn);
 }
 
+// ---------------------------------------------------------------- GRUUnit
+// Experimental in opset 1, and Caffe2's: hidden [1, batch, size], gates [1, batch, 3 * size].
+
+void infer_gru_unit(InferContext& c) {
+  c.set(0, c.type(0));
+}
+
+void lower_gru_unit(LowerContext& c) {
+  Kwargs kw;
+  if (c.attr_int("drop_states", 0) != 0) kw.emplace_back("drop_states", Ex(1));
+  c.out(0, helper("gru_unit", {c.in(0), c.in(1), c.in(2), c.in(3)}, kw));
+}
+
 constexpr OpDef kOps[] = {
     {.type = "LSTM", .changed_at = {1, 7, 14}, .infer = infer_recurrent, .lower = lower_lstm},
     {.type = "GRU", .changed_at = {1, 3, 7, 14}, .infer = infer_recurrent, .lower = lower_gru},
     {.type = "RNN", .changed_at = {1, 7, 14}, .infer = infer_recurrent, .lower = lower_rnn},
+    {.type = "GRUUnit", .changed_at = {1}, .infer = infer_gru_unit, .lower = lower_gru_unit},
 };
 
 }  // namespace

@@ -265,10 +265,17 @@ def moe_group_router(
     return Case([logits.astype(dtype), f32(rng, 16) / 9], attrs, **near_half(dtype))
 
 
-@spec("MoEGroupRouter", lead=[(5,), (2, 3)])
-def moe_router_scores(rng: Rng, *, lead: tuple[int, ...]) -> Case:
-    x = [f32(rng, *lead, 16), f32(rng, 16)]
-    return Case(x, {"top_k": 2}, outputs=[False, True, True])
+@spec("MoEGroupRouter", lead=[(5,), (2, 3)], projected=[False, True], dtype=HALVES)
+def moe_router_scores(
+    rng: Rng, *, lead: tuple[int, ...], projected: bool, dtype: Any
+) -> Case | None:
+    if projected and len(lead) > 1:
+        return None  # ONNX Runtime refuses it
+    width = 256 if projected else 16
+    x = [f32(rng, *lead, width).astype(dtype), f32(rng, 16)]
+    if projected:
+        x.append((f32(rng, 16, width) / 16).astype(dtype))
+    return Case(x, {"top_k": 2}, outputs=[False, True, True], **near_half(dtype))
 
 
 # ---------------------------------------------------------------- hashed n-grams

@@ -117,9 +117,14 @@ def moe_group_router(
     )
 
 
-def moe_router_scores(logits: Tensor, expert_bias: Tensor) -> tuple[Tensor, Tensor]:
+def moe_router_scores(
+    logits: Tensor, expert_bias: Tensor, projection_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """com.microsoft MoEGroupRouter that leaves the choice to others: biased and plain scores."""
-    scores = torch.sigmoid(logits.reshape(-1, logits.shape[-1]).float())
+    rows = logits.reshape(-1, logits.shape[-1]).float()
+    if projection_weight is not None:
+        rows = F.linear(rows, projection_weight.float())
+    scores = torch.sigmoid(rows)
     return scores + expert_bias, scores
 
 

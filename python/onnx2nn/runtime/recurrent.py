@@ -423,3 +423,19 @@ def attention_lstm(
         for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
     )
     return y, h, c
+
+
+def gru_unit(
+    hidden: Tensor,
+    gates: Tensor,
+    seq_lengths: Tensor,
+    t: Tensor,
+    *,
+    drop_states: int = 0,
+) -> Tensor:
+    """ONNX GRUUnit of opset 1: one step, whose gates have been reset already."""
+    _, update, output = gates.chunk(3, -1)
+    kept = torch.sigmoid(update)
+    new = kept * hidden + (1 - kept) * torch.tanh(output)
+    old = torch.zeros_like(hidden) if drop_states else hidden
+    return torch.where((t.reshape(()) < seq_lengths).unsqueeze(-1), new, old)

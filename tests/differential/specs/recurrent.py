@@ -86,4 +86,18 @@ def batch_first(d: Draw, node: Node) -> Node:
     return Node(node.inputs, node.attrs, node.outputs, expected=expected)
 
 
-ROWS = {name: Row(recurrent) for name in GATES}
+def gru_unit(d: Draw) -> Node:
+    batch, size = d.integer(1, 4), d.integer(1, 4)
+    h, gates = d.x((1, batch, size), "float32"), d.x((1, batch, 3 * size), "float32")
+    h, gates = (np.nan_to_num(x, posinf=3.0, neginf=-3.0) for x in (h, gates))
+    lengths = np.array([d.integer(0, 3) for _ in range(batch)], np.float32)
+    t, drop = d.integer(0, 3), d.pick(0, 1)
+    _, update, output = np.split(gates.astype(np.float64), 3, -1)
+    kept = 1 / (1 + np.exp(-update))
+    old = np.zeros_like(h) if drop else h
+    new = np.where((t < lengths)[:, None], kept * h + (1 - kept) * np.tanh(output), old)
+    inputs = [h, gates, lengths, np.array([t], np.float32)]
+    return Node(inputs, {"drop_states": drop}, expected=[new.astype(np.float32)])
+
+
+ROWS = {name: Row(recurrent) for name in GATES} | {"GRUUnit": Row(gru_unit)}

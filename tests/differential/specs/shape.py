@@ -133,6 +133,14 @@ def split(d: Draw) -> Node:
     return Node([x, d.ints(sizes)], attrs, count)
 
 
+def given_tensor_fill(d: Draw) -> Node:
+    x = d.x(d.shape(1), "float32", special=False)
+    attrs = {"shape": list(x.shape), "values": x.reshape(-1).tolist()}
+    return Node(
+        [], attrs if x.size else {"shape": [0, 2]}, expected=[x if x.size else x.reshape(0, 2)]
+    )
+
+
 def dynamic_slice(d: Draw) -> Node:
     shape = d.shape(1, 4, 6)
     axes = d.axes(len(shape), 1)
@@ -459,6 +467,7 @@ ROWS = {
     "Concat": Row(concat),
     "Split": Row(split),
     "DynamicSlice": Row(dynamic_slice),
+    "GivenTensorFill": Row(given_tensor_fill),
     "Slice": Row(
         slice_,
         judge="either",

@@ -272,6 +272,9 @@ bool clip(Rewriter& w, ir::Node& n, const Limits& limits) {
   constexpr std::int64_t kInputs = 11;
   if (n.opset < kInputs)
     return w.miss(n, "Clip's limits are attributes before opset {}", kInputs);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  if (limits.low == kInfinity || limits.high == -kInfinity)
+    return w.miss(n, "the limits leave nothing but an infinity");
   ir::Value* inputs[] = {limits.x, nullptr, nullptr};
   for (std::size_t i = 1; i < 3; ++i) {
     const double limit = i == 1 ? limits.low : limits.high;

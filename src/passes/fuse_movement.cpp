@@ -111,8 +111,12 @@ bool rejoin_split(Rewriter& w, ir::Node& n) {
   for (std::size_t i = 0; i < n.input_count(); ++i)
     if (n.input(i) == nullptr || n.input(i) != split->output(i))
       return w.miss(n, "the parts are in another order");
-  if (!compatible(n.output(0), split->input(0))) return false;
-  w.replace(n.output(0), split->input(0));
+  ir::Value* x = split->input(0);
+  if (!compatible(n.output(0), x)) return false;
+  // The sum of the parts says more of the shape than the file does of an input, and would be lost.
+  if (x->producer() == nullptr && !same_type(n.output(0), x))
+    return w.miss(n, "the size of {} is not given", x->name);
+  w.replace(n.output(0), x);
   return true;
 }
 

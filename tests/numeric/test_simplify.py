@@ -585,6 +585,16 @@ def test_a_loop_condition_of_one_element_stays_so() -> None:
     assert check(m, feed) == ["Loop"]
 
 
+def test_a_limit_below_all_is_a_limit() -> None:
+    m = model(
+        [node("Clip", "x low", "c"), node("Min", "k c", "y")],
+        {"x": [3]},
+        {"y": [3]},
+        {"low": np.array(-np.inf, np.float32), "k": np.array(-np.inf, np.float32)},
+    )
+    check(m, {"x": f32(3)})
+
+
 def test_what_describes_a_model_is_kept() -> None:
     m = model([node("Relu", "x", "y")], {"x": ["batch size", 2]}, {"y": ["batch size", 2]})
     del m.graph.value_info[:]

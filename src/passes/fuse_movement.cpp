@@ -180,8 +180,10 @@ std::optional<Piece> piece_of(const ir::Value* v, std::int64_t axis) {
       return std::nullopt;
     return Piece{slice->input(0), s->starts[0], s->ends[0]};
   }
+  constexpr std::size_t kMostParts = 256;  // each part looks at all before it
   const ir::Node* split = sole_producer(v, "Split");
-  if (split == nullptr || split->input(0) == nullptr || joint_axis(*split) != axis)
+  if (split == nullptr || split->input(0) == nullptr || split->output_count() > kMostParts ||
+      joint_axis(*split) != axis)
     return std::nullopt;
   std::int64_t begin = 0;
   for (std::size_t i = 0; i <= v->output_index(); ++i) {
@@ -253,9 +255,12 @@ bool rejoin_slices(Rewriter& w, ir::Node& n) {
 bool collapse_slices(Rewriter& w, ir::Node& n) {
   const ir::Node* first = producer_of(n.input(0), "Slice");
   if (first == nullptr) return false;
-  // Where all that read the first are slices, all of them can do without it.
+  // Where all that read the first are slices, all of them can do without it. Each looks at all, so
+  // that they must be few.
+  constexpr std::size_t kMostUsers = 64;
+  std::size_t users = 0;
   for (const ir::Use* u = n.input(0)->first_use(); u != nullptr; u = u->next)
-    if (u->index != 0 || !u->user->is("Slice"))
+    if (u->index != 0 || !u->user->is("Slice") || ++users > kMostUsers)
       return w.miss(n, "{} has other users", n.input(0)->name);
   auto both = slices_of(*first);
   const auto second = slices_of(n);

@@ -208,7 +208,9 @@ struct Unexpanded {
 // Add(Expand(x: [1, 3]) to [2, 3], y: [2, 3])   =>   Add(x, y)
 bool remove_expand(Rewriter& w, ir::Node& n) {
   constexpr std::int64_t kBroadcasting = 8;
-  if (n.opset < kBroadcasting || n.output(0) == nullptr || !n.output(0)->type.is_tensor())
+  constexpr std::size_t kMostInputs = 16;  // each is compared with all others
+  if (n.opset < kBroadcasting || n.input_count() > kMostInputs || n.output(0) == nullptr ||
+      !n.output(0)->type.is_tensor())
     return false;
   // Runtimes know an attention by its mask's Expand before Where.
   for (std::size_t i = n.is("Where") ? 1 : 0; i < n.input_count(); ++i) {

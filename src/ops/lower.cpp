@@ -261,6 +261,7 @@ std::optional<Ex> Lowering::integer(const Dim& dim) {
 }
 
 Lowered Lowering::lowered(const ir::Value* value) {
+  if (value == nullptr) throw Error("bad-model", "an input or output that it needs is missing");
   if (const auto it = values_.find(value); it != values_.end()) return it->second;
   if (!value->constant)
     throw Error("skipped", "depends on a value that could not be converted: " + value->name);

@@ -140,7 +140,7 @@ void lower_decoder_masked(LowerContext& c) {
   c.ignore_attr("past_present_share_buffer");
   Args args;
   for (const std::size_t i : {0, 1, 2, 10, 3, 4, 5, 6}) args.push_back(c.in(i));
-  while (args.back().is_none()) args.pop_back();
+  while (!args.empty() && args.back().is_none()) args.pop_back();
   Kwargs kw = pass_attributes(c, {{"num_heads"}, kScale, kMaskValue});
   if (c.has_output(3)) kw.emplace_back("qk", Ex(true));
   // Across the encoder's states nothing is cached, so that neither length nor beams mean anything.

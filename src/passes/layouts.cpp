@@ -315,6 +315,8 @@ void Layouts::run() {
   if (std::any_of(nodes.begin(), nodes.end(), in_blocks)) block();
   for (ir::Node* n : nodes) {
     try {
+      if (n->input(0) == nullptr) fail("bad-model", "its input is missing");
+      if (n->output(0) == nullptr) continue;  // nobody asks for what it makes
       n->domain == kNchwc ? from_blocks(*n) : from_channels_last(*n);
     } catch (const Error& e) {
       diagnostics_.add(ops::diagnose(*n, e));

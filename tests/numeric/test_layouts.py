@@ -216,3 +216,23 @@ def test_broken_blocks_are_refused(shape: tuple[int, ...]) -> None:
     model = net.model(net.add("ReorderOutput", x, domain=NCHWC, channels=shape[0]))
     conversion = native.convert(model.SerializeToString(), {})
     assert "no whole blocks" in conversion.diagnostics[-1]["message"]
+
+
+@pytest.mark.parametrize("inputs", [[], [""], ["x"], ["x", ""]])
+@pytest.mark.parametrize("outputs", [["y"], [""], []])
+def test_nodes_without_operands_are_refused(inputs: list[str], outputs: list[str]) -> None:
+    """What lacks an operand is an error or left out; it never ends the process."""
+    for op in native.op_table():
+        if op["domain"] not in (NCHWC, "com.ms.internal.nhwc"):
+            continue
+        node = helper.make_node(op["type"], inputs, outputs, domain=op["domain"])
+        info = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            [node],
+            "g",
+            [info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
+            [info(y or "x", TensorProto.FLOAT, None) for y in outputs[:1] or ["x"]],
+        )
+        imports = [helper.make_opsetid(op["domain"], 1), helper.make_opsetid("", 17)]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+        native.convert(model.SerializeToString(), {})

@@ -49,6 +49,7 @@ _GROUPS = {
     "string": {"string": "string"},
     "complex": {"complex64": "c64", "complex128": "c128"},
     "float8": {f"float8{k}": k for k in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0")},
+    "6 bits": {"float6e2m3": "f6e2m3", "float6e3m2": "f6e3m2"},
     "4 bits": {"int4": "i4", "uint4": "u4", "float4e2m1": "f4"},
     "2 bits": {"int2": "i2", "uint2": "u2"},
 }

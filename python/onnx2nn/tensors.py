@@ -1,7 +1,7 @@
 """Values on their way between numpy and torch, for every ONNX element type.
 
 bfloat16 and float8 arrays are ml_dtypes arrays on the numpy side. What torch cannot compute on
-travels in a wider type: int4, uint4, int2 and uint2 in 8 bits, float4 in float32. Strings stay
+travels in a wider type: int4, uint4, int2 and uint2 in 8 bits, float4 and float6 in float32. Strings stay
 numpy object arrays, sequences are lists, an absent optional is None, maps are dicts.
 torch is imported only where a tensor is made or read.
 """
@@ -38,9 +38,13 @@ DTYPE_NAMES = {
     24: "float8_e8m0fnu",
     25: "uint2",
     26: "int2",
+    27: "float6_e2m3fn",
+    28: "float6_e3m2fn",
 }
 _ML_DTYPES = {
-    name for name in DTYPE_NAMES.values() if name.startswith(("bfloat", "float8", "float4"))
+    name
+    for name in DTYPE_NAMES.values()
+    if name.startswith(("bfloat", "float8_", "float6_", "float4_"))
 }
 _CARRIED = {
     "int4": "int8",
@@ -48,6 +52,8 @@ _CARRIED = {
     "int2": "int8",
     "uint2": "uint8",
     "float4_e2m1fn": "float32",
+    "float6_e2m3fn": "float32",
+    "float6_e3m2fn": "float32",
 }
 
 

@@ -33,6 +33,8 @@ constexpr std::array<DTypeInfo, kDTypeCount> kInfo = {{
     {"float8_e8m0fnu", "f8e8m0", "float8_e8m0fnu", 8, 'f'},
     {"uint2", "u2", "uint8", 2, 'u'},
     {"int2", "i2", "int8", 2, 'i'},
+    {"float6_e2m3fn", "f6e2m3", "float32", 6, 'f'},
+    {"float6_e3m2fn", "f6e3m2", "float32", 6, 'f'},
 }};
 }  // namespace
 
@@ -50,10 +52,17 @@ DType carrier(DType t) {
     case DType::Int2:
       return DType::Int8;
     case DType::Float4E2M1:
+    case DType::Float6E2M3:
+    case DType::Float6E3M2:
       return DType::Float32;
     default:
       return t;
   }
+}
+
+int narrow_mantissa(DType t) {
+  if (t == DType::Float6E2M3) return 3;
+  return t == DType::Float6E3M2 ? 2 : 1;
 }
 
 bool holds(DType t, std::int64_t v) {

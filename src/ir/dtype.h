@@ -34,8 +34,10 @@ enum class DType : std::uint8_t {
   Float8E8M0 = 24,
   UInt2 = 25,
   Int2 = 26,
+  Float6E2M3 = 27,
+  Float6E3M2 = 28,
 };
-inline constexpr int kDTypeCount = 27;
+inline constexpr int kDTypeCount = 29;
 
 struct DTypeInfo {
   std::string_view name;        // ONNX's name in lower case, as numpy and ml_dtypes spell it
@@ -62,6 +64,12 @@ bool holds(DType t, std::int64_t v);
 inline bool is_sub_byte(DType t) {
   return info(t).bits > 0 && info(t).bits < 8;
 }
+/// float4 and the two float6.
+inline bool is_narrow_float(DType t) {
+  return is_float(t) && is_sub_byte(t);
+}
+/// How many bits of a narrow float are its mantissa.
+int narrow_mantissa(DType t);
 /// The dtype whose torch namesake carries `t`: Int4 -> Int8, Float4E2M1 -> Float32, others
 /// themselves.
 DType carrier(DType t);

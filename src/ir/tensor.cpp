@@ -19,7 +19,7 @@ std::uint64_t packed_size(DType dtype, std::int64_t count) {
       throw Error("bad-model", "tensor size overflows 64 bits");
     return out;
   }
-  return n / (8 / bits) + (n % (8 / bits) != 0 ? 1 : 0);
+  return n / 8 * bits + (n % 8 * bits + 7) / 8;
 }
 
 Tensor::Tensor(DType dtype, std::vector<std::int64_t> dims, ByteSource source)
@@ -114,6 +114,16 @@ double Tensor::double_at(std::int64_t i) const {
       const auto b = at<std::uint8_t>(i / 2);
       return static_cast<double>(
           small_float_to_float(dtype_, static_cast<std::uint8_t>((b >> (i % 2 * 4)) & 0xF)));
+    }
+    case DType::Float6E2M3:
+    case DType::Float6E3M2: {
+      // Four elements in three bytes, the lowest bits first.
+      const std::int64_t byte = i / 4 * 3 + i % 4 * 6 / 8;
+      const int shift = static_cast<int>(i % 4 * 6 % 8);
+      int bits = at<std::uint8_t>(byte) >> shift;
+      if (shift > 2) bits |= at<std::uint8_t>(byte + 1) << (8 - shift);
+      return static_cast<double>(
+          small_float_to_float(dtype_, static_cast<std::uint8_t>(bits & 0x3F)));
     }
     case DType::UInt64:
       return static_cast<double>(at<std::uint64_t>(i));
@@ -240,6 +250,10 @@ float small_float_to_float(DType dtype, std::uint8_t b) {
       return b == 0xFF ? nan : std::ldexp(1.0F, static_cast<int>(b) - 127);
     case DType::Float4E2M1:
       return decode(2, 1, 1);
+    case DType::Float6E2M3:
+      return decode(2, 3, 1);
+    case DType::Float6E3M2:
+      return decode(3, 2, 3);
     default:
       return nan;
   }

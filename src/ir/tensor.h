@@ -86,7 +86,7 @@ float half_to_float(std::uint16_t h);
 std::uint16_t float_to_half(float f);
 float bfloat16_to_float(std::uint16_t b);
 std::uint16_t float_to_bfloat16(float f);
-/// Decodes one of the four float8 types, float8e8m0 or float4.
+/// Decodes one of the four float8 types, float8e8m0, float4 or a float6.
 float small_float_to_float(DType dtype, std::uint8_t bits);
 
 }  // namespace onnx2nn::ir

@@ -92,6 +92,17 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
   return s;
 }
 
+/// Elements of six bits, a number each, as raw_data has them: four in three bytes.
+static std::vector<std::int64_t> pack_sixes(const std::vector<std::int64_t>& elements) {
+  std::vector<std::int64_t> bytes((elements.size() * 6 + 7) / 8);
+  for (std::size_t i = 0; i < elements.size(); ++i) {
+    const std::uint64_t bits = (static_cast<std::uint64_t>(elements[i]) & 0x3FU) << (i * 6 % 8);
+    bytes[i * 6 / 8] |= static_cast<std::int64_t>(bits & 0xFFU);
+    if (bits > 0xFFU) bytes[i * 6 / 8 + 1] |= static_cast<std::int64_t>(bits >> 8U);
+  }
+  return bytes;
+}
+
 TensorReader::Named TensorReader::read(Reader m) {
   Named out;
   std::vector<std::int64_t> dims;
@@ -202,10 +213,12 @@ TensorReader::Named TensorReader::read(Reader m) {
     } else if (in_pieces) {
       out.tensor = ir::Tensor::owned(dtype, std::move(dims), std::move(pieces));
     } else if (has_numbers || need > 0) {
-      // int32_data holds one element a number, except that sub-byte types are packed as in
-      // raw_data.
+      // int32_data holds one element a number, except that types of two and four bits are packed
+      // as in raw_data.
       std::vector<std::byte> bytes;
       const auto bits = static_cast<unsigned>(ir::info(dtype).bits);
+      if (bits == 6 && numbers.size() == static_cast<std::size_t>(element_count(dims)))
+        numbers = pack_sixes(numbers);
       const std::size_t width =
           bits < 8 ? 1 : (ir::info(dtype).kind == 'c' || bits > 64 ? 0 : bits / 8);
       if (width == 0 || numbers.size() * width != need)

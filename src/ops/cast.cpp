@@ -1,7 +1,7 @@
 // Cast, CastLike and BitCast between all element types.
 // https://onnx.ai/onnx/operators/onnx__Cast.html
 // torch converts what it holds natively; the helpers do float8 (saturation), bare exponents,
-// strings, and the types narrower than a byte, which are carried in int8, uint8 or (float4)
+// strings, and the types narrower than a byte, which are carried in int8, uint8 or (floats)
 // float32.
 #include <algorithm>
 #include <cmath>
@@ -193,7 +193,7 @@ bool fold_cast(FoldContext& c) {
 Ex convert(LowerContext& c, const Ex& x, DType from, DType to) {
   const bool saturate = c.attr_int("saturate", 1) != 0;
   const std::string round_mode = c.attr_string("round_mode", "up");
-  const bool narrow = ir::is_sub_byte(to) && to != DType::Float4E2M1;
+  const bool narrow = ir::is_sub_byte(to) && ir::is_integer(to);
   if (from == to) return x;
   if (to == DType::String) return helper("cast_to_string", {x});
   if (from == DType::String) {
@@ -207,7 +207,8 @@ Ex convert(LowerContext& c, const Ex& x, DType from, DType to) {
   }
   if (narrow)
     return helper("cast_narrow", {x, ir::info(to).bits}, {{"signed", Ex(!ir::is_unsigned(to))}});
-  if (to == DType::Float4E2M1) return helper("cast_float4", {x});
+  if (ir::is_narrow_float(to))
+    return helper("cast_narrow_float", {x}, {{"mantissa", Ex(ir::narrow_mantissa(to))}});
   if (to == DType::Float8E8M0) {
     Kwargs kw;
     if (!saturate) kw.emplace_back("saturate", Ex(0));
@@ -216,7 +217,7 @@ Ex convert(LowerContext& c, const Ex& x, DType from, DType to) {
   }
   if (is_float8(to))
     return helper("cast_float8", {x, Ex(to)}, saturate ? Kwargs{} : Kwargs{{"saturate", Ex(0)}});
-  // float4 is carried in float32, the narrow integers in whole bytes.
+  // Narrow floats are carried in float32, narrow integers in whole bytes.
   if (ir::carrier(from) == to) return x;
   return aten("to.dtype", {x, Ex(to)});
 }
@@ -251,6 +252,7 @@ void lower_bit_cast(LowerContext& c) {
   if (from == to) return c.out(0, x);
   if (ir::info(from).bits != ir::info(to).bits && from != DType::Undefined)
     c.fail("the types have different widths");
+  if (ir::info(from).bits == 6) c.unsupported("six bits are of no other type");
   if (from == DType::Float4E2M1) {
     const Ex bits = helper("float4_bits", {x});
     return c.out(0, ir::is_unsigned(to)

@@ -126,7 +126,7 @@ Ex Lowering::constant_expr(std::string_view hint, const Ex& value) {
 /// The bytes as torch holds them: sub-byte types widened.
 static ir::TensorPtr widen(const ir::TensorPtr& t) {
   if (!ir::is_sub_byte(t->dtype())) return t;
-  if (t->dtype() == DType::Float4E2M1) {
+  if (ir::is_narrow_float(t->dtype())) {
     std::vector<float> v;
     for (std::int64_t i = 0; i < t->size(); ++i) v.push_back(static_cast<float>(t->double_at(i)));
     return ir::Tensor::from<float>(DType::Float32, t->dims(), v);

@@ -47,6 +47,7 @@ void lower_quantize(LowerContext& c) {
   Kwargs kw;
   if (to != DType::UInt8) kw.emplace_back("dtype", Ex(ir::carrier(to)));
   if (ir::is_sub_byte(to) && ir::is_integer(to)) kw.emplace_back("bits", Ex(ir::info(to).bits));
+  if (ir::is_narrow_float(to)) kw.emplace_back("mantissa", Ex(ir::narrow_mantissa(to)));
   add_layout(c, kw);
   if (c.attr_int("saturate", 1) == 0 && is_float8(to)) kw.emplace_back("saturate", Ex(0));
   if (const DType p = c.attr_dtype("precision", DType::Undefined); p != DType::Undefined)

@@ -161,7 +161,7 @@ class Draw:
     def t(self, param: str = "T", *only: str, common: float = 0.4) -> np.dtype[Any]:
         """The type drawn for a parameter, the same each time; float32 with a chance of `common`."""
         if param not in self._types:
-            names = [n for n in self.allowed(param) if not n.startswith("float6")]
+            names = self.allowed(param)
             if only:
                 names = [n for n in names if n in only or any(fits(n, o) for o in only)]
             if not names:
@@ -286,7 +286,7 @@ def fits(name: str, group: str) -> bool:
     if group == "float":
         return name in ("float16", "float32", "float64", "bfloat16")
     if group == "narrow":
-        return name.startswith(("float8", "float4"))
+        return name.startswith(("float8_", "float6_", "float4_"))
     if group == "int":
         return (name.startswith(("int", "uint")) and name[-1] not in "24") or name == "int64"
     if group == "uint":

@@ -139,7 +139,7 @@ def _declare_carried(model: onnx.ModelProto) -> None:
         kind = known.type
         while kind.WhichOneof("value") in ("sequence_type", "optional_type"):
             kind = getattr(kind, kind.WhichOneof("value")).elem_type
-        if kind.tensor_type.elem_type in (21, 22, 23, 25, 26):
+        if kind.tensor_type.elem_type in (21, 22, 23, 25, 26, 27, 28):
             out.type.CopyFrom(known.type)
             if out.type.WhichOneof("value") == "tensor_type":
                 out.type.tensor_type.ClearField("shape")

@@ -2,9 +2,14 @@
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import onnx
 import pytest
+import torch
 from onnx import helper
+
+import onnx2nn
 
 from .harness import check, node_model, source_of
 
@@ -64,3 +69,31 @@ def test_cast_to_its_own_type_is_nothing() -> None:
 def test_bit_cast(dtype: str, to: str) -> None:
     x = np.arange(6).reshape(2, 3).astype(dtype)
     check("BitCast", [x], opset=26, attrs={"to": code(to)}, expected=[x.view(to)])
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [
+        (onnx.TensorProto.FLOAT6E2M3, ml_dtypes.float6_e2m3fn),
+        (onnx.TensorProto.FLOAT6E3M2, ml_dtypes.float6_e3m2fn),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 4, 7, 11])
+def test_constants_of_six_bits(kind: int, dtype: Any, raw: bool, n: int) -> None:
+    """Four in three bytes of raw_data, or one an entry of int32_data."""
+    weight = np.linspace(-9, 9, n, dtype=np.float32).astype(dtype)
+    tensor = onnx.numpy_helper.from_array(weight, "w")
+    if not raw:
+        tensor.ClearField("raw_data")
+        tensor.int32_data.extend(weight.view(np.uint8).tolist())
+    nodes = [
+        helper.make_node("Cast", ["w"], ["a"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Add", ["a", "x"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(v, onnx.TensorProto.FLOAT, [n]) for v in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [tensor])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 28)])
+    x = np.arange(n, dtype=np.float32)
+    net = onnx2nn.load(model.SerializeToString())
+    np.testing.assert_array_equal(net(torch.from_numpy(x)).numpy(), weight.astype(np.float32) + x)

@@ -32,7 +32,7 @@ def call_cast(v: list[Any], a: dict[str, Any]) -> Any:
     if to in NARROW:
         return casting.cast_narrow(v[0], NARROW[to][0], signed=NARROW[to][1])
     if to == TensorProto.FLOAT4E2M1:
-        return casting.cast_float4(v[0])
+        return casting.cast_narrow_float(v[0], mantissa=1)
     if to == TensorProto.FLOAT8E8M0:
         return casting.cast_e8m0(v[0], saturate=saturate, round_mode=a.get("round_mode", "up"))
     dtype = torch_dtype(to)
@@ -60,11 +60,27 @@ def test_e8m0_rounding(round_mode: str, saturate: int) -> None:
     np.testing.assert_array_equal(got.view(torch.uint8).numpy(), wanted)
 
 
-def test_float4_rounding() -> None:
+@pytest.mark.parametrize(
+    "dtype, mantissa",
+    [
+        (ml_dtypes.float4_e2m1fn, 1),
+        (ml_dtypes.float6_e3m2fn, 2),
+        (ml_dtypes.float6_e2m3fn, 3),
+    ],
+)
+def test_narrow_float_rounding(dtype: Any, mantissa: int) -> None:
+    x = np.concatenate([np.arange(-40, 40, 1 / 64), [np.inf, -np.inf, -0.0, 1e-30, 1e30]])
+    x = x.astype(np.float32)
+    got = casting.cast_narrow_float(torch.from_numpy(x), mantissa=mantissa).numpy()
+    wanted = x.astype(dtype).astype(np.float32)
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(wanted))
+
+
+def test_float4_bits() -> None:
     x = np.arange(-8, 8, 0.125, dtype=np.float32)
     wanted = x.astype(ml_dtypes.float4_e2m1fn)
-    got = casting.cast_float4(torch.from_numpy(x))
-    np.testing.assert_array_equal(got.numpy(), wanted.astype(np.float32))
+    got = casting.cast_narrow_float(torch.from_numpy(x), mantissa=1)
     bits = casting.float4_bits(got)
     np.testing.assert_array_equal(bits.numpy(), wanted.view(np.uint8))
     assert torch.equal(casting.float4_values(bits), got)

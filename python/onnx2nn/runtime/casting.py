@@ -44,11 +44,16 @@ def cast_narrow(x: Tensor, bits: int, *, signed: bool) -> Tensor:
     return ((low ^ sign) - sign).to(torch.int8)
 
 
-def cast_float4(x: Tensor) -> Tensor:
-    """ONNX Cast to float4e2m1, carried in float32: the nearest of 0, 0.5, 1, 1.5, 2, 3, 4 and 6."""
+def cast_narrow_float(x: Tensor, *, mantissa: int) -> Tensor:
+    """ONNX Cast to a float of 4 or 6 bits, carried in float32: the nearest value there is.
+
+    float4e2m1 has a mantissa of 1 bit, float6e3m2 of 2, float6e2m3 of 3.
+    """
+    lowest, largest = {1: (0, 6.0), 2: (-2, 28.0), 3: (0, 7.5)}[mantissa]
     x = x.to(torch.float32)
-    size = x.abs().clamp(max=6.0)
-    step = 0.5 + 0.5 * (size >= 2.0) + 1.0 * (size >= 4.0)
+    size = x.abs().clamp(max=largest)
+    exponent = (torch.frexp(size).exponent - 1).clamp(min=lowest)
+    step = torch.ldexp(torch.ones_like(size), exponent - mantissa)
     return torch.copysign(torch.round(size / step) * step, x)
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx2nn.runtime.casting import cast_float4, cast_float8
+from onnx2nn.runtime.casting import cast_float8, cast_narrow_float
 from onnx2nn.runtime.recurrent import (
     clip_symmetric,
     drop_empty,
@@ -45,6 +45,7 @@ def quantize_linear(
     *,
     dtype: torch.dtype = torch.uint8,
     bits: int = 0,
+    mantissa: int = 0,
     axis: int = 1,
     block_size: int = 0,
     saturate: int = 1,
@@ -52,8 +53,8 @@ def quantize_linear(
 ) -> Tensor:
     """ONNX QuantizeLinear: torch's quantises to few types, and never in blocks.
 
-    `dtype` is what the result is carried in (float32 for float4e2m1), `bits` is 2 or 4 for types
-    narrower than that.
+    `dtype` is what the result is carried in (float32 for floats of 4 and 6 bits, whose `mantissa`
+    says which), `bits` is 2 or 4 for integers narrower than that.
     """
     scale = spread_blocks(scale, x, axis, block_size)
     if precision is not None:
@@ -62,8 +63,8 @@ def quantize_linear(
         scaled = x / scale.to(x.dtype)
     else:
         scaled = x.to(scale.dtype) / scale
-    if dtype == torch.float32:
-        return cast_float4(scaled)
+    if mantissa:
+        return cast_narrow_float(scaled, mantissa=mantissa)
     if dtype.is_floating_point:
         return cast_float8(scaled, dtype, saturate=saturate)
     low, high = integer_limits(dtype, bits)

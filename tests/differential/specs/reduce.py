@@ -71,7 +71,8 @@ def along(least: int = 1) -> Callable[[Draw], Node]:
             raise Skip("nothing is the greatest of nothing")
         rank = len(shape)
         # The reference takes the newer meaning for older opsets, whose halves no one else runs.
-        x = d.x(shape, d.t("T", *(("float32", "float64") if d.opset < 11 else ())), -4, 4)
+        wide = ("float32",) if d.op_type == "Hardmax" else ("float32", "float64")
+        x = d.x(shape, d.t("T", *(wide if d.opset < 11 else ())), -4, 4)
         attrs = d.attrs(axis=lambda: d.axis(rank) if d.opset >= 11 else d.integer(0, rank - 1))
         if "axis" not in attrs and d.opset < 13 and (rank < 2 or d.opset < 11):
             # The reference takes the newer default.

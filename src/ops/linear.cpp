@@ -138,7 +138,8 @@ std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
   const ir::Tensor* weight = c.constant(1);
   const bool plain =
       g.alpha == 1.0 && (g.beta == 1.0 || !c.has_input(2)) && !g.trans_a && !c.is_constant(0);
-  if (!plain || weight == nullptr || weight->size() == 0 || !ir::is_float(weight->dtype()))
+  if (!plain || weight == nullptr || weight->rank() != 2 || weight->size() == 0 ||
+      !ir::is_float(weight->dtype()))
     return std::nullopt;
   const std::int64_t in = weight->dims()[g.trans_b ? 1 : 0];
   const std::int64_t out = weight->dims()[g.trans_b ? 0 : 1];

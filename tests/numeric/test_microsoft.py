@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onnx2nn._native as native
 from int8_weights import int8_weights
 
 from .harness import Array, check, node_model, source_of
@@ -326,3 +327,11 @@ def test_sources_read_well() -> None:
 def test_mean_of_simplified_norm_is_zero() -> None:
     x = [f32(2, 3, 8), f32(2, 3, 8), f32(8)]
     ms("SkipSimplifiedLayerNormalization", x, outputs=4, attrs={"epsilon": 1e-5})
+
+
+def test_weight_without_axes() -> None:
+    """A product whose first factor is missing, and whose weight is a number: no crash."""
+    model, _ = node_model(
+        "FusedGemm", [None, scale(1.0), f32(2)], opset=1, constants=[1], domain="com.microsoft"
+    )
+    native.convert(model.SerializeToString(), {})

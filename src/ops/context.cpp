@@ -211,6 +211,7 @@ bool is_not_negative(const Dim& d) {
     if (a->kind == Kind::Symbol) return true;
     const bool first = is_not_negative(a->args[0]);
     const bool second = is_not_negative(a->args[1]);
+    if (a->kind == Kind::Mod) return second;  // its sign is the divisor's
     return a->kind == Kind::Max ? first || second : first && second;
   };
   return std::all_of(d.terms().begin(), d.terms().end(), [&](const Dim::Term& t) {

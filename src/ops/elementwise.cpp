@@ -78,10 +78,19 @@ Dim div(const Dim& a, const Dim& b) {
   return is_not_negative(a) && is_not_negative(b) ? Dim::floor_div(a, b) : Dim();
 }
 
-/// With `fmod` the sign is the dividend's; where neither is negative both meanings are the same.
+/// The remainder's sign is the divisor's, as that of Dim::mod is.
 Dim remainder(const Dim& a, const Dim& b) {
-  if (b.is_const() && b.value() == 0) return {};
-  return is_not_negative(a) && is_not_negative(b) ? Dim::mod(a, b) : Dim();
+  return b.is_const() && b.value() == 0 ? Dim() : Dim::mod(a, b);
+}
+
+/// With `fmod` the sign is the dividend's; where neither is negative both meanings are the same.
+Dim truncated_remainder(const Dim& a, const Dim& b) {
+  return is_not_negative(a) && is_not_negative(b) ? remainder(a, b) : Dim();
+}
+
+void infer_mod(InferContext& c) {
+  if (c.attr_int("fmod", 0) != 0) return infer_integers<truncated_remainder>(c);
+  infer_integers<remainder>(c);
 }
 
 /// Says 1 or 0 where a comparison of sizes has one answer for all sizes.
@@ -315,7 +324,7 @@ constexpr OpDef kOps[] = {
      .infer = infer_integers<mul>,
      .lower = lower_arithmetic<kMul>},
     {.type = "Div", .changed_at = {1, 6, 7}, .infer = infer_integers<div>, .lower = lower_div},
-    {.type = "Mod", .changed_at = {10, 28}, .infer = infer_integers<remainder>, .lower = lower_mod},
+    {.type = "Mod", .changed_at = {10, 28}, .infer = infer_mod, .lower = lower_mod},
     {.type = "Pow", .changed_at = {1, 7, 12}, .infer = infer_pow, .lower = lower_pow},
     {.type = "Max",
      .changed_at = {1, 8},

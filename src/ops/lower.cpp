@@ -260,6 +260,17 @@ std::optional<Ex> Lowering::integer(const Dim& dim) {
   return sum;
 }
 
+bool Lowering::is_counted(const Dim& dim) const {
+  const auto counted = [&](const Dim::AtomPtr& a) {
+    if (a->kind != ir::Atom::Kind::Symbol) return is_counted(a->args[0]) || is_counted(a->args[1]);
+    const auto it = symbols_.find(a->key);
+    return it != symbols_.end() && it->second.first->producer() != nullptr;
+  };
+  return std::any_of(dim.terms().begin(), dim.terms().end(), [&](const Dim::Term& t) {
+    return std::any_of(t.factors.begin(), t.factors.end(), counted);
+  });
+}
+
 Lowered Lowering::lowered(const ir::Value* value) {
   if (value == nullptr) throw Error("bad-model", "an input or output that it needs is missing");
   if (const auto it = values_.find(value); it != values_.end()) return it->second;

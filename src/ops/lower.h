@@ -79,6 +79,7 @@ class Lowering {
   Ex tensor_of(const ir::Value* value);
   Ex materialise(const Lowered& lowered, DType dtype, bool scalar);
   std::optional<Ex> integer(const Dim& dim);
+  bool is_counted(const Dim& dim) const;
   Ex device();
   torch::VarPtr new_var(std::string hint, const ir::Value* value);
   torch::ParamPtr param_of(const ir::Value* value);
@@ -134,6 +135,8 @@ class LowerContext : public NodeContext {
   Ex dim(std::size_t i, std::int64_t axis);
   /// `dim` as a Python expression, where its symbols have been seen.
   std::optional<Ex> integer(const Dim& dim) { return l_.integer(dim); }
+  /// Whether a node and not an input decides about `dim`: how many elements were not zero, say.
+  bool is_counted(const Dim& dim) const { return l_.is_counted(dim); }
   /// Sizes of a shape as Python integers, where all can be said.
   std::optional<std::vector<Ex>> sizes(const Shape& shape);
   /// The device on which new tensors are made: that of the first tensor input. None where there is

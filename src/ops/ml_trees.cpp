@@ -222,6 +222,10 @@ Forest pack_forest(const NodeContext& c, const std::string& prefix, std::int64_t
     if (static_cast<std::size_t>(leaf_of[i]) < nodes.leaves)
       ++given[static_cast<std::size_t>(leaf_of[i])];
   }
+  // Of several weights for the only target ONNX Runtime takes the first, and exporters of decision
+  // paths count on it.
+  if (n_targets == 1)
+    for (std::int64_t& count : given) count = std::min<std::int64_t>(count, 1);
   const std::int64_t most =
       std::max<std::int64_t>(1, given.empty() ? 1 : *std::max_element(given.begin(), given.end()));
   check_padding(c, nodes.leaves * static_cast<std::size_t>(most), out.weights.size(),
@@ -231,7 +235,7 @@ Forest pack_forest(const NodeContext& c, const std::string& prefix, std::int64_t
   std::fill(given.begin(), given.end(), 0);
   for (std::size_t i = 0; i < out.weights.size(); ++i) {
     const auto leaf = static_cast<std::size_t>(leaf_of[i]);
-    if (leaf >= nodes.leaves) continue;
+    if (leaf >= nodes.leaves || given[leaf] == most) continue;
     const std::size_t at =
         leaf * static_cast<std::size_t>(most) + static_cast<std::size_t>(given[leaf]++);
     target[at] = out.targets[i];

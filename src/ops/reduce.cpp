@@ -131,11 +131,13 @@ Ex of_one(LowerContext& c, Kind k) {
   }
 }
 
-/// Whether an extreme might be taken of nothing, which torch refuses.
-bool may_be_empty(const NodeContext& c) {
+/// Whether an extreme might be taken of nothing, which torch refuses: the sizes that a model's
+/// values decide, such as the number of boxes found, come from a node and not from an input.
+bool may_be_empty(LowerContext& c) {
   const Shape& s = c.shape(0);
-  return s.has_rank() && std::any_of(s.dims().begin(), s.dims().end(),
-                                     [](const Dim& d) { return d.is_const() && d.value() == 0; });
+  return s.has_rank() && std::any_of(s.dims().begin(), s.dims().end(), [&](const Dim& d) {
+           return d.is_const() ? d.value() == 0 : c.is_counted(d);
+         });
 }
 
 /// torch's own call: `x.mean(dim=(2, 3), keepdim=True)`.

@@ -65,22 +65,23 @@ void lower_size(LowerContext& c) {
 // ---------------------------------------------------------------- Reshape
 // Opset 1 has the shape as an attribute; from 14 on `allowzero` makes a zero a zero.
 
+/// The shape asked for; -1 where it is to be computed, and 0 that of the input unless `allowzero`.
+std::optional<Dims> reshape_asked(const NodeContext& c) {
+  if (const auto a = c.attr_ints("shape")) return Dims(a->begin(), a->end());
+  return c.contents(1);
+}
+
+bool copies(const NodeContext& c, const Dim& d) {
+  return d.is_const() && d.value() == 0 && c.attr_int("allowzero", 0) == 0;
+}
+
 /// The shape asked for, with zeros replaced; -1 where it is to be computed.
 std::optional<Dims> reshape_target(const NodeContext& c) {
-  std::optional<Dims> target;
-  if (const auto a = c.attr_ints("shape")) {
-    target = Dims(a->begin(), a->end());
-  } else {
-    target = c.contents(1);
-  }
+  std::optional<Dims> target = reshape_asked(c);
   if (!target) return std::nullopt;
-  const bool allow_zero = c.attr_int("allowzero", 0) != 0;
   const Shape& s = c.shape(0);
-  for (std::size_t i = 0; i < target->size(); ++i) {
-    Dim& d = (*target)[i];
-    if (!allow_zero && d.is_const() && d.value() == 0)
-      d = s.has_rank() && i < s.rank() ? s[i] : Dim();
-  }
+  for (std::size_t i = 0; i < target->size(); ++i)
+    if (Dim& d = (*target)[i]; copies(c, d)) d = s.has_rank() && i < s.rank() ? s[i] : Dim();
   return target;
 }
 
@@ -128,6 +129,7 @@ void lower_reshape(LowerContext& c) {
                            {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
   }
   const Shape& in = c.shape(0);
+  const Dims asked = *reshape_asked(c);
   std::vector<Ex> sizes;
   std::size_t unknown = 0;
   bool free = false;
@@ -136,7 +138,7 @@ void lower_reshape(LowerContext& c) {
     const Dim& d = (*target)[i];
     if (const auto e = c.integer(d)) {
       sizes.push_back(*e);
-    } else if (in.has_rank() && i < in.rank() && !d.known()) {
+    } else if (copies(c, asked[i]) && in.has_rank() && i < in.rank()) {
       sizes.push_back(torch::size(c.in(0), static_cast<std::int64_t>(i)));
     } else {
       sizes.emplace_back(-1);

@@ -48,6 +48,13 @@ def test_tree_regressor(targets: list[int], modes: tuple[str, str]) -> None:
     check("TreeEnsembleRegressor", [X], attrs=attrs, dynamic=True, **ML)
 
 
+def test_of_several_weights_for_the_only_target_the_first_counts() -> None:
+    """So does scikit-learn's converter say which leaf of a tree with several classes was reached."""
+    attrs = forest("target", [0, 0]) | {"n_targets": 1}
+    attrs["target_weights"] = [float(i) for i in range(len(attrs["target_weights"]))]
+    check("TreeEnsembleRegressor", [X], attrs=attrs, dynamic=True, **ML)
+
+
 @pytest.mark.parametrize("labels", [[3, 5], ["a", "b"], [3, 5, 9]])
 def test_tree_classifier(labels: list[Any]) -> None:
     kind = "strings" if isinstance(labels[0], str) else "int64s"

@@ -36,8 +36,8 @@ class Names {
   explicit Names(const Names* outer) : outer_(outer) {}
 
   void assign(const Value* v, std::string_view wanted) { names_[v] = fresh(wanted); }
-  /// For a nested graph's inputs and outputs, whose names operators may know: they may hide a name
-  /// further out, unless that is `captured` here.
+  /// For the inputs and outputs of a nested graph whose names operators may know: they may hide a
+  /// name further out, unless that is `captured` here.
   void assign_port(const Value* v, std::string_view wanted,
                    const std::unordered_set<std::string>& captured) {
     std::string name(wanted);
@@ -173,7 +173,12 @@ class Writer {
       const bool itself = g.parent() == nullptr && names.has(v) && names.of(v) == wanted &&
                           given_out.count(wanted) == 0;
       if (v->graph() == &g && !names.has(v)) {
-        names.assign_port(v, wanted, captured);
+        // What a branch or a body gives out must not hide a name further out.
+        if (g.parent() != nullptr && g.parent()->domain.empty()) {
+          names.assign(v, wanted);
+        } else {
+          names.assign_port(v, wanted, captured);
+        }
         outputs.push_back(names.of(v));
       } else if (itself) {
         outputs.push_back(wanted);
@@ -225,9 +230,9 @@ class Writer {
 
   /// Whether the type of an output of `n` is worth its bytes.
   static bool says_something(const Node& n, const Type& type) {
+    if (type.is_tensor() && type.dtype == ir::DType::Undefined) return false;
     if (n.op == nullptr) return type.kind != Type::Kind::Unknown;
-    return n.graph()->parent() == nullptr && type.is_tensor() && type.shape.has_rank() &&
-           type.dtype != ir::DType::Undefined;
+    return n.graph()->parent() == nullptr && type.is_tensor() && type.shape.has_rank();
   }
 
   Message graph(const Graph& g, Names& names) {

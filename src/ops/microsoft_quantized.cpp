@@ -186,8 +186,17 @@ void infer_matmul_nbits(InferContext& c) {
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
+/// With accuracy_level 4 ONNX Runtime rounds the other factor to int8 too, if it can pack the weight
+/// beforehand: it must be constant, its groups in order, its zero points integers.
+bool rounds_rows(const NodeContext& c, std::int64_t bits, std::int64_t block) {
+  if (c.attr_int("accuracy_level", 0) != 4 || c.has_input(4)) return false;
+  for (std::size_t i = 1; i < 4; ++i)
+    if (c.has_input(i) && c.constant(i) == nullptr) return false;
+  if (c.has_input(3) && c.dtype(3) != DType::UInt8) return false;
+  return bits == 4 || bits == 8 || (bits == 2 && block >= 32);
+}
+
 void lower_matmul_nbits(LowerContext& c) {
-  c.ignore_attr("accuracy_level");  // how to compute, not what
   require_int(c, "weight_prepacked", 0);
   const std::int64_t bits = c.attr_int("bits", 4);
   const std::int64_t block = c.attr_int("block_size");
@@ -195,8 +204,9 @@ void lower_matmul_nbits(LowerContext& c) {
     c.fail("K, N and block_size must be positive");
   if (bits != 1 && bits != 2 && bits != 4 && bits != 8)
     c.unsupported("weights of " + std::to_string(bits) + " bits are not supported");
-  c.out(0, helper("matmul_nbits", pass_inputs(c, 0, 6),
-                  pass_attributes(c, {{"K"}, {"N"}, {"block_size"}, {"bits"}})));
+  Kwargs kw = pass_attributes(c, {{"K"}, {"N"}, {"block_size"}, {"bits"}});
+  if (rounds_rows(c, bits, block)) kw.emplace_back("accuracy_level", Ex(4));
+  c.out(0, helper("matmul_nbits", pass_inputs(c, 0, 6), kw));
 }
 
 void lower_matmul_bnb4(LowerContext& c) {

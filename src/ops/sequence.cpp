@@ -85,20 +85,28 @@ void lower_erase(LowerContext& c) {
 
 // ---------------------------------------------------------------- splitting and joining
 
+/// Whether each piece is a slice without the axis. With `split` the specification ignores
+/// `keepdims`, but ONNX Runtime does not where `split` is the number 1, and PyTorch writes unbind so.
+bool unbinds(const NodeContext& c) {
+  if (c.attr_int("keepdims", 1) != 0) return false;
+  if (!c.has_input(1)) return true;
+  const auto size = c.contents(1);
+  return c.rank(1) == 0U && size && size->size() == 1 && size->front() == Dim(1);
+}
+
 void infer_split(InferContext& c) {
   Type element = element_without_shape(c.type(0));
   const Shape& s = c.shape(0);
   if (s.has_rank() && s.rank() > 0) {
     Dims dims = s.dims();
     const auto axis = static_cast<std::size_t>(c.axis(c.attr_int("axis", 0), dims.size()));
-    if (!c.has_input(1)) {
-      dims[axis] = Dim(1);
-      if (c.attr_int("keepdims", 1) == 0)
-        dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(axis));
-    } else {
-      dims[axis] = Dim();
+    if (unbinds(c)) {
+      dims.erase(dims.begin() + static_cast<std::ptrdiff_t>(axis));
+      element.shape = Shape(std::move(dims));
+    } else if (c.attr_int("keepdims", 1) != 0 || c.rank(1) == 1U) {
+      dims[axis] = c.has_input(1) ? Dim() : Dim(1);
+      element.shape = Shape(std::move(dims));
     }
-    element.shape = Shape(std::move(dims));
   }
   c.set(0, Type::sequence(std::move(element)));
 }
@@ -107,7 +115,7 @@ void lower_split(LowerContext& c) {
   const std::int64_t axis = c.attr_int("axis", 0);
   const bool keep = c.attr_int("keepdims", 1) != 0;
   const bool tensor = c.dtype(0) != DType::String && c.type(0).is_tensor();
-  if (tensor && !c.has_input(1) && !keep)
+  if (tensor && unbinds(c))
     return c.out(0, op("list", {axis == 0 ? aten("unbind.int", {c.in(0)})
                                           : aten("unbind.int", {c.in(0), axis})}));
   Kwargs kw;

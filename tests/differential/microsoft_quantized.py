@@ -317,7 +317,7 @@ def product_to_float(
     bias=[False, True],
     groups=[False, False, True],
     batch=[(3,), (2, 3), (1,)],
-    accuracy=[None, 0, 1],
+    accuracy=[None, 0, 1, 4, 4],
     constant=[True, True, False],
 )
 def matmul_nbits(

@@ -182,3 +182,39 @@ def test_real_models_keep_what_is_theirs(path: Path) -> None:
         pytest.skip("over 1 GiB")
     # Not by the path: external data was read into the message.
     assert not lost(model)
+
+
+def test_a_branch_of_a_function_does_not_hide_a_name() -> None:
+    """Once the function is inlined, what its branches give out would have the graph's own names."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18, "local" : 1]>
+        agraph (float[n] X, bool c) => (float[n] y) {
+          first = local.pick(X, c)
+          y = local.pick(first, c)
+        }
+        <domain: "local", opset_import: ["" : 18]>
+        pick (a, c) => (b) {
+          b = If(c) <
+            then_branch = t () => (float[n] X) { X = Neg(a) },
+            else_branch = e () => (float[n] X) { X = Exp(a) }
+          >
+        }"""
+    )
+    once = _native.simplify(model.SerializeToString(), None, {})["model"]
+    assert passes(onnx.load_from_string(once))
+    assert _native.simplify(once, None, {})["model"] == once
+
+
+def test_no_type_is_written_that_is_not_known() -> None:
+    """A node that goes leaves what it knew to its input: here nothing, of an unknown operator's."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18, "strange" : 1]>
+        agraph (float[1, 4, 8, 8] x) => (float[a, b, c, d] y) {
+          odd = strange.Conv(x)
+          same = Concat <axis = 1>(odd)
+          y = strange.Relu(same)
+        }"""
+    )
+    once = onnx.load_from_string(_native.simplify(model.SerializeToString(), None, {})["model"])
+    assert [n.op_type for n in once.graph.node] == ["Conv", "Relu"]
+    assert all(v.type.tensor_type.elem_type for v in once.graph.value_info)

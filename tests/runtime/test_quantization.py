@@ -172,6 +172,19 @@ def test_integer_products_to_float(per_column: bool) -> None:
     ort.assert_close(qz.dynamic_quantize_matmul(*ort.tensors(x)), wanted)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("zero", [0, 1, 77])
+def test_qlinear_add_decides_halves_as_onnx_runtime_does(dtype: type, zero: int) -> None:
+    """Where the sum's step is twice that of the parts, half of all sums lie between two integers."""
+    every = np.arange(256).astype(dtype)
+    a, b = (x.ravel() for x in np.meshgrid(every, every))
+    one, two = np.float32(0.03125), np.float32(0.0625)
+    zeros = [np.array(z, dtype) for z in (3, 5, zero)]
+    x = [a, one, zeros[0], b, one, zeros[1], two, zeros[2]]
+    wanted = ort.run_node("QLinearAdd", [np.asarray(v) for v in x])[0]
+    ort.assert_close(qz.qlinear_add(*ort.tensors([np.asarray(v) for v in x])), wanted, 0)
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("zeros", ["none", "packed", "float"])
 @pytest.mark.parametrize("grouped", [False, True])

@@ -30,7 +30,7 @@ def test_optional_get_element(case: TestCase) -> None:
     run_cases(case, lambda x, a: [sequence.optional_get_element(*x)])
 
 
-@pytest.mark.parametrize("split", [2, [1, 0, 4], None])
+@pytest.mark.parametrize("split", [2, 1, [1, 0, 4], None])
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("text", [False, True])
 def test_split_against_onnx_runtime(split: int | list[int] | None, axis: int, text: bool) -> None:
@@ -38,7 +38,7 @@ def test_split_against_onnx_runtime(split: int | list[int] | None, axis: int, te
     if text:
         x = x.astype(str).astype(object)
     inputs = [x] if split is None else [x, np.array(split, dtype=np.int64)]
-    keep = {"keepdims": 0} if split is None else {}
+    keep = {"keepdims": 0} if split in (None, 1) else {}
     types = None
     if text:
         types = [helper.make_tensor_type_proto(TensorProto.STRING, [5, 5])]
@@ -50,7 +50,7 @@ def test_split_against_onnx_runtime(split: int | list[int] | None, axis: int, te
     check(sequence.split_to_sequence(value, split, axis=axis, **keep), expected)
     if split is not None:
         sizes = torch.tensor(split)
-        check(sequence.split_to_sequence(value, sizes, axis=axis), expected)
+        check(sequence.split_to_sequence(value, sizes, axis=axis, **keep), expected)
 
 
 @pytest.mark.parametrize("position", [None, 0, 2, 3, -1, -3])

@@ -187,10 +187,18 @@ def qlinear_add(
     c_zero_point: Tensor | None = None,
 ) -> Tensor:
     """com.microsoft QLinearAdd: torch's quantised add needs tensors of its own quantised types."""
-    total = dequantized(a, a_scale, a_zero_point) + dequantized(
-        b, b_scale, b_zero_point
-    )
-    return requantize(total, c_scale, c_zero_point, a.dtype)
+    # In ONNX Runtime's order, with the zero points added before it rounds, which decides halves.
+    a_factor, b_factor = a_scale.float() / c_scale, b_scale.float() / c_scale
+    fixed = torch.zeros_like(c_scale, dtype=torch.float32)
+    if a_zero_point is not None:
+        fixed = fixed - a_factor * a_zero_point.float()
+    if b_zero_point is not None:
+        fixed = fixed - b_factor * b_zero_point.float()
+    if c_zero_point is not None:
+        fixed = fixed + c_zero_point.float()
+    low, high = integer_limits(a.dtype)
+    total = a.float() * a_factor + (b.float() * b_factor + fixed)
+    return total.round().clamp(low, high).to(a.dtype)
 
 
 def qlinear_mul(
@@ -478,6 +486,16 @@ def nbits_weight(
     return real.reshape(rows, -1)[:, :columns]
 
 
+def rounded_rows(a: Tensor, block_size: int) -> Tensor:
+    """Each block of a row in 127 steps up to its largest magnitude, as ONNX Runtime rounds it."""
+    k = a.shape[-1]
+    padded = F.pad(a.float(), (0, -k % block_size))
+    blocks = padded.reshape(*a.shape[:-1], -(-k // block_size), block_size)
+    step = blocks.abs().amax(-1, keepdim=True) / 127
+    steps = torch.where(step > 0, blocks * step.reciprocal(), 0).round()
+    return (steps * step).flatten(-2)[..., :k]
+
+
 def matmul_nbits(
     a: Tensor,
     packed: Tensor,
@@ -490,9 +508,13 @@ def matmul_nbits(
     N: int,
     block_size: int,
     bits: int = 4,
+    accuracy_level: int = 0,
 ) -> Tensor:
     """com.microsoft MatMulNBits: torch has no product with such packed weights."""
     weight = nbits_weight(packed, scales, zero_points, g_idx, N, K, bits, block_size)
+    if accuracy_level == 4:
+        bias = bias if bias is None else bias.float()
+        return F.linear(rounded_rows(a, block_size), weight.float(), bias).to(a.dtype)
     return F.linear(a, weight.to(a.dtype), bias)
 
 

@@ -52,11 +52,12 @@ def split_to_sequence(
 ) -> list[Tensor] | list[np.ndarray]:
     """ONNX SplitToSequence: pieces of one size, of listed sizes, or single slices; strings too."""
     sizes = split.tolist() if isinstance(split, Tensor) else split
+    # ONNX Runtime drops the axis of pieces of the size 1 too.
+    drop = not keepdims and sizes in (None, 1)
     extent = x.shape[axis]
     if sizes is None or isinstance(sizes, int):
         step = 1 if sizes is None else sizes
         sizes = [min(step, extent - start) for start in range(0, extent, step)]
-    drop = split is None and not keepdims
     if isinstance(x, Tensor):
         return list(x.unbind(axis)) if drop else list(torch.split(x, sizes, axis))
     ends = np.cumsum(np.asarray(sizes, dtype=np.int64))[:-1].tolist()

@@ -31,6 +31,58 @@ std::int64_t floor_mod_int(std::int64_t a, std::int64_t b) {
   return (r != 0 && (r < 0) != (b < 0)) ? r + b : r;
 }
 
+// Bounds of what a dim can be, where symbols are sizes; nothing where there is none.
+std::optional<std::int64_t> least(const Dim& d);
+
+std::optional<std::int64_t> least(const Atom& a) {
+  if (a.kind == Atom::Kind::Symbol) return 0;
+  const auto x = least(a.args[0]);
+  const auto y = least(a.args[1]);
+  switch (a.kind) {
+    case Atom::Kind::Mod:  // its sign is the divisor's
+      if (y && *y >= 0) return 0;
+      return std::nullopt;
+    case Atom::Kind::FloorDiv:
+      if (x && a.args[1].is_const() && *y > 0) return floor_div_int(*x, *y);
+      if (x && *x >= 0 && y && *y >= 0) return 0;
+      return std::nullopt;
+    case Atom::Kind::Max:
+      if (!x || !y) return x ? x : y;
+      return std::max(*x, *y);
+    default:
+      if (!x || !y) return std::nullopt;
+      return std::min(*x, *y);
+  }
+}
+
+std::optional<std::int64_t> greatest(const Atom& a) {
+  if (a.kind == Atom::Kind::Mod && a.args[1].is_const() && a.args[1].value() > 0)
+    return a.args[1].value() - 1;
+  return std::nullopt;
+}
+
+std::optional<std::int64_t> least(const Dim& d) {
+  if (!d.known()) return std::nullopt;
+  std::int64_t sum = d.constant_term();
+  for (const Term& t : d.terms()) {
+    std::optional<std::int64_t> bound;
+    if (t.coefficient > 0) {
+      bound = least(*t.factors[0]);
+      for (std::size_t i = 1; i < t.factors.size() && bound; ++i) {
+        const auto other = least(*t.factors[i]);
+        bound = *bound >= 0 && other && *other >= 0 ? std::optional<std::int64_t>(0) : std::nullopt;
+      }
+    } else if (t.factors.size() == 1) {
+      bound = greatest(*t.factors[0]);
+    }
+    std::int64_t part = 0;
+    if (!bound || __builtin_mul_overflow(t.coefficient, *bound, &part) ||
+        __builtin_add_overflow(sum, part, &sum))
+      return std::nullopt;
+  }
+  return sum;
+}
+
 // Whether `a / b` is an integer that exists: INT64_MIN / -1 does not, and traps.
 bool divides(std::int64_t b, std::int64_t a) {
   return b == -1 ? a != INT64_MIN : a % b == 0;
@@ -78,12 +130,8 @@ std::optional<std::string> Dim::symbol_name() const {
 }
 
 bool Dim::never_negative() const {
-  if (!known_ || constant_ < 0) return false;
-  return std::all_of(terms().begin(), terms().end(), [](const Term& t) {
-    return t.coefficient > 0 &&
-           std::all_of(t.factors.begin(), t.factors.end(),
-                       [](const AtomPtr& f) { return f->kind == Atom::Kind::Symbol; });
-  });
+  const auto bound = least(*this);
+  return bound && *bound >= 0;
 }
 
 std::string Dim::str() const {

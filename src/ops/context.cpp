@@ -205,18 +205,7 @@ std::vector<std::string> NodeContext::unread_attributes() const {
 }
 
 bool is_not_negative(const Dim& d) {
-  if (!d.known() || d.constant_term() < 0) return false;
-  const auto atom = [](const Dim::AtomPtr& a) {
-    using Kind = ir::Atom::Kind;
-    if (a->kind == Kind::Symbol) return true;
-    const bool first = is_not_negative(a->args[0]);
-    const bool second = is_not_negative(a->args[1]);
-    if (a->kind == Kind::Mod) return second;  // its sign is the divisor's
-    return a->kind == Kind::Max ? first || second : first && second;
-  };
-  return std::all_of(d.terms().begin(), d.terms().end(), [&](const Dim::Term& t) {
-    return t.coefficient >= 0 && std::all_of(t.factors.begin(), t.factors.end(), atom);
-  });
+  return d.never_negative();
 }
 
 Dim broadcast(const Dim& a, const Dim& b) {

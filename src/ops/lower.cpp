@@ -437,12 +437,15 @@ torch::Port Lowering::port(const ir::Value* value, const std::string& onnx_name,
                                             : "tensor";
   p.dtype = std::string(ir::info(t.dtype).name);
   if (t.shape.has_rank()) {
+    constexpr std::size_t kReadable = 40;  // characters of a size
     std::vector<std::string> dims;
+    std::vector<std::string> short_dims;
     for (const Dim& d : t.shape.dims()) {
       const std::string text = d.str();
       dims.push_back(text.find('%') == std::string::npos ? text : "?");
+      short_dims.push_back(text.size() > kReadable ? "?" : dims.back());
     }
-    p.type_text = std::string(ir::info(t.dtype).short_name) + "[" + join(dims, ", ") + "]";
+    p.type_text = std::string(ir::info(t.dtype).short_name) + "[" + join(short_dims, ", ") + "]";
     p.shape = std::move(dims);
   } else {
     p.type_text = t.str();

@@ -136,7 +136,10 @@ void lower_reshape(LowerContext& c) {
   for (const Dim& d : *target) free = free || (d.is_const() && d.value() == -1);
   for (std::size_t i = 0; i < target->size(); ++i) {
     const Dim& d = (*target)[i];
-    if (const auto e = c.integer(d)) {
+    // A sum that is a size of the input is not spelt out again.
+    if (d.terms().size() > 1 && in.has_rank() && i < in.rank() && in[i] == d) {
+      sizes.push_back(torch::size(c.in(0), static_cast<std::int64_t>(i)));
+    } else if (const auto e = c.integer(d)) {
       sizes.push_back(*e);
     } else if (copies(c, asked[i]) && in.has_rank() && i < in.rank()) {
       sizes.push_back(torch::size(c.in(0), static_cast<std::int64_t>(i)));

@@ -99,6 +99,17 @@ TEST(Dim, GreaterAndLesser) {
   EXPECT_EQ(Dim::max(kN, 1), Dim::max(kN, 1));
 }
 
+TEST(Dim, WhatIsNeverNegative) {
+  const Dim conv = Dim::floor_div(kN - 1, 4) + 1;  // of a convolution with stride 4
+  for (const Dim& d : {kN, kN * kM + 1, conv, Dim::floor_div(conv - 1, 2) + 1,
+                       Dim::mod(Dim(0) - kN, 4), Dim(3) - Dim::mod(kN, 4), Dim::max(kN - kM, 0),
+                       Dim::min(kN, 7), kN + Dim::mod(kM - kN, 3)})
+    EXPECT_TRUE(d.never_negative()) << d.str();
+  for (const Dim& d : {kN - 1, kN - kM, Dim::floor_div(kN - 1, 4), Dim(2) - Dim::mod(kN, 4),
+                       Dim::mod(kN, kM - 1), Dim::min(kN, -1), (kN - 1) * (kM - 1), Dim()})
+    EXPECT_FALSE(d.never_negative()) << d.str();
+}
+
 // Dimensions come from files that nobody should trust.
 TEST(Dim, OverflowIsUnknown) {
   EXPECT_FALSE((Dim(LLONG_MAX) + 1).known());

@@ -186,8 +186,8 @@ void infer_matmul_nbits(InferContext& c) {
   c.set(0, c.dtype(0), Shape(std::move(out)));
 }
 
-/// With accuracy_level 4 ONNX Runtime rounds the other factor to int8 too, if it can pack the weight
-/// beforehand: it must be constant, its groups in order, its zero points integers.
+/// With accuracy_level 4 ONNX Runtime rounds the other factor to int8 too, if it can pack the
+/// weight beforehand: it must be constant, its groups in order, its zero points integers.
 bool rounds_rows(const NodeContext& c, std::int64_t bits, std::int64_t block) {
   if (c.attr_int("accuracy_level", 0) != 4 || c.has_input(4)) return false;
   for (std::size_t i = 1; i < 4; ++i)

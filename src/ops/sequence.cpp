@@ -86,7 +86,7 @@ void lower_erase(LowerContext& c) {
 // ---------------------------------------------------------------- splitting and joining
 
 /// Whether each piece is a slice without the axis. With `split` the specification ignores
-/// `keepdims`, but ONNX Runtime does not where `split` is the number 1, and PyTorch writes unbind so.
+/// `keepdims`, but ONNX Runtime does not where `split` is the number 1: PyTorch writes unbind so.
 bool unbinds(const NodeContext& c) {
   if (c.attr_int("keepdims", 1) != 0) return false;
   if (!c.has_input(1)) return true;

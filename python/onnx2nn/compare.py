@@ -89,8 +89,13 @@ def agree(a: Any, b: Any) -> bool:
     return True
 
 
-def compare(name: str, want: Any, got: Any, check_dtype: bool = True) -> Comparison:
-    """Compare one output, which may be a sequence or a map, with what it should be."""
+def compare(
+    name: str, want: Any, got: Any, check_dtype: bool = True, rounded_to: str | None = None
+) -> Comparison:
+    """Compare one output, which may be a sequence or a map, with what it should be.
+
+    `rounded_to` names a narrower type than the output's own, in which it was computed.
+    """
     if isinstance(want, Random):
         return _compare_random(name, want.value, got)
     wants, gots = list(flatten(want)), list(flatten(got))
@@ -99,7 +104,7 @@ def compare(name: str, want: Any, got: Any, check_dtype: bool = True) -> Compari
         return Comparison(name, False, reason=reason)
     worst: Comparison | None = None
     for (path, w), (other, g) in zip(wants, gots, strict=True):
-        c = _compare_array(name, w, g, check_dtype)
+        c = _compare_array(name, w, g, check_dtype, rounded_to)
         if c.ok and path != other:
             c = Comparison(name, False, reason=f"{other} instead of {path}")
         if not c.ok:
@@ -129,7 +134,9 @@ def _wide(x: Any) -> Any:
     return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
 
 
-def _compare_array(name: str, want: Any, got: Any, check_dtype: bool) -> Comparison:
+def _compare_array(
+    name: str, want: Any, got: Any, check_dtype: bool, rounded_to: str | None
+) -> Comparison:
     c = Comparison(name, False, want.dtype.name, want.shape)
     if want.shape != got.shape:
         c.reason = f"shape {list(got.shape)} instead of {list(want.shape)}"
@@ -153,10 +160,10 @@ def _compare_array(name: str, want: Any, got: Any, check_dtype: bool) -> Compari
     if got.dtype.kind in "OUST":
         c.reason = f"type {got.dtype.name} instead of {want.dtype.name}"
         return c
-    return _compare_floats(c, _wide(want), _wide(got))
+    return _compare_floats(c, _wide(want), _wide(got), rounded_to or c.dtype)
 
 
-def _compare_floats(c: Comparison, a: Any, b: Any) -> Comparison:
+def _compare_floats(c: Comparison, a: Any, b: Any, dtype: str) -> Comparison:
     """Fill in `c` for the float64 (or complex128) arrays a, wanted, and b."""
     if not np.array_equal(np.isnan(a), np.isnan(b)):
         c.reason = f"NaN in {int(np.isnan(b).sum())} places instead of {int(np.isnan(a).sum())}"
@@ -179,7 +186,7 @@ def _compare_floats(c: Comparison, a: Any, b: Any) -> Comparison:
     c.max_rel = float((gap / np.maximum(size, max(1e-6 * square**0.5, 1e-30))).max())
     if a.ndim == 2 and a.shape[1] > 1 and a.dtype.kind == "f" and bool(finite.all()):
         c.argmax = float((a.argmax(1) == b.argmax(1)).mean())
-    looser = _LOOSER.get(c.dtype, _LOOSER_FLOAT8 if c.dtype.startswith("float8") else 1.0)
+    looser = _LOOSER.get(dtype, _LOOSER_FLOAT8 if dtype.startswith("float8") else 1.0)
     spread = max(
         float(x.var()), square * _FLOOR * min(looser * 10, 1e6) if looser > 1 else square * _FLOOR
     )

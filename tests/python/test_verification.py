@@ -245,3 +245,27 @@ def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(tmp_path: Path) -> None:
     assert not report.ok
     assert report.first_difference is not None
     assert report.first_difference.node == "fc"
+
+
+@pytest.mark.parametrize(("dtype", "ok"), [("float16", True), ("float32", False)])
+def test_a_model_in_half_precision_is_no_more_exact_for_full_outputs(dtype: str, ok: bool) -> None:
+    """Converters to half precision keep inputs and outputs in float32 when they are asked to."""
+    number = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}[dtype]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["a"], to=number),
+            helper.make_node("Mul", ["a", "w"], ["b"]),
+            helper.make_node("Cast", ["b"], ["y"], to=TensorProto.FLOAT),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 8])],
+        [onnx.numpy_helper.from_array(np.full(8, 1.5, dtype), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    class Rounded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 1.5 + 0.001
+
+    assert onnx2nn.verify(model, Rounded()).ok == ok

@@ -15,6 +15,7 @@
 #include "onnx/reader.h"
 #include "ops/context.h"
 #include "ops/lower.h"
+#include "ops/operands.h"
 #include "passes/layouts.h"
 #include "passes/passes.h"
 #include "support/atomic_file.h"
@@ -154,6 +155,8 @@ void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& fol
     ++c.stats.op_types[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type];
     ++c.stats.nodes_before;
   });
+  ops::check_operands(graph, c.diagnostics);
+  if (c.diagnostics.has_errors()) return;
   apply_input_shapes(graph, c.options.input_shapes);
   std::set<std::pair<std::string, std::string>> custom;
   for (const CustomOp& op : c.options.custom_ops) custom.emplace(op.domain, op.op_type);

@@ -12,6 +12,7 @@
 #include "onnx/writer.h"
 #include "ops/context.h"
 #include "ops/op.h"
+#include "ops/operands.h"
 #include "passes/passes.h"
 #include "passes/upgrade.h"
 
@@ -192,6 +193,8 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Map
   ir::for_each_node(*model->graph, [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
   count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
   check_simplifiable(*model);
+  ops::check_operands(*model->graph, diagnostics);
+  if (diagnostics.has_errors()) return;
   apply_input_shapes(*model->graph, options.input_shapes);
   {
     const Defaults defaults(*model);

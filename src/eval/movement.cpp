@@ -40,8 +40,9 @@ Result transpose(const Call& c) {
   }
   Ints sorted = perm;
   std::sort(sorted.begin(), sorted.end());
+  if (sorted.size() != x.rank()) return std::nullopt;
   for (std::size_t i = 0; i < x.rank(); ++i)
-    if (sorted.size() != x.rank() || sorted[i] != static_cast<std::int64_t>(i)) return std::nullopt;
+    if (sorted[i] != static_cast<std::int64_t>(i)) return std::nullopt;
   const Ints own = strides_of(x.dims());
   Ints dims;
   Ints strides;

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "ops/names.h"
-#include "ops/onnx_attributes.h"
+#include "ops/onnx_schemas.h"
 #include "ops/unknown.h"
 #include "support/text.h"
 

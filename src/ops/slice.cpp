@@ -181,9 +181,11 @@ void lower_slice(LowerContext& c) {
   c.carry_strings({0});
   if (const auto x = lower_slices(c)) return c.out(0, *x);
   Args args{c.in(0)};
-  if (const auto a = c.attr_ints("starts")) {
-    args.emplace_back(*a);
-    args.emplace_back(*c.attr_ints("ends"));
+  const auto starts = c.attr_ints("starts");
+  const auto ends = c.attr_ints("ends");
+  if (starts && ends) {
+    args.emplace_back(*starts);
+    args.emplace_back(*ends);
     const auto axes = c.attr_ints("axes");
     if (axes) args.emplace_back(*axes);
   } else {

@@ -79,12 +79,16 @@ bool are_last(const Ints& axes, std::size_t rank) {
   return true;
 }
 
-/// The dimensions of x over which it is normalised, where they are numbers.
+/// The dimensions of x over which it is normalised, where they are numbers: no more elements than
+/// any layer has.
 std::optional<Ints> sizes(const ir::Value& x, const Ints& axes) {
+  constexpr std::int64_t kMost = 1 << 22;
   Ints out;
+  std::int64_t count = 1;
   for (const std::int64_t a : axes) {
     const ir::Dim& d = x.type.shape[static_cast<std::size_t>(a)];
-    if (!d.is_const() || d.value() < 1) return std::nullopt;
+    if (!d.is_const() || d.value() < 1 || d.value() > kMost / count) return std::nullopt;
+    count *= d.value();
     out.push_back(d.value());
   }
   return out;

@@ -25,6 +25,7 @@ class Simplifier {
  public:
   Simplifier(ir::Model& model, const Options& options, std::map<std::string, std::size_t>& counts)
       : model_(model), options_(options), rewriter_(model, options), counts_(counts) {
+    ir::for_each_node(*model.graph, [this](const ir::Node&) { budget_ += kRewritesPerNode; });
     for (const Rule* r : all_rules()) {
       if (!enabled(r->name, r->in_conversion)) continue;
       if (r->ops.empty()) general_.push_back(r);
@@ -46,9 +47,15 @@ class Simplifier {
     drain();
     return done_ + removed_ != before;
   }
-  bool exhausted() const { return done_ >= options_.stop_after; }
+  bool exhausted() const { return done_ >= options_.stop_after || is_endless(); }
+  /// Two rules undo each other, or one finds work in what it made.
+  bool is_endless() const { return done_ >= budget_; }
+  const std::string& last_rule() const { return last_rule_; }
 
  private:
+  // Real models need two or three for a node.
+  static constexpr std::size_t kRewritesPerNode = 50;
+
   bool enabled(std::string_view rule, bool in_conversion) const {
     if (options_.disabled.count(rule) != 0) return false;
     if (!options_.only.empty()) return options_.only.count(rule) != 0;
@@ -58,6 +65,7 @@ class Simplifier {
   void note(std::string_view rule, const std::string& node, std::size_t times = 1) {
     counts_[std::string(rule)] += times;
     done_ += times;
+    last_rule_ = rule;
     if (options_.log != nullptr)
       for (std::size_t i = 0; i < times; ++i) options_.log->emplace_back(rule, node);
   }
@@ -120,6 +128,8 @@ class Simplifier {
   std::vector<const Rule*> general_;
   std::unordered_map<std::string_view, std::vector<const Rule*>> by_op_;
   std::size_t done_ = 0;
+  std::size_t budget_ = 10'000;
+  std::string last_rule_;
   std::size_t removed_ = 0;  // dead nodes: what shared a value with one may be fused now
 };
 
@@ -146,6 +156,13 @@ void simplify(ir::Model& model, const Options& options, Diagnostics& diagnostics
     if (!simplifier.run()) {
       diagnostics.append(found);
       return;
+    }
+    if (simplifier.is_endless()) {
+      diagnostics.add(Severity::Warning, "endless-rewriting",
+                      "rewriting comes to no end and was stopped; the last rule was " +
+                          simplifier.last_rule(),
+                      "--disable " + simplifier.last_rule());
+      break;
     }
   }
   ops::infer_graph(*model.graph, diagnostics);

@@ -247,8 +247,11 @@ void dropout_10(Upgrade& /*u*/, ir::Node& n) {
 }
 void dropout_12(Upgrade& /*u*/, ir::Node& n) {
   require_first_output_only(n);
-  if (const auto ratio = take<double>(n, "ratio"))
-    put_input(n, 1, Upgrade::constant(n, "ratio", number_tensor(ir::DType::Float32, *ratio)));
+  if (const auto ratio = take<double>(n, "ratio")) {
+    const std::vector<float> value = {static_cast<float>(*ratio)};
+    put_input(n, 1, Upgrade::constant(
+                        n, "ratio", ir::Tensor::from<float>(ir::DType::Float32, {}, value)));
+  }
 }
 
 void grid_sample_20(Upgrade& /*u*/, ir::Node& n) {

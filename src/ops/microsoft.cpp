@@ -1,13 +1,12 @@
 // com.microsoft: activations, norms, fused products and convolutions, and operators that ai.onnx
-// has too. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md Attention is
-// in microsoft_attention.cpp, what is quantised in microsoft_quantized.cpp.
+// has too. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md Attention,
+// generation, hybrid models, what is quantised and signals have files of their own beside this one.
 #include "ops/microsoft.h"
 
 #include <algorithm>
 
 #include "ops/pass_on.h"
 #include "ops/registry.h"
-#include "torch/schema.h"
 
 namespace onnx2nn::ops {
 
@@ -115,6 +114,26 @@ void lower_bias_softmax(LowerContext& c) {
   const Ex sum = c.let(x, "biased");
   const Ex flat = aten("flatten.using_ints", {sum, Ex(axis)});
   c.out(0, aten("reshape_as", {aten("softmax.int", {flat, Ex(-1)}), sum}));
+}
+
+/// BitmaskDropout: as in inference, the input.
+void lower_bitmask_dropout(LowerContext& c) {
+  c.ignore_attr("seed");
+  if (c.has_output(1)) c.unsupported("the bits of a dropout's mask are not known in inference");
+  const auto training = c.const_number(2);
+  if (c.has_input(2) && (!training || *training != 0.0))
+    c.unsupported("training mode is not supported");
+  c.out(0, c.in(0));
+}
+
+void infer_bitmask_dropout(InferContext& c) {
+  c.set(0, c.type(0));
+  c.set(1, DType::UInt32, Shape({Dim()}));
+}
+
+void infer_bitmask_bias_dropout(InferContext& c) {
+  infer_broadcast(c);
+  c.set(1, DType::UInt32, Shape({Dim()}));
 }
 
 // ---------------------------------------------------------------- norms
@@ -419,6 +438,57 @@ void lower_nhwc_max_pool(LowerContext& c) {
         channels_last(helper("max_pool", {channels_first(c.in(0)), Ex(required_kernel(c))}, kw)));
 }
 
+void infer_masked_pool(InferContext& c) {
+  const Shape& x = c.shape(0);
+  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
+  Dims out(x.rank());
+  out[0] = x[0];
+  out[1] = x[1];
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+/// MaxpoolWithMask: ONNX Runtime's kernel steps through the mask in a way that means its first
+/// picture only where the sizes go together.
+void lower_masked_pool(LowerContext& c) {
+  require_int(c, "storage_order", 0);
+  const Shape& x = c.shape(0);
+  const Shape& m = c.shape(1);
+  if (!x.has_rank() || !m.has_rank() || m.rank() != x.rank() || x.rank() < 3 || !m[0].is_const() ||
+      !m[1].is_const())
+    c.unsupported("the shape of the mask is not known");
+  const Dim pictures = m[0] * m[1];
+  Dim area(1);
+  for (std::size_t i = 2; i < x.rank(); ++i) area = area * x[i];
+  const bool first = pictures.is_const() && (pictures.value() == 1 ||
+                                             (area.is_const() && pictures.value() > 0 &&
+                                              area.value() % pictures.value() == 0));
+  if (!first) c.unsupported("a mask of several pictures is not supported");
+  c.out(0, helper("max_pool_with_mask", {c.in(0), c.in(1), Ex(required_kernel(c))},
+                  pass_attributes(c, {kStrides, kPads, kAutoPad})));
+}
+
+/// ConvTransposeWithDynamicPads: ConvTranspose whose pads are input 2, the bias input 3.
+void infer_dynamic_conv_transpose(InferContext& c) {
+  const Shape& x = c.shape(0);
+  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
+  Dims out(x.rank());
+  out[0] = x[0];
+  if (const Dim d = dim_of(c.shape(1), 1); d.known()) out[1] = d * Dim(c.attr_int("group", 1));
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_dynamic_conv_transpose(LowerContext& c) {
+  c.ignore_attr("kernel_shape");  // the weight's shape says it
+  const std::string same = c.attr_string("auto_pad", "NOTSET");
+  if (same != "NOTSET") c.unsupported("auto_pad together with pads is not supported");
+  Args args{c.in(0), c.in(1)};
+  if (c.has_input(3)) args.push_back(c.in(3));
+  Kwargs kw = pass_attributes(
+      c, {kDilations, {"group"}, {"output_padding", AttrKind::IntList}, kStrides});
+  if (c.has_input(2)) kw.emplace_back("pads", c.int_list(2));
+  c.out(0, helper("conv_transpose_nd", args, kw));
+}
+
 // ---------------------------------------------------------------- what ai.onnx has too
 
 constexpr const char* kTrilu = "Trilu";
@@ -508,171 +578,6 @@ void lower_complex_mul(LowerContext& c) {
   c.out(0, aten("view_as_real", {times(complex(0), b)}));
 }
 
-// ---------------------------------------------------------------- words, signals, paths
-
-void infer_word_conv(InferContext& c) {
-  c.set(0, DType::Float32, Shape({dim_of(c.shape(0), 0), dim_of(c.shape(1), 0)}));
-}
-
-void lower_word_conv(LowerContext& c) {
-  for (const char* name : {"char_embedding_size", "conv_window_size", "embedding_size"})
-    c.ignore_attr(name);  // the weights' shapes say them
-  c.out(0, helper("word_conv_embedding", pass_inputs(c, 0, 4)));
-}
-
-/// Tokenizer: words along a new last axis, unless there is nothing to take apart.
-void infer_tokenizer(InferContext& c) {
-  const Shape& s = c.shape(0);
-  if (!s.has_rank()) return c.set(0, DType::String);
-  if (s.rank() != 1 && s.rank() != 2)
-    c.fail("its input has rank " + std::to_string(s.rank()) + ", not 1 or 2");
-  Dims out = s.dims();
-  for (const Dim& d : s.dims())
-    if (!d.is_const() || d.value() < 1) return c.set(0, DType::String);
-  out.emplace_back();
-  c.set(0, DType::String, Shape(std::move(out)));
-}
-
-/// The ends of a match are found by trying where the text could end, so that nothing may ask for
-/// its end.
-void check_pattern(const NodeContext& c, const std::string& pattern) {
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    const bool escaped = pattern[i] == '\\' && i + 1 < pattern.size();
-    const std::string_view two = std::string_view(pattern).substr(i, 2);
-    if (pattern[i] == '$' || two == "\\b" || two == "\\B" || two == "\\z")
-      c.unsupported("a pattern that asks for the end of a word or text is not supported");
-    if (escaped) ++i;
-  }
-}
-
-void lower_tokenizer(LowerContext& c) {
-  const auto separators = c.attr_strings("separators");
-  const std::string expression = c.attr_string("tokenexp", "");
-  if (separators.has_value() == !expression.empty())
-    c.fail("it needs either separators or tokenexp");
-  if (c.attr_int("mincharnum") < 1) c.fail("mincharnum must be positive");
-  if (separators)
-    for (const std::string& s : *separators) check_pattern(c, s);
-  check_pattern(c, expression);
-  c.out(0, helper("tokenizer", {c.in(0)},
-                  pass_attributes(c, {{"mincharnum"},
-                                      {"pad_value", AttrKind::String},
-                                      {"mark"},
-                                      {"separators", AttrKind::StringList},
-                                      {"tokenexp", AttrKind::String}})));
-}
-
-void infer_attention_lstm(InferContext& c) {
-  const Shape& x = c.shape(0);
-  const Dim directions(c.attr_string("direction", "forward") == "bidirectional" ? 2 : 1);
-  const Dim hidden = dim_of(c.shape(2), 2);
-  c.set(0, c.dtype(0), Shape({dim_of(x, 0), directions, dim_of(x, 1), hidden}));
-  for (std::size_t i = 1; i < 3; ++i)
-    c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
-}
-
-void lower_attention_lstm(LowerContext& c) {
-  c.ignore_attr("hidden_size");  // the weights' shapes say it
-  for (std::size_t i = 8; i < 12; ++i)
-    if (!c.has_input(i)) c.unsupported("without all of QW, MW, V and M it is not known");
-  outs_of(c,
-          helper("attention_lstm", pass_inputs(c, 0, 14),
-                 pass_attributes(c, {{"direction", AttrKind::String},
-                                     {"activations", AttrKind::StringList},
-                                     {"activation_alpha", AttrKind::FloatList},
-                                     {"activation_beta", AttrKind::FloatList},
-                                     {"clip", AttrKind::Float},
-                                     {"input_forget"}})),
-          3);
-}
-
-void infer_masked_pool(InferContext& c) {
-  const Shape& x = c.shape(0);
-  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
-  Dims out(x.rank());
-  out[0] = x[0];
-  out[1] = x[1];
-  c.set(0, c.dtype(0), Shape(std::move(out)));
-}
-
-/// MaxpoolWithMask: ONNX Runtime's kernel steps through the mask in a way that means its first
-/// picture only where the sizes go together.
-void lower_masked_pool(LowerContext& c) {
-  require_int(c, "storage_order", 0);
-  const Shape& x = c.shape(0);
-  const Shape& m = c.shape(1);
-  if (!x.has_rank() || !m.has_rank() || m.rank() != x.rank() || x.rank() < 3 || !m[0].is_const() ||
-      !m[1].is_const())
-    c.unsupported("the shape of the mask is not known");
-  const Dim pictures = m[0] * m[1];
-  Dim area(1);
-  for (std::size_t i = 2; i < x.rank(); ++i) area = area * x[i];
-  const bool first = pictures.is_const() && (pictures.value() == 1 ||
-                                             (area.is_const() && pictures.value() > 0 &&
-                                              area.value() % pictures.value() == 0));
-  if (!first) c.unsupported("a mask of several pictures is not supported");
-  c.out(0, helper("max_pool_with_mask", {c.in(0), c.in(1), Ex(required_kernel(c))},
-                  pass_attributes(c, {kStrides, kPads, kAutoPad})));
-}
-
-void infer_rfft(InferContext& c) {
-  const Shape& s = c.shape(0);
-  if (!s.has_rank()) return c.set(0, c.dtype(0));
-  if (s.rank() == 0) c.fail("its input is a scalar");
-  Dims out = s.dims();
-  out.back() = out.back().known() ? Dim::floor_div(out.back(), Dim(2)) + Dim(1) : Dim();
-  out.emplace_back(2);
-  c.set(0, c.dtype(0), Shape(std::move(out)));
-}
-
-void infer_irfft(InferContext& c) {
-  const Shape& s = c.shape(0);
-  if (!s.has_rank()) return c.set(0, c.dtype(0));
-  if (s.rank() < 2) c.fail("its input needs an axis for the real and imaginary parts");
-  Dims out(s.dims().begin(), s.dims().end() - 1);
-  out.back() = out.back().known() ? (out.back() - Dim(1)) * Dim(2) : Dim();
-  c.set(0, c.dtype(0), Shape(std::move(out)));
-}
-
-template <bool Inverse>
-void lower_real_fft(LowerContext& c) {
-  require_int(c, "onesided", 1);
-  require_int(c, "normalized", 0);
-  const std::int64_t axes = c.attr_int("signal_ndim", 1);
-  const auto rank = static_cast<std::int64_t>(c.known_rank(0)) - (Inverse ? 1 : 0);
-  if (axes < 1 || axes > rank) c.fail("signal_ndim must be between 1 and the rank");
-  c.out(0, helper(Inverse ? "inverse_real_fft" : "real_fft", {c.in(0)},
-                  {{"signal_ndim", Ex(axes)}}));
-}
-
-void infer_warping(InferContext& c) {
-  c.set(0, DType::Int32, Shape({Dim(2), Dim()}));
-}
-
-void lower_warping(LowerContext& c) {
-  c.out(0, helper("dynamic_time_warping", {c.in(0)}));
-}
-
-/// BitmaskDropout: as in inference, the input.
-void lower_bitmask_dropout(LowerContext& c) {
-  c.ignore_attr("seed");
-  if (c.has_output(1)) c.unsupported("the bits of a dropout's mask are not known in inference");
-  const auto training = c.const_number(2);
-  if (c.has_input(2) && (!training || *training != 0.0))
-    c.unsupported("training mode is not supported");
-  c.out(0, c.in(0));
-}
-
-void infer_bitmask_dropout(InferContext& c) {
-  c.set(0, c.type(0));
-  c.set(1, DType::UInt32, Shape({Dim()}));
-}
-
-void infer_bitmask_bias_dropout(InferContext& c) {
-  infer_broadcast(c);
-  c.set(1, DType::UInt32, Shape({Dim()}));
-}
-
 void infer_cdist(InferContext& c) {
   c.set(0, c.dtype(0), Shape({dim_of(c.shape(0), 0), dim_of(c.shape(1), 0)}));
 }
@@ -683,104 +588,6 @@ void lower_cdist(LowerContext& c) {
     c.unsupported("the metric \"" + metric + "\" is not known");
   const Ex y = aten("cdist", {c.in(0), c.in(1)});
   c.out(0, metric == "euclidean" ? y : aten("square", {y}));
-}
-
-/// MurmurHash3: 32 bits from the bytes of each element.
-void infer_murmur_hash(InferContext& c) {
-  c.set(0, c.attr_int("positive", 1) != 0 ? DType::UInt32 : DType::Int32, c.shape(0));
-}
-
-void lower_murmur_hash(LowerContext& c) {
-  const std::int64_t bits = ir::info(c.dtype(0)).bits;
-  if (c.dtype(0) == DType::String || (bits != 32 && bits != 64))
-    c.unsupported("only numbers of 32 and 64 bits can be hashed");
-  c.out(0, helper("murmur_hash3", {c.in(0)}, pass_attributes(c, {{"positive"}, {"seed"}})));
-}
-
-/// ConvTransposeWithDynamicPads: ConvTranspose whose pads are input 2, the bias input 3.
-void infer_dynamic_conv_transpose(InferContext& c) {
-  const Shape& x = c.shape(0);
-  if (!x.has_rank() || x.rank() < 3) return c.set(0, c.dtype(0));
-  Dims out(x.rank());
-  out[0] = x[0];
-  if (const Dim d = dim_of(c.shape(1), 1); d.known()) out[1] = d * Dim(c.attr_int("group", 1));
-  c.set(0, c.dtype(0), Shape(std::move(out)));
-}
-
-void lower_dynamic_conv_transpose(LowerContext& c) {
-  c.ignore_attr("kernel_shape");  // the weight's shape says it
-  const std::string same = c.attr_string("auto_pad", "NOTSET");
-  if (same != "NOTSET") c.unsupported("auto_pad together with pads is not supported");
-  Args args{c.in(0), c.in(1)};
-  if (c.has_input(3)) args.push_back(c.in(3));
-  Kwargs kw = pass_attributes(
-      c, {kDilations, {"group"}, {"output_padding", AttrKind::IntList}, kStrides});
-  if (c.has_input(2)) kw.emplace_back("pads", c.int_list(2));
-  c.out(0, helper("conv_transpose_nd", args, kw));
-}
-
-// ---------------------------------------------------------------- org.pytorch.aten
-
-/// The rows of a table: nn.Embedding where the table is a weight. What torch's embedding has beyond
-/// these two inputs only concerns the gradient.
-void lower_embedding(LowerContext& c) {
-  if (const ir::Tensor* t = c.constant(0); t != nullptr && t->rank() == 2 && t->size() > 0 &&
-                                           c.input(0)->is_initializer && ir::is_float(t->dtype()))
-    if (const auto y = c.module("Embedding", {t->dims()[0], t->dims()[1]}, {},
-                                {{.name = "weight", .value = c.input(0)}}, {c.in(1)}))
-      return c.out(0, *y);
-  c.out(0, aten("embedding", {c.in(0), c.in(1)}));
-}
-
-void infer_embedding(InferContext& c) {
-  const Shape& ids = c.shape(1);
-  if (!ids.has_rank()) return c.set(0, c.dtype(0));
-  Dims out = ids.dims();
-  out.push_back(dim_of(c.shape(0), 1));
-  c.set(0, c.dtype(0), Shape(std::move(out)));
-}
-
-/// A call of an ATen function by its name; constants stand for its numbers. Spelt as torch.ops has
-/// it: what torch's Python functions of the same name take may differ (a reduction by its name, for
-/// one), or there is none.
-void lower_aten(LowerContext& c) {
-  std::string name = c.attr_string("operator", "");
-  if (name.starts_with("aten::")) name = name.substr(6);
-  if (const std::string overload = c.attr_string("overload_name", ""); !overload.empty())
-    name += "." + overload;
-  bool known = false;
-  const auto schema = torch::schema_of(name, &known);
-  if (!known || c.input_count() > schema.size())
-    c.unsupported("the ATen function \"" + name + "\" is not known with these arguments");
-  if (name == "embedding") return lower_embedding(c);
-  Args args;
-  Kwargs keywords;
-  for (std::size_t i = 0; i < c.input_count(); ++i) {
-    const bool tensor = schema[i].type.starts_with("Tensor");
-    Ex value = kNone;
-    if (c.has_input(i) && tensor) {
-      value = c.in(i);
-    } else if (c.has_input(i)) {
-      const ir::Tensor* t = c.constant(i);
-      if (t == nullptr || t->rank() > 1 || ir::info(t->dtype()).kind == 's')
-        c.unsupported("the argument \"" + std::string(schema[i].name) + "\" is not constant");
-      value = nested_list(*t);
-      if (schema[i].type.starts_with("bool") && value.is_int()) value = Ex(value->integer != 0);
-    }
-    if (schema[i].keyword_only) {
-      keywords.emplace_back(schema[i].name, value);
-    } else {
-      args.push_back(value);
-    }
-  }
-  const Ex y = torch::call("torch.ops.aten." + name, args, keywords);
-  if (c.output_count() == 1) return c.out(0, y);
-  c.outs(y);
-}
-
-void infer_aten(InferContext& c) {
-  const std::string name = c.attr_string("operator", "");
-  if (name == "embedding" || name == "aten::embedding") infer_embedding(c);
 }
 
 constexpr OpDef kOps[] = {
@@ -903,6 +710,16 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_nhwc_pool,
      .lower = lower_nhwc_max_pool},
+    {.type = "MaxpoolWithMask",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_masked_pool,
+     .lower = lower_masked_pool},
+    {.type = "ConvTransposeWithDynamicPads",
+     .domain = kMicrosoft,
+     .changed_at = {1},
+     .infer = infer_dynamic_conv_transpose,
+     .lower = lower_dynamic_conv_transpose},
     {.type = "Inverse",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -978,61 +795,6 @@ constexpr OpDef kOps[] = {
      .changed_at = {1},
      .infer = infer_fused_matmul,
      .lower = lower_fused_matmul_activation},
-    {.type = "WordConvEmbedding",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_word_conv,
-     .lower = lower_word_conv},
-    {.type = "Tokenizer",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_tokenizer,
-     .lower = lower_tokenizer},
-    {.type = "AttnLSTM",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_attention_lstm,
-     .lower = lower_attention_lstm},
-    {.type = "MaxpoolWithMask",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_masked_pool,
-     .lower = lower_masked_pool},
-    {.type = "Rfft",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_rfft,
-     .lower = lower_real_fft<false>},
-    {.type = "Irfft",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_irfft,
-     .lower = lower_real_fft<true>},
-    {.type = "DynamicTimeWarping",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_warping,
-     .lower = lower_warping},
-    {.type = "MurmurHash3",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_murmur_hash,
-     .lower = lower_murmur_hash},
-    {.type = "ConvTransposeWithDynamicPads",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_dynamic_conv_transpose,
-     .lower = lower_dynamic_conv_transpose},
-    {.type = "TorchEmbedding",
-     .domain = kMicrosoft,
-     .changed_at = {1},
-     .infer = infer_embedding,
-     .lower = lower_embedding},
-    {.type = "ATen",
-     .domain = "org.pytorch.aten",
-     .changed_at = {1},
-     .infer = infer_aten,
-     .lower = lower_aten},
 };
 
 }  // namespace

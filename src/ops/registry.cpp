@@ -8,6 +8,7 @@ namespace onnx2nn::ops {
 std::span<const std::span<const OpDef>> all_families() {
   static const std::array kFamilies = {
       activation_ops(),
+      aten_ops(),
       attention_ops(),
       cast_ops(),
       control_ops(),
@@ -25,6 +26,7 @@ std::span<const std::span<const OpDef>> all_families() {
       microsoft_generation_ops(),
       microsoft_hybrid_ops(),
       microsoft_quantized_ops(),
+      microsoft_signal_ops(),
       ml_ops(),
       norm_ops(),
       pad_ops(),

@@ -9,6 +9,7 @@
 namespace onnx2nn::ops {
 
 std::span<const OpDef> activation_ops();
+std::span<const OpDef> aten_ops();
 std::span<const OpDef> attention_ops();
 std::span<const OpDef> cast_ops();
 std::span<const OpDef> control_ops();
@@ -26,6 +27,7 @@ std::span<const OpDef> microsoft_attention_ops();
 std::span<const OpDef> microsoft_generation_ops();
 std::span<const OpDef> microsoft_hybrid_ops();
 std::span<const OpDef> microsoft_quantized_ops();
+std::span<const OpDef> microsoft_signal_ops();
 std::span<const OpDef> ml_ops();
 std::span<const OpDef> norm_ops();
 std::span<const OpDef> pad_ops();

@@ -42,6 +42,25 @@ std::optional<Taken> taken_by(const ir::Node& n) {
   return taken;
 }
 
+/// Runtimes gather piece by piece: many small ones take longer than Slice does.
+bool has_many_small_pieces(const ir::Value& x, std::int64_t axis) {
+  constexpr std::int64_t kFew = 256;
+  constexpr std::int64_t kLarge = 16;  // elements
+  if (!x.type.shape.has_rank()) return true;
+  const auto product = [&](std::size_t from, std::size_t to, std::int64_t most) {
+    std::int64_t out = 1;
+    for (std::size_t i = from; i < to && out <= most; ++i) {
+      const ir::Dim& d = x.type.shape[i];
+      if (!d.is_const()) return std::int64_t{-1};
+      out *= std::min(d.value(), most + 1);
+    }
+    return out;
+  };
+  const auto at = static_cast<std::size_t>(axis);
+  const std::int64_t count = product(0, at, kFew);
+  return (count < 0 || count > kFew) && product(at + 1, x.type.shape.rank(), kLarge) < kLarge;
+}
+
 // Squeeze(Slice(x)[2:3])   =>   Gather(x, 2)
 bool take_one(Rewriter& w, ir::Node& n) {
   const ir::Node* slice = sole_producer(n.input(0), "Slice");
@@ -53,6 +72,8 @@ bool take_one(Rewriter& w, ir::Node& n) {
   if (!taken || !axes || axes->size() != 1 ||
       axis_of(axes->front(), n.input(0)) != std::optional(taken->axis))
     return false;
+  if (!w.options().any_opset && has_many_small_pieces(*slice->input(0), taken->axis))
+    return w.miss(n, "runtimes slice faster than they gather many small pieces");
   ir::Value* index =
       w.constant(*n.graph(), n.output(0)->name + "_index", ir::Tensor::scalar(taken->index));
   const std::vector<ir::Value*> inputs = {slice->input(0), index};

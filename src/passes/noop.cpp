@@ -260,8 +260,11 @@ bool is_projection_bias(const ir::Node& n, const ir::Value* x) {
   if (!n.is("Add") || product == nullptr || product->input(1) == nullptr ||
       !product->input(1)->constant)
     return false;
-  const ir::Node* to_heads = sole_user(n.output(0), "Reshape");
-  if (to_heads != nullptr && sole_user(to_heads->output(0), "Transpose") != nullptr) return true;
+  // Beside the Reshape there may be the arithmetic of its shape.
+  for (const ir::Use* use = n.output(0)->first_use(); use != nullptr; use = use->next)
+    if (use->user != nullptr && use->user->is("Reshape") &&
+        sole_user(use->user->output(0), "Transpose") != nullptr)
+      return true;
   const ir::Node* from_heads = producer_of(product->input(0), "Reshape");
   if (from_heads != nullptr && producer_of(from_heads->input(0), "Transpose") != nullptr)
     return true;

@@ -125,6 +125,24 @@ bool collapse_squeezes(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+bool is_product(const ir::Value* v) {
+  if (const ir::Node* add = producer_of(v, "Add"))
+    return producer_of(add->input(0), "MatMul") != nullptr ||
+           producer_of(add->input(1), "MatMul") != nullptr;
+  return producer_of(v, "MatMul") != nullptr;
+}
+
+/// Reshape and Transpose to the heads of an attention, or Transpose and Reshape from them. Runtimes
+/// know it by both, even where there is one head, so that one Reshape would do.
+bool spells_heads(const ir::Node& n, const ir::Node& first) {
+  constexpr std::size_t kRank = 4;
+  const ir::Value* between = n.input(0);
+  if (!between->type.shape.has_rank() || between->type.shape.rank() != kRank) return false;
+  return is_product(first.input(0)) && ((n.is("Transpose") && first.is("Reshape")) ||
+                                        (n.is("Reshape") && first.is("Transpose")));
+}
+
+
 // Reshape(Reshape(x, a), b)   =>   Reshape(x, b)
 // Squeeze(Unsqueeze(x)) -> y: of x's shape   =>   x for y
 // Reshape(Transpose(x: [n, 1, 8]) by (1, 0, 2), b)   =>   Reshape(x, b)
@@ -137,6 +155,8 @@ bool collapse_reshapes(Rewriter& w, ir::Node& n) {
   ir::Value* x = first->input(0);
   if (x == nullptr) return false;
   if (spells_mask(n, *first)) return w.miss(n, "runtimes know an attention mask by both");
+  if (!w.options().any_opset && spells_heads(n, *first))
+    return w.miss(n, "runtimes know an attention by both");
   if (same_type(x, out)) {
     w.replace(out, x);
     return true;

@@ -308,7 +308,10 @@ def has_random_op(proto: Any) -> bool:
 
 def mark_random(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
     """The first run's outputs, marked where the second gave others."""
-    return [x if agree(x, y) else Random(x) for x, y in zip(first, second, strict=True)]
+    return [
+        x if isinstance(x, Random) or agree(x, y) else Random(x)
+        for x, y in zip(first, second, strict=True)
+    ]
 
 
 def describe(name: str, value: Any) -> tuple[str, str, list[int] | None]:

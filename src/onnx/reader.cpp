@@ -659,12 +659,23 @@ class Importer {
     for (const Reader& a : raw.attributes)
       if (auto attribute = read_attribute(a, n, &graph, scope, call, depth))
         n->attributes.push_back(std::move(*attribute));
+    if (raw.op_type == "If" && domain.empty())
+      for (Graph* branch : n->subgraphs()) bind_branch_inputs(*branch, scope);
     if (is_gradient(raw))
       n->attributes.insert(
           n->attributes.begin(),
           {"function", differentiated(*n, gradient_target(raw), scope, call, opsets, depth + 1)});
     for (std::size_t i = 0; i < raw.outputs.size(); ++i)
       if (Value* v = n->output(i)) scope.values[raw.outputs[i]] = v;
+  }
+
+  /// The branches of an If have no inputs; some writers list what they use of the graph around.
+  static void bind_branch_inputs(Graph& branch, const Scope& scope) {
+    std::erase_if(branch.inputs, [&](Value* v) {
+      Value* outer = scope.find(v->name);
+      if (outer != nullptr) v->replace_all_uses(outer);
+      return outer != nullptr;
+    });
   }
 
   /// Gradient differentiates the part of the graph between the values that its attributes name: that

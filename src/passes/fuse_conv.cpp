@@ -450,6 +450,15 @@ struct Prepared {
   }
 };
 
+/// Whether much is added, as where a mean of 117 is taken from pixels: x - 117 has small numbers,
+/// the sum over w * x - w * 117 has not.
+bool shifts_far(const Affine& affine) {
+  constexpr double kMost = 8.0;
+  for (std::size_t i = 0; i < affine.shift.size(); ++i)
+    if (std::abs(affine.shift[i]) > kMost * std::max(1.0, std::abs(affine.scale[i]))) return true;
+  return false;
+}
+
 // Conv(Mul(x, s: [C, 1, 1]), w)   =>   Conv(x, w * s); Add, Sub, Div and BatchNormalization alike,
 // where nothing is padded
 bool fuse_into_next(Rewriter& w, ir::Node& n) {
@@ -463,7 +472,10 @@ bool fuse_into_next(Rewriter& w, ir::Node& n) {
   auto linear = Linear::of(w, n, &n);
   if (!linear) return false;
   const auto prepared = Prepared::of(before, n, *linear);
-  return prepared && linear->apply_before(w, prepared->x, prepared->affine.scale,
+  if (!prepared) return false;
+  if (shifts_far(prepared->affine))
+    return w.miss(n, "what is added before it would be taken off again, with the last digits");
+  return linear->apply_before(w, prepared->x, prepared->affine.scale,
                                           prepared->affine.shift);
 }
 

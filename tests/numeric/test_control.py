@@ -5,7 +5,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
+
+import onnx2nn
 
 from .harness import compare, expected_outputs, run_converted, source_of
 
@@ -317,3 +320,27 @@ def test_sequence_map() -> None:
         [sequence("r", FLOAT, None), sequence("e", INT64, None)],
         [{"x": X, "y": X[0]}],
     )
+
+
+def test_branches_that_list_what_they_use() -> None:
+    """Branches have no inputs, but some writers list the outer values that they use as such."""
+
+    def branch(op_type: str) -> onnx.GraphProto:
+        seen = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+        out = helper.make_tensor_value_info(op_type, onnx.TensorProto.FLOAT, [2])
+        return helper.make_graph([helper.make_node(op_type, ["x"], [op_type])], "b", [seen], [out])
+
+    node = helper.make_node(
+        "If", ["c"], ["y"], then_branch=branch("Neg"), else_branch=branch("Exp")
+    )
+    ends = [
+        helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2]),
+        helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, []),
+        helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2]),
+    ]
+    graph = helper.make_graph([node], "g", ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    net = onnx2nn.load(model.SerializeToString())
+    x = torch.tensor([1.0, -2.0])
+    torch.testing.assert_close(net(x, torch.tensor(True)), -x)
+    torch.testing.assert_close(net(x, torch.tensor(False)), x.exp())

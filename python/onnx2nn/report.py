@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # How long a run may be silent before it shows what it is doing.
 _PATIENCE_S = 2.0
+_NARROW = 64  # columns
 _COLOURS = {"error": "31", "warning": "33", "note": "36"}
 
 
@@ -149,14 +150,17 @@ def print_report(report: "Report", title: str, quiet: bool = False, per_node: bo
         table = Table(title=None, show_edge=False, pad_edge=False, box=None, header_style="bold")
         table.add_column("value" if compared else "output", overflow="fold", ratio=None)
         table.add_column("type", overflow="fold")
-        columns = ["mse", "max abs", "max rel"]
-        with_argmax = any(c.argmax is not None for c in rows)
+        # A narrow terminal has room for one number beside the name and the type.
+        narrow = console.width < _NARROW
+        columns = ["max rel"] if narrow else ["mse", "max abs", "max rel"]
+        with_argmax = not narrow and any(c.argmax is not None for c in rows)
         for column in columns + (["argmax"] if with_argmax else []):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("")
         for c in rows:
             cells = [escape(printable(c.name)), escape(f"{c.dtype}{_shape(c.shape)}")]
-            cells += [_number(c.mse), _number(c.max_abs), _number(c.max_rel)]
+            numbers = [c.max_rel] if narrow else [c.mse, c.max_abs, c.max_rel]
+            cells += [_number(x) for x in numbers]
             if with_argmax:
                 cells.append("" if c.argmax is None else f"{c.argmax:.1%}")
             cells.append(

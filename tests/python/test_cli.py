@@ -156,3 +156,14 @@ def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     assert "onnx2nn" in out
     assert "allow-unknown" in out
+
+
+def test_a_narrow_terminal_shows_one_number(
+    core: object, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width, shown in ((80, True), (50, False)):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["verify", str(tiny)]) == 0
+        out = capsys.readouterr().out
+        assert "max rel" in out
+        assert ("max abs" in out) == shown

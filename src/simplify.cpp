@@ -15,6 +15,7 @@
 #include "ops/operands.h"
 #include "passes/passes.h"
 #include "passes/upgrade.h"
+#include "support/atomic_file.h"
 
 namespace onnx2nn {
 namespace {
@@ -97,13 +98,26 @@ bool has_external_data(const ir::Model& model, const std::string& path) {
                      });
 }
 
-/// Gradient's attributes name values of the graph, which a smaller graph may not have.
-void check_simplifiable(const ir::Model& model) {
-  ir::for_each_node(*model.graph, [](const ir::Node& n) {
-    if (n.is("Gradient", "ai.onnx.preview.training"))
-      fail("unsupported-operator",
-           "{} names values of the graph, so that the graph has to stay as it is", n.describe());
+/// A Gradient, if there is one: its attributes name values of the graph, which a smaller graph may
+/// not have.
+const ir::Node* gradient_in(const ir::Model& model) {
+  const ir::Node* found = nullptr;
+  ir::for_each_node(*model.graph, [&](const ir::Node& n) {
+    if (n.is("Gradient", "ai.onnx.preview.training")) found = &n;
   });
+  return found;
+}
+
+/// The file as it is.
+void copy_model(const MappedFile& file, const std::string& out, Simplified& result) {
+  if (out.empty()) {
+    result.model.assign(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    return;
+  }
+  AtomicFile copy(out);
+  copy.append(file.bytes());
+  copy.commit();
+  result.files = {out};
 }
 
 /// Defaults of inputs stay defaults: files of these versions whose weights are all listed as inputs
@@ -188,11 +202,18 @@ passes::Options pass_options(const SimplifyOptions& options, Simplified& result,
 void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const MappedFile> file,
          const std::string& folder, const std::string& out, const SimplifyOptions& options) {
   const std::string path = file->path();
-  const auto model = onnx::read_model(std::move(file), folder);
+  const auto model = onnx::read_model(file, folder);
   result.readable = true;
   ir::for_each_node(*model->graph, [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
   count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
-  check_simplifiable(*model);
+  if (const ir::Node* gradient = gradient_in(*model)) {
+    const std::string why = gradient->describe() + " names values of the graph";
+    if (options.opset || !options.input_shapes.empty() || has_external_data(*model, path))
+      fail("unsupported-operator", "{}, so that the graph has to stay as it is", why);
+    diagnostics.add(Severity::Warning, "left-as-it-is", why + ": nothing was changed");
+    count(*model, result.nodes_after, result.op_types_after, result.weight_bytes_after);
+    return copy_model(*file, out, result);
+  }
   ops::check_operands(*model->graph, diagnostics);
   if (diagnostics.has_errors()) return;
   apply_input_shapes(*model->graph, options.input_shapes);

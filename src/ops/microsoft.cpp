@@ -25,6 +25,25 @@ Dim dim_of(const Shape& s, std::size_t axis) {
   return s.has_rank() && axis < s.rank() ? s[axis] : Dim();
 }
 
+void infer_lstm_outputs(InferContext& c, std::size_t hidden_axis) {
+  const Shape& x = c.shape(0);
+  const Dim directions(c.attr_string("direction", "forward") == "bidirectional" ? 2 : 1);
+  const Dim hidden = dim_of(c.shape(2), hidden_axis);
+  c.set(0, c.dtype(0), Shape({dim_of(x, 0), directions, dim_of(x, 1), hidden}));
+  for (std::size_t i = 1; i < 3; ++i)
+    c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
+}
+
+Kwargs lstm_attributes(LowerContext& c) {
+  c.ignore_attr("hidden_size");  // the weights' shapes say it
+  return pass_attributes(c, {{"direction", AttrKind::String},
+                             {"activations", AttrKind::StringList},
+                             {"activation_alpha", AttrKind::FloatList},
+                             {"activation_beta", AttrKind::FloatList},
+                             {"clip", AttrKind::Float},
+                             {"input_forget"}});
+}
+
 Shape matmul_shape_of(InferContext& c, const Shape& a, const Shape& b) {
   if (!a.has_rank() || !b.has_rank()) return {};
   if (a.rank() < 1 || b.rank() < 1) c.fail("an operand is a scalar");
@@ -86,13 +105,18 @@ void lower_bias_add(LowerContext& c) {
   c.out(0, plus(plus(c.in(0), c.in(1)), c.in(2)));
 }
 
+/// A dropout that trains, as input `i` may say.
+void refuse_training(LowerContext& c, std::size_t i) {
+  const auto training = c.const_number(i);
+  if (c.has_input(i) && (!training || *training != 0.0))
+    c.unsupported("training mode is not supported");
+}
+
 /// As in inference: dropout does nothing, bias and residual are added.
 void lower_bias_dropout(LowerContext& c) {
   c.ignore_attr("seed");
   if (c.has_output(1)) c.unsupported("the mask of a dropout is not known in inference");
-  const auto training = c.const_number(4);
-  if (c.has_input(4) && (!training || *training != 0.0))
-    c.unsupported("training mode is not supported");
+  refuse_training(c, 4);
   Ex y = biased(c);
   if (c.has_input(2)) y = plus(y, c.in(2));
   c.out(0, y);
@@ -120,9 +144,7 @@ void lower_bias_softmax(LowerContext& c) {
 void lower_bitmask_dropout(LowerContext& c) {
   c.ignore_attr("seed");
   if (c.has_output(1)) c.unsupported("the bits of a dropout's mask are not known in inference");
-  const auto training = c.const_number(2);
-  if (c.has_input(2) && (!training || *training != 0.0))
-    c.unsupported("training mode is not supported");
+  refuse_training(c, 2);
   c.out(0, c.in(0));
 }
 

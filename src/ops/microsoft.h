@@ -30,5 +30,9 @@ void infer_as_input(InferContext& c);
 Shape matmul_shape_of(InferContext& c, const Shape& a, const Shape& b);
 /// Size `axis` of a shape, unknown where the shape is.
 Dim dim_of(const Shape& s, std::size_t axis);
+/// The three outputs of an LSTM, whose recurrent weight has the hidden size as axis `hidden_axis`.
+void infer_lstm_outputs(InferContext& c, std::size_t hidden_axis);
+/// The attributes that all kinds of LSTM share, as keywords.
+Kwargs lstm_attributes(LowerContext& c);
 
 }  // namespace onnx2nn::ops

@@ -257,25 +257,11 @@ void lower_gather_block(LowerContext& c) {
 // ---------------------------------------------------------------- DynamicQuantizeLSTM
 
 void infer_lstm(InferContext& c) {
-  const Shape& x = c.shape(0);
-  const Dim directions(c.attr_string("direction", "forward") == "bidirectional" ? 2 : 1);
-  const Dim hidden = dim_of(c.shape(2), 1);
-  c.set(0, c.dtype(0), Shape({dim_of(x, 0), directions, dim_of(x, 1), hidden}));
-  for (std::size_t i = 1; i < 3; ++i)
-    c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
+  infer_lstm_outputs(c, 1);
 }
 
 void lower_lstm(LowerContext& c) {
-  c.ignore_attr("hidden_size");
-  outs_of(c,
-          helper("dynamic_quantize_lstm", pass_inputs(c, 0, 12),
-                 pass_attributes(c, {{"direction", AttrKind::String},
-                                     {"activations", AttrKind::StringList},
-                                     {"activation_alpha", AttrKind::FloatList},
-                                     {"activation_beta", AttrKind::FloatList},
-                                     {"clip", AttrKind::Float},
-                                     {"input_forget"}})),
-          3);
+  outs_of(c, helper("dynamic_quantize_lstm", pass_inputs(c, 0, 12), lstm_attributes(c)), 3);
 }
 
 constexpr std::string_view kNhwc = "com.ms.internal.nhwc";

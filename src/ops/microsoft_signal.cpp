@@ -60,27 +60,13 @@ void lower_tokenizer(LowerContext& c) {
 }
 
 void infer_attention_lstm(InferContext& c) {
-  const Shape& x = c.shape(0);
-  const Dim directions(c.attr_string("direction", "forward") == "bidirectional" ? 2 : 1);
-  const Dim hidden = dim_of(c.shape(2), 2);
-  c.set(0, c.dtype(0), Shape({dim_of(x, 0), directions, dim_of(x, 1), hidden}));
-  for (std::size_t i = 1; i < 3; ++i)
-    c.set(i, c.dtype(0), Shape({directions, dim_of(x, 1), hidden}));
+  infer_lstm_outputs(c, 2);
 }
 
 void lower_attention_lstm(LowerContext& c) {
-  c.ignore_attr("hidden_size");  // the weights' shapes say it
   for (std::size_t i = 8; i < 12; ++i)
     if (!c.has_input(i)) c.unsupported("without all of QW, MW, V and M it is not known");
-  outs_of(c,
-          helper("attention_lstm", pass_inputs(c, 0, 14),
-                 pass_attributes(c, {{"direction", AttrKind::String},
-                                     {"activations", AttrKind::StringList},
-                                     {"activation_alpha", AttrKind::FloatList},
-                                     {"activation_beta", AttrKind::FloatList},
-                                     {"clip", AttrKind::Float},
-                                     {"input_forget"}})),
-          3);
+  outs_of(c, helper("attention_lstm", pass_inputs(c, 0, 14), lstm_attributes(c)), 3);
 }
 
 void infer_rfft(InferContext& c) {

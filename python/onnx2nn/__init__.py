@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx2nn.api import Error, convert, inspect, register_op
+    from onnx2nn.check.verification import verify
     from onnx2nn.loading import load
     from onnx2nn.simplification import simplify
-    from onnx2nn.verification import verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,7 +36,7 @@ _HOME = {
     "load": "loading",
     "register_op": "api",
     "simplify": "simplification",
-    "verify": "verification",
+    "verify": "check.verification",
 }
 
 

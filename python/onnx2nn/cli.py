@@ -399,7 +399,7 @@ def _run_convert(a: argparse.Namespace) -> int:
         else:
             skipped = _missing_for_check()
         if skipped is None:
-            from onnx2nn.verification import verify
+            from onnx2nn.check.verification import verify
 
             # A fixed shape is also the one to check with.
             check = _check_options(a, model)
@@ -547,8 +547,8 @@ def _run_verify(a: argparse.Namespace) -> int:
     missing = _missing_for_check()
     if missing:
         raise Error(f"verify: {missing}")
+    from onnx2nn.check.verification import verify
     from onnx2nn.report import Stages, print_report
-    from onnx2nn.verification import verify
 
     with Stages(4, a.quiet or a.json) as stages:
         report = verify(

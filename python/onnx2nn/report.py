@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnx2nn.api import Diagnostic, diagnostic_text, grouped
 
 if TYPE_CHECKING:
-    from onnx2nn.verification import Report
+    from onnx2nn.check.verification import Report
 
 # How long a run may be silent before it shows what it is doing.
 _PATIENCE_S = 2.0

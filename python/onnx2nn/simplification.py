@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from onnx2nn.api import Error, Model, Source, as_source, simplify_unchecked
 
 if TYPE_CHECKING:
-    from onnx2nn.verification import Report
+    from onnx2nn.check.verification import Report
 
 # The rules behind the names that users of onnxsim know.
 _SKIPPED_BN = "fuse-batch-norm"
@@ -104,7 +104,7 @@ def simplify_checked(
     given = dict(check or {})
     shapes = {**(options.get("input_shapes") or {}), **(given.pop("input_shapes", None) or {})}
     given["inputs"] = _read_inputs(given.get("inputs"))
-    from onnx2nn.equivalence import Original
+    from onnx2nn.check.equivalence import Original
 
     with _aside(final) as aside:
         result = simplify_unchecked(source, aside, **options)
@@ -128,7 +128,7 @@ def simplify_checked(
 
 def _read_inputs(inputs: Any) -> dict[str, Any] | None:
     if isinstance(inputs, (str, os.PathLike)):
-        from onnx2nn.inputs import read_npz
+        from onnx2nn.check.inputs import read_npz
 
         return read_npz(os.fspath(inputs))
     return dict(inputs) if inputs else None

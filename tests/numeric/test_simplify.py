@@ -654,7 +654,8 @@ def test_the_signature_of_onnxsim(tmp_path: Path) -> None:
 
 def test_the_rule_at_fault_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault is put in by verifying against a model that one rule did not touch."""
-    from onnx2nn import equivalence, simplification
+    from onnx2nn import simplification
+    from onnx2nn.check import equivalence
 
     m = model(
         [

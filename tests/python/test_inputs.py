@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx2nn.api import Error, parse_shape
-from onnx2nn.inputs import candidates, wanted_inputs
+from onnx2nn.check.inputs import candidates, wanted_inputs
 
 
 def model(nodes: list[Any], inputs: list[Any], tensors: dict[str, np.ndarray]) -> onnx.ModelProto:

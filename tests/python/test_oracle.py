@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnx2nn.oracle import Runtime, with_outputs
+from onnx2nn.check.oracle import Runtime, with_outputs
 
 
 @pytest.mark.parametrize(

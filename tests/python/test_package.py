@@ -30,7 +30,7 @@ def test_every_public_name_resolves() -> None:
 
 def test_functions_stay_functions_after_their_modules_are_imported() -> None:
     import onnx2nn.backend
-    import onnx2nn.verification
+    import onnx2nn.check.verification
 
     assert callable(onnx2nn.load)
     assert callable(onnx2nn.verify)

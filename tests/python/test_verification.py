@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
 import onnx2nn
-from onnx2nn.compare import Random, compare
+from onnx2nn.check.compare import Random, compare
 from stand_in import make_model
 
 

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 
 from onnx2nn import _native
-from onnx2nn.compare import flatten
+from onnx2nn.check.compare import flatten
 
 if __package__:
     from simplify_random.graphs import make

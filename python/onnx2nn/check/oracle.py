@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnx2nn.api import Error, Source
-from onnx2nn.skeleton import Skeleton, Trimmed
+from onnx2nn.check.skeleton import Skeleton, Trimmed
 from onnx2nn.tensors import DTYPE_NAMES, is_torch_only, numpy_dtype
 
 # Types that ONNX Runtime hands over only as raw bits.

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx2nn.api import Error, Model, Source, as_source, run_native
-from onnx2nn.compare import Comparison, Random, agree, compare
-from onnx2nn.inputs import candidates, wanted_inputs
-from onnx2nn.oracle import (
+from onnx2nn.check.compare import Comparison, Random, agree, compare
+from onnx2nn.check.inputs import candidates, wanted_inputs
+from onnx2nn.check.oracle import (
     Reference,
     Runtime,
     first_line,
@@ -27,7 +27,7 @@ from onnx2nn.oracle import (
     read_proto,
     with_outputs,
 )
-from onnx2nn.rounding import rounded_sigmoids
+from onnx2nn.check.rounding import rounded_sigmoids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -162,7 +162,7 @@ def verify(
     tell("read")
     proto = read_proto(source)
     if isinstance(inputs, (str, os.PathLike)):
-        from onnx2nn.inputs import read_npz
+        from onnx2nn.check.inputs import read_npz
 
         inputs = read_npz(os.fspath(inputs))
     report = Report(ok=False)
@@ -433,7 +433,7 @@ def run_module(net: "nn.Module", feed: dict[str, Any], proto: Any) -> list[Any]:
 
 
 def _declared(value_info: Any) -> str | None:
-    from onnx2nn.inputs import _tensor_type
+    from onnx2nn.check.inputs import _tensor_type
     from onnx2nn.tensors import DTYPE_NAMES
 
     tensor = _tensor_type(value_info.type) if value_info is not None else None

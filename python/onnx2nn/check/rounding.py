@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from onnx2nn.compare import Comparison
+from onnx2nn.check.compare import Comparison
 
 # Two units in the last place of a float32 near 1: what a Sigmoid computed as 0.5 + tanh(x / 2) / 2 or by
 # a rational function, as ONNX Runtime's is, can be off by. Where its value is tiny, that is much of it.

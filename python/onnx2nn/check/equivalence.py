@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from onnx2nn.api import Error, Source
-from onnx2nn.compare import Comparison, compare, is_float
-from onnx2nn.inputs import candidates
-from onnx2nn.oracle import Reference, Runtime, first_line, read_proto
-from onnx2nn.skeleton import Skeleton
-from onnx2nn.verification import (
+from onnx2nn.check.compare import Comparison, compare, is_float
+from onnx2nn.check.inputs import candidates
+from onnx2nn.check.oracle import Reference, Runtime, first_line, read_proto
+from onnx2nn.check.skeleton import Skeleton
+from onnx2nn.check.verification import (
     Answer,
     Report,
     describe,

@@ -39,6 +39,12 @@ struct ConvertOptions {
   bool comments_origin = false;
   std::vector<CustomOp> custom_ops;
   bool allow_unknown = false;  // stubs that raise for operators that are not supported
+  /// Replaces files that onnx2nn did not write.
+  bool force = false;
+  /// Folders below which external data may lie, besides the model's own.
+  std::vector<std::string> data_roots;
+  /// Leaves out graph outputs that nothing defines, instead of refusing the model.
+  bool drop_undefined_outputs = false;
 };
 
 /// One input or output of the model.

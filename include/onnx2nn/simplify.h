@@ -35,6 +35,10 @@ struct SimplifyOptions {
   std::optional<std::int64_t> opset;
   /// Weights go to "<out>.data". Where the model's did, they do so without being asked.
   bool external_data = false;
+  /// The same as in ConvertOptions.
+  bool force = false;
+  std::vector<std::string> data_roots;
+  bool drop_undefined_outputs = false;
 };
 
 /// A node of the result that looks like what a rule is about, and the reason that it is not.

@@ -43,6 +43,12 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
       }
     } else if (k == "allow_unknown") {
       o.allow_unknown = nb::cast<bool>(value);
+    } else if (k == "force") {
+      o.force = nb::cast<bool>(value);
+    } else if (k == "data_roots") {
+      o.data_roots = nb::cast<std::vector<std::string>>(value);
+    } else if (k == "drop_undefined_outputs") {
+      o.drop_undefined_outputs = nb::cast<bool>(value);
     } else {
       throw nb::type_error(("unknown option " + k).c_str());
     }
@@ -173,6 +179,12 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
       o.max_constant = nb::cast<std::uint64_t>(value);
     } else if (k == "external_data") {
       o.external_data = nb::cast<bool>(value);
+    } else if (k == "force") {
+      o.force = nb::cast<bool>(value);
+    } else if (k == "data_roots") {
+      o.data_roots = nb::cast<std::vector<std::string>>(value);
+    } else if (k == "drop_undefined_outputs") {
+      o.drop_undefined_outputs = nb::cast<bool>(value);
     } else {
       throw nb::type_error(("unknown option " + k).c_str());
     }

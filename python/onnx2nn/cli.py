@@ -339,6 +339,13 @@ def _missing_for_check() -> str | None:
     return f"{', '.join(missing)} not installed" if missing else None
 
 
+def _start_oracle() -> None:
+    """Let the oracle's process import what it needs while the core and torch are at work."""
+    from onnx2nn.check import process
+
+    process.start()
+
+
 def _default_output(model: str) -> str:
     """MODEL.py in the current folder, with a name that Python can import."""
     stem = re.sub(r"\W", "_", Path(model).stem, flags=re.ASCII)
@@ -353,6 +360,8 @@ def _run_convert(a: argparse.Namespace) -> int:
         raise Error("convert needs a model: onnx2nn convert model.onnx")
     if a.model and a.onnx_path and a.model != a.onnx_path:
         raise Error("two models were given: MODEL and --onnx_path")
+    if a.check:
+        _start_oracle()
     fixed = _shapes(a.input_shape, model) or None
     only_simplify = a.simplify_path and not (a.output or a.pytorch_path)
     say = not (a.quiet or a.json)
@@ -532,6 +541,8 @@ def _run_simplify(a: argparse.Namespace) -> int:
         return DONE
     if not a.model:
         raise Error("simplify needs a model: onnx2nn simplify model.onnx small.onnx")
+    if a.check and a.check_n > 0:
+        _start_oracle()
     out = a.out or f"{Path(a.model).stem}-simple.onnx"
     result: dict[str, Any] = {"command": "simplify", "model": a.model, "files": [out]}
     with Stages(2, a.quiet or a.json) as stages:
@@ -547,6 +558,7 @@ def _run_verify(a: argparse.Namespace) -> int:
     missing = _missing_for_check()
     if missing:
         raise Error(f"verify: {missing}")
+    _start_oracle()
     from onnx2nn.check.verification import verify
     from onnx2nn.report import Stages, print_report
 

@@ -16,7 +16,7 @@ from onnx2nn import _native
 from onnx2nn.api import Error, Source
 from onnx2nn.check import skeleton
 from onnx2nn.check.equivalence import Original
-from onnx2nn.check.skeleton import Skeleton
+from onnx2nn.check.skeleton import Skeleton, Weights
 from onnx2nn.simplification import simplify_checked
 
 WIDTH = 512
@@ -67,8 +67,9 @@ def test_large_weights_are_mapped_and_the_rest_is_kept(
     if form == "external":
         (tmp_path / "model.onnx.data").touch()
     found = Skeleton(str(path))
-    assert set(found.weights) == set(whole)
-    for name, value in found.weights.items():
+    weights = Weights(found.folder, found.places).arrays
+    assert set(weights) == set(whole)
+    for name, value in weights.items():
         np.testing.assert_array_equal(value, whole[name])
     assert isinstance(found.model, bytes)
     assert len(found.model) < 4096

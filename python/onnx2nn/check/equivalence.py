@@ -241,7 +241,7 @@ def _readable(source: Source, model: Skeleton | bytes) -> Source:
 
 
 def _mapped_bytes(model: Skeleton | bytes) -> int:
-    return sum(w.nbytes for w in model.weights.values()) if isinstance(model, Skeleton) else 0
+    return sum(p.nbytes for p in model.places) if isinstance(model, Skeleton) else 0
 
 
 def _says_something(answer: Answer) -> bool:

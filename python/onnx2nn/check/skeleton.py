@@ -4,7 +4,8 @@ import math
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -25,16 +26,32 @@ _FLOAT, _DOUBLE = 1, 11
 _SHARED = {1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13}
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a weight lies: its name, the file beside the model, its type by name, shape and offset."""
+
+    name: str
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes there."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
 class Skeleton:
-    """What ONNX Runtime is given for a file: a model, and arrays over the mapped file by name.
+    """What ONNX Runtime is given for a file: a model, and where its large weights lie.
 
     model: the path itself, or bytes in which the large tensors only name their place in the file.
-    weights: those tensors, as views of the mapping; they live as long as this does.
+    places: those tensors; `Weights` maps them.
     """
 
     def __init__(self, path: str) -> None:
         self.folder = os.path.dirname(os.path.abspath(path))
-        self.weights: dict[str, Any] = {}
+        self.places: list[Place] = []
         self._maps: dict[str, mmap.mmap] = {}
         self.model: str | bytes = path
         if os.path.getsize(path) < _LARGE_FILE and not _has_data_beside(path):
@@ -43,18 +60,13 @@ class Skeleton:
         try:
             self.model = b"".join(self._without_weights(self._map(name), name))
         except (ValueError, IndexError):
-            self.weights = {}  # no sound model: whoever reads it whole says why
+            self.places = []  # no sound model: whoever reads it whole says why
+        self._maps = {}
 
     def _map(self, name: str) -> mmap.mmap:
         if name not in self._maps:
-            with open(os.path.join(self.folder, name), "rb") as file:
-                self._maps[name] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            self._maps[name] = _mapped(os.path.join(self.folder, name))
         return self._maps[name]
-
-    def trim(self) -> None:
-        """Give the mapped pages back; they are read again where they are needed."""
-        for data in self._maps.values():
-            data.madvise(mmap.MADV_DONTNEED)
 
     def _without_weights(self, data: mmap.mmap, name: str) -> Iterator[bytes]:
         for field, start, body, end in _fields(data, 0, len(data)):
@@ -93,7 +105,6 @@ class Skeleton:
                 place = (file, inner, stop - inner)
             else:
                 rest.append(data[first:stop])
-        count = math.prod(dims)
         if place is None and external:
             place = self._external(external)
             if place is None or place[2] < _LARGE_TENSOR:
@@ -106,10 +117,9 @@ class Skeleton:
                 rest.append(_field(_EXTERNAL, text))
             rest.append(bytes([_LOCATION << 3, 1]))
         if name and kind in _SHARED:
-            dtype = np.dtype(DTYPE_NAMES[kind])
-            if count * dtype.itemsize == place[2]:
-                view = np.frombuffer(self._map(place[0]), dtype, count, place[1])
-                self.weights[name] = view.reshape(dims)
+            found = Place(name, place[0], DTYPE_NAMES[kind], tuple(dims), place[1])
+            if found.nbytes == place[2]:
+                self.places.append(found)
         return _field(_INITIALIZER, b"".join(rest))
 
     def _external(self, entry: dict[str, str]) -> tuple[str, int, int] | None:
@@ -124,22 +134,36 @@ class Skeleton:
             return None
 
 
-class Trimmed:
-    """While it lasts, the pages of a skeleton's weights go back as fast as they come."""
+class Weights:
+    """The weights of a skeleton as arrays over the mapped files, by name.
 
-    def __init__(self, skeleton: Skeleton) -> None:
-        self._skeleton = skeleton
+    While it is entered, their pages go back as fast as they come.
+    """
+
+    def __init__(self, folder: str, places: Iterable[Place]) -> None:
+        self.arrays: dict[str, Any] = {}
+        self._maps: dict[str, mmap.mmap] = {}
+        for p in places:
+            if p.file not in self._maps:
+                self._maps[p.file] = _mapped(os.path.join(folder, p.file))
+            data = np.frombuffer(self._maps[p.file], p.dtype, math.prod(p.shape), p.offset)
+            self.arrays[p.name] = data.reshape(p.shape)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        if skeleton.weights:
-            self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         while not self._stop.wait(_TRIM_S):
-            self._skeleton.trim()
+            self.trim()
 
-    def __enter__(self) -> "Trimmed":
-        if self._thread:
+    def trim(self) -> None:
+        """Give the mapped pages back; they are read again where they are needed."""
+        for data in self._maps.values():
+            data.madvise(mmap.MADV_DONTNEED)
+
+    def __enter__(self) -> "Weights":
+        if self._maps:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
         return self
 
@@ -152,7 +176,13 @@ class Trimmed:
         self._stop.set()
         if self._thread:
             self._thread.join()
-            self._skeleton.trim()
+            self._thread = None
+            self.trim()
+
+
+def _mapped(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 
 
 def _has_data_beside(path: str) -> bool:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx2nn.api import Error, Model, Source, as_source, run_native
+from onnx2nn.check import process
 from onnx2nn.check.compare import Comparison, Random, agree, compare
 from onnx2nn.check.inputs import candidates, wanted_inputs
 from onnx2nn.check.oracle import (
+    OracleDied,
     Reference,
     Runtime,
     first_line,
@@ -159,6 +161,7 @@ def verify(
     start = time.perf_counter()
     tell = progress or (lambda stage: None)
     source = as_source(model)
+    process.start()
     tell("read")
     proto = read_proto(source)
     if isinstance(inputs, (str, os.PathLike)):
@@ -182,6 +185,9 @@ def verify(
                 got = _run_onnx(as_source(target), answer, threads, proto)
             else:
                 got = run_module(net, answer.feed, proto)
+        except OracleDied as error:
+            report.ok = False
+            report.skipped = f"{target}: {error}"
         except Exception as error:  # whatever emitted code raises is a finding
             report.ok = False
             report.error = f"{type(error).__name__}: {first_line(error)}{_emitted_line(error)}"
@@ -239,26 +245,34 @@ def find_answer(
             continue
         except Exception as error:  # each runtime has error types of its own
             reasons.append(f"{name}: {first_line(error)}")
+            if isinstance(error, OracleDied) and error.timed_out:
+                break  # another would take longer still
             continue
         first = ""
+        timed_out = False
         deadline = time.perf_counter() + _SEARCH_S
         for feed in candidates(proto, seed, given, shapes):
             try:
                 began = time.perf_counter()
                 outputs = oracle.run(feed)
+                took = time.perf_counter() - began
+                if took < _QUICK_S or has_random_op(proto):
+                    outputs = mark_random(outputs, oracle.run(feed))
+            except OracleDied as error:
+                first, timed_out = str(error), error.timed_out
+                break
             except Exception as error:
                 first = first or first_line(error)
                 if time.perf_counter() > deadline:
                     break
                 continue
-            took = time.perf_counter() - began
-            if took < _QUICK_S or has_random_op(proto):
-                outputs = mark_random(outputs, oracle.run(feed))
             report.oracle = oracle.name
             report.inputs = [describe(n, v) for n, v in feed.items()]
             report.notes += reasons
             return Answer(oracle, feed, outputs, took)
         reasons.append(f"{name}: {first or 'no inputs to try'}")
+        if timed_out:
+            break
     report.skipped = "; ".join(reasons)
     return None
 

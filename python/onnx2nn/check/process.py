@@ -1,0 +1,302 @@
+"""The oracle's process, seen from ours: started early, kept, limited, and replaced where it dies.
+
+Models that are checked may be anybody's: they crash a runtime, ask for all memory, or never end. All
+that then ends is a process that holds nothing of value, and the check says so.
+"""
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnx2nn.api import Error
+
+# How long a model may take to be opened, or to run once.
+TIMEOUT_S = 120.0
+# How much of the memory that is free when the process starts it may take.
+MEMORY_SHARE = 0.8
+_CODE = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from onnx2nn.check.worker import main; main({fd}, {parent}, {with_parent})"
+)
+
+
+class OracleError(Exception):
+    """What a runtime says to a model or to inputs; its first line is the runtime's own."""
+
+
+class OracleDied(OracleError):  # noqa: N818 (what it says, it says of the process)
+    """The oracle's process ended, or was ended, over a model.
+
+    timed_out: because it took too long, so that another oracle would as well.
+    """
+
+    def __init__(self, message: str, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+@dataclass
+class Limits:
+    """What the oracle may take: seconds for one run, and bytes of memory (None: most of what is
+    free when it starts)."""
+
+    seconds: float = TIMEOUT_S
+    memory: int | None = None
+
+
+limits = Limits()
+_lock = threading.RLock()
+_worker: "Worker | None" = None
+
+
+def start() -> None:
+    """Start the oracle's process without waiting for it: it imports what it needs meanwhile.
+
+    Does nothing where it runs already, or where it cannot be started: whoever asks it is told why.
+    """
+    with contextlib.suppress(Error):
+        worker()
+
+
+def worker() -> "Worker":
+    """The process, a new one where the last has died. Raises Error where none can be started."""
+    global _worker
+    with _lock:
+        if _worker is None or not _worker.alive:
+            _worker = Worker()
+        return _worker
+
+
+def stop() -> None:
+    """End the process, if there is one."""
+    global _worker
+    with _lock:
+        if _worker is not None:
+            _worker.kill()
+        _worker = None
+
+
+class Worker:
+    """One process, and what was asked of it."""
+
+    def __init__(self) -> None:
+        if not sys.executable:
+            raise Error("the oracle needs a process of its own: sys.executable names no Python")
+        # Where a standard stream is closed its descriptor would be taken, and written to as if it were.
+        ours, theirs = map(_above_standard, socket.socketpair())
+        on_main = threading.current_thread() is threading.main_thread()
+        code = _CODE.format(
+            path=[os.path.abspath(p) for p in sys.path],
+            fd=theirs.fileno(),
+            parent=os.getpid(),
+            # Where another thread starts the process, the system would kill it with that thread.
+            with_parent=on_main,
+        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                # Ctrl-C is for us: the process is ended where we end.
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Error(f"the oracle's process cannot be started: {error.strerror}") from error
+        finally:
+            theirs.close()
+        self._channel = ours
+        self._memory = int(_free_memory() * MEMORY_SHARE)
+        self._closed: list[int] = []
+        self._next = 0
+        self._busy = threading.Lock()
+        self._ended = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return not self._ended and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def open(self, kind: str, arguments: dict[str, Any]) -> "tuple[int, dict[str, Any]]":
+        """Open a session; returns its handle, and its `name` and `outputs`."""
+        with self._busy:
+            self._next += 1
+            handle = self._next
+        said = self.ask({"do": kind, "handle": handle, "arguments": arguments})
+        return handle, said
+
+    def close(self, handle: int) -> None:
+        """Forget a session, with the next request where one is under way."""
+        self._closed.append(handle)
+        if self.alive and self._busy.acquire(blocking=False):
+            try:
+                self._send({"do": "close"})
+            except OSError:
+                pass  # it has died: nothing is left to be closed
+            finally:
+                self._busy.release()
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """The answer to one request.
+
+        Raises OracleError with what the runtime says, OracleDied where the process does not live
+        through it, ImportError where a runtime is not installed.
+        """
+        with self._busy:
+            seconds = limits.seconds
+            self._channel.settimeout(seconds)
+            try:
+                self._send(request)
+                answer = _receive(self._channel, time.monotonic() + seconds)
+            except TimeoutError:
+                self.kill()
+                raise OracleDied(f"took longer than {seconds:g} s", timed_out=True) from None
+            except (EOFError, ConnectionError):
+                raise OracleDied(self._epitaph()) from None
+            except BaseException:
+                # An answer may be on its way that nobody waits for.
+                self.kill()
+                raise
+        if "error" not in answer:
+            return answer["value"]
+        raise _error(answer["kind"], answer["error"], self._allowed())
+
+    def _allowed(self) -> int:
+        return self._memory if limits.memory is None else limits.memory
+
+    def _send(self, request: dict[str, Any]) -> None:
+        from onnx2nn.check import wire
+
+        closed, self._closed = self._closed, []
+        wire.send(self._channel, {**request, "closed": closed, "memory": self._allowed()})
+
+    def _epitaph(self) -> str:
+        """How the process ended; it is gone afterwards."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.poll()
+        self.kill()
+        if code is None or code >= 0:
+            return f"the oracle's process ended (exit code {code})"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        if name == "SIGKILL":
+            return "the oracle was killed (SIGKILL), as the system does where memory runs out"
+        return f"the oracle crashed ({name})"
+
+    def kill(self) -> None:
+        """End the process and take it off the system's list."""
+        self._ended = True
+        self._channel.close()
+        with contextlib.suppress(OSError):
+            self._process.kill()
+        self._process.wait()
+
+    def forget(self) -> None:
+        """In a forked child: the process is the parent's."""
+        self._ended = True
+        self._channel.close()
+        self._process.returncode = 0
+
+
+class Session:
+    """One session by handle, opened again where the process that had it is gone."""
+
+    def __init__(self, kind: str, arguments: dict[str, Any]) -> None:
+        self._kind, self._arguments = kind, arguments
+        self._worker: Worker | None = None
+        self.about: dict[str, Any] = {}
+        self._open()
+
+    def _open(self) -> Worker:
+        self._worker = worker()
+        self._handle, self.about = self._worker.open(self._kind, self._arguments)
+        weakref.finalize(self, self._worker.close, self._handle).atexit = False
+        return self._worker
+
+    def ask(self, do: str, feed: dict[str, Any]) -> Any:
+        """Run it on inputs by name: `run` or `run_all`."""
+        found = self._worker
+        if found is None or not found.alive:
+            found = self._open()
+        return found.ask({"do": do, "handle": self._handle, "feed": feed})
+
+
+def _receive(channel: socket.socket, deadline: float) -> dict[str, Any]:
+    from onnx2nn.check import wire
+
+    channel.settimeout(max(deadline - time.monotonic(), 0.001))
+    answer = wire.receive(channel)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _error(kind: str, text: str, memory: int) -> Exception:
+    match kind:
+        case "import":
+            return ImportError(text)
+        case "library":
+            return Error(text)
+        case "memory":
+            return OracleError(f"needs more memory than the {memory / 2**30:.1f} GiB it may have")
+    return OracleError(text)
+
+
+def _above_standard(channel: socket.socket) -> socket.socket:
+    """The socket under a descriptor above those of the standard streams."""
+    import fcntl
+
+    with channel:
+        return socket.socket(fileno=fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+
+
+def _free_memory() -> int:
+    """Bytes that may still be allocated here, also by the rules of a container; 0: not known."""
+    free = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
+    for folder in _control_groups():
+        with contextlib.suppress(OSError, ValueError):
+            most = int((folder / "memory.max").read_text())
+            free.append(max(most - int((folder / "memory.current").read_text()), 0))
+    return min(free, default=0)
+
+
+def _control_groups() -> list[Path]:
+    """The control group of this process and those above it."""
+    root = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        own = next(x for x in lines if x.startswith("0::"))[len("0::") :].strip("/")
+        folder = root / own
+        return [folder, *[p for p in folder.parents if p.is_relative_to(root)]]
+    return []
+
+
+def _after_fork() -> None:
+    global _worker, _lock
+    _lock = threading.RLock()
+    if _worker is not None:
+        _worker.forget()
+    _worker = None
+
+
+atexit.register(stop)
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,127 @@
+"""The oracle's process: runs models that may crash it, fill the memory or never end.
+
+It reads requests from a socket until that is closed, and answers each; see `onnx2nn.check.process`.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from onnx2nn.check import wire
+from onnx2nn.check.sessions import LibraryError, ReferenceSession, RuntimeSession
+from onnx2nn.check.skeleton import Place
+
+# How often to look whether the parent still lives, where it cannot be told by a signal.
+_WATCH_S = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, parent: int, with_parent: bool) -> None:
+    """Serve requests from the socket of that descriptor, until it ends or the parent does.
+
+    with_parent: whether the system is to kill this process with the thread that started it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(parent, with_parent)
+    # While the parent is busy with other things. Where it fails, whoever asks for a session is told.
+    with contextlib.suppress(Exception):
+        importlib.import_module("onnxruntime")
+    sessions: dict[int, Any] = {}
+    channel = socket.socket(fileno=descriptor)
+    try:
+        while True:
+            request = wire.receive(channel)
+            _limit_memory(request["memory"])
+            for handle in request["closed"]:
+                sessions.pop(handle, None)
+            if request["do"] != "close":
+                _answer(channel, sessions, request)
+                del request
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        # Sessions are not taken apart one by one: the process ends.
+        os._exit(0)
+
+
+def _answer(channel: socket.socket, sessions: dict[int, Any], request: dict[str, Any]) -> None:
+    try:
+        reply = _do(sessions, request)
+        wire.send(channel, {"value": reply})
+        return
+    except (ConnectionError, EOFError):
+        raise
+    except MemoryError as error:
+        text, kind = str(error), "memory"
+    except ImportError as error:
+        text, kind = str(error), "import"
+    except LibraryError as error:
+        text, kind = str(error), "library"
+    except Exception as error:  # each runtime has error types of its own
+        text = str(error).strip() or type(error).__name__
+        kind = "memory" if "bad_alloc" in text or "BFCArena" in text else "refused"
+    wire.send(channel, {"error": text, "kind": kind})
+
+
+def _do(sessions: dict[int, Any], request: dict[str, Any]) -> Any:
+    match request["do"]:
+        case "runtime":
+            arguments = request["arguments"]
+            places = [Place(*p) for p in arguments.pop("places")]
+            session: Any = RuntimeSession(**arguments, places=places)
+        case "reference":
+            session = ReferenceSession(**request["arguments"])
+        case "run":
+            return _within(sessions[request["handle"]].run(request["feed"]), request["memory"])
+        case "run_all":
+            return _within(sessions[request["handle"]].run_all(request["feed"]), request["memory"])
+    sessions[request["handle"]] = session
+    return {"name": session.name, "outputs": session.outputs}
+
+
+def _within(values: Any, memory: int) -> Any:
+    """The values, if a copy of them for the parent fits into the memory too."""
+    size = sum(getattr(x, "nbytes", 0) for x in _leaves(values))
+    if memory and size > memory // 2:
+        raise MemoryError(f"the answer takes {size} bytes")
+    return values
+
+
+def _leaves(value: Any) -> Any:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _limit_memory(limit: int) -> None:
+    """What this process may allocate, in bytes; 0 is no limit. Mapped files do not count."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if limit and (hard == resource.RLIM_INFINITY or limit <= hard):
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _die_with(parent: int, with_parent: bool) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if with_parent and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

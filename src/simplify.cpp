@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <numeric>
 #include <span>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "passes/passes.h"
 #include "passes/upgrade.h"
 #include "support/atomic_file.h"
+#include "support/suggest.h"
 
 namespace onnx2nn {
 namespace {
@@ -151,30 +151,12 @@ void narrow_outputs(ir::Graph& graph) {
   }
 }
 
-/// How many letters have to be put in, left out or changed to make one word of the other.
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = std::exchange(row[0], i + 1);
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = std::exchange(row[j + 1], std::min({changed, row[j] + 1, row[j + 1] + 1}));
-    }
-  }
-  return row.back();
-}
-
 std::string hint_for(std::string_view name, std::span<const passes::RuleInfo> known) {
-  constexpr std::size_t kLongest = 64;  // what is longer is no misspelt rule
-  std::string close;
-  if (name.size() <= kLongest)
-    for (const passes::RuleInfo& r : known)
-      if (distance(name, r.name) <= std::max<std::size_t>(2, r.name.size() / 4) ||
-          (name.size() > 3 && r.name.find(name) != std::string_view::npos))
-        close += (close.empty() ? "did you mean " : " or ") + std::string(r.name);
-  if (!close.empty()) close += "? ";
-  return close + "onnx2nn simplify --list-rules names them";
+  std::vector<std::string_view> names;
+  for (const passes::RuleInfo& r : known) names.push_back(r.name);
+  const std::string_view close = closest(name, names);
+  const std::string what = close.empty() ? "" : "did you mean " + std::string(close) + "? ";
+  return what + "onnx2nn simplify --list-rules names them";
 }
 
 passes::Options pass_options(const SimplifyOptions& options, Simplified& result,

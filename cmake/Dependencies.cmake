@@ -1,5 +1,5 @@
 # What the C++ code stands on. Each is taken from the system where it is installed (Debian 12 has them all:
-# libcli11-dev nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev), else fetched from its official
+# nlohmann-json3-dev libfmt-dev libgtest-dev libbenchmark-dev), else fetched from its official
 # release by pinned hash.
 
 include(FetchContent)
@@ -32,14 +32,6 @@ onnx2nn_dependency(
   nlohmann_json PACKAGE nlohmann_json TARGET nlohmann_json::nlohmann_json
   URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
   SHA256 d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d)
-
-set(CLI11_BUILD_TESTS OFF)
-set(CLI11_BUILD_EXAMPLES OFF)
-set(CLI11_BUILD_DOCS OFF)
-onnx2nn_dependency(
-  CLI11 PACKAGE CLI11 TARGET CLI11::CLI11
-  URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.1.tar.gz
-  SHA256 73b7ec52261ce8fe980a29df6b4ceb66243bb0b779451dbd3d014cfec9fdbb58)
 
 if(ONNX2NN_TESTS)
   set(INSTALL_GTEST OFF)

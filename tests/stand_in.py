@@ -185,6 +185,11 @@ class FakeNative:
     def __init__(self) -> None:
         self.options: list[dict[str, Any]] = []
 
+    def output_paths(self, model: str, out: Any) -> tuple[str, str]:
+        from onnx2nn import _native
+
+        return _native.output_paths(model, out)
+
     def convert(self, model: str | bytes, options: dict[str, Any]) -> Any:
         self.options.append(options)
         try:

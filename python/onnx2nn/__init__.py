@@ -11,14 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx2nn.api import Error, convert, inspect, register_op
-    from onnx2nn.check.verification import verify
+    from onnx2nn.api import Converted, Error, convert, inspect, register_op
+    from onnx2nn.check.verification import Report, verify
     from onnx2nn.loading import load
     from onnx2nn.simplification import simplify
 
 __version__ = "0.1.0"
 __all__ = [
+    "Converted",
     "Error",
+    "Report",
     "__version__",
     "convert",
     "inspect",
@@ -30,7 +32,9 @@ __all__ = [
 
 # No submodule may be called as one of these: importing it would put the module in the way.
 _HOME = {
+    "Converted": "api",
     "Error": "api",
+    "Report": "check.verification",
     "convert": "api",
     "inspect": "api",
     "load": "loading",

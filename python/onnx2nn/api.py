@@ -5,13 +5,35 @@ import os
 import re
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-# A path, the bytes of a file, or an onnx.ModelProto (named as Any: onnx is not imported here).
-Model: TypeAlias = str | os.PathLike[str] | bytes | Any
+__all__ = [
+    "Converted",
+    "Diagnostic",
+    "Error",
+    "InputShapes",
+    "Model",
+    "ModelProto",
+    "convert",
+    "inspect",
+    "register_op",
+]
+
+
+class ModelProto(Protocol):
+    """What is used of an onnx.ModelProto: onnx itself is not imported here."""
+
+    @property
+    def graph(self) -> Any: ...
+    def ByteSize(self) -> int: ...  # noqa: N802
+    def SerializeToString(self) -> bytes: ...  # noqa: N802
+
+
+# Dims by input name: numbers, or None, -1 or a name for a dim that stays open.
+InputShapes: TypeAlias = Mapping[str, Sequence[int | str | None]]
 Diagnostic: TypeAlias = dict[str, Any]
 
 # protobuf serialises nothing above this size.
@@ -19,7 +41,9 @@ _PROTOBUF_LIMIT = 2**31 - 1
 # How many nodes are named that one and the same thing is wrong with.
 _SHOWN_NODES = 5
 # The codes of diagnostics about the file itself.
-_UNREADABLE = {"bad-model", "unreadable-file"}
+_UNREADABLE = {"bad-model", "unreadable-file", "io"}
+# The code of what was asked for and cannot be done.
+_USAGE = "bad-option"
 
 
 class Error(Exception):
@@ -27,15 +51,21 @@ class Error(Exception):
 
     Each diagnostic is a dict with `severity`, `code`, `message`, `node`, `op_type`, `domain`,
     `opset` and `hint`; those that do not apply are empty. `unreadable` tells a file that is
-    not a sound ONNX model from one that is but cannot be converted.
+    not a sound ONNX model, or cannot be read or written, from one that cannot be converted.
+    `usage` tells that an option does not fit.
     """
 
     def __init__(
-        self, message: str, diagnostics: list[Diagnostic] | None = None, unreadable: bool = False
+        self,
+        message: str,
+        diagnostics: list[Diagnostic] | None = None,
+        unreadable: bool = False,
+        usage: bool = False,
     ) -> None:
         super().__init__(message)
         self.diagnostics = diagnostics or []
         self.unreadable = unreadable
+        self.usage = usage
 
 
 @dataclass
@@ -55,6 +85,10 @@ class Source:
     def name(self) -> str:
         """What messages call the model."""
         return self.data if isinstance(self.data, str) else "<model>"
+
+
+# A path, the bytes of a file, or an onnx.ModelProto.
+Model: TypeAlias = str | os.PathLike[str] | bytes | ModelProto | Source
 
 
 def as_source(model: Model) -> Source:
@@ -108,26 +142,64 @@ def _diagnostic(code: str, message: str) -> Diagnostic:
     }
 
 
-def _options(options: dict[str, Any]) -> dict[str, Any]:
-    # What is at its default need not be known to the core.
-    chosen = {
-        k: v for k, v in options.items() if (v is not None and v is not False) or k == "simplify"
+def core_options(
+    *,
+    simplify: bool = True,
+    input_shapes: InputShapes | None = None,
+    class_name: str | None = None,
+    allow_unknown: bool = False,
+    fuse: bool = False,
+    comments_origin: bool = False,
+    force: bool = False,
+    data_roots: Iterable[str | os.PathLike[str]] = (),
+    drop_undefined_outputs: bool = False,
+    weights_name: str | None = None,
+    trace: bool = False,
+) -> dict[str, Any]:
+    """The options of a conversion as the core takes them; those at their default are left out."""
+    options: dict[str, Any] = {
+        "class_name": class_name,
+        "allow_unknown": allow_unknown,
+        "fuse": fuse,
+        "comments_origin": comments_origin,
+        "force": force,
+        "drop_undefined_outputs": drop_undefined_outputs,
+        "weights_name": weights_name,
+        "trace": trace,
     }
-    if "input_shapes" in chosen:
-        chosen["input_shapes"] = {k: list(v) for k, v in chosen["input_shapes"].items()}
+    chosen = {k: v for k, v in options.items() if v is not None and v is not False}
+    chosen["simplify"] = simplify
+    if input_shapes:
+        chosen["input_shapes"] = core_shapes(input_shapes)
+    if roots := _paths("data_roots", data_roots):
+        chosen["data_roots"] = roots
     if _custom_ops:
         chosen["custom_ops"] = [dict(op) for op in _custom_ops.values()]
     return chosen
 
 
+def core_shapes(shapes: InputShapes) -> dict[str, list[int]]:
+    """Shapes as the core takes them: -1 for a dim that stays open."""
+    if not isinstance(shapes, Mapping):
+        raise TypeError(f"input_shapes: {shapes!r} is not a dict of dims by input name")
+    return {
+        name: [-1 if d is None or isinstance(d, str) else int(d) for d in dims]
+        for name, dims in shapes.items()
+    }
+
+
+def _paths(option: str, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    if isinstance(paths, (str, bytes)):
+        raise TypeError(f"{option}: {paths!r} is one folder; give a list of folders")
+    return [os.fspath(p) for p in paths]
+
+
 def run_native(source: Source, options: dict[str, Any]) -> Any:
-    """The native Conversion of a model; raises Error where it was refused."""
-    try:
-        conversion = native().convert(source.data, _options(options))
-    except TypeError as error:
-        if "unknown option" not in str(error):
-            raise
-        raise Error(f"{source.name}: {error}") from error
+    """The native Conversion of a model; `options` are those of `core_options`.
+
+    Raises Error where the model was refused.
+    """
+    conversion = native().convert(source.data, core_options(**options))
     if not conversion.ok:
         raise refused(source, list(conversion.diagnostics), conversion.readable)
     return conversion
@@ -137,8 +209,12 @@ def refused(source: Source, diagnostics: list[Diagnostic], readable: bool = True
     """The Error for a model that the core refused, with every reason in its text."""
     errors = [d for d in diagnostics if d.get("severity") == "error"] or diagnostics
     lines = [diagnostic_text(source.name, *group) for group in grouped(errors)]
-    unreadable = not readable or any(d.get("code") in _UNREADABLE for d in errors)
-    return Error("\n".join(lines) or f"{source.name}: cannot be converted", diagnostics, unreadable)
+    return Error(
+        "\n".join(lines) or f"{source.name}: cannot be converted",
+        diagnostics,
+        unreadable=not readable or any(d.get("code") in _UNREADABLE for d in errors),
+        usage=any(d.get("code") == _USAGE for d in errors),
+    )
 
 
 def grouped(diagnostics: list[Diagnostic]) -> list[list[Diagnostic]]:
@@ -176,15 +252,7 @@ def diagnostic_text(model: str, *same: Diagnostic) -> str:
     return "\n".join(lines)
 
 
-def parse_shape(text: str) -> tuple[str, list[int]]:
-    """(name, dims) of `name:1,3,224,224`; the name is empty where the text is only dims."""
-    name, _, dims = text.rpartition(":")
-    if not re.fullmatch(r"(\d+([,x]\d+)*)?", dims, re.ASCII):
-        raise Error(f"input shape: {text!r} is not like name:1,3,224,224")
-    return name, [int(d) for d in re.split("[,x]", dims) if d]
-
-
-@dataclass
+@dataclass(repr=False)
 class Converted:
     """What `convert` did: the files it wrote, the source, warnings and counts."""
 
@@ -196,39 +264,79 @@ class Converted:
     diagnostics: list[Diagnostic]
     stats: dict[str, Any]
 
+    def __repr__(self) -> str:
+        where = ", ".join(self.files) or "in memory"
+        nodes, weights = self.stats.get("nodes_after"), self.stats.get("weight_bytes")
+        return f"<Converted {self.class_name}: {nodes} nodes, {weights} bytes of weights, {where}>"
 
-def output_paths(out: str | os.PathLike[str]) -> tuple[str, str]:
-    """(source, weights) for an output: x.py has x.safetensors beside it, x.pth has x.py."""
-    path = Path(out)
-    suffix = path.suffix.lower()
-    if suffix == ".py":
-        return str(path), str(path.with_suffix(".safetensors"))
-    if suffix in (".pth", ".safetensors"):
-        return str(path.with_suffix(".py")), str(path)
-    if suffix in (".pt", ".pt2"):
-        raise Error(
-            f"{out}: {suffix} files cannot be written yet; write a .py (weights in .safetensors) "
-            f"or a .pth (a state_dict, with a .py beside it)"
+    @property
+    def unknown_operators(self) -> bool:
+        """Whether the source holds stubs for operators that are not known."""
+        return any(
+            d.get("code", "").startswith("un") and d.get("op_type") for d in self.diagnostics
         )
-    raise Error(f"{out}: the output's name ends in .py, .pth or .safetensors")
 
 
-def convert(model: Model, out: str | os.PathLike[str] | None = None, **options: Any) -> Converted:
+def convert(
+    model: Model,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    simplify: bool = True,
+    input_shapes: InputShapes | None = None,
+    class_name: str | None = None,
+    allow_unknown: bool = False,
+    fuse: bool = False,
+    comments_origin: bool = False,
+    force: bool = False,
+    data_roots: Iterable[str | os.PathLike[str]] = (),
+    drop_undefined_outputs: bool = False,
+    progress: Callable[[str, int], None] | None = None,
+) -> Converted:
     """Convert a model to PyTorch source and, where `out` is given, write source and weights.
 
     model: a path, bytes or an onnx.ModelProto.
-    out: `x.py` (weights go to `x.safetensors`) or `x.pth` (a state_dict, source in `x.py`).
-    options: `simplify`, `input_shapes`, `class_name`, `allow_unknown`, `fuse`.
+    out: `x.py` (weights go to `x.safetensors`), `x.pth` (a state_dict, source in `x.py`), or a
+        folder. Missing folders are made.
+    simplify: False converts the graph as it is.
+    input_shapes: dims by input name that overrule the model's; None, -1 or a name leaves one open.
+    class_name: of the emitted class.
+    allow_unknown: write a stub that raises for each operator that is not known.
+    fuse: fold batch normalisation into weights, for inference.
+    comments_origin: name the ONNX node behind each line.
+    force: replace files that onnx2nn did not write.
+    data_roots: folders below which external data may lie, besides the model's own.
+    drop_undefined_outputs: leave out graph outputs that nothing defines.
+    progress: called with what is done next and how many bytes of weights that writes.
     Raises Error, with all diagnostics, where the model cannot be read or converted.
     Nothing is checked here: `verify(model, out)` does.
     """
     source = as_source(model)
-    paths = output_paths(out) if out is not None else None
-    if paths is not None:
-        options.setdefault("weights_name", os.path.basename(paths[1]))
-    conversion = run_native(source, options)
+    paths = None
+    if out is not None:
+        try:
+            paths = native().output_paths(source.name, out)
+        except ValueError as error:
+            raise Error(str(error), usage=True) from error
+    options = core_options(
+        simplify=simplify,
+        input_shapes=input_shapes,
+        class_name=class_name,
+        allow_unknown=allow_unknown,
+        fuse=fuse,
+        comments_origin=comments_origin,
+        force=force,
+        data_roots=data_roots,
+        drop_undefined_outputs=drop_undefined_outputs,
+        weights_name=os.path.basename(paths[1]) if paths else None,
+    )
+    conversion = native().convert(source.data, options)
+    if not conversion.ok:
+        raise refused(source, list(conversion.diagnostics), conversion.readable)
     files: list[str] = []
     if paths is not None:
+        if progress is not None:
+            progress("write", int(conversion.stats["weight_bytes"]))
+        make_folder_of(paths[0])
         files = [str(f) for f in conversion.write(*paths)]
         if not files:
             raise refused(Source(paths[0]), list(conversion.diagnostics))
@@ -243,18 +351,43 @@ def convert(model: Model, out: str | os.PathLike[str] | None = None, **options: 
     )
 
 
-def inspect(model: Model) -> dict[str, Any]:
+def make_folder_of(path: str) -> None:
+    """Make the folder that a file is to lie in."""
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+    except OSError as error:
+        raise Error(f"{folder}: cannot be made: {error.strerror}", unreadable=True) from error
+
+
+def inspect(
+    model: Model,
+    *,
+    simplify: bool = True,
+    input_shapes: InputShapes | None = None,
+    allow_unknown: bool = False,
+    data_roots: Iterable[str | os.PathLike[str]] = (),
+    drop_undefined_outputs: bool = False,
+) -> dict[str, Any]:
     """What is in a model and what would not convert, and why; nothing is written.
 
+    The options are those of `convert`.
     Returns `convertible`, `producer`, `ir_version`, `opsets`, `nodes`, `nodes_after`,
     `weight_bytes`, `inputs`, `outputs`, `op_types` (counts by operator) and `diagnostics`.
     Raises Error where the model cannot be read.
     """
     source = as_source(model)
-    conversion = native().convert(source.data, _options({}))
+    options = core_options(
+        simplify=simplify,
+        input_shapes=input_shapes,
+        allow_unknown=allow_unknown,
+        data_roots=data_roots,
+        drop_undefined_outputs=drop_undefined_outputs,
+    )
+    conversion = native().convert(source.data, options)
     diagnostics = list(conversion.diagnostics)
-    if not conversion.readable:
-        raise refused(source, diagnostics, readable=False)
+    if not conversion.readable or any(d.get("code") == _USAGE for d in diagnostics):
+        raise refused(source, diagnostics, conversion.readable)
     stats = conversion.stats
     return {
         "convertible": conversion.ok,
@@ -272,22 +405,44 @@ def inspect(model: Model) -> dict[str, Any]:
 
 
 def simplify_unchecked(
-    model: Model, out: str | os.PathLike[str] | None = None, **options: Any
+    model: Model,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    input_shapes: InputShapes | None = None,
+    disabled: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    why_not: Sequence[str] | None = None,
+    stop_after: int | None = None,
+    max_constant: int | None = None,
+    opset: int | None = None,
+    external_data: bool = False,
+    force: bool = False,
+    data_roots: Iterable[str | os.PathLike[str]] = (),
+    drop_undefined_outputs: bool = False,
 ) -> dict[str, Any]:
     """Simplify a model and write it to `out`, or to the result's `model`, without checking it.
 
-    options: `input_shapes`, `disabled` and `only` (rules), `stop_after`, `opset`, `external_data`.
+    disabled, only, why_not: rules to do without, to use alone, and to say of why they did nothing.
+    stop_after: rewrites after which it stops. max_constant: bytes of the largest folded constant.
+    The others are those of `convert`.
     Returns counts of nodes, operators and bytes before and after, what each rule did, and the files.
     """
     source = as_source(model)
-    target = None if out is None else os.fspath(out)
+    options: dict[str, Any] = {
+        "input_shapes": core_shapes(input_shapes) if input_shapes else None,
+        "disabled": disabled,
+        "only": only,
+        "why_not": why_not,
+        "stop_after": stop_after,
+        "max_constant": max_constant,
+        "opset": opset,
+        "external_data": external_data or None,
+        "force": force or None,
+        "data_roots": _paths("data_roots", data_roots) or None,
+        "drop_undefined_outputs": drop_undefined_outputs or None,
+    }
     chosen = {k: v for k, v in options.items() if v is not None}
-    try:
-        result = dict(native().simplify(source.data, target, chosen))
-    except TypeError as error:
-        if "unknown option" not in str(error):
-            raise
-        raise Error(f"{source.name}: {error}") from error
+    result = dict(native().simplify(source.data, None if out is None else os.fspath(out), chosen))
     if not result.get("ok", True):
         diagnostics = list(result.get("diagnostics", []))
         raise refused(source, diagnostics, result.get("readable", True))

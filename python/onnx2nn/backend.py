@@ -17,6 +17,16 @@ from onnx2nn.api import Error
 from onnx2nn.loading import load
 from onnx2nn.tensors import DTYPE_NAMES, as_outputs, to_numpy, to_torch
 
+__all__ = [
+    "OnnxToNNBackend",
+    "Rep",
+    "is_compatible",
+    "prepare",
+    "run_model",
+    "run_node",
+    "supports_device",
+]
+
 
 class Rep(BackendRep):
     """A converted model, ready to run."""

@@ -5,8 +5,9 @@ import itertools
 import linecache
 import os
 import sys
-from collections.abc import Callable
-from types import ModuleType
+import weakref
+from collections.abc import Callable, Iterable
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,26 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from onnx2nn.api import Error, Model, as_source, run_native
+from onnx2nn.api import Error, InputShapes, Model, as_source, run_native
+
+__all__ = ["load"]
 
 _counter = itertools.count(1)
 
 
-def load(model: Model, **options: Any) -> nn.Module:
+def load(
+    model: Model,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    simplify: bool = True,
+    input_shapes: InputShapes | None = None,
+    class_name: str | None = None,
+    allow_unknown: bool = False,
+    fuse: bool = False,
+    data_roots: Iterable[str | os.PathLike[str]] = (),
+    drop_undefined_outputs: bool = False,
+) -> nn.Module:
     """An ONNX model as an nn.Module in eval mode, with its weights mapped from the file.
 
     The time this takes depends on the number of nodes, not on the weights: they are read when
@@ -27,22 +42,42 @@ def load(model: Model, **options: Any) -> nn.Module:
     than torch's, are copied. The mapping is private: training changes memory, never the file.
     Do not change the file while the module lives.
 
-    options: `simplify`, `input_shapes`, `class_name`, `allow_unknown`, `fuse`.
+    device: where the weights go, "meta" for none; the CPU where it is not given.
+    dtype: a floating type that floating weights are brought to.
+    The other options are those of `convert`.
     Raises Error, with all diagnostics, where the model cannot be read or converted.
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype: {dtype!r} is not a floating torch.dtype")
     source = as_source(model)
+    options = {
+        "simplify": simplify,
+        "input_shapes": input_shapes,
+        "class_name": class_name,
+        "allow_unknown": allow_unknown,
+        "fuse": fuse,
+        "data_roots": data_roots,
+        "drop_undefined_outputs": drop_undefined_outputs,
+    }
     net = build(run_native(source, options))
     # A model that had to be saved to a temporary folder keeps it while it is in use.
     if source.folder is not None:
         object.__setattr__(net, "_onnx2nn_folder", source.folder)
+    if device is None and dtype is None:
+        return net
+
+    def placed(t: torch.Tensor) -> torch.Tensor:
+        return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+
+    net._apply(placed)  # type: ignore[no-untyped-call,unused-ignore]
     return net
 
 
 def build(conversion: Any, names: dict[str, Any] | None = None) -> nn.Module:
     """The module of a native Conversion; `names` are put into the source's namespace first."""
-    module = run_source(conversion.source, conversion.class_name, names)
+    net_class = run_source(conversion.source, conversion.class_name, names)
     with _OnMeta() if conversion.weights else contextlib.nullcontext():
-        net = getattr(module, conversion.class_name)()
+        net = net_class()
     assign_weights(net, conversion)
     net.eval()
     assert isinstance(net, nn.Module)
@@ -77,22 +112,58 @@ class _OnMeta(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]
         return func(*args, **kwargs)
 
 
-def run_source(source: str, label: str, names: dict[str, Any] | None = None) -> ModuleType:
-    """Execute emitted source as a module of its own, known to `inspect`, tracebacks and pickle."""
-    name = f"onnx2nn_loaded_{next(_counter)}_{label}"
+class _StandIn(ModuleType):
+    """What sys.modules holds for executed source: its names, without keeping them alive.
+
+    Pickle, `inspect` and torch.compile find classes and globals in it for as long as the module's
+    class lives.
+    """
+
+    def __init__(self, name: str, file: str, anchor: FunctionType) -> None:
+        super().__init__(name)
+        self.__file__ = file
+        # A dict cannot be referred to weakly; a function can, and it leads to its globals.
+        self._anchor = weakref.ref(anchor)
+
+    def __getattr__(self, name: str) -> Any:
+        anchor = self.__dict__["_anchor"]()
+        if anchor is None or name not in anchor.__globals__:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return anchor.__globals__[name]
+
+
+def _forget(name: str, file: str) -> None:
+    sys.modules.pop(name, None)
+    linecache.cache.pop(file, None)
+
+
+def keep_while_alive(name: str, file: str, net_class: type[nn.Module]) -> None:
+    """Let sys.modules know executed source by `name` for as long as its class lives."""
+    forward = net_class.forward
+    assert isinstance(forward, FunctionType)
+    sys.modules[name] = _StandIn(name, file, forward)
+    weakref.finalize(net_class, _forget, name, file)
+
+
+def run_source(
+    source: str, class_name: str, names: dict[str, Any] | None = None
+) -> type[nn.Module]:
+    """Execute emitted source; its class, known to `inspect`, tracebacks and pickle while it lives."""
+    name = f"onnx2nn_loaded_{next(_counter)}_{class_name}"
     filename = f"<{name}.py>"
-    module = ModuleType(name, f"Emitted by onnx2nn for {label}.")
-    module.__file__ = filename
-    module.__dict__.update(names or {})
-    # No modification time: linecache then keeps the lines for good.
+    namespace = {**(names or {}), "__name__": name, "__file__": filename}
+    # No modification time: linecache then keeps the lines until they are taken out.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    sys.modules[name] = module
     try:
-        exec(compile(source, filename, "exec"), module.__dict__)
+        exec(compile(source, filename, "exec"), namespace)
+        net_class = namespace[class_name]
+        assert isinstance(net_class, type)
+        assert issubclass(net_class, nn.Module)
+        keep_while_alive(name, filename, net_class)
     except BaseException:
-        del sys.modules[name], linecache.cache[filename]
+        _forget(name, filename)
         raise
-    return module
+    return net_class
 
 
 class _Maps:

@@ -15,24 +15,15 @@ from onnx2nn.api import Error, Model, Source, as_source, simplify_unchecked
 if TYPE_CHECKING:
     from onnx2nn.check.verification import Report
 
-# The rules behind the names that users of onnxsim know.
+__all__ = [
+    "Outcome",
+    "corresponding",
+    "simplify",
+    "simplify_checked",
+    "size_of",
+]
+
 _SKIPPED_BN = "fuse-batch-norm"
-_KNOWN_OPTIMIZERS = {
-    "fuse_bn_into_conv": "fuse-batch-norm",
-    "fuse_add_bias_into_conv": "fuse-arithmetic",
-    "fuse_pad_into_conv": "fuse-pad",
-    "fuse_matmul_add_bias_into_gemm": "fuse-matmul-bias",
-    "fuse_transpose_into_gemm": "fuse-transpose",
-    "eliminate_nop_cast": "remove-cast",
-    "eliminate_nop_dropout": "remove-dropout",
-    "eliminate_nop_pad": "remove-pad",
-    "eliminate_nop_transpose": "remove-transpose",
-    "eliminate_identity": "fold-identity",
-    "fuse_consecutive_transposes": "collapse-transposes",
-    "fuse_consecutive_reshapes": "collapse-reshapes",
-    "eliminate_common_subexpression": "merge-equal-nodes",
-    "eliminate_duplicate_initializer": "merge-equal-initializers",
-}
 
 
 @dataclass
@@ -47,16 +38,12 @@ class Outcome:
     culprit: tuple[str, str] | None = None
 
 
-def rule_of(name: str) -> str:
-    """Our rule for one of our names, or for one of onnxsim's."""
-    return _KNOWN_OPTIMIZERS.get(name, name)
-
-
 def corresponding(names: Iterable[str]) -> list[str]:
-    """Our rules for these names; onnxsim's, with underscores, to which none corresponds, are left
-    out: what they do is not done here."""
-    rules = [rule_of(name) for name in names]
-    return [rule for rule in rules if "_" not in rule]
+    """Our rules for these names, or for onnxsim's; those of onnxsim's to which none corresponds are
+    left out: what they do is not done here."""
+    from onnx2nn import _native
+
+    return [rule for rule in map(_native.rule_of, names) if rule]
 
 
 def size_of(text: str | None) -> int | None:
@@ -102,13 +89,16 @@ def simplify_checked(
         result = simplify_unchecked(source, final, **options)
         return Outcome(True, result, skipped="not asked for")
     given = dict(check or {})
+    limits = given.pop("oracle_timeout", None), given.pop("oracle_memory", None)
     shapes = {**(options.get("input_shapes") or {}), **(given.pop("input_shapes", None) or {})}
     given["inputs"] = _read_inputs(given.get("inputs"))
+    from onnx2nn.check import process
     from onnx2nn.check.equivalence import Original
+    from onnx2nn.check.inputs import fixed_shapes
 
-    with _aside(final) as aside:
+    with process.allowing(*limits), _aside(final) as aside:
         result = simplify_unchecked(source, aside, **options)
-        original = Original(source, check_n, input_shapes=shapes or None, **given)
+        original = Original(source, check_n, input_shapes=fixed_shapes(shapes), **given)
         outcome = Outcome(True, result, skipped=original.skipped)
         if original.skipped is None:
             outcome.reports = original.compare(Source(str(aside)))
@@ -128,9 +118,9 @@ def simplify_checked(
 
 def _read_inputs(inputs: Any) -> dict[str, Any] | None:
     if isinstance(inputs, (str, os.PathLike)):
-        from onnx2nn.check.inputs import read_npz
+        from onnx2nn.check.inputs import read_inputs
 
-        return read_npz(os.fspath(inputs))
+        return read_inputs(os.fspath(inputs))
     return dict(inputs) if inputs else None
 
 
@@ -260,4 +250,5 @@ def _without_outputs(model: Model, names: Iterable[str]) -> Any:
 def _loadable(model: Model) -> Any:
     import io
 
-    return io.BytesIO(bytes(model)) if isinstance(model, (bytes, bytearray)) else os.fspath(model)
+    data = as_source(model).data
+    return io.BytesIO(data) if isinstance(data, bytes) else data

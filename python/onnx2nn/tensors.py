@@ -10,6 +10,15 @@ from typing import Any
 
 import numpy as np
 
+__all__ = [
+    "DTYPE_NAMES",
+    "as_outputs",
+    "is_torch_only",
+    "numpy_dtype",
+    "to_numpy",
+    "to_torch",
+]
+
 # ONNX element types by number (onnx.TensorProto.DataType), named as numpy and ml_dtypes do.
 DTYPE_NAMES = {
     1: "float32",

@@ -1,144 +1,280 @@
 #include "cli/cli.h"
 
-#include <CLI/CLI.hpp>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <filesystem>
+#include <cstdlib>
 #include <iostream>
-#include <limits>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <optional>
 
+#include <nlohmann/json.hpp>
+
+#include "cli/parse.h"
 #include "onnx2nn/convert.h"
 #include "onnx2nn/simplify.h"
-#include "onnx2nn/version.h"
+#include "output_paths.h"
+#include "support/error.h"
 #include "support/text.h"
 
 namespace onnx2nn::cli {
 namespace {
 
-enum ExitCode { kDone = 0, kWrong = 1, kUnreadable = 2, kInternal = 3 };
+using Json = nlohmann::ordered_json;
 
-struct Arguments {
-  std::string model;
-  std::string output;
-  std::vector<std::string> input_shapes;
-  std::string class_name;
-  bool no_simplify = false;
-  bool fuse = false;
-  bool no_check = false;
-  std::vector<std::string> why_not;
-  std::uint64_t max_constant = std::numeric_limits<std::uint64_t>::max();
-  bool allow_unknown = false;
-  bool origin = false;
-  bool quiet = false;
-  bool json = false;
-  std::vector<std::string> disabled;
-  std::vector<std::string> only;
-  std::size_t stop_after = std::numeric_limits<std::size_t>::max();
-  std::optional<std::int64_t> opset;
-  bool external_data = false;
-  bool list_rules = false;
-};
+constexpr const char* kNotCheckedHere =
+    "this program cannot check; the Python package does (pip install \"onnx2nn[verify]\", then "
+    "onnx2nn verify)";
 
-/// "name:1,3,224,224"; the name itself may hold colons.
-std::pair<std::string, std::vector<std::int64_t>> parse_shape(const std::string& text) {
-  const std::size_t colon = text.rfind(':');
-  if (colon == std::string::npos || colon == 0)
-    throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
-  std::vector<std::int64_t> dims;
-  for (std::size_t at = colon + 1; at < text.size();) {
-    const std::size_t end = std::min(text.find(',', at), text.size());
-    std::int64_t v = 0;
-    const auto r = std::from_chars(text.data() + at, text.data() + end, v);
-    if (r.ec != std::errc() || r.ptr != text.data() + end)
-      throw CLI::ValidationError("--input_shape", "write it as name:1,3,224,224");
-    dims.push_back(v);
-    at = end + 1;
-  }
-  return {text.substr(0, colon), dims};
+// ---- What is printed ----
+
+/// The object that --json prints; docs/json.md says what is in it.
+Json result_of(const Parsed& p, ExitCode code) {
+  Json out;
+  out["command"] = p.command ? Json(p.command->name) : Json(nullptr);
+  const std::string model = p.text_of("model");
+  out["model"] = model.empty() ? Json(nullptr) : Json(model);
+  out["ok"] = code == kDone;
+  out["checked"] = false;
+  out["exit_code"] = static_cast<int>(code);
+  out["error"] = nullptr;
+  out["diagnostics"] = Json::array();
+  return out;
 }
 
-ConvertOptions options_of(const Arguments& a) {
+void print_json(const Json& value) {
+  // Text of a model may be no UTF-8.
+  std::cout << value.dump(2, ' ', true, Json::error_handler_t::replace) << "\n";
+}
+
+Json json_of(const std::vector<DiagnosticInfo>& list) {
+  Json out = Json::array();
+  for (const DiagnosticInfo& d : list)
+    out.push_back({{"severity", d.severity}, {"code", d.code}, {"message", d.message},
+                   {"node", d.node}, {"op_type", d.op_type}, {"domain", d.domain},
+                   {"opset", d.opset}, {"inputs", d.inputs}, {"hint", d.hint}});
+  return out;
+}
+
+Json json_of(const std::vector<PortInfo>& list) {
+  Json out = Json::array();
+  for (const PortInfo& p : list) {
+    Json shape = nullptr;
+    if (p.shape) {
+      shape = Json::array();
+      for (const std::string& d : *p.shape) {
+        std::int64_t number = 0;
+        const auto r = std::from_chars(d.data(), d.data() + d.size(), number);
+        if (d == "?") {
+          shape.push_back(nullptr);
+        } else if (r.ec == std::errc() && r.ptr == d.data() + d.size()) {
+          shape.push_back(number);
+        } else {
+          shape.push_back(d);
+        }
+      }
+    }
+    out.push_back({{"name", p.name}, {"py_name", p.py_name}, {"kind", p.kind},
+                   {"dtype", p.dtype}, {"shape", shape}});
+  }
+  return out;
+}
+
+Json not_checked(const char* why) { return {{"ok", nullptr}, {"skipped", why}}; }
+
+const char* why_not_checked(const Parsed& p) {
+  return p.flag("no_check") ? "not asked for" : kNotCheckedHere;
+}
+
+/// Says what went wrong with a model, and gives the exit code.
+ExitCode failure(const Parsed& p, const std::vector<DiagnosticInfo>& list,
+                 const std::string& text, bool readable) {
+  const auto says = [&](std::string_view code) {
+    return std::any_of(list.begin(), list.end(), [&](const DiagnosticInfo& d) {
+      return d.severity == "error" && d.code == code;
+    });
+  };
+  const ExitCode code = says("internal")         ? kInternal
+                        : says("cancelled")      ? kInterrupted
+                        : says("bad-option")     ? kUsage
+                        : !readable || says("io") ? kUnreadable
+                                                 : kWrong;
+  if (p.json) {
+    Json out = result_of(p, code);
+    out["error"] = text;
+    out["diagnostics"] = json_of(list);
+    print_json(out);
+  } else {
+    std::cerr << text;
+  }
+  return code;
+}
+
+ExitCode failure(const Parsed& p, const Conversion& c) {
+  return failure(p, c.diagnostics(), c.diagnostics_text(), c.readable());
+}
+
+ExitCode failure(const Parsed& p, ExitCode code, const std::string& message) {
+  if (p.json) {
+    Json out = result_of(p, code);
+    out["error"] = message;
+    print_json(out);
+  } else {
+    std::cerr << "onnx2nn: error: " << message << "\n";
+  }
+  return code;
+}
+
+// ---- What is given ----
+
+/// A shape without a name is that of the only input.
+std::map<std::string, std::vector<std::int64_t>> input_shapes(const Parsed& p) {
+  std::map<std::string, std::vector<std::int64_t>> out;
+  for (GivenShape& shape : p.shapes("input_shape")) {
+    if (shape.input.empty()) {
+      const Conversion c = convert_file(p.text_of("model"), {});
+      if (c.inputs().size() != 1) {
+        std::vector<std::string> names;
+        for (const PortInfo& i : c.inputs()) names.push_back(printable(i.name));
+        // A model that cannot be read is refused later, with the reason.
+        if (!c.readable()) continue;
+        fail("bad-option", "--input_shape needs a name: the inputs are {}", join(names, ", "));
+      }
+      shape.input = c.inputs()[0].name;
+    }
+    std::vector<std::int64_t> dims;
+    for (const auto& d : shape.dims)
+      dims.push_back(std::holds_alternative<std::int64_t>(d) ? std::get<std::int64_t>(d) : -1);
+    out[shape.input] = dims;
+  }
+  return out;
+}
+
+ConvertOptions convert_options(const Parsed& p) {
   ConvertOptions o;
-  o.simplify = !a.no_simplify;
-  o.fuse = a.fuse;
-  o.class_name = a.class_name;
-  o.allow_unknown = a.allow_unknown;
-  o.comments_origin = a.origin;
-  for (const std::string& s : a.input_shapes) o.input_shapes.insert(parse_shape(s));
+  o.simplify = !p.flag("no_simplify");
+  o.fuse = p.flag("fuse");
+  o.class_name = p.text_of("class_name");
+  o.allow_unknown = p.flag("allow_unknown");
+  o.comments_origin = p.flag("comments_origin");
+  o.force = p.flag("force");
+  o.data_roots = p.texts("data_root");
+  o.drop_undefined_outputs = p.flag("drop_undefined_outputs");
+  o.input_shapes = input_shapes(p);
   return o;
 }
 
-int failure(const Conversion& c, const Arguments& a) {
-  if (a.json) {
-    std::cout << c.diagnostics_json() << "\n";
-  } else {
-    std::cerr << c.diagnostics_text();
-  }
-  const auto& list = c.diagnostics();
-  if (std::any_of(list.begin(), list.end(),
-                  [](const DiagnosticInfo& d) { return d.code == "internal"; }))
-    return kInternal;
-  return c.readable() ? kWrong : kUnreadable;
+SimplifyOptions simplify_options(const Parsed& p) {
+  SimplifyOptions o;
+  o.input_shapes = input_shapes(p);
+  o.disabled = p.texts("disable");
+  o.only = p.texts("only");
+  o.why_not = p.texts("why_not");
+  if (const auto n = p.whole("stop_after")) o.stop_after = static_cast<std::size_t>(*n);
+  if (const auto n = p.whole("no_large_tensor")) o.max_constant = static_cast<std::uint64_t>(*n);
+  o.opset = p.whole("opset");
+  o.external_data = p.flag("external_data");
+  o.force = p.flag("force");
+  o.data_roots = p.texts("data_root");
+  o.drop_undefined_outputs = p.flag("drop_undefined_outputs");
+  return o;
 }
 
-int convert(const Arguments& a) {
-  namespace fs = std::filesystem;
-  ConvertOptions options = options_of(a);
-  fs::path python =
-      a.output.empty() ? fs::path(a.model).stem().replace_extension(".py") : fs::path(a.output);
-  std::string weights;
-  if (python.extension() == ".pth") {
-    weights = python.string();
-    python.replace_extension(".py");
-  } else if (python.extension() != ".py") {
-    std::cerr << "onnx2nn: the output must end in .py or .pth\n";
-    return kWrong;
-  } else {
-    weights = fs::path(python).replace_extension(".safetensors").string();
+// ---- Commands ----
+
+ExitCode convert(const Parsed& p) {
+  const std::string model = p.text_of("model");
+  ConvertOptions options = convert_options(p);
+  std::vector<std::string> written;
+  if (const std::string path = p.text_of("simplify_path"); !path.empty()) {
+    make_folder_of(path);
+    const Simplified s = simplify_file(model, path, simplify_options(p));
+    if (!s.ok) return failure(p, s.diagnostics, s.diagnostics_text, s.readable);
+    written = s.files;
   }
-  options.weights_name = fs::path(weights).filename().string();
-  Conversion c = convert_file(a.model, options);
-  if (!c.ok()) return failure(c, a);
-  const auto written = c.write(python.string(), weights);
-  if (!c.ok()) return failure(c, a);
-  if (a.json) {
-    std::cout << nlohmann::json{{"written", written}, {"checked", false}}.dump() << "\n";
-  } else if (!a.quiet) {
+  std::vector<DiagnosticInfo> diagnostics;
+  Json out = result_of(p, kDone);
+  // --simplify_path alone only simplifies.
+  if (p.text_of("simplify_path").empty() || !p.text_of("output").empty()) {
+    const OutputPaths paths = output_paths(model, p.text_of("output"));
+    options.weights_name = paths.weights.substr(paths.weights.rfind('/') + 1);
+    Conversion c = convert_file(model, options);
+    if (!c.ok()) return failure(p, c);
+    make_folder_of(paths.source);
+    const auto files = c.write(paths.source, paths.weights);
+    if (!c.ok()) return failure(p, c);
+    written.insert(written.end(), files.begin(), files.end());
+    diagnostics = c.diagnostics();
+    if (!p.json && !p.flag("quiet")) std::cerr << c.diagnostics_text();
+    out["class_name"] = c.class_name();
+    out["inputs"] = json_of(c.inputs());
+    out["outputs"] = json_of(c.outputs());
+    const ConversionStats& s = c.stats();
+    out["stats"] = {{"nodes_before", s.nodes_before}, {"nodes_after", s.nodes_after},
+                    {"weight_bytes", s.weight_bytes}, {"op_types", s.op_types},
+                    {"rules", s.rules},               {"ir_version", s.ir_version},
+                    {"producer", s.producer},         {"opsets", s.opsets}};
+  }
+  if (p.json) {
+    out["files"] = written;
+    out["diagnostics"] = json_of(diagnostics);
+    out["check"] = not_checked(why_not_checked(p));
+    print_json(out);
+  } else if (!p.flag("quiet")) {
     for (const std::string& file : written) std::cout << "wrote " << file << "\n";
-    std::cout << "not checked: that needs torch and ONNX Runtime (pip install onnx2nn[verify], "
-                 "then onnx2nn verify)\n";
+    std::cout << "NOT CHECKED: " << why_not_checked(p) << "\n";
   }
   return kDone;
 }
 
-int inspect(const Arguments& a) {
-  const Conversion c = convert_file(a.model, options_of(a));
-  if (!c.readable()) return failure(c, a);
+ExitCode inspect(const Parsed& p) {
+  const std::string model = p.text_of("model");
+  const Conversion c = convert_file(model, convert_options(p));
+  if (!c.readable()) return failure(p, c);
   const ConversionStats& s = c.stats();
-  if (a.json) {
-    nlohmann::json out{{"nodes", s.nodes_before},
-                       {"op_types", s.op_types},
-                       {"opsets", s.opsets},
-                       {"convertible", c.ok()}};
-    out["diagnostics"] = nlohmann::json::parse(c.diagnostics_json());
-    std::cout << out.dump(2) << "\n";
-    return c.ok() ? kDone : kWrong;
+  const ExitCode code = c.ok() ? kDone : kWrong;
+  if (p.json) {
+    Json out = result_of(p, code);
+    out["convertible"] = c.ok();
+    out["producer"] = s.producer;
+    out["ir_version"] = s.ir_version;
+    out["opsets"] = s.opsets;
+    out["nodes"] = s.nodes_before;
+    out["nodes_after"] = s.nodes_after;
+    out["weight_bytes"] = s.weight_bytes;
+    out["inputs"] = json_of(c.inputs());
+    out["outputs"] = json_of(c.outputs());
+    out["op_types"] = s.op_types;
+    out["diagnostics"] = json_of(c.diagnostics());
+    print_json(out);
+    return code;
   }
-  std::cout << a.model << ": " << s.nodes_before << " nodes, " << s.nodes_after << " simplified\n";
-  for (const auto& [domain, version] : s.opsets)
-    std::cout << "opset " << (domain.empty() ? "ai.onnx" : domain) << " " << version << "\n";
-  for (const auto& [type, count] : s.op_types) std::printf("%8zu  %s\n", count, type.c_str());
-  std::cout << std::flush << (c.ok() ? "converts\n" : c.diagnostics_text());
-  return c.ok() ? kDone : kWrong;
+  if (!p.flag("quiet")) {
+    std::cout << printable(model) << ": " << s.nodes_before << " nodes, " << s.nodes_after
+              << " simplified\n";
+    for (const auto& [domain, version] : s.opsets)
+      std::cout << "opset " << (domain.empty() ? "ai.onnx" : printable(domain)) << " " << version
+                << "\n";
+    for (const auto& [type, count] : s.op_types)
+      std::cout << fmt::format("{:8}  {}\n", count, printable(type));
+    if (c.ok()) std::cout << "everything in it can be converted\n";
+  }
+  std::cerr << c.diagnostics_text();
+  return code;
 }
 
-int list_rules() {
-  for (const SimplifyRule& r : simplify_rules())
-    std::printf("%-26s %s\n", r.name.c_str(), r.what.c_str());
+ExitCode list_rules(const Parsed& p) {
+  if (p.json) {
+    Json out = result_of(p, kDone);
+    out["rules"] = Json::object();
+    for (const SimplifyRule& r : simplify_rules()) out["rules"][r.name] = r.what;
+    print_json(out);
+  } else {
+    for (const SimplifyRule& r : simplify_rules())
+      std::cout << fmt::format("{:<26} {}\n", r.name, r.what);
+  }
   return kDone;
 }
 
@@ -148,116 +284,93 @@ void print_table(const Simplified& s) {
   for (const auto& [type, n] : s.op_types_before) types[type].first = n;
   for (const auto& [type, n] : s.op_types_after) types[type].second = n;
   for (const auto& [type, n] : types)
-    if (n.first != n.second) std::printf("%8zu -> %-8zu %s\n", n.first, n.second, type.c_str());
-  for (const auto& [rule, n] : s.rules) std::printf("%8zu times    %s\n", n, rule.c_str());
-  std::fflush(stdout);
+    if (n.first != n.second)
+      std::cout << fmt::format("{:8} -> {:<8} {}\n", n.first, n.second, printable(type));
+  for (const auto& [rule, n] : s.rules) std::cout << fmt::format("{:8} times    {}\n", n, rule);
 }
 
-int simplify(const Arguments& a) {
-  namespace fs = std::filesystem;
-  if (a.list_rules) return list_rules();
-  if (a.model.empty()) throw CLI::RequiredError("model");
-  SimplifyOptions options;
-  for (const std::string& s : a.input_shapes) options.input_shapes.insert(parse_shape(s));
-  options.disabled = a.disabled;
-  options.only = a.only;
-  options.stop_after = a.stop_after;
-  options.why_not = a.why_not;
-  options.max_constant = a.max_constant;
-  options.opset = a.opset;
-  options.external_data = a.external_data;
-  const std::string out =
-      a.output.empty() ? fs::path(a.model).stem().string() + "-simple.onnx" : a.output;
-  const Simplified s = simplify_file(a.model, out, options);
-  if (!s.ok) {
-    (a.json ? std::cout : std::cerr) << (a.json ? s.diagnostics_json + "\n" : s.diagnostics_text);
-    return s.readable ? kWrong : kUnreadable;
-  }
-  if (a.json) {
-    std::cout << nlohmann::json{{"written", s.files},
-                                {"checked", false},
-                                {"nodes_before", s.nodes_before},
-                                {"nodes_after", s.nodes_after},
-                                {"rules", s.rules}}
-                     .dump()
-              << "\n";
-  } else if (!a.quiet) {
+Json json_of(const Simplified& s) {
+  Json misses = Json::array();
+  for (const SimplifyMiss& m : s.misses) misses.push_back({m.rule, m.node, m.reason});
+  return {{"nodes_before", s.nodes_before},
+          {"nodes_after", s.nodes_after},
+          {"op_types_before", s.op_types_before},
+          {"op_types_after", s.op_types_after},
+          {"weight_bytes_before", s.weight_bytes_before},
+          {"weight_bytes_after", s.weight_bytes_after},
+          {"rules", s.rules},
+          {"misses", misses}};
+}
+
+ExitCode simplify(const Parsed& p) {
+  if (p.flag("list_rules")) return list_rules(p);
+  const std::string model = p.text_of("model");
+  const std::string path = simplified_path(model, p.text_of("out"));
+  make_folder_of(path);
+  const Simplified s = simplify_file(model, path, simplify_options(p));
+  if (!s.ok) return failure(p, s.diagnostics, s.diagnostics_text, s.readable);
+  if (p.json) {
+    Json out = result_of(p, kDone);
+    out["files"] = s.files;
+    out["diagnostics"] = json_of(s.diagnostics);
+    out["simplified"] = json_of(s);
+    out["check"] = not_checked(why_not_checked(p));
+    out["culprit"] = nullptr;
+    print_json(out);
+  } else if (!p.flag("quiet")) {
     print_table(s);
     for (const SimplifyMiss& m : s.misses)
       std::cout << m.rule << ": " << printable(m.node) << ": " << printable(m.reason) << "\n";
-    std::cout << a.model << ": " << s.nodes_before << " -> " << s.nodes_after << " nodes\n";
+    std::cout << printable(model) << ": " << s.nodes_before << " -> " << s.nodes_after
+              << " nodes\n";
     for (const std::string& file : s.files) std::cout << "wrote " << file << "\n";
-    std::cout << "not checked: that needs ONNX Runtime (pip install onnx2nn[verify], then onnx2nn "
-                 "verify)\n";
+    std::cout << "NOT CHECKED: " << why_not_checked(p) << "\n";
   }
   return kDone;
 }
 
-void add_simplify(CLI::App& app, Arguments& a) {
-  app.add_option("model", a.model, "an ONNX file");
-  app.add_option("out", a.output, "where to write (default: MODEL-simple.onnx here)");
-  app.add_option("--input_shape,--input-shape,--overwrite-input-shape", a.input_shapes,
-                 "fixes the shape of an input, such as input:1,3,224,224");
-  app.add_option("--disable,--skip-optimization", a.disabled,
-                 "a rule that is not to be used; may be repeated");
-  app.add_option("--only", a.only, "a rule that is to be used, and no other; may be repeated");
-  app.add_option("--why-not", a.why_not, "say why this rule left nodes alone; may be repeated");
-  app.add_option("--no-large-tensor", a.max_constant, "make no constant above this size by folding")
-      ->transform(CLI::AsSizeValue(false))
-      ->expected(0, 1)
-      ->default_str("1KB");
-  app.add_flag("--no-check,--no-verify", a.no_check, "do not check, as this program never does");
-  app.add_option("--stop-after", a.stop_after, "stop after so many rewrites");
-  app.add_option("--opset", a.opset, "bring the model to this opset of ai.onnx, a newer one");
-  app.add_flag("--external-data,--save-as-external-data", a.external_data,
-               "write the weights to OUT.data");
-  app.add_flag("--list-rules", a.list_rules, "print the rules and what they do");
-  app.add_flag("--json", a.json, "print one JSON object and nothing else");
-  app.add_flag("-q,--quiet", a.quiet, "print only what is wrong");
+std::size_t columns() {
+  if (const char* text = std::getenv("COLUMNS")) {
+    const int n = std::atoi(text);
+    if (n > 0) return static_cast<std::size_t>(n);
+  }
+  winsize size{};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return 80;
 }
 
-void add_common(CLI::App& app, Arguments& a) {
-  app.add_option("model", a.model, "an ONNX file")->required();
-  app.add_option("--input_shape,--input-shape,--overwrite-input-shape", a.input_shapes,
-                 "fixes the shape of an input, such as input:1,3,224,224; may be repeated");
-  app.add_flag("--no-simplify", a.no_simplify, "convert the graph as it is");
-  app.add_flag("--allow-unknown", a.allow_unknown,
-               "write a stub that raises for each operator that is not known");
-  app.add_flag("--json", a.json, "print one JSON object and nothing else");
-  app.add_flag("-q,--quiet", a.quiet, "print only what is wrong");
+ExitCode run(const Parsed& p) {
+  if (p.text) {
+    std::cout << *p.text;
+    return kDone;
+  }
+  if (!p.error.empty()) {
+    const ExitCode code = failure(p, kUsage, p.error);
+    if (!p.json) std::cerr << "usage: " << p.usage << "\n";
+    return code;
+  }
+  try {
+    if (p.command->name == "convert") return convert(p);
+    if (p.command->name == "simplify") return simplify(p);
+    if (p.command->name == "inspect") return inspect(p);
+    std::cout << completion(p.text_of("shell"), Program::Native);
+    return kDone;
+  } catch (const Error& e) {
+    return failure(p, e.code() == "bad-option" ? kUsage : kUnreadable, e.message());
+  }
 }
 
 }  // namespace
 
 int run(int argc, const char* const* argv) {
-  Arguments a;
-  CLI::App app{"ONNX models as readable PyTorch source.", "onnx2nn"};
-  app.set_version_flag("--version", std::string("onnx2nn ") + kVersion);
-  app.require_subcommand(1);
-  app.footer(
-      "examples:\n  onnx2nn convert model.onnx -o net.py   source and weights\n  onnx2nn inspect "
-      "model.onnx             what is in it, and what would not convert");
-  CLI::App* converting = app.add_subcommand("convert", "write PyTorch source and weights");
-  add_common(*converting, a);
-  converting->add_option("-o,--output", a.output, "net.py, or net.pth for weights as a state_dict");
-  converting->add_flag("--fuse", a.fuse, "fold batch normalisation into weights, for inference");
-  converting->add_flag("--no-check,--no-verify", a.no_check,
-                       "do not check, as this program never does");
-  converting->add_option("--class-name", a.class_name, "of the emitted class");
-  converting->add_flag("--comments-origin", a.origin, "name the ONNX node behind each line");
-  CLI::App* inspecting =
-      app.add_subcommand("inspect", "what is in a model, and what would not convert");
-  add_common(*inspecting, a);
-  CLI::App* simplifying =
-      app.add_subcommand("simplify", "write a smaller ONNX model that does the same");
-  add_simplify(*simplifying, a);
+  Parsed parsed;
   try {
-    app.parse(argc, argv);
-    return *converting ? convert(a) : *simplifying ? simplify(a) : inspect(a);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? kDone : kWrong;
+    parsed = parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc),
+                   Program::Native, columns());
+    return run(parsed);
   } catch (const std::exception& e) {
-    std::cerr << "onnx2nn: " << e.what() << "\n";
+    failure(parsed, kInternal, e.what());
+    std::cerr << "onnx2nn: this is our fault, not the model's; please report it\n";
     return kInternal;
   }
 }

@@ -4,7 +4,7 @@
 
 namespace onnx2nn::cli {
 
-/// Exit codes: 0 done, 1 not convertible or wrong usage, 2 a file cannot be read, 3 our own fault.
+/// Returns an ExitCode.
 int run(int argc, const char* const* argv);
 
 }  // namespace onnx2nn::cli

@@ -16,7 +16,7 @@ namespace onnx2nn {
 
 /// A local fact ("axis 5 is out of range for rank 3"); who catches it adds the node.
 /// Codes in use: "bad-model", "unsupported-operator", "unsupported-attribute", "unsupported-type",
-/// "too-large", "io".
+/// "too-large", "io", "bad-option" (what the user asked for).
 class Error : public std::runtime_error {
  public:
   Error(std::string code, const std::string& message, std::string hint = {})

@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx2nn.api import Error, parse_shape
 from onnx2nn.check.inputs import candidates, wanted_inputs
 
 
@@ -142,11 +141,3 @@ def test_initialisers_are_not_inputs() -> None:
         {"w": np.zeros(3, np.int64)},
     )
     assert [w.name for w in wanted_inputs(m)] == ["a"]
-
-
-def test_parse_shape() -> None:
-    assert parse_shape("input:0:1,3,224,224") == ("input:0", [1, 3, 224, 224])
-    assert parse_shape("1,3") == ("", [1, 3])
-    for wrong in ("x:a,b", "x:1,-1", "x:1.5"):
-        with pytest.raises(Error):
-            parse_shape(wrong)

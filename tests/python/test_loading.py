@@ -1,7 +1,12 @@
 """`load`: weights as views of the file, source that tools can see."""
 
+import gc
 import inspect
 import io
+import linecache
+import pickle
+import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +118,7 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     path = tmp_path / "w"
     path.write_bytes(np.arange(2, dtype=np.float32).tobytes())
     with torch.device("meta"):
-        net = run_source(source, "Tied").Tied()
+        net = run_source(source, "Tied")()
     conversion = OneWeight(path, "float32", [2], 0, 8)
     conversion.weights[0]["key"] = "a"
     assign_weights(net, conversion)
@@ -125,3 +130,37 @@ def test_the_source_can_be_seen(core: object, tiny: Path) -> None:
     net = onnx2nn.load(tiny)
     assert "self.fc1(x)" in inspect.getsource(type(net).forward)
     assert type(onnx2nn.load(tiny)).__module__ != type(net).__module__
+
+
+def test_what_is_loaded_is_forgotten_when_nobody_has_it(core: object, tiny: Path) -> None:
+    def known() -> list[str]:
+        return [n for n in [*sys.modules, *linecache.cache] if "onnx2nn_loaded" in str(n)]
+
+    gc.collect()
+    before = known()
+    net = onnx2nn.load(tiny)
+    assert len(known()) == len(before) + 2
+    # While it lives, tools find its class and its source.
+    assert "self.fc1(x)" in inspect.getsource(type(net))
+    copy = pickle.loads(pickle.dumps(net))
+    assert type(copy) is type(net)
+    with pytest.raises(RuntimeError) as e:
+        net(torch.randn(1, 5))
+    assert "hidden = self.fc1(x)" in "".join(traceback.format_exception(e.value))
+    assert sys.modules[type(net).__module__].F is torch.nn.functional
+    with pytest.raises(AttributeError):
+        sys.modules[type(net).__module__].nothing  # noqa: B018
+    del net, copy, e
+    gc.collect()
+    assert known() == before
+
+
+def test_device_and_type(core: object, tiny: Path) -> None:
+    meta = onnx2nn.load(tiny, device="meta")
+    assert {p.device.type for p in meta.parameters()} == {"meta"}
+    half = onnx2nn.load(tiny, dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert half(torch.ones(1, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    both = onnx2nn.load(tiny, dtype=torch.float64, device="cpu")
+    assert both.fc1.weight.dtype == torch.float64
+    assert isinstance(both.fc1.weight, torch.nn.Parameter)

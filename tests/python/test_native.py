@@ -134,7 +134,7 @@ def test_what_is_no_model_is_unreadable(
 ) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
-    assert main([str(path), "-o", str(tmp_path / "bad.py")]) == 2
+    assert main([str(path), "-o", str(tmp_path / "bad.py")]) == 3
     assert "error" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["bad.onnx"]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import onnx2nn
-from onnx2nn.api import as_source, diagnostic_text, output_paths
+from onnx2nn._native import output_paths
+from onnx2nn.api import as_source, diagnostic_text
 from stand_in import make_model
 
 
@@ -51,11 +52,16 @@ def test_models_as_arguments(tiny: Path) -> None:
 
 
 def test_output_paths() -> None:
-    assert output_paths("a/x.py") == ("a/x.py", "a/x.safetensors")
-    assert output_paths("x.pth") == ("x.py", "x.pth")
+    assert output_paths("m.onnx", "a/x.py") == ("a/x.py", "a/x.safetensors")
+    assert output_paths("m.onnx", "x.pth") == ("x.py", "x.pth")
+    assert output_paths("a/m.onnx", "") == ("m.py", "m.safetensors")
+    assert output_paths("m.onnx", "new/") == ("new/m.py", "new/m.safetensors")
     for wrong in ("x.pt2", "x.txt", "x"):
-        with pytest.raises(onnx2nn.Error):
-            output_paths(wrong)
+        with pytest.raises(ValueError):
+            output_paths("m.onnx", wrong)
+        with pytest.raises(onnx2nn.Error) as e:
+            onnx2nn.convert(make_model(), wrong)
+        assert e.value.usage
 
 
 def test_a_refused_model_lists_its_diagnostics(core: object) -> None:

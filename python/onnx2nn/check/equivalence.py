@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx2nn.api import Error, Source
 from onnx2nn.check.compare import Comparison, compare, is_float
-from onnx2nn.check.inputs import candidates
+from onnx2nn.check.inputs import candidates, named_inputs, unfit
 from onnx2nn.check.oracle import Reference, Runtime, first_line, read_proto
 from onnx2nn.check.skeleton import Skeleton
 from onnx2nn.check.verification import (
@@ -52,9 +52,13 @@ class Original:
         self._threads, self._custom_lib = threads, custom_lib
         self._model = _open(source)
         self._proto = read_proto(_readable(source, self._model))
-        self.skipped: str | None = None
+        inputs = named_inputs(self._proto, inputs)
+        self.skipped: str | None = unfit(self._proto, inputs)
         self.answers: list[Answer] = []
+        self.notes: list[str] = []
         self._noise: dict[int, list[float]] = {}
+        if self.skipped is not None:
+            return
         reasons: list[str] = []
         for name, oracle in self._oracles(source, reasons):
             first = self._search(oracle, seed, inputs, input_shapes)

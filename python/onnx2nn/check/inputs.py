@@ -1,6 +1,7 @@
 """Random inputs that make sense to a model: seeded, shaped, inside the tables they index."""
 
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Error
+from onnx2nn.api import Error, InputShapes
 from onnx2nn.tensors import DTYPE_NAMES, numpy_dtype
 
 # Operators through which a value keeps its meaning; the number is the input that carries it.
@@ -604,14 +605,77 @@ _SPECIAL: dict[str, Callable[[np.random.Generator, list[int]], Any]] = {
 }
 
 
-def read_npz(path: str | Path) -> dict[str, Any]:
-    """Inputs by name from an .npz file; "in:" before a name is dropped, "out:" ones are left out."""
+# Types that numpy itself has: files hold the others as something else.
+_PLAIN = {
+    name
+    for name in DTYPE_NAMES.values()
+    if re.fullmatch(r"object|bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", name)
+}
+
+
+def fixed_shapes(shapes: InputShapes | None) -> dict[str, list[int]] | None:
+    """The shapes of which every dim is given: only those say what to draw."""
+    fixed: dict[str, list[int]] = {}
+    for name, dims in (shapes or {}).items():
+        numbers = [d for d in dims if isinstance(d, int) and d >= 0]
+        if len(numbers) == len(dims):
+            fixed[name] = numbers
+    return fixed or None
+
+
+def read_inputs(path: str | Path) -> dict[str, Any]:
+    """Inputs by name from an .npz file, or the only input, under the name "", from an .npy file.
+
+    In an .npz file "in:" before a name is dropped, and names that begin with "out:" are left out.
+    """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:
+            start = file.read(6)
+        if not start.startswith((b"PK", b"\x93NUMPY")):
+            raise Error(f"{path}: not an .npz or .npy file of inputs", unreadable=True)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded as archive:
             return {
                 name.removeprefix("in:"): archive[name]
                 for name in archive.files
                 if not name.startswith("out:")
             }
-    except (OSError, ValueError, KeyError) as error:
-        raise Error(f"{path}: not an .npz file of inputs: {error}", unreadable=True) from error
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror or error}", unreadable=True) from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        what = "holds Python objects, which are not read" if "pickle" in str(error) else str(error)
+        raise Error(
+            f"{path}: not an .npz or .npy file of inputs: {what}", unreadable=True
+        ) from error
+
+
+def named_inputs(proto: Any, given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Given inputs by name; one without a name belongs to the only input."""
+    if not given or "" not in given:
+        return given
+    names = [w.name for w in wanted_inputs(proto)]
+    if len(names) != 1:
+        raise Error(
+            f"one array was given for {len(names)} inputs: {', '.join(names)}; "
+            f"give an .npz file of them by name",
+            usage=True,
+        )
+    return {names[0]: given[""]}
+
+
+def unfit(proto: Any, given: dict[str, Any] | None) -> str | None:
+    """Why given inputs cannot be those of the model, where their types say so already."""
+    wanted = {w.name: w for w in wanted_inputs(proto)}
+    wrong = []
+    for name, value in (given or {}).items():
+        if name not in wanted or not isinstance(value, np.ndarray):
+            continue
+        want = DTYPE_NAMES.get(wanted[name].elem_type, "")
+        got = "object" if value.dtype.kind in "OUST" else value.dtype.name
+        is_tensor = wanted[name].type.WhichOneof("value") == "tensor_type"
+        if is_tensor and want in _PLAIN and got in _PLAIN and got != want:
+            takes, is_ = (t.replace("object", "string") for t in (want, got))
+            wrong.append(f"the input {name} is {is_}, where the model takes {takes}")
+    return "; ".join(wrong) or None

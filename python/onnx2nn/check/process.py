@@ -6,6 +6,8 @@ that then ends is a process that holds nothing of value, and the check says so.
 
 import atexit
 import contextlib
+import dataclasses
+import functools
 import os
 import signal
 import socket
@@ -14,9 +16,10 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from onnx2nn.api import Error
 
@@ -55,6 +58,36 @@ class Limits:
 
 
 limits = Limits()
+
+
+@contextlib.contextmanager
+def allowing(seconds: float | None = None, memory: int | None = None) -> Iterator[None]:
+    """Other limits for a while; None leaves one as it is."""
+    before = dataclasses.replace(limits)
+    limits.seconds = limits.seconds if seconds is None else seconds
+    limits.memory = limits.memory if memory is None else memory
+    try:
+        yield
+    finally:
+        limits.seconds, limits.memory = before.seconds, before.memory
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def within_limits(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """A function that runs under the limits in its keywords oracle_timeout and oracle_memory."""
+
+    @functools.wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        given: dict[str, Any] = dict(kwargs)
+        with allowing(given.get("oracle_timeout"), given.get("oracle_memory")):
+            return function(*args, **kwargs)
+
+    return run
+
+
 _lock = threading.RLock()
 _worker: "Worker | None" = None
 

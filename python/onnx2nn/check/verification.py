@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnx2nn.api import Error, Model, Source, as_source, run_native
+from onnx2nn.api import Error, InputShapes, Model, Source, as_source, run_native
 from onnx2nn.check import process
 from onnx2nn.check.compare import Comparison, Random, agree, compare
-from onnx2nn.check.inputs import candidates, wanted_inputs
+from onnx2nn.check.inputs import (
+    candidates,
+    fixed_shapes,
+    named_inputs,
+    read_inputs,
+    unfit,
+    wanted_inputs,
+)
 from onnx2nn.check.oracle import (
     OracleDied,
     Reference,
@@ -80,15 +87,16 @@ class Difference:
         }
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
-    """What `verify` found. `ok` only where every output was compared and is right.
+    """What `verify` found. `ok` is True where every output was compared and is right, None where
+    nothing was compared.
 
     `skipped` says why nothing was compared; `error` what the converted module raised;
     `nodes` holds a Comparison for each intermediate value where they were asked for.
     """
 
-    ok: bool
+    ok: bool | None
     oracle: str | None = None
     inputs: list[tuple[str, str, list[int] | None]] = field(default_factory=list)
     outputs: list[Comparison] = field(default_factory=list)
@@ -100,7 +108,14 @@ class Report:
     seconds: float = 0.0
 
     def __bool__(self) -> bool:
-        return self.ok
+        return bool(self.ok)
+
+    def __repr__(self) -> str:
+        if self.skipped is not None:
+            return f"<Report: NOT CHECKED, {self.skipped}>"
+        wrong = [c.name for c in self.outputs if not c.ok]
+        what = f"{len(self.outputs)} outputs" if self.ok else ", ".join(wrong) or self.error
+        return f"<Report: {'right' if self.ok else 'WRONG'}, {what}, against {self.oracle}>"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -129,17 +144,28 @@ class Answer:
     seconds: float
 
 
+@process.within_limits
 def verify(
     model: Model,
     target: "str | os.PathLike[str] | nn.Module | None" = None,
     *,
     inputs: dict[str, Any] | str | os.PathLike[str] | None = None,
-    input_shapes: dict[str, list[int]] | None = None,
+    input_shapes: InputShapes | None = None,
     seed: int = 0,
     per_node: bool | None = None,
+    nodes: Literal["always", "auto", "never"] = "auto",
+    atol: float | None = None,
+    rtol: float | None = None,
     threads: int = 0,
+    oracle_timeout: float | None = None,
+    oracle_memory: int | None = None,
     progress: Callable[[str], None] | None = None,
-    **options: Any,
+    simplify: bool = True,
+    class_name: str | None = None,
+    allow_unknown: bool = False,
+    fuse: bool = False,
+    data_roots: Iterable[str | os.PathLike[str]] = (),
+    drop_undefined_outputs: bool = False,
 ) -> Report:
     """Compare a conversion with ONNX Runtime on random inputs, or on those given.
 
@@ -149,8 +175,11 @@ def verify(
     inputs: values by name, or an .npz file of them; what is missing is drawn with `seed`.
     input_shapes: dims by input name, for what is drawn.
     per_node: compare every intermediate value too; None does so only on a failure.
+    nodes: whether to check each node on the oracle's own inputs.
+    atol, rtol: a bar of one's own, in place of the one below.
     threads: how many ONNX Runtime may use; 0 leaves it to it.
-    options: of the conversion, where one is needed.
+    oracle_timeout, oracle_memory: seconds and bytes that it may take.
+    The other options are those of `convert`.
 
     An output is right when its mean squared error is below 1e-7 (scaled by its mean square where
     that is above 1) and below 1e-4 of its variance; integers, booleans and strings must be equal.
@@ -162,15 +191,25 @@ def verify(
     tell = progress or (lambda stage: None)
     source = as_source(model)
     process.start()
+    options: dict[str, Any] = {
+        "simplify": simplify,
+        "class_name": class_name,
+        "allow_unknown": allow_unknown,
+        "fuse": fuse,
+        "data_roots": data_roots,
+        "drop_undefined_outputs": drop_undefined_outputs,
+    }
     tell("read")
     proto = read_proto(source)
     if isinstance(inputs, (str, os.PathLike)):
-        from onnx2nn.check.inputs import read_npz
-
-        inputs = read_npz(os.fspath(inputs))
-    report = Report(ok=False)
+        inputs = read_inputs(os.fspath(inputs))
+    inputs = named_inputs(proto, inputs)
+    report = Report(ok=None, skipped=unfit(proto, inputs))
+    if report.skipped is not None:
+        return report
+    shapes = fixed_shapes(input_shapes)
     tell("ask for the right answer")
-    answer = find_answer(source, proto, inputs, input_shapes, seed, threads, report)
+    answer = find_answer(source, proto, inputs, shapes, seed, threads, report)
     if answer is None:
         report.seconds = time.perf_counter() - start
         return report
@@ -186,7 +225,7 @@ def verify(
             else:
                 got = run_module(net, answer.feed, proto)
         except OracleDied as error:
-            report.ok = False
+            report.ok = None
             report.skipped = f"{target}: {error}"
         except Exception as error:  # whatever emitted code raises is a finding
             report.ok = False
@@ -195,7 +234,7 @@ def verify(
             _compare_outputs(report, answer, got, proto)
 
     compare_with(answer)
-    larger = larger_batch(proto, answer, inputs, input_shapes, seed) if report.ok else None
+    larger = larger_batch(proto, answer, inputs, shapes, seed) if report.ok else None
     if larger is not None:
         first, first_inputs = report.outputs, report.inputs
         report.inputs = [describe(n, v) for n, v in larger.feed.items()]
@@ -206,7 +245,7 @@ def verify(
         else:
             answer = larger
             report.notes.append(f"right with a batch of 1, wrong with one of {_BATCH}")
-    if per_node or (per_node is None and not report.ok):
+    if per_node or (per_node is None and nodes != "never" and report.ok is False):
         tell("check node by node")
         if other:
             assert isinstance(target, (str, os.PathLike))
@@ -514,7 +553,9 @@ def _forgive_rounding(report: Report, proto: Any) -> None:
 def _emitted_line(error: BaseException) -> str:
     """Where in emitted source an exception came from."""
     prefixes = ("onnx2nn_loaded_", "onnx2nn_written_")
-    files = {m.__file__ for name, m in list(sys.modules.items()) if name.startswith(prefixes)}
+    # A copy, made at once: modules that are collected meanwhile leave sys.modules.
+    modules = sys.modules.copy()
+    files = {m.__file__ for name, m in modules.items() if name.startswith(prefixes)}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in files:
             return f" (line {frame.lineno}: {frame.line})"

@@ -1,0 +1,84 @@
+"""The command line. It imports what a command needs: a conversion alone starts no torch."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from onnx2nn.api import Error
+from onnx2nn.cli.codes import ExitCode, code_of
+from onnx2nn.cli.parser import Request, parse
+
+__all__ = ["ExitCode", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    request = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(request)
+        sys.stdout.flush()
+        return int(code)
+    except Error as error:
+        return int(_refuse(request, error))
+    except KeyboardInterrupt:
+        return int(_fail(request, ExitCode.INTERRUPTED, "interrupted"))
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.DONE)
+    except Exception as error:
+        traceback.print_exc()
+        code = _fail(request, ExitCode.INTERNAL, f"internal: {error!r}")
+        print(
+            "onnx2nn: this is our fault, not the model's; please report it with the lines above",
+            file=sys.stderr,
+        )
+        return int(code)
+
+
+def _run(request: Request) -> ExitCode:
+    if request.text is not None:
+        print(request.text, end="")
+        return ExitCode.DONE
+    if request.error:
+        code = _fail(request, ExitCode.USAGE, request.error)
+        if not request.json:
+            print(f"usage: {request.usage.rstrip()}", file=sys.stderr)
+        return code
+    module = importlib.import_module(f"onnx2nn.cli.{request.command}")
+    run: Callable[[Request], ExitCode] = module.run
+    return run(request)
+
+
+def _fail(request: Request, code: ExitCode, message: str) -> ExitCode:
+    from onnx2nn.cli.output import paint, print_json, printable, result
+
+    if request.json:
+        print_json(result(request, code, error=message))
+    elif code is not ExitCode.INTERNAL:
+        print(f"onnx2nn: {paint(sys.stderr, 'error', '31')}: {printable(message)}", file=sys.stderr)
+    return code
+
+
+def _refuse(request: Request, error: Error) -> ExitCode:
+    """A model that was refused: every reason, and how many operators are behind them."""
+    from onnx2nn.cli.output import print_diagnostics, print_json, result
+
+    code = code_of(error)
+    if request.json:
+        print_json(result(request, code, error=str(error), diagnostics=error.diagnostics))
+        return code
+    if not any(d.get("op_type") or d.get("hint") for d in error.diagnostics):
+        return _fail(request, code, str(error))
+    print_diagnostics(
+        str(request.values.model or ""),
+        error.diagnostics,
+        bool(getattr(request.values, "quiet", 0)),
+    )
+    errors = [d for d in error.diagnostics if d.get("severity") == "error"]
+    types = {(d.get("domain"), d.get("op_type")) for d in errors if d.get("op_type")}
+    if types:
+        print(f"{len(errors)} errors in {len(types)} operator types", file=sys.stderr)
+    return code

@@ -1,0 +1,287 @@
+"""What people see, and what programs read (`--json`).
+
+Nothing is wrapped unless a terminal shows it: paths and names stay whole in pipes and files.
+"""
+
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+from onnx2nn.api import Diagnostic, diagnostic_text, grouped
+from onnx2nn.cli.codes import ExitCode
+from onnx2nn.cli.parser import Request
+
+if TYPE_CHECKING:
+    from onnx2nn.check.verification import Report
+
+__all__ = [
+    "human_bytes",
+    "paint",
+    "print_diagnostics",
+    "print_json",
+    "print_misses",
+    "print_not_checked",
+    "print_report",
+    "print_rules",
+    "print_simplified",
+    "printable",
+    "result",
+    "verdict",
+]
+
+_NARROW = 64  # columns
+_LEAST = 8  # columns that a column of a table keeps
+_COLOURS = {"error": "31", "warning": "33", "note": "36"}
+_RED, _GREEN, _YELLOW, _DIM, _BOLD = "31", "32", "33", "2", "1"
+
+
+# ---- Text ----
+
+
+def human_bytes(count: float) -> str:
+    """A size as people write it, in powers of 1024."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return ""
+
+
+def paint(stream: Any, text: str, code: str) -> str:
+    """The text in a colour, on a terminal that wants it."""
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\033[{code}m{text}\033[0m"
+
+
+def printable(text: str) -> str:
+    """Text from a model without what could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    code = ord(c)
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
+
+
+def _width(text: str) -> int:
+    """Columns that a terminal needs for a text."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _terminal_columns() -> int | None:
+    """How wide the terminal is that shows the output; None where none does."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+# ---- For programs ----
+
+
+def result(request: Request, code: ExitCode, **more: Any) -> dict[str, Any]:
+    """The object that --json prints; docs/json.md says what is in it."""
+    check = more.get("check") or {}
+    return {
+        "command": request.command,
+        "model": getattr(request.values, "model", None),
+        "ok": {ExitCode.DONE: True, ExitCode.NOT_CHECKED: None}.get(code, False),
+        "checked": bool(check) and check.get("skipped") is None,
+        "exit_code": int(code),
+        "error": None,
+        "diagnostics": [],
+        **more,
+    }
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object, in ASCII, whatever text a model holds."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def verdict(skipped: str | None, report: "Report | None") -> ExitCode:
+    """The exit code that a check comes to."""
+    if skipped is not None or report is None:
+        return ExitCode.NOT_CHECKED
+    return ExitCode.DONE if report.ok else ExitCode.WRONG
+
+
+# ---- For people ----
+
+
+def print_diagnostics(model: str, diagnostics: list[Diagnostic], quiet: bool = False) -> None:
+    """Diagnostics on stderr, errors first; `quiet` leaves only the errors."""
+    order = {"error": 0, "warning": 1, "note": 2}
+    shown = sorted(diagnostics, key=lambda d: order.get(d.get("severity", "error"), 0))
+    for group in grouped(shown):
+        severity = group[0].get("severity", "error")
+        if quiet and severity != "error":
+            continue
+        head, _, rest = printable(diagnostic_text(model, *group)).partition("\n")
+        head = head.replace(
+            f"{severity}[", paint(sys.stderr, severity, _COLOURS.get(severity, _RED)) + "[", 1
+        )
+        print(head + ("\n" + rest if rest else ""), file=sys.stderr)
+
+
+def print_not_checked(why: str, asked: bool, quiet: bool) -> None:
+    """That nothing was compared, why, and, where it was asked for, what to do."""
+    if not asked:
+        if not quiet:
+            print(f"not checked: {printable(why)}")
+        return
+    print(f"{paint(sys.stdout, 'NOT CHECKED', _YELLOW)}: {printable(why)}")
+    print(
+        "    give inputs that the model takes (--input FILE, --test-input-shape NAME:DIMS), "
+        "or do without a check (--no-check)"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else "0" if value == 0 else f"{value:.2e}"
+
+
+def _shape(shape: Any) -> str:
+    return "" if shape is None else "[" + ", ".join(map(str, shape)) + "]"
+
+
+def inputs_text(inputs: list[tuple[str, str, list[int] | None]]) -> str:
+    """Names, types and shapes in one line."""
+    return ", ".join(f"{n} {d}{_shape(s)}" for n, d, s in inputs)
+
+
+def print_report(report: "Report", title: str, quiet: bool = False, per_node: bool = False) -> None:
+    """What `verify` found."""
+    if quiet and report.ok:
+        return
+    out = sys.stdout
+    columns = _terminal_columns()
+    compared = per_node and report.nodes
+    rows = report.nodes if compared else report.outputs
+    if rows:
+        # A narrow terminal has room for one number beside the name and the type.
+        narrow = columns is not None and columns < _NARROW
+        numbers = ["max rel"] if narrow else ["mse", "max abs", "max rel"]
+        with_argmax = not narrow and any(c.argmax is not None for c in rows)
+        header = ["value" if compared else "output", "type", *numbers]
+        header += ["argmax", ""] if with_argmax else [""]
+        table = []
+        for c in rows:
+            found = [c.max_rel] if narrow else [c.mse, c.max_abs, c.max_rel]
+            row = [c.name, f"{c.dtype}{_shape(c.shape)}", *map(_number, found)]
+            if with_argmax:
+                row.append("" if c.argmax is None else f"{c.argmax:.1%}")
+            row.append(f"WRONG: {c.reason}" if not c.ok else "random" if c.random else "ok")
+            table.append(row)
+        colours = {"WRONG": _RED, "random": _YELLOW, "ok": _GREEN}
+        _print_table(header, table, right=range(2, len(header) - 1), colours=colours)
+    if report.error:
+        print(f"{paint(out, 'failed', _RED)}: {printable(report.error)}")
+    first = report.first_difference
+    if first is not None:
+        print(
+            f"{paint(out, 'first difference', _RED)}: node {first.index}, "
+            f"{printable(first.node) or '(unnamed)'} ({printable(first.op_type)}), "
+            f"output {printable(first.output)}"
+        )
+        for n, d, s in first.inputs:
+            print(f"    input {printable(n)}: {d}{_shape(s)}")
+        reason = first.error or (first.comparison.reason if first.comparison else None)
+        if reason:
+            print(f"    {printable(reason)}")
+    if not quiet:
+        for note in report.notes:
+            print(paint(out, f"note: {printable(note)}", _DIM))
+    word = paint(out, "right", _GREEN) if report.ok else paint(out, "WRONG", _RED)
+    given = printable(inputs_text(report.inputs))
+    print(
+        f"{printable(title)}: {word}, against {report.oracle} "
+        f"on {given or 'no inputs'} ({report.seconds:.1f} s)"
+    )
+
+
+def print_simplified(stats: dict[str, Any]) -> None:
+    """Operators before and after by type, and what the rules did, where anything changed."""
+    before, after = stats.get("op_types_before", {}), stats.get("op_types_after", {})
+    changed = [t for t in sorted({*before, *after}) if before.get(t, 0) != after.get(t, 0)]
+    if changed:
+        rows = [[t, str(before.get(t, 0)), str(after.get(t, 0))] for t in changed]
+        _print_table(["operator", "before", "after"], rows, right=range(1, 3))
+    rules = sorted(stats.get("rules", {}).items(), key=lambda kv: (-int(kv[1]), kv[0]))
+    if rules:
+        print("rules: " + ", ".join(f"{name} {n}" for name, n in rules))
+
+
+def print_rules(rules: dict[str, str]) -> None:
+    """The rules of the simplifier and what they do."""
+    _print_table(["rule", "what it does"], [list(r) for r in rules.items()])
+
+
+def print_misses(misses: list[tuple[str, str, str]], asked: list[str]) -> None:
+    """Nodes that a rule left alone though they look like what it is about, and why."""
+    if not misses:
+        print(f"{', '.join(map(printable, asked))}: no node was left that looks like it")
+        return
+    _print_table(["rule", "node", "why not"], [list(map(str, m)) for m in misses])
+
+
+def _print_table(
+    header: list[str],
+    rows: list[list[str]],
+    right: range = range(0),
+    colours: dict[str, str] | None = None,
+) -> None:
+    """Columns without lines. On a terminal that is too narrow the widest are folded.
+
+    right: the columns that hold numbers. colours: by the first word of the last cell.
+    """
+    cells = [[printable(c).replace("\n", " ") for c in row] for row in [header, *rows]]
+    widths = [max(_width(row[k]) for row in cells) for k in range(len(header))]
+    columns = _terminal_columns()
+    foldable = [k for k in range(len(header)) if k not in right]
+    while columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns:
+        widest = max(foldable, key=lambda k: widths[k])
+        if widths[widest] <= _LEAST:
+            break
+        widths[widest] -= 1
+    for at, row in enumerate(cells):
+        folded = [_folded(c, w) for c, w in zip(row, widths, strict=True)]
+        for line in range(max(map(len, folded))):
+            parts = [f[line] if line < len(f) else "" for f in folded]
+            padded = [
+                " " * (w - _width(p)) + p if k in right else p + " " * (w - _width(p))
+                for k, (p, w) in enumerate(zip(parts, widths, strict=True))
+            ]
+            text = "  ".join(padded).rstrip()
+            if at == 0:
+                text = paint(sys.stdout, text, _BOLD)
+            word = row[-1].partition(":")[0]
+            if at > 0 and line == 0 and colours and word in colours:
+                head, _, tail = text.rpartition(word)
+                text = head + paint(sys.stdout, word, colours[word]) + tail
+            print(text)
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """A cell's lines: broken at blanks where that can be, else anywhere."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        joined = f"{line} {word}" if line else word
+        if _width(joined) <= width:
+            line = joined
+            continue
+        if line:
+            lines.append(line)
+        line = word
+        while _width(line) > width:
+            cut = next(k for k in range(len(line), 0, -1) if k == 1 or _width(line[:k]) <= width)
+            lines.append(line[:cut])
+            line = line[cut:]
+    return [*lines, line]

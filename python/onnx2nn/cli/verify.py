@@ -1,0 +1,42 @@
+"""`onnx2nn verify`: a conversion compared with ONNX Runtime."""
+
+from onnx2nn.cli.codes import ExitCode
+from onnx2nn.cli.options import check_options, conversion_options, missing_for_check, start_oracle
+from onnx2nn.cli.output import print_json, print_not_checked, print_report, result, verdict
+from onnx2nn.cli.parser import Request
+from onnx2nn.cli.progress import Stages
+
+__all__ = ["run"]
+
+
+def run(request: Request) -> ExitCode:
+    """Compare, and show what was found."""
+    a = request.values
+    missing = missing_for_check()
+    report = None
+    if missing is None:
+        start_oracle()
+        from onnx2nn.check.verification import verify
+
+        with Stages(4, a.quiet or a.json) as stages:
+            report = verify(
+                a.model,
+                a.target,
+                per_node=a.per_node or None,
+                progress=stages,
+                nodes=a.nodes,
+                atol=a.atol,
+                rtol=a.rtol,
+                **check_options(a),
+                **conversion_options(a),
+            )
+    skipped = missing if report is None else report.skipped
+    code = verdict(skipped, report)
+    if a.json:
+        check = report.to_dict() if report is not None else {"ok": None, "skipped": skipped}
+        print_json(result(request, code, target=a.target, check=check))
+    elif skipped is not None:
+        print_not_checked(skipped, asked=True, quiet=a.quiet)
+    elif report is not None:
+        print_report(report, a.target or a.model, a.quiet, a.per_node)
+    return code

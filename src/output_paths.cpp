@@ -1,0 +1,61 @@
+#include "output_paths.h"
+
+#include <filesystem>
+
+#include "support/error.h"
+#include "support/text.h"
+
+namespace onnx2nn {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_folder(const fs::path& path) {
+  std::error_code none;
+  return !path.has_filename() || fs::is_directory(path, none);
+}
+
+/// A name that Python can import.
+std::string importable_name(const std::string& model) {
+  std::string out = fs::path(model).stem().string();
+  for (char& c : out)
+    if ((c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')) c = '_';
+  if (out.empty() || (out[0] >= '0' && out[0] <= '9')) out.insert(0, "model_");
+  return out;
+}
+
+}  // namespace
+
+OutputPaths output_paths(const std::string& model, const std::string& out) {
+  fs::path path(out);
+  if (out.empty() || is_folder(path)) path /= importable_name(model) + ".py";
+  const std::string suffix = to_lower(path.extension().string());
+  const auto with = [&](const char* extension) {
+    return fs::path(path).replace_extension(extension).string();
+  };
+  if (suffix == ".py") return {path.string(), with(".safetensors")};
+  if (suffix == ".pth" || suffix == ".safetensors") return {with(".py"), path.string()};
+  if (suffix == ".pt" || suffix == ".pt2")
+    fail("bad-option",
+         "{}: {} files cannot be written; write a .py (weights in .safetensors) or a .pth (a "
+         "state_dict, with a .py beside it)",
+         printable(out), suffix);
+  fail("bad-option", "{}: the output's name ends in .py, .pth or .safetensors, or is a folder",
+       printable(out));
+}
+
+std::string simplified_path(const std::string& model, const std::string& out) {
+  fs::path path(out);
+  if (out.empty() || is_folder(path)) path /= fs::path(model).stem().string() + "-simple.onnx";
+  return path.string();
+}
+
+void make_folder_of(const std::string& path) {
+  const fs::path folder = fs::path(path).parent_path();
+  if (folder.empty()) return;
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) fail_io(printable(folder.string()) + ": cannot be made", error.value());
+}
+
+}  // namespace onnx2nn

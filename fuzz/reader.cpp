@@ -8,13 +8,13 @@
 #include <string>
 
 #include "support/error.h"
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   std::string bytes(data, data + size);
   try {
     const auto model =
-        onnx2nn::onnx::read_model(onnx2nn::MappedFile::from_memory(std::move(bytes)), "");
+        onnx2nn::onnx::read_model(onnx2nn::InputFile::from_memory(std::move(bytes)), "");
     onnx2nn::ir::print(*model->graph);
   } catch (const onnx2nn::Error&) {
   }

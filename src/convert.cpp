@@ -129,11 +129,11 @@ void describe_weights(Impl& c) {
     w.trainable = p->trainable;
     w.is_buffer = !p->trainable;
     const ByteSource& s = p->tensor->source();
-    if (s.file && s.file->is_mapped()) {
-      w.file = s.file->path();
-      w.offset = s.file_offset;
+    if (s.on_disk()) {
+      w.file = s.file()->path();
+      w.offset = s.file_offset();
     }
-    w.nbytes = s.bytes.size();
+    w.nbytes = s.size();
     w.transpose = p->transpose;
     w.onnx_name = p->onnx_name;
     c.stats.weight_bytes += w.nbytes;
@@ -141,7 +141,7 @@ void describe_weights(Impl& c) {
   }
 }
 
-void run(Impl& c, std::shared_ptr<const MappedFile> file, const std::string& folder,
+void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& folder,
          const std::string& stem) {
   c.stem = stem;
   c.model = onnx::read_model(std::move(file), folder);
@@ -276,6 +276,9 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
     } else if (!entries.empty()) {
       emit::add_safetensors(files, weights, entries, {{"format", "pt"}});
     }
+    // Half of its weights may have come from before a change.
+    for (const emit::WeightEntry& e : entries)
+      if (e.source.on_disk()) e.source.file()->check_unchanged();
     files.commit();
     written = files.paths();
   });
@@ -289,7 +292,7 @@ Conversion convert_file(const std::string& path, const ConvertOptions& options) 
   c->options = options;
   guarded(*c, [&] {
     const std::string folder = p.has_parent_path() ? p.parent_path().string() : ".";
-    run(*c, MappedFile::open(path), folder, p.stem().string());
+    run(*c, InputFile::open(path), folder, p.stem().string());
   });
   return Conversion(c);
 }
@@ -299,7 +302,7 @@ Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
   auto c = std::make_shared<Impl>();
   c->file_name = name;
   c->options = options;
-  guarded(*c, [&] { run(*c, MappedFile::from_memory(std::move(bytes)), "", name); });
+  guarded(*c, [&] { run(*c, InputFile::from_memory(std::move(bytes)), "", name); });
   return Conversion(c);
 }
 

@@ -27,7 +27,7 @@ void count(const ir::Model& model, std::size_t& nodes, std::map<std::string, std
     ++op_types[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type];
   });
   for (const ir::Value* v : model.graph->initializers)
-    if (v->constant && v->has_uses()) weight_bytes += v->constant->bytes().size();
+    if (v->constant && v->has_uses()) weight_bytes += v->constant->byte_size();
 }
 
 /// An input with a default may be given another value: nothing may be computed from it.
@@ -92,9 +92,8 @@ bool raise_opset(ir::Model& model, std::int64_t opset, Diagnostics& diagnostics,
 bool has_external_data(const ir::Model& model, const std::string& path) {
   return std::any_of(model.graph->initializers.begin(), model.graph->initializers.end(),
                      [&](const ir::Value* v) {
-                       return v->constant && v->constant->source().file &&
-                              v->constant->source().file->is_mapped() &&
-                              v->constant->source().file->path() != path;
+                       return v->constant && v->constant->source().on_disk() &&
+                              v->constant->source().file()->path() != path;
                      });
 }
 
@@ -109,13 +108,13 @@ const ir::Node* gradient_in(const ir::Model& model) {
 }
 
 /// The file as it is.
-void copy_model(const MappedFile& file, const std::string& out, Simplified& result) {
+void copy_model(const InputFile& file, const std::string& out, Simplified& result) {
   if (out.empty()) {
     result.model.assign(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     return;
   }
   AtomicFile copy(out);
-  copy.append(file.bytes());
+  copy.append_range(file, 0, file.size());
   copy.commit();
   result.files = {out};
 }
@@ -181,7 +180,7 @@ passes::Options pass_options(const SimplifyOptions& options, Simplified& result,
   return o;
 }
 
-void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const MappedFile> file,
+void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const InputFile> file,
          const std::string& folder, const std::string& out, const SimplifyOptions& options) {
   const std::string path = file->path();
   const auto model = onnx::read_model(file, folder);
@@ -260,7 +259,7 @@ Simplified simplify_file(const std::string& path, const std::string& out,
                          const SimplifyOptions& options) {
   const std::filesystem::path p(path);
   return guarded(p.filename().string(), [&](Simplified& result, Diagnostics& diagnostics) {
-    run(result, diagnostics, MappedFile::open(path),
+    run(result, diagnostics, InputFile::open(path),
         p.has_parent_path() ? p.parent_path().string() : ".", out, options);
   });
 }
@@ -268,7 +267,7 @@ Simplified simplify_file(const std::string& path, const std::string& out,
 Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options,
                           const std::string& name) {
   return guarded(name, [&](Simplified& result, Diagnostics& diagnostics) {
-    run(result, diagnostics, MappedFile::from_memory(std::move(bytes)), "", out, options);
+    run(result, diagnostics, InputFile::from_memory(std::move(bytes)), "", out, options);
   });
 }
 

@@ -87,7 +87,7 @@ struct ConversionStats {
   std::map<std::string, std::int64_t> opsets;
 };
 
-/// The result of a conversion; keeps the model and its mapped files.
+/// The result of a conversion; keeps the model and its files.
 class Conversion {
  public:
   struct Impl;

@@ -70,7 +70,7 @@ struct Tile {
 
   bool is_in_memory() const {
     const ByteSource& source = weight->entry->source;
-    return !source.file || !source.file->is_mapped();
+    return !source.on_disk();
   }
   std::uint64_t source_offset() const { return (row * all_columns + column) * item; }
   /// Between rows in the buffer: a cache line more than a row, so that rows do not share their
@@ -186,13 +186,13 @@ class Streamer {
   void copy_bytes(const Copy& copy) {
     const ByteSource& source = copy.weight->entry->source;
     const std::uint64_t target = copy.weight->offset + copy.begin;
-    if (source.file && source.file->is_mapped()) {
+    if (source.on_disk()) {
       // The system copies into a file one at a time anyway, and waits at the cost of a processor.
       const std::scoped_lock lock(copying_);
-      file_.copy_at(target, *source.file, source.file_offset + copy.begin, copy.size);
+      file_.copy_at(target, *source.file(), source.file_offset() + copy.begin, copy.size);
     } else {
-      file_.write_at(target, source.bytes.subspan(static_cast<std::size_t>(copy.begin),
-                                                  static_cast<std::size_t>(copy.size)));
+      file_.write_at(target, source.bytes(static_cast<std::size_t>(copy.begin),
+                                          static_cast<std::size_t>(copy.size)));
     }
   }
 
@@ -205,21 +205,21 @@ class Streamer {
                                    static_cast<std::size_t>(part.count * tile.stride()));
     const std::uint64_t source_stride = tile.all_columns * tile.item;
     const std::uint64_t start =
-        source.file_offset + tile.source_offset() + part.first * source_stride;
+        source.file_offset() + tile.source_offset() + part.first * source_stride;
     if (tile.columns == tile.all_columns) {
-      source.file->read_rows(start, out.first(out.size() - stride + row_size), row_size, stride);
+      source.file()->read_rows(start, out.first(out.size() - stride + row_size), row_size, stride);
       return;
     }
     if (tile.row == 0 && tile.column == 0 && part.first == 0)
-      source.file->prefetch(source.file_offset, tile.weight->size);
+      source.file()->prefetch(source.file_offset(), tile.weight->size);
     for (std::size_t r = 0; r < part.count; ++r)
-      source.file->read(start + r * source_stride, out.subspan(r * stride, row_size));
+      source.file()->read(start + r * source_stride, out.subspan(r * stride, row_size));
   }
 
   void write(const Part& part, Buffer& buffer) {
     const Tile& tile = tiles_[part.tile];
     const std::byte* from = tile.is_in_memory()
-                                ? tile.weight->entry->source.bytes.data() + tile.source_offset()
+                                ? tile.weight->entry->source.bytes().data() + tile.source_offset()
                                 : matrices_.get() + tile.place;
     const auto run = static_cast<std::size_t>(tile.rows * tile.item);
     const auto count = static_cast<std::size_t>(part.count);

@@ -90,9 +90,9 @@ std::vector<std::optional<std::size_t>> check_entries(std::span<const WeightEntr
     }
     ONNX2NN_CHECK(!entry.transpose || (entry.shape.size() == 2 && !entry.fill),
                   "only a stored matrix can be transposed: " + entry.key);
-    if (!entry.fill && entry.source.bytes.size() != size)
+    if (!entry.fill && entry.source.size() != size)
       fail("bad-model", "weight {} has {} bytes, its shape needs {}", printable(entry.key),
-           entry.source.bytes.size(), size);
+           entry.source.size(), size);
   }
   return targets;
 }

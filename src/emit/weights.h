@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "support/atomic_file.h"
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 
 namespace onnx2nn::emit {
 

@@ -28,10 +28,10 @@ Tensor::Tensor(DType dtype, std::vector<std::int64_t> dims, ByteSource source)
       size_(element_count(dims_)),
       source_(std::move(source)) {
   const std::uint64_t need = packed_size(dtype_, size_);
-  if (source_.bytes.size() != need)
+  if (source_.size() != need)
     throw Error("bad-model", "tensor of type " + std::string(info(dtype_).name) + " with " +
                                  std::to_string(size_) + " elements needs " + std::to_string(need) +
-                                 " bytes, but has " + std::to_string(source_.bytes.size()));
+                                 " bytes, but has " + std::to_string(source_.size()));
 }
 
 Tensor::Tensor(std::vector<std::int64_t> dims, std::vector<std::string> strings)
@@ -45,11 +45,8 @@ Tensor::Tensor(std::vector<std::int64_t> dims, std::vector<std::string> strings)
 }
 
 TensorPtr Tensor::owned(DType dtype, std::vector<std::int64_t> dims, std::vector<std::byte> bytes) {
-  auto keep = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
-  ByteSource source;
-  source.bytes = *keep;
-  source.keep = keep;
-  return std::make_shared<const Tensor>(dtype, std::move(dims), std::move(source));
+  return std::make_shared<const Tensor>(dtype, std::move(dims),
+                                        ByteSource::of_vector(std::move(bytes)));
 }
 
 TensorPtr Tensor::reshaped(std::vector<std::int64_t> dims) const {
@@ -155,9 +152,9 @@ bool Tensor::is_splat() const {
   }
   if (is_sub_byte(dtype_)) return size_ == 1;
   const std::size_t width = static_cast<std::size_t>(info(dtype_).bits) / 8;
-  const std::byte* p = source_.bytes.data();
+  const std::byte* first = source_.bytes(0, width).data();
   for (std::size_t i = 1; i < static_cast<std::size_t>(size_); ++i)
-    if (std::memcmp(p, p + i * width, width) != 0) return false;
+    if (std::memcmp(first, source_.bytes(i * width, width).data(), width) != 0) return false;
   return true;
 }
 

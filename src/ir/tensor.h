@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "ir/dtype.h"
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 
 namespace onnx2nn::ir {
 
@@ -46,7 +46,9 @@ class Tensor {
   const std::vector<std::int64_t>& dims() const { return dims_; }
   std::size_t rank() const { return dims_.size(); }
   std::int64_t size() const { return size_; }  // number of elements
-  std::span<const std::byte> bytes() const { return source_.bytes; }
+  std::size_t byte_size() const { return source_.size(); }
+  /// Reads them where they lie on disk; whoever wants their number only asks for `byte_size`.
+  std::span<const std::byte> bytes() const { return source_.bytes(); }
   const ByteSource& source() const { return source_; }
   const std::vector<std::string>& strings() const { return strings_; }
   /// The same bytes under other dimensions (of the same element count).
@@ -56,7 +58,8 @@ class Tensor {
   template <typename T>
   T at(std::int64_t i) const {
     T v;
-    std::memcpy(&v, source_.bytes.data() + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
+    std::memcpy(&v, source_.bytes(static_cast<std::size_t>(i) * sizeof(T), sizeof(T)).data(),
+                sizeof(T));
     return v;
   }
   /// Element `i` as an integer: of integer types and bool; sub-byte types unpacked.

@@ -11,7 +11,7 @@
 
 #include "onnx/wire.h"
 #include "support/atomic_file.h"
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 
 namespace onnx2nn::wire {
 
@@ -47,20 +47,18 @@ class Message {
     raw_varint(inner.size_);
     for (Piece& p : inner.pieces_) {
       raw(p.text);
-      if (p.source.bytes.empty()) continue;
-      size_ += p.source.bytes.size();
+      if (p.source.empty()) continue;
+      size_ += p.source.size();
       tail().source = std::move(p.source);
     }
   }
   void bytes(std::uint32_t field, const ByteSource& source) {
     // Below this, a copy is cheaper than a piece of its own.
     constexpr std::size_t kSmall = 512;
-    const std::string_view view(reinterpret_cast<const char*>(source.bytes.data()),
-                                source.bytes.size());
-    if (view.size() <= kSmall) return text(field, view);
+    if (source.size() <= kSmall) return text(field, view(source));
     key(field, WireType::Length);
-    raw_varint(view.size());
-    size_ += view.size();
+    raw_varint(source.size());
+    size_ += source.size();
     tail().source = source;
   }
 
@@ -75,7 +73,7 @@ class Message {
     out.reserve(static_cast<std::size_t>(size_));
     for (const Piece& p : pieces_) {
       out += p.text;
-      out.append(reinterpret_cast<const char*>(p.source.bytes.data()), p.source.bytes.size());
+      out += view(p.source);
     }
     return out;
   }
@@ -86,8 +84,12 @@ class Message {
     std::string text;
     ByteSource source;
   };
+  static std::string_view view(const ByteSource& source) {
+    const auto bytes = source.bytes();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
   Piece& tail() {
-    if (pieces_.empty() || !pieces_.back().source.bytes.empty()) pieces_.emplace_back();
+    if (pieces_.empty() || !pieces_.back().source.empty()) pieces_.emplace_back();
     return pieces_.back();
   }
   void raw(std::string_view text) {

@@ -161,11 +161,11 @@ std::string_view gradient_target(const RawNode& n) {
 
 class Importer {
  public:
-  Importer(std::shared_ptr<const MappedFile> file, const std::string& folder)
+  Importer(std::shared_ptr<const InputFile> file, const std::string& folder)
       : file_(file), tensors_(file, folder), model_(std::make_unique<ir::Model>()) {}
 
   std::unique_ptr<ir::Model> run() {
-    Reader m(file_->bytes(), 0, "ModelProto");
+    Reader m(file_->place(), 0, "ModelProto", file_.get());
     std::optional<Reader> graph;
     auto& info = model_->info;
     while (m.next()) {
@@ -413,7 +413,6 @@ class Importer {
           break;
         case 5:
           initializers.push_back(tensors_.read(m.message("TensorProto")));
-          leave(initializers.back().tensor->source());
           break;
         case 10:
           graph.doc_string = m.string();
@@ -483,13 +482,6 @@ class Importer {
     for (const auto& [name, type] : value_infos) hint(name, type);
     for (std::size_t i = 0; i < graph.output_count(); ++i)
       hint(graph.output_names[i], graph.output_types[i]);
-  }
-
-  /// Reading what stands around a weight brings in much of it, too; it is wanted later, or never.
-  static void leave(const ByteSource& weight) {
-    constexpr std::size_t kLarge = std::size_t{1} << 18;
-    if (weight.file && weight.bytes.size() >= kLarge)
-      weight.file->drop_pages(weight.file_offset, weight.bytes.size());
   }
 
   static Type without_symbols(Type type) {
@@ -988,7 +980,7 @@ class Importer {
     return graph;
   }
 
-  std::shared_ptr<const MappedFile> file_;
+  std::shared_ptr<const InputFile> file_;
   TensorReader tensors_;
   std::unique_ptr<ir::Model> model_;
   const std::map<std::string, std::int64_t>* opsets_ = nullptr;
@@ -1004,7 +996,7 @@ class Importer {
 
 }  // namespace
 
-std::unique_ptr<ir::Model> read_model(std::shared_ptr<const MappedFile> file,
+std::unique_ptr<ir::Model> read_model(std::shared_ptr<const InputFile> file,
                                       const std::string& folder) {
   return Importer(std::move(file), folder).run();
 }

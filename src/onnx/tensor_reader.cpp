@@ -28,15 +28,11 @@ std::uint64_t parse_size(const std::string& text, const char* what) {
 }  // namespace
 
 ByteSource TensorReader::slice(std::span<const std::byte> bytes) const {
-  ByteSource s;
-  s.bytes = bytes;
-  s.keep = file_;
-  s.file = file_;
-  s.file_offset = static_cast<std::uint64_t>(bytes.data() - file_->bytes().data());
-  return s;
+  const auto offset = static_cast<std::uint64_t>(bytes.data() - file_->place().data());
+  return ByteSource::of_file(file_, offset, bytes.size());
 }
 
-std::shared_ptr<const MappedFile> TensorReader::open(const std::string& location) {
+std::shared_ptr<const InputFile> TensorReader::open(const std::string& location) {
   namespace fs = std::filesystem;
   if (auto it = external_files_.find(location); it != external_files_.end()) return it->second;
   if (folder_.empty())
@@ -61,7 +57,7 @@ std::shared_ptr<const MappedFile> TensorReader::open(const std::string& location
     throw Error("external-data", "the location leaves the model's folder through a link");
   if (!fs::is_regular_file(full, ec))
     throw Error("external-data", "the location is not a regular file");
-  auto file = MappedFile::open(full.string());
+  auto file = InputFile::open(full.string());
   external_files_[location] = file;
   return file;
 }
@@ -75,7 +71,7 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
   const auto file = open(get("location"));
   const std::uint64_t offset =
       get("offset").empty() ? 0 : parse_size(get("offset"), "external data offset");
-  const std::uint64_t size = file->bytes().size();
+  const std::uint64_t size = file->size();
   if (offset > size || need > size - offset)
     throw Error("external-data", "the tensor needs " + std::to_string(need) + " bytes at offset " +
                                      std::to_string(offset) + ", the file has " +
@@ -84,12 +80,7 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
     throw Error("external-data", "length " + get("length") + " differs from the " +
                                      std::to_string(need) +
                                      " bytes that the tensor's type and dimensions need");
-  ByteSource s;
-  s.bytes = file->bytes().subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(need));
-  s.keep = file;
-  s.file = file;
-  s.file_offset = offset;
-  return s;
+  return ByteSource::of_file(file, offset, need);
 }
 
 /// Elements of six bits, a number each, as raw_data has them: four in three bytes.

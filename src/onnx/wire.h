@@ -3,6 +3,7 @@
 // message. https://protobuf.dev/programming-guides/encoding/
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -10,6 +11,7 @@
 #include <string_view>
 
 #include "support/error.h"
+#include "support/input_file.h"
 
 namespace onnx2nn::wire {
 
@@ -24,9 +26,15 @@ enum class WireType : std::uint8_t {
 
 class Reader {
  public:
-  /// Reads `bytes`, which begin at `offset` of the file; `message` names it in errors.
-  Reader(std::span<const std::byte> bytes, std::uint64_t offset, const char* message)
-      : bytes_(bytes), offset_(offset), message_(message) {}
+  /// Reads `bytes`, which begin at `offset` of the file; `message` names it in errors. Where they
+  /// are the places of bytes of `file`, they are read from it as far as they are looked at.
+  Reader(std::span<const std::byte> bytes, std::uint64_t offset, const char* message,
+         const InputFile* file = nullptr)
+      : bytes_(bytes),
+        offset_(offset),
+        message_(message),
+        file_(file),
+        loaded_(file == nullptr ? bytes.size() : 0) {}
 
   /// The next field, or false at the end. The field before must have been read or skipped.
   bool next() {
@@ -54,6 +62,7 @@ class Reader {
     expect(WireType::Fixed64);
     return fixed<double>();
   }
+  /// The place of a run of bytes, which are not looked at.
   std::span<const std::byte> bytes() {
     expect(WireType::Length);
     const std::uint64_t n = raw_varint();
@@ -66,12 +75,13 @@ class Reader {
   }
   std::string_view text() {
     const auto b = bytes();
+    load(b.size());
     return {reinterpret_cast<const char*>(b.data()), b.size()};
   }
   std::string string() { return std::string(text()); }
   Reader message(const char* name) {
     const auto b = bytes();
-    return {b, offset_ + position_ - b.size(), name};
+    return {b, offset_ + position_ - b.size(), name, file_};
   }
   /// Calls `add` for each number of a repeated field, packed or not.
   template <typename Add>
@@ -124,10 +134,23 @@ class Reader {
     if (n > bytes_.size() - position_) fail("the file ends in the middle of a field");
     position_ += n;
   }
+  /// Reads the `n` bytes before the position from the file.
+  void load(std::size_t n) {
+    if (position_ <= loaded_) return;
+    file_->bytes(offset_ + position_ - n, n);
+    loaded_ = position_;
+  }
+  void load_more() {
+    constexpr std::size_t kAhead = 64;  // most messages are not longer
+    const std::size_t n = std::min(kAhead, bytes_.size() - position_);
+    file_->bytes(offset_ + position_, n);
+    loaded_ = position_ + n;
+  }
   template <typename T>
   T fixed() {
     const std::size_t at = position_;
     advance(sizeof(T));
+    load(sizeof(T));
     T v;
     std::memcpy(&v, bytes_.data() + at, sizeof(T));
     return v;
@@ -136,6 +159,7 @@ class Reader {
     std::uint64_t out = 0;
     for (unsigned shift = 0; shift < 70; shift += 7) {
       if (position_ == bytes_.size()) fail("the file ends in the middle of a number");
+      if (position_ >= loaded_) load_more();
       const auto b = static_cast<std::uint64_t>(bytes_[position_++]);
       if (shift == 63 && b > 1) fail("a number exceeds 64 bits");
       out |= (b & 0x7FU) << shift;
@@ -147,6 +171,8 @@ class Reader {
   std::span<const std::byte> bytes_;
   std::uint64_t offset_;
   const char* message_;
+  const InputFile* file_;
+  std::size_t loaded_;  // from the position up to here, at least
   std::size_t position_ = 0;
   std::uint32_t field_ = 0;
   WireType type_ = WireType::Varint;

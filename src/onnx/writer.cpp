@@ -93,7 +93,7 @@ struct DataFile {
   std::uint64_t add(const ByteSource& source) {
     const std::uint64_t offset = (end + kAlignment - 1) / kAlignment * kAlignment;
     entries.push_back({offset, source});
-    end = offset + source.bytes.size();
+    end = offset + source.size();
     return offset;
   }
   void write_to(AtomicFile& file) const {
@@ -479,7 +479,7 @@ class Writer {
   }
 
   Message tensor(const std::string& name, const ir::Tensor& t, bool may_be_external) {
-    if (data_ == nullptr || !may_be_external || t.bytes().size() < kMinExternal)
+    if (data_ == nullptr || !may_be_external || t.byte_size() < kMinExternal)
       return plain_tensor(name, t);
     Message m;
     for (const std::int64_t d : t.dims()) m.int64(1, d);
@@ -488,7 +488,7 @@ class Writer {
     entries(m, 13,
             {{"location", data_->name},
              {"offset", std::to_string(data_->add(t.source()))},
-             {"length", std::to_string(t.bytes().size())}});
+             {"length", std::to_string(t.byte_size())}});
     m.int64(14, 1);
     return m;
   }
@@ -500,7 +500,7 @@ class Writer {
 std::uint64_t weight_bytes(const Graph& g) {
   std::uint64_t sum = 0;
   for (const Value* v : g.initializers)
-    if (v->constant && v->has_uses()) sum += v->constant->bytes().size();
+    if (v->constant && v->has_uses()) sum += v->constant->byte_size();
   return sum;
 }
 
@@ -522,6 +522,10 @@ std::vector<std::string> write_model(const ir::Model& model, const std::string& 
   AtomicFileSet files;
   message.write_to(files.add(path));
   if (!data.entries.empty()) data.write_to(files.add(path + ".data"));
+  // Half of its weights may have come from before a change.
+  for (const Value* v : model.graph->initializers)
+    if (v->constant && v->constant->source().on_disk())
+      v->constant->source().file()->check_unchanged();
   files.commit();
   return files.paths();
 }

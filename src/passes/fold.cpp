@@ -28,7 +28,7 @@ const ir::Value* weight_of(const ir::Node& n) {
 std::uint64_t constant_bytes(const ir::Node& n) {
   std::uint64_t sum = 0;
   for (std::size_t i = 0; i < n.input_count(); ++i)
-    if (n.input(i) != nullptr && n.input(i)->constant) sum += n.input(i)->constant->bytes().size();
+    if (n.input(i) != nullptr && n.input(i)->constant) sum += n.input(i)->constant->byte_size();
   return sum;
 }
 
@@ -46,7 +46,7 @@ bool may_fold(const Rewriter& w, const ir::Node& n) {
                                                     "Flatten",   "Identity", "Cast"};
   // A weight with other uses is a tied one: a copy of it would train by itself.
   if (!weight->has_one_use()) return false;
-  return kMoves.count(n.op_type) != 0 && weight->constant->bytes().size() <= kMaxMoved;
+  return kMoves.count(n.op_type) != 0 && weight->constant->byte_size() <= kMaxMoved;
 }
 
 bool foldable(const ir::Node& n) {
@@ -117,7 +117,7 @@ bool fold_constants(Rewriter& w, ir::Node& n) {
   for (std::size_t i = 0; i < computed->size(); ++i) {
     const ir::TensorPtr& t = (*computed)[i];
     ir::Value* v = n.output(i);
-    if (v == nullptr || !v->has_uses() || !t || t->bytes().size() > most) continue;
+    if (v == nullptr || !v->has_uses() || !t || t->byte_size() > most) continue;
     const ir::Value* weight = weight_of(n);
     w.replace(v, weight == nullptr ? w.constant(*n.graph(), v->name, t)
                                    : n.graph()->add_initializer(

@@ -94,21 +94,15 @@ std::string contents_key(const ir::Value& v) {
 /// A hash of the beginning and the end, which tells most tensors apart without reading them whole.
 std::string initializer_key(const ir::Tensor& t) {
   constexpr std::size_t kSample = 2048;
-  const auto bytes = t.bytes();
   std::string key;
   append(key, t.dtype());
-  append(key, bytes.size());
+  append(key, t.byte_size());
   for (const std::int64_t d : t.dims()) append(key, d);
-  const std::size_t n = std::min(kSample, bytes.size());
+  const std::size_t n = std::min(kSample, t.byte_size());
   std::array<std::byte, kSample> buffer;
-  for (const std::size_t at : {std::size_t{0}, bytes.size() - n}) {
-    std::span<const std::byte> part = bytes.subspan(at, n);
-    const ByteSource& source = t.source();
-    // Through the mapping, a touch of each weight would bring in far more than is looked at.
-    if (source.file && source.file->is_mapped() && n == kSample) {
-      source.file->read(source.file_offset + at, buffer);
-      part = buffer;
-    }
+  for (const std::size_t at : {std::size_t{0}, t.byte_size() - n}) {
+    const std::span<std::byte> part = std::span(buffer).first(n);
+    t.source().read(at, part);
     const Hash128 h = hash128(part);
     append(key, h.low);
     append(key, h.high);
@@ -118,17 +112,16 @@ std::string initializer_key(const ir::Tensor& t) {
 }
 
 bool same_bytes(const ir::Tensor& a, const ir::Tensor& b) {
-  constexpr std::size_t kBlock = std::size_t{1} << 22;
-  const auto x = a.bytes();
-  const auto y = b.bytes();
-  if (x.data() == y.data()) return true;
-  for (std::size_t at = 0; at < x.size(); at += kBlock) {
-    const std::size_t n = std::min(kBlock, x.size() - at);
-    const bool same = std::memcmp(x.data() + at, y.data() + at, n) == 0;
-    for (const ir::Tensor* t : {&a, &b})
-      if (t->source().file && n == kBlock)
-        t->source().file->drop_pages(t->source().file_offset + at, n);
-    if (!same) return false;
+  constexpr std::size_t kBlock = std::size_t{1} << 20;
+  if (a.source().is_same_place(b.source())) return true;
+  const std::size_t size = a.byte_size();
+  std::vector<std::byte> x(std::min(kBlock, size));
+  std::vector<std::byte> y(x.size());
+  for (std::size_t at = 0; at < size; at += kBlock) {
+    const std::size_t n = std::min(kBlock, size - at);
+    a.source().read(at, std::span(x).first(n));
+    b.source().read(at, std::span(y).first(n));
+    if (std::memcmp(x.data(), y.data(), n) != 0) return false;
   }
   return true;
 }
@@ -243,7 +236,7 @@ std::size_t own_constants_of(ir::Graph& g, std::size_t most) {
   for (std::size_t i = 0; i < g.output_count() && made < most; ++i) {
     const ir::Value* v = g.output(i);
     if (v == nullptr || !v->constant || v->graph() == &g ||
-        v->constant->dtype() == ir::DType::String || v->constant->bytes().size() > kLargest)
+        v->constant->dtype() == ir::DType::String || v->constant->byte_size() > kLargest)
       continue;
     ir::Value*& mine = own[v];
     if (mine == nullptr) mine = g.add_initializer(v->name, v->constant, false);

@@ -110,13 +110,13 @@ void AtomicFile::append_zeros(std::uint64_t count) {
   }
 }
 
-void AtomicFile::append_range(const MappedFile& file, std::uint64_t offset, std::uint64_t length) {
+void AtomicFile::append_range(const InputFile& file, std::uint64_t offset, std::uint64_t length) {
   if (offset > file.size() || length > file.size() - offset)
     fail("io", "{}: {} bytes at {} reach past its end at {}", printable(file.path()), length,
          offset, file.size());
-  if (!file.is_mapped())
+  if (!file.on_disk())
     return append(
-        file.bytes().subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(length)));
+        file.bytes(offset, length));
   constexpr std::uint64_t kWorthACall = 1U << 16;
   if (length >= kWorthACall) {
     flush();
@@ -132,9 +132,8 @@ void AtomicFile::append_range(const MappedFile& file, std::uint64_t offset, std:
 }
 
 void AtomicFile::append(const ByteSource& source) {
-  if (source.file && source.file->is_mapped())
-    return append_range(*source.file, source.file_offset, source.bytes.size());
-  append(source.bytes);
+  if (source.on_disk()) return append_range(*source.file(), source.file_offset(), source.size());
+  append(source.bytes());
 }
 
 std::uint64_t AtomicFile::extend(std::uint64_t count) {
@@ -153,15 +152,14 @@ void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes
   write_fully(fd_, offset, bytes, path_);
 }
 
-void AtomicFile::copy_at(std::uint64_t offset, const MappedFile& file, std::uint64_t file_offset,
+void AtomicFile::copy_at(std::uint64_t offset, const InputFile& file, std::uint64_t file_offset,
                          std::uint64_t length) {
   ONNX2NN_CHECK(offset <= flushed_ && length <= flushed_ - offset,
                 "copy to outside of what was written");
-  if (!file.is_mapped()) {
-    return write_at(offset, file.bytes().subspan(static_cast<std::size_t>(file_offset),
-                                                 static_cast<std::size_t>(length)));
+  if (!file.on_disk()) {
+    return write_at(offset, file.bytes(file_offset, length));
   }
-  if (copy_in_kernel(file.fd(), file_offset, fd_, offset, length)) return;
+  if (copy_in_kernel(file.descriptor()->get(), file_offset, fd_, offset, length)) return;
   std::vector<std::byte> buffer(
       static_cast<std::size_t>(std::min<std::uint64_t>(length, kBufferSize)));
   while (length > 0) {

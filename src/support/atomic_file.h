@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 
 namespace onnx2nn {
 
@@ -33,7 +33,7 @@ class AtomicFile {
   void append(std::string_view text);
   void append_zeros(std::uint64_t count);
   /// `length` bytes of `file`, inside the kernel where it can.
-  void append_range(const MappedFile& file, std::uint64_t offset, std::uint64_t length);
+  void append_range(const InputFile& file, std::uint64_t offset, std::uint64_t length);
   /// The bytes of `source`, by append_range where they lie in a file.
   void append(const ByteSource& source);
 
@@ -42,7 +42,7 @@ class AtomicFile {
   /// The three below work inside what was flushed or extended. They may be called from several
   /// threads at once, but not together with the other functions.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
-  void copy_at(std::uint64_t offset, const MappedFile& file, std::uint64_t file_offset,
+  void copy_at(std::uint64_t offset, const InputFile& file, std::uint64_t file_offset,
                std::uint64_t length);
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
   /// To be called before one of the three touches what was appended.

@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 
 #include "emit/weights.h"
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 
 namespace {
 
 using onnx2nn::ByteSource;
-using onnx2nn::MappedFile;
+using onnx2nn::InputFile;
 using onnx2nn::emit::WeightEntry;
 
 int run(int argc, char** argv) {
@@ -21,10 +21,10 @@ int run(int argc, char** argv) {
     std::fputs("usage: weights_tool DESCRIPTION.json OUT [SHARD_LIMIT]\n", stderr);
     return 2;
   }
-  const auto description = MappedFile::open(argv[1]);
+  const auto description = InputFile::open(argv[1]);
   const auto* text = reinterpret_cast<const char*>(description->bytes().data());
   const auto json = nlohmann::json::parse(text, text + description->size());
-  std::map<std::string, std::shared_ptr<const MappedFile>> files;
+  std::map<std::string, std::shared_ptr<const InputFile>> files;
   std::vector<WeightEntry> entries;
   for (const auto& item : json.at("weights")) {
     WeightEntry entry;
@@ -35,7 +35,7 @@ int run(int argc, char** argv) {
     entry.alias_of = item.value("alias_of", "");
     if (item.contains("file")) {
       auto& file = files[item.at("file").get<std::string>()];
-      if (!file) file = MappedFile::open(item.at("file").get<std::string>());
+      if (!file) file = InputFile::open(item.at("file").get<std::string>());
       entry.source = ByteSource::of_file(file, item.at("offset").get<std::uint64_t>(),
                                          item.at("length").get<std::uint64_t>());
     } else if (item.contains("repeat")) {

@@ -21,7 +21,7 @@ using namespace test;  // NOLINT: the builder's functions
 namespace fs = std::filesystem;
 
 std::unique_ptr<ir::Model> read(const Message& m, const std::string& folder = "") {
-  return onnx::read_model(MappedFile::from_memory(m.str()), folder);
+  return onnx::read_model(InputFile::from_memory(m.str()), folder);
 }
 
 /// The message of the Error that reading gives; empty where it gives none.

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,7 +13,7 @@
 #include "support/checked.h"
 #include "support/error.h"
 #include "support/hash.h"
-#include "support/mapped_file.h"
+#include "support/input_file.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -216,10 +217,10 @@ TEST(Hash, Hash128TellsThingsApart) {
   EXPECT_NE(hash128(bytes_of("x"), 1), hash128(bytes_of("x"), 2));
 }
 
-TEST(MappedFile, Reads) {
+TEST(InputFile, Reads) {
   const Folder folder;
   put(folder / "f", "0123456789");
-  for (const auto& file : {MappedFile::open(folder / "f"), MappedFile::from_memory("0123456789")}) {
+  for (const auto& file : {InputFile::open(folder / "f"), InputFile::from_memory("0123456789")}) {
     ASSERT_EQ(file->size(), 10U);
     EXPECT_EQ(static_cast<char>(file->bytes()[3]), '3');
     std::string part(4, ' ');
@@ -230,34 +231,102 @@ TEST(MappedFile, Reads) {
     std::string rows(9, '.');
     file->read_rows(1, std::as_writable_bytes(std::span(rows).first(8)), 2, 3);
     EXPECT_EQ(rows, "12.34.56.");
-    file->drop_pages(0, file->size());
     file->prefetch(0, file->size());
     const ByteSource source = ByteSource::of_file(file, 2, 3);
-    EXPECT_EQ(source.bytes.size(), 3U);
-    EXPECT_EQ(source.file_offset, 2U);
+    EXPECT_EQ(source.size(), 3U);
+    EXPECT_EQ(source.file_offset(), 2U);
+    EXPECT_EQ(static_cast<char>(source.bytes()[2]), '4');
     EXPECT_EQ(code_of([&] { ByteSource::of_file(file, 2, 9); }), "bad-model");
     EXPECT_EQ(code_of([&] { ByteSource::of_file(file, ~0ULL, 2); }), "bad-model");
   }
 }
 
-TEST(MappedFile, OddFiles) {
+TEST(InputFile, OddFiles) {
   const Folder folder;
   put(folder / "empty", "");
-  EXPECT_EQ(MappedFile::open(folder / "empty")->size(), 0U);
-  EXPECT_EQ(code_of([&] { MappedFile::open(folder / "absent"); }), "io");
-  EXPECT_EQ(code_of([&] { MappedFile::open(folder / "."); }), "io");
-  EXPECT_EQ(code_of([&] { MappedFile::open("/dev/null"); }), "io");
+  EXPECT_EQ(InputFile::open(folder / "empty")->size(), 0U);
+  EXPECT_EQ(code_of([&] { InputFile::open(folder / "absent"); }), "io");
+  EXPECT_EQ(code_of([&] { InputFile::open(folder / "."); }), "io");
+  EXPECT_EQ(code_of([&] { InputFile::open("/dev/null"); }), "io");
   ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
-  EXPECT_EQ(code_of([&] { MappedFile::open(folder / "fifo"); }), "io");
+  EXPECT_EQ(code_of([&] { InputFile::open(folder / "fifo"); }), "io");
 }
 
-TEST(MappedFile, ShrunkWhileOpen) {
+TEST(InputFile, ShrunkWhileOpen) {
   const Folder folder;
-  put(folder / "f", std::string(10000, 'x'));
-  const auto file = MappedFile::open(folder / "f");
-  fs::resize_file(folder / "f", 100);
-  std::string part(200, ' ');
-  EXPECT_EQ(code_of([&] { file->read(0, std::as_writable_bytes(std::span(part))); }), "io");
+  for (const std::size_t size : {std::size_t{10000}, std::size_t{3} << 20}) {
+    put(folder / "f", std::string(size, 'x'));
+    const auto file = InputFile::open(folder / "f");
+    const ByteSource end = ByteSource::of_file(file, size - 200, 200);
+    file->check_unchanged();
+    fs::resize_file(folder / "f", size - 100);
+    std::string part(200, ' ');
+    EXPECT_EQ(code_of([&] { end.read(0, std::as_writable_bytes(std::span(part))); }), "io");
+    EXPECT_EQ(code_of([&] { end.bytes(); }), "io");
+    EXPECT_EQ(code_of([&] { end.bytes(150, 10); }), "io");
+    EXPECT_EQ(code_of([&] { file->check_unchanged(); }), "io");
+    AtomicFile out(folder / "out");
+    EXPECT_EQ(code_of([&] { out.append(ByteSource::of_file(file, 0, size)); }), "io");
+  }
+}
+
+TEST(InputFile, IsReadWhereItIsLookedAt) {
+  const Folder folder;
+  std::string text;
+  for (int i = 0; i < 3 << 20; ++i) text += static_cast<char>(i * 31 + i / 1000);
+  put(folder / "f", text);
+  const auto file = InputFile::open(folder / "f");
+  for (const auto& [offset, length] : {std::pair<std::size_t, std::size_t>{16383, 2},
+                                       {0, 1},
+                                       {100000, 40000},
+                                       {90000, 100000},
+                                       {text.size() - 1, 1},
+                                       {0, 0},
+                                       {0, text.size()}}) {
+    const auto bytes = file->bytes(offset, length);
+    EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), bytes_of(text).begin() + offset)) << offset;
+  }
+}
+
+TEST(InputFile, MoreThanMayBeOpen) {
+  constexpr std::size_t kCount = 200;
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{100, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  const Folder folder;
+  std::vector<std::shared_ptr<const InputFile>> files;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    put(folder / "f", std::to_string(i));
+    fs::rename(folder / "f", folder / std::to_string(i));
+    files.push_back(InputFile::open(folder / std::to_string(i)));
+  }
+  put(folder / "7", "another");
+  for (std::size_t i = 0; i < kCount; ++i) {
+    const auto is_right = [&] {
+      const auto bytes = files[i]->bytes();
+      const auto wanted = bytes_of(std::to_string(i));
+      return std::equal(bytes.begin(), bytes.end(), wanted.begin(), wanted.end());
+    };
+    if (i == 7) {
+      EXPECT_EQ(code_of(is_right), "io");
+    } else {
+      EXPECT_TRUE(is_right()) << i;
+    }
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+TEST(InputFile, NoLinkBelowARoot) {
+  const Folder folder;
+  fs::create_directory(folder / "in");
+  put(folder / "in/f", "x");
+  fs::create_symlink(folder / "in", folder / "link");
+  fs::create_symlink(folder / "in/f", folder / "in/link");
+  const std::string root = fs::canonical(folder / ".").string();
+  EXPECT_EQ(InputFile::open_below(root, "in/f")->path(), root + "/in/f");
+  EXPECT_EQ(code_of([&] { InputFile::open_below(root, "link/f"); }), "io");
+  EXPECT_EQ(code_of([&] { InputFile::open_below(root, "in/link"); }), "io");
 }
 
 TEST(AtomicFile, AppearsOnCommit) {
@@ -283,8 +352,8 @@ TEST(AtomicFile, AllWaysOfWriting) {
   std::string text;
   for (int i = 0; i < 300000; ++i) text += static_cast<char>(i * 7 + i / 256);
   put(folder / "in", text);
-  const auto mapped = MappedFile::open(folder / "in");
-  const auto memory = MappedFile::from_memory(text);
+  const auto mapped = InputFile::open(folder / "in");
+  const auto memory = InputFile::from_memory(text);
   std::string expected;
   AtomicFile file(folder / "out");
   for (const std::size_t size : {1UL, 1000UL, 70000UL, 290000UL}) {

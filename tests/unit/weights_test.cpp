@@ -131,7 +131,7 @@ TEST_F(Weights, TransposedFromMemory) {
   const std::string text = contents("m.safetensors");
   const std::string data = text.substr(text.size() - 5600);
   std::vector<std::byte> expected(5600);
-  transpose_block(e.source.bytes.data(), 140, expected.data(), 80, 40, 70, 2);
+  transpose_block(e.source.bytes().data(), 140, expected.data(), 80, 40, 70, 2);
   EXPECT_EQ(std::memcmp(data.data(), expected.data(), 5600), 0);
 }
 
@@ -167,7 +167,7 @@ TEST_F(Weights, SourceThatShrinks) {
     out << std::string(std::size_t{6} << 20, 'x');
   }
   WeightEntry e = entry("w", "F32", {1024, 1536});
-  e.source = ByteSource::of_file(MappedFile::open(path("in")), 0, std::size_t{6} << 20);
+  e.source = ByteSource::of_file(InputFile::open(path("in")), 0, std::size_t{6} << 20);
   fs::resize_file(path("in"), 5000);
   for (const bool transpose : {false, true}) {
     e.transpose = transpose;

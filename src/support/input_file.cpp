@@ -1,0 +1,281 @@
+#include "support/input_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <list>
+#include <utility>
+
+#include "support/checked.h"
+#include "support/error.h"
+#include "support/text.h"
+
+namespace onnx2nn {
+namespace {
+
+// A file up to this size is read whole: one call costs less than several.
+constexpr std::uint64_t kReadWhole = std::uint64_t{1} << 20;
+// O_NONBLOCK: opening a FIFO must not wait for a writer.
+constexpr int kOpenFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+
+/// The descriptors of the files that were used last. A model may have more files than a process may
+/// have open.
+class OpenFiles {
+ public:
+  static OpenFiles& get() {
+    static auto* const all = new OpenFiles;  // outlives every file
+    return *all;
+  }
+
+  std::shared_ptr<const Descriptor> find(const InputFile* file) {
+    const std::scoped_lock lock(mutex_);
+    const auto it = std::find_if(list_.begin(), list_.end(),
+                                 [&](const Entry& e) { return e.first == file; });
+    if (it == list_.end()) return nullptr;
+    list_.splice(list_.begin(), list_, it);
+    return list_.front().second;
+  }
+  void add(const InputFile* file, std::shared_ptr<const Descriptor> descriptor) {
+    constexpr std::size_t kMost = 64;
+    const std::scoped_lock lock(mutex_);
+    list_.emplace_front(file, std::move(descriptor));
+    if (list_.size() > kMost) list_.pop_back();
+  }
+  void remove(const InputFile* file) {
+    const std::scoped_lock lock(mutex_);
+    list_.remove_if([&](const Entry& e) { return e.first == file; });
+  }
+  /// Says whether there was any.
+  bool close_all() {
+    const std::scoped_lock lock(mutex_);
+    return !std::exchange(list_, {}).empty();
+  }
+
+ private:
+  using Entry = std::pair<const InputFile*, std::shared_ptr<const Descriptor>>;
+  std::mutex mutex_;
+  std::list<Entry> list_;  // the one used last is the first
+};
+
+/// openat, once more with fewer files open where there were too many; an Error("io") about `path`.
+int open_at(int folder, const std::string& name, int flags, const std::string& path) {
+  int fd = ::openat(folder, name.c_str(), flags);
+  if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+    const int error_number = errno;
+    if (!OpenFiles::get().close_all()) fail_io("cannot open " + printable(path), error_number);
+    fd = ::openat(folder, name.c_str(), flags);
+  }
+  if (fd < 0) fail_io("cannot open " + printable(path), errno);
+  return fd;
+}
+
+[[noreturn]] void fail_changed(const std::string& path) {
+  fail("io", "{} was changed while it was read", printable(path));
+}
+
+}  // namespace
+
+Descriptor::~Descriptor() {
+  ::close(fd_);
+}
+
+InputFile::Identity InputFile::identity_of(int fd, const std::string& path) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) fail_io("cannot read " + printable(path), errno);
+  if (!S_ISREG(info.st_mode)) fail("io", "{} is not a regular file", printable(path));
+#ifdef __APPLE__
+  const timespec changed = info.st_mtimespec;
+#else
+  const timespec changed = info.st_mtim;
+#endif
+  return {static_cast<std::uint64_t>(info.st_dev), static_cast<std::uint64_t>(info.st_ino),
+          narrow<std::uint64_t>(info.st_size, "file size"), changed.tv_sec, changed.tv_nsec};
+}
+
+std::shared_ptr<const InputFile> InputFile::of_descriptor(std::string path, int fd) {
+  auto descriptor = std::make_shared<const Descriptor>(fd);
+  std::shared_ptr<InputFile> file(new InputFile);
+  file->path_ = std::move(path);
+  file->identity_ = identity_of(fd, file->path_);
+  const auto size = narrow<std::size_t>(file->identity_.size, "file size");
+  if (size > 0) {
+    // Address space only: memory is taken by what is read.
+    void* place = ::mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (place == MAP_FAILED) fail_io("no room for " + printable(file->path_), errno);
+    file->place_ = {static_cast<const std::byte*>(place), size};
+    // A small part of it must not bring in megabytes of zeros.
+    ::madvise(place, size, MADV_NOHUGEPAGE);
+    file->loaded_ =
+        std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>((size - 1) / kChunk + 1));
+  }
+  file->on_disk_ = true;
+  OpenFiles::get().add(file.get(), std::move(descriptor));
+  return file;
+}
+
+std::shared_ptr<const InputFile> InputFile::open(const std::string& path) {
+  return of_descriptor(path, open_at(AT_FDCWD, path, kOpenFlags, path));
+}
+
+std::shared_ptr<const InputFile> InputFile::open_below(const std::string& root,
+                                                       const std::string& name) {
+  const std::string path = root == "/" ? root + name : root + "/" + name;
+  constexpr int kFolderFlags = O_RDONLY | O_CLOEXEC | O_DIRECTORY;
+  auto folder = std::make_shared<const Descriptor>(open_at(AT_FDCWD, root, kFolderFlags, path));
+  std::size_t start = 0;
+  for (std::size_t slash = name.find('/'); slash != std::string::npos;
+       start = slash + 1, slash = name.find('/', start)) {
+    const std::string part = name.substr(start, slash - start);
+    folder = std::make_shared<const Descriptor>(
+        open_at(folder->get(), part, kFolderFlags | O_NOFOLLOW, path));
+  }
+  return of_descriptor(path, open_at(folder->get(), name.substr(start), kOpenFlags | O_NOFOLLOW, path));
+}
+
+std::shared_ptr<const InputFile> InputFile::from_memory(std::string bytes, std::string name) {
+  std::shared_ptr<InputFile> file(new InputFile);
+  file->path_ = std::move(name);
+  file->memory_ = std::move(bytes);
+  file->place_ = std::as_bytes(std::span(file->memory_));
+  return file;
+}
+
+InputFile::~InputFile() {
+  if (!on_disk_) return;
+  OpenFiles::get().remove(this);
+  if (!place_.empty()) ::munmap(const_cast<std::byte*>(place_.data()), place_.size());
+}
+
+std::shared_ptr<const Descriptor> InputFile::descriptor() const {
+  ONNX2NN_CHECK(on_disk_, "bytes in memory have no descriptor");
+  if (auto open = OpenFiles::get().find(this)) return open;
+  auto again = std::make_shared<const Descriptor>(open_at(AT_FDCWD, path_, kOpenFlags, path_));
+  if (identity_of(again->get(), path_) != identity_) fail_changed(path_);
+  OpenFiles::get().add(this, again);
+  return again;
+}
+
+void InputFile::check_unchanged() const {
+  if (on_disk_ && identity_of(descriptor()->get(), path_) != identity_) fail_changed(path_);
+}
+
+void InputFile::load(std::uint64_t offset, std::uint64_t length) const {
+  const std::scoped_lock lock(loading_);
+  std::uint64_t first = offset / kChunk;
+  std::uint64_t end = (offset + length - 1) / kChunk + 1;
+  if (size() <= kReadWhole) {
+    first = 0;
+    end = (size() - 1) / kChunk + 1;
+  }
+  auto* const place = const_cast<std::byte*>(place_.data());  // our own, and writable
+  while (first < end) {
+    if (loaded_[first].load(std::memory_order_relaxed)) {
+      ++first;
+      continue;
+    }
+    std::uint64_t last = first + 1;
+    while (last < end && !loaded_[last].load(std::memory_order_relaxed)) ++last;
+    const std::uint64_t from = first * kChunk;
+    const std::uint64_t to = std::min(last * kChunk, size());
+    read(from, {place + from, static_cast<std::size_t>(to - from)});
+    for (; first < last; ++first) loaded_[first].store(true, std::memory_order_release);
+  }
+}
+
+void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
+  if (offset > size() || out.size() > size() - offset)
+    fail("io", "{}: {} bytes at {} reach past its end at {}", printable(path_), out.size(), offset,
+         size());
+  if (out.empty()) return;
+  if (!on_disk_) {
+    std::memcpy(out.data(), place_.data() + offset, out.size());
+    return;
+  }
+  const auto file = descriptor();
+  while (!out.empty()) {
+    const ssize_t n = ::pread(file->get(), out.data(), out.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail_io("cannot read " + printable(path_), errno);
+    if (n == 0) fail("io", "{} became shorter while it was read", printable(path_));
+    out = out.subspan(static_cast<std::size_t>(n));
+    offset += static_cast<std::uint64_t>(n);
+  }
+}
+
+void InputFile::read_rows(std::uint64_t offset, std::span<std::byte> out, std::size_t row_size,
+                          std::size_t stride) const {
+  if (row_size == 0) return;
+  const std::size_t rows = (out.size() - row_size) / stride + 1;
+  constexpr std::size_t kGroup = 256;  // fewer than any system's limit for one call
+  const auto file = on_disk_ ? descriptor() : nullptr;
+  for (std::size_t first = 0; first < rows; first += kGroup) {
+    const std::size_t count = std::min(kGroup, rows - first);
+    std::array<iovec, kGroup> parts{};
+    for (std::size_t i = 0; i < count; ++i)
+      parts[i] = {out.data() + (first + i) * stride, row_size};
+    const std::uint64_t at = offset + first * row_size;
+    const std::size_t wanted = count * row_size;
+    if (file && at <= size() && wanted <= size() - at) {
+      const ssize_t n =
+          ::preadv(file->get(), parts.data(), static_cast<int>(count), static_cast<off_t>(at));
+      if (n >= 0 && static_cast<std::size_t>(n) == wanted) continue;
+    }
+    // In memory, out of range or cut short: row by row, with its errors.
+    for (std::size_t i = 0; i < count; ++i)
+      read(at + i * row_size, out.subspan((first + i) * stride, row_size));
+  }
+}
+
+void InputFile::prefetch(std::uint64_t offset, std::uint64_t length) const {
+#ifdef __linux__
+  if (on_disk_)
+    (void)::posix_fadvise(descriptor()->get(), static_cast<off_t>(offset),
+                          static_cast<off_t>(length), POSIX_FADV_WILLNEED);
+#else
+  (void)offset, (void)length;
+#endif
+}
+
+ByteSource ByteSource::of_file(std::shared_ptr<const InputFile> file, std::uint64_t offset,
+                               std::uint64_t length) {
+  if (offset > file->size() || length > file->size() - offset)
+    fail("bad-model", "{}: {} bytes at {} reach past its end at {}", printable(file->path()),
+         length, offset, file->size());
+  ByteSource source;
+  source.place_ = file->place().subspan(static_cast<std::size_t>(offset),
+                                        static_cast<std::size_t>(length));
+  source.file_offset_ = offset;
+  source.file_ = std::move(file);
+  return source;
+}
+
+ByteSource ByteSource::of_string(std::string bytes) {
+  auto owner = std::make_shared<const std::string>(std::move(bytes));
+  ByteSource source;
+  source.place_ = std::as_bytes(std::span(*owner));
+  source.keep_ = std::move(owner);
+  return source;
+}
+
+ByteSource ByteSource::of_vector(std::vector<std::byte> bytes) {
+  auto owner = std::make_shared<const std::vector<std::byte>>(std::move(bytes));
+  ByteSource source;
+  source.place_ = *owner;
+  source.keep_ = std::move(owner);
+  return source;
+}
+
+void ByteSource::read(std::size_t offset, std::span<std::byte> out) const {
+  if (file_) return file_->read(file_offset_ + offset, out);
+  if (!out.empty()) std::memcpy(out.data(), place_.subspan(offset).data(), out.size());
+}
+
+}  // namespace onnx2nn

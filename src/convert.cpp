@@ -2,8 +2,8 @@
 #include "onnx2nn/convert.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <set>
 #include <utility>
@@ -12,14 +12,19 @@
 #include "emit/runtime_source.h"
 #include "emit/weights.h"
 #include "input_shapes.h"
+#include "module_name.h"
 #include "onnx/reader.h"
 #include "ops/context.h"
 #include "ops/lower.h"
 #include "ops/operands.h"
+#include "outputs.h"
 #include "passes/layouts.h"
 #include "passes/passes.h"
 #include "support/atomic_file.h"
+#include "support/identifier.h"
+#include "support/interrupt.h"
 #include "support/text.h"
+#include "torch/python_names.h"
 
 namespace onnx2nn {
 
@@ -35,7 +40,9 @@ struct Conversion::Impl {
   ConversionStats stats;
   ConvertOptions options;
   bool readable = false;
+  std::string path;  // empty where the model was given as bytes
   std::string stem;
+  std::vector<std::string> data_files;
 };
 
 namespace {
@@ -49,30 +56,26 @@ bool is_taken(const std::string& name) {
   return std::find(kTaken.begin(), kTaken.end(), name) != kTaken.end();
 }
 
+/// "my_net-v2" gives MyNetV2; letters of other scripts stay.
 std::string class_name_of(const std::string& stem) {
+  constexpr std::size_t kLongest = 60;
   std::string out;
-  bool upper = true;
-  for (const char c : stem) {
-    const auto u = static_cast<unsigned char>(c);
-    if (std::isalnum(u) == 0) {
-      upper = true;
-    } else {
-      out += upper ? static_cast<char>(std::toupper(u)) : c;
-      upper = false;
-    }
+  for (std::string_view word : identifier_words(stem, '_')) {
+    std::string part(word);
+    if (part[0] >= 'a' && part[0] <= 'z') part[0] = static_cast<char>(part[0] - 'a' + 'A');
+    if (out.size() + part.size() > kLongest && !out.empty()) break;
+    out += part;
   }
-  if (out.empty() || std::isdigit(static_cast<unsigned char>(out[0])) != 0) out = "Model" + out;
-  if (is_taken(out)) out += "Model";
-  return out.substr(0, 60);
+  if (!is_identifier(out)) out = "Model" + out;
+  if (is_taken(out) || torch::is_python_keyword(out)) out += "Model";
+  return out;
 }
 
 /// The class's name as the caller wants it; a capital at its head keeps it apart from Python's
 /// keywords and functions.
 std::string checked_class_name(const std::string& name) {
-  const bool word = std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-  });
-  if (!word || name.empty() || name[0] < 'A' || name[0] > 'Z' || is_taken(name))
+  const bool starts_small = name.empty() || name[0] == '_' || (name[0] >= 'a' && name[0] <= 'z');
+  if (starts_small || !is_identifier(name) || is_taken(name))
     throw Error("bad-option", "\"" + name + "\" cannot be the name of the class",
                 "use letters, digits and _, a capital first");
   return name;
@@ -116,6 +119,16 @@ std::string emit_weights_name(const Impl& c) {
   return c.options.weights_name.empty() ? c.stem + ".safetensors" : c.options.weights_name;
 }
 
+/// The source, its weights in a file of the name with a tag: see AtomicFileSet::Head.
+std::string source_for(const Impl& c, std::string_view tag) {
+  const std::string name = emit_weights_name(c);
+  const std::string literal = python_quote(name);
+  std::string out = c.source;
+  if (const std::size_t at = out.rfind(literal); at != std::string::npos && !tag.empty())
+    out.replace(at, literal.size(), python_quote(tagged(name, tag)));
+  return out;
+}
+
 PortInfo port_info(const torch::Port& p) {
   return {p.onnx_name, p.var ? p.var->hint : "", p.kind, p.dtype, p.shape};
 }
@@ -144,7 +157,9 @@ void describe_weights(Impl& c) {
 void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& folder,
          const std::string& stem) {
   c.stem = stem;
+  if (file->on_disk()) c.path = file->path();
   c.model = onnx::read_model(std::move(file), folder);
+  c.data_files = data_files(*c.model, c.path);
   ir::Graph& graph = *c.model->graph;
   c.readable = true;
   c.stats.ir_version = c.model->info.ir_version;
@@ -201,6 +216,8 @@ void guarded(Impl& c, Work&& work) {
     work();
   } catch (const Error& e) {
     c.diagnostics.add(e);
+  } catch (const Cancelled&) {
+    c.diagnostics.add(Error("cancelled", "interrupted"));
   } catch (const std::bad_alloc&) {
     c.diagnostics.add(Error("too-large", "not enough memory"));
   } catch (const std::exception& e) {
@@ -269,17 +286,31 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
       e.transpose = p->transpose;
       entries.push_back(std::move(e));
     }
-    AtomicFileSet files;
-    files.add(python_path).append(std::string_view(impl_->source));
-    if (weights.ends_with(".pth")) {
-      emit::add_state_dict_pth(files, weights, entries);
-    } else if (!entries.empty()) {
-      emit::add_safetensors(files, weights, entries, {{"format", "pt"}});
+    const bool is_pth = to_lower(weights).ends_with(".pth");
+    const bool has_weights = is_pth || !entries.empty();
+    check_suffix(python_path, "Python source", {".py"});
+    check_suffix(weights, "weights", {".safetensors", ".pth"});
+    const Outputs outputs(impl_->path, impl_->data_files, impl_->options.force);
+    outputs.check(python_path);
+    if (has_weights) outputs.check(weights);
+    AtomicFileSet files = outputs.files();
+    if (is_pth) {
+      emit::add_state_dict_pth(files, weights, entries, impl_->file_name);
+    } else if (has_weights) {
+      // In one file of any size, as the source loads one.
+      emit::add_safetensors(files, weights, entries,
+                            {{"format", "pt"}, {std::string(kMark), impl_->file_name}},
+                            std::numeric_limits<std::uint64_t>::max());
     }
+    files.add_head(python_path, [&](std::string_view tag) { return source_for(*impl_, tag); });
     // Half of its weights may have come from before a change.
     for (const emit::WeightEntry& e : entries)
       if (e.source.on_disk()) e.source.file()->check_unchanged();
     files.commit();
+    if (const std::string why = why_not_imported(python.stem().string()); !why.empty())
+      impl_->diagnostics.add(Severity::Warning, "bad-name",
+                             printable(python_path) + " cannot be imported as it should: " + why,
+                             "give the output another name");
     written = files.paths();
   });
   return written;

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "onnx2nn/convert.h"
 #include "support/error.h"
 #include "support/text.h"
 
@@ -15,20 +16,11 @@ bool is_folder(const fs::path& path) {
   return !path.has_filename() || fs::is_directory(path, none);
 }
 
-/// A name that Python can import.
-std::string importable_name(const std::string& model) {
-  std::string out = fs::path(model).stem().string();
-  for (char& c : out)
-    if ((c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')) c = '_';
-  if (out.empty() || (out[0] >= '0' && out[0] <= '9')) out.insert(0, "model_");
-  return out;
-}
-
 }  // namespace
 
 OutputPaths output_paths(const std::string& model, const std::string& out) {
   fs::path path(out);
-  if (out.empty() || is_folder(path)) path /= importable_name(model) + ".py";
+  if (out.empty() || is_folder(path)) path /= module_name(model) + ".py";
   const std::string suffix = to_lower(path.extension().string());
   const auto with = [&](const char* extension) {
     return fs::path(path).replace_extension(extension).string();

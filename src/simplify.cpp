@@ -7,15 +7,20 @@
 #include <utility>
 
 #include "input_shapes.h"
+#include "onnx/message.h"
 #include "onnx/reader.h"
 #include "onnx/writer.h"
+#include "onnx2nn/version.h"
 #include "ops/context.h"
 #include "ops/op.h"
 #include "ops/operands.h"
+#include "outputs.h"
 #include "passes/passes.h"
 #include "passes/upgrade.h"
 #include "support/atomic_file.h"
+#include "support/interrupt.h"
 #include "support/suggest.h"
+#include "support/text.h"
 
 namespace onnx2nn {
 namespace {
@@ -89,14 +94,6 @@ bool raise_opset(ir::Model& model, std::int64_t opset, Diagnostics& diagnostics,
   return !diagnostics.has_errors();
 }
 
-bool has_external_data(const ir::Model& model, const std::string& path) {
-  return std::any_of(model.graph->initializers.begin(), model.graph->initializers.end(),
-                     [&](const ir::Value* v) {
-                       return v->constant && v->constant->source().on_disk() &&
-                              v->constant->source().file()->path() != path;
-                     });
-}
-
 /// A Gradient, if there is one: its attributes name values of the graph, which a smaller graph may
 /// not have.
 const ir::Node* gradient_in(const ir::Model& model) {
@@ -105,18 +102,6 @@ const ir::Node* gradient_in(const ir::Model& model) {
     if (n.is("Gradient", "ai.onnx.preview.training")) found = &n;
   });
   return found;
-}
-
-/// The file as it is.
-void copy_model(const InputFile& file, const std::string& out, Simplified& result) {
-  if (out.empty()) {
-    result.model.assign(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    return;
-  }
-  AtomicFile copy(out);
-  copy.append_range(file, 0, file.size());
-  copy.commit();
-  result.files = {out};
 }
 
 /// Defaults of inputs stay defaults: files of these versions whose weights are all listed as inputs
@@ -180,20 +165,128 @@ passes::Options pass_options(const SimplifyOptions& options, Simplified& result,
   return o;
 }
 
+/// Where a simplified model goes, and what becomes of what is there.
+struct Destination {
+  Outputs rules;
+  std::string path;
+  std::string data_path;
+  std::vector<std::string> stale;
+  bool in_place = false;
+
+  Destination(const std::string& model, const std::string& out,
+              const std::vector<std::string>& data_files, bool force)
+      : rules(model, data_files, force), path(out), data_path(out + ".data") {
+    check_model_suffix(path);
+    in_place = rules.allow_in_place(path);
+    rules.check(path);
+    // In place, weights that others wrote stay where they are, as other models may need them.
+    for (int n = 1; in_place && std::filesystem::exists(data_path) && !is_ours(data_path); ++n)
+      data_path = tagged(out + ".data", "." + std::to_string(n));
+    stale.push_back(out + ".data");
+    if (in_place) stale.insert(stale.end(), data_files.begin(), data_files.end());
+  }
+
+  AtomicFileSet files() const {
+    AtomicFileSet out = rules.files();
+    for (const std::string& file : stale) out.add_stale(file);
+    return out;
+  }
+};
+
+}  // namespace
+
+struct StagedModel {
+  std::unique_ptr<ir::Model> model;
+  Destination destination;
+  std::vector<std::string> files;  // as they lie in the staging folder
+  std::optional<onnx::ModelFile> written;
+};
+
+namespace {
+
+std::string in_folder(const std::string& folder, const std::string& path) {
+  return (std::filesystem::path(folder) / std::filesystem::path(path).filename()).string();
+}
+
+/// The file as it is; what is written elsewhere says that we wrote it.
+void copy_model(const InputFile& file, const Destination& to, const SimplifyOptions& options,
+                Simplified& result) {
+  const bool staged = !options.staging.empty();
+  result.files = {staged ? in_folder(options.staging, to.path) : to.path};
+  if (to.in_place && !staged) return;
+  AtomicFileSet files = staged ? AtomicFileSet() : to.files();
+  AtomicFile& copy = files.add(result.files.front());
+  copy.append_range(file, 0, file.size());
+  if (!to.in_place) {
+    constexpr std::uint32_t kMetadata = 14;
+    wire::Message entry;
+    entry.text(1, kMark);
+    entry.text(2, kVersion);
+    wire::Message mark;
+    mark.message(kMetadata, std::move(entry));
+    copy.append(mark.str());
+  }
+  files.commit();
+  if (staged)
+    result.staged = std::make_shared<StagedModel>(
+        StagedModel{nullptr, to, result.files, std::nullopt});
+}
+
+void set_mark(ir::Model& model) {
+  auto& metadata = model.info.metadata;
+  std::erase_if(metadata, [](const auto& entry) { return entry.first == kMark; });
+  metadata.emplace_back(kMark, kVersion);
+}
+
+void say_what_is_left(const Destination& to, const std::vector<std::string>& data_files,
+                      Diagnostics& diagnostics) {
+  for (const std::string& file : data_files)
+    if (to.in_place && !is_ours(file))
+      diagnostics.add(Severity::Note, "left-behind",
+                      printable(file) + " is no longer needed by this model",
+                      "remove it if no other model needs it");
+}
+
+void write(std::unique_ptr<ir::Model> model, const Destination& to,
+           const SimplifyOptions& options, bool external, Simplified& result) {
+  if (!to.in_place) set_mark(*model);
+  const auto write_to = [&](const std::string& path, const std::string& data, AtomicFileSet files) {
+    const onnx::ModelFile file(*model, path, {external, data});
+    file.add_to(files);
+    // What can be made again is not worth waiting for the disk; a model in place cannot.
+    files.commit(to.in_place && options.staging.empty());
+    result.files = files.paths();
+  };
+  if (options.staging.empty()) return write_to(to.path, to.data_path, to.files());
+  write_to(in_folder(options.staging, to.path), in_folder(options.staging, to.data_path),
+           AtomicFileSet());
+  const ir::Model& kept = *model;
+  auto staged = std::make_shared<StagedModel>(
+      StagedModel{std::move(model), to, result.files, std::nullopt});
+  if (result.files.size() > 1)
+    staged->written.emplace(kept, to.path, onnx::WriteOptions{external, to.data_path});
+  result.staged = std::move(staged);
+}
+
 void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const InputFile> file,
          const std::string& folder, const std::string& out, const SimplifyOptions& options) {
-  const std::string path = file->path();
-  const auto model = onnx::read_model(file, folder);
+  const std::string path = file->on_disk() ? file->path() : "";
+  auto model = onnx::read_model(file, folder);
   result.readable = true;
+  const std::vector<std::string> data = data_files(*model, path);
+  std::optional<Destination> to;
+  if (!out.empty()) to.emplace(path, out, data, options.force);
   ir::for_each_node(*model->graph, [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
   count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
   if (const ir::Node* gradient = gradient_in(*model)) {
     const std::string why = gradient->describe() + " names values of the graph";
-    if (options.opset || !options.input_shapes.empty() || has_external_data(*model, path))
+    if (options.opset || !options.input_shapes.empty() || !data.empty())
       fail("unsupported-operator", "{}, so that the graph has to stay as it is", why);
     diagnostics.add(Severity::Warning, "left-as-it-is", why + ": nothing was changed");
     count(*model, result.nodes_after, result.op_types_after, result.weight_bytes_after);
-    return copy_model(*file, out, result);
+    if (to) return copy_model(*file, *to, options, result);
+    result.model.assign(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
+    return;
   }
   ops::check_operands(*model->graph, diagnostics);
   if (diagnostics.has_errors()) return;
@@ -215,12 +308,13 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Inp
   keep_defaults(*model);
   if (!options.input_shapes.empty()) narrow_outputs(*model->graph);
   count(*model, result.nodes_after, result.op_types_after, result.weight_bytes_after);
-  if (out.empty()) {
+  if (!to) {
     result.model = onnx::serialize_model(*model);
-  } else {
-    result.files =
-        onnx::write_model(*model, out, {options.external_data || has_external_data(*model, path)});
+    return;
   }
+  const bool external = options.external_data || !data.empty();
+  write(std::move(model), *to, options, external, result);
+  say_what_is_left(*to, data, diagnostics);
 }
 
 template <typename Work>
@@ -232,6 +326,8 @@ Simplified guarded(const std::string& name, Work&& work) {
     result.ok = !diagnostics.has_errors();
   } catch (const Error& e) {
     diagnostics.add(e);
+  } catch (const Cancelled&) {
+    diagnostics.add(Error("cancelled", "interrupted"));
   } catch (const std::bad_alloc&) {
     diagnostics.add(Error("too-large", "not enough memory"));
   } catch (const std::exception& e) {
@@ -268,6 +364,21 @@ Simplified simplify_bytes(std::string bytes, const std::string& out, const Simpl
                           const std::string& name) {
   return guarded(name, [&](Simplified& result, Diagnostics& diagnostics) {
     run(result, diagnostics, InputFile::from_memory(std::move(bytes)), "", out, options);
+  });
+}
+
+Simplified publish(const StagedModel& model) {
+  const Destination& to = model.destination;
+  return guarded(to.path, [&](Simplified& result, Diagnostics&) {
+    AtomicFileSet files = to.files();
+    if (model.written) {
+      files.adopt(model.files.back(), to.data_path);
+      files.add_head(to.path, [&](std::string_view tag) { return model.written->text(tag); });
+    } else {
+      files.adopt(model.files.front(), to.path);
+    }
+    files.commit(to.in_place);
+    result.files = files.paths();
   });
 }
 

@@ -122,4 +122,14 @@ Conversion convert_file(const std::string& path, const ConvertOptions& options);
 Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
                          const std::string& name = "model");
 
+/// Why these files may not be written for the model at `model_path` (empty: given as bytes): they are
+/// there and not by onnx2nn, or are the model. Empty where they may. Writing asks by itself; this
+/// is for asking before long work.
+std::vector<DiagnosticInfo> check_outputs(const std::string& model_path,
+                                          const std::vector<std::string>& paths, bool force);
+
+/// What a module made from a model is called where nobody says: the model's name, without folder and
+/// suffix, as a name that Python imports and that hides no module of Python, torch or ours.
+std::string module_name(const std::string& model_path);
+
 }  // namespace onnx2nn

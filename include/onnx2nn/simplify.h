@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -35,6 +36,9 @@ struct SimplifyOptions {
   std::optional<std::int64_t> opset;
   /// Weights go to "<out>.data". Where the model's did, they do so without being asked.
   bool external_data = false;
+  /// A folder to write to, under the output's name, for a look at it before `publish` puts it in its
+  /// place. It must be on the output's file system to save copying.
+  std::string staging;
   /// The same as in ConvertOptions.
   bool force = false;
   std::vector<std::string> data_roots;
@@ -47,6 +51,9 @@ struct SimplifyMiss {
   std::string node;  // "Div (node /norm/Div)"
   std::string reason;
 };
+
+/// A simplified model in the folder `SimplifyOptions::staging`.
+struct StagedModel;
 
 struct Simplified {
   bool ok = false;
@@ -66,6 +73,7 @@ struct Simplified {
   std::vector<SimplifyMiss> misses;  // of the rules in `why_not`
   std::vector<std::string> files;    // written
   std::string model;               // the bytes, where no output path was given
+  std::shared_ptr<const StagedModel> staged;  // where `staging` was given
 };
 
 struct SimplifyRule {
@@ -74,11 +82,14 @@ struct SimplifyRule {
 };
 std::vector<SimplifyRule> simplify_rules();
 
-/// Writes to `out`, all or nothing; an empty `out` leaves the bytes in `model`.
+/// Writes to `out`, all or nothing; an empty `out` leaves the bytes in `model`. `out` may be `path`:
+/// that is simplified in place. Any other file that is there is replaced only if onnx2nn wrote it.
 Simplified simplify_file(const std::string& path, const std::string& out,
                          const SimplifyOptions& options);
 /// `bytes` are a serialised ModelProto; `name` stands for the file in messages.
 Simplified simplify_bytes(std::string bytes, const std::string& out, const SimplifyOptions& options,
                           const std::string& name = "model");
+/// Moves a staged model to its place; of the result, `ok`, `files` and the diagnostics count.
+Simplified publish(const StagedModel& model);
 
 }  // namespace onnx2nn

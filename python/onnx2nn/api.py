@@ -7,6 +7,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -40,8 +41,8 @@ Diagnostic: TypeAlias = dict[str, Any]
 _PROTOBUF_LIMIT = 2**31 - 1
 # How many nodes are named that one and the same thing is wrong with.
 _SHOWN_NODES = 5
-# The codes of diagnostics about the file itself.
-_UNREADABLE = {"bad-model", "unreadable-file", "io"}
+# The codes of diagnostics about files themselves.
+_UNREADABLE = {"bad-model", "unreadable-file", "io", "would-overwrite"}
 # The code of what was asked for and cannot be done.
 _USAGE = "bad-option"
 
@@ -217,6 +218,41 @@ def refused(source: Source, diagnostics: list[Diagnostic], readable: bool = True
     )
 
 
+def _output_paths(source: Source, out: str | os.PathLike[str]) -> tuple[str, str]:
+    """(source, weights) of a conversion to `out`."""
+    try:
+        one, two = native().output_paths(source.name, out)
+    except ValueError as error:
+        raise Error(str(error), usage=True) from error
+    was_asked_for = Path(out).name in {Path(one).name, Path(two).name}
+    return (one, two) if was_asked_for else _hiding_no_module((one, two))
+
+
+def check_outputs(
+    model: Model, out: str | os.PathLike[str], others: Sequence[str], *, force: bool = False
+) -> None:
+    """Raise Error where converting to `out` and writing `others` would replace what it must not."""
+    source = as_source(model)
+    files = [*_output_paths(source, out), *others]
+    found = native().check_outputs(os.fspath(source.path or ""), files, force)
+    if found:
+        raise refused(source, found)
+
+
+def _hiding_no_module(paths: tuple[str, str]) -> tuple[str, str]:
+    """The paths of a source and its weights, named anew where `import` finds another module so."""
+    source = Path(paths[0])
+    try:
+        spec = find_spec(source.stem)
+    except (ImportError, ValueError):
+        return paths
+    if spec is None or (spec.origin and Path(spec.origin).resolve() == source.resolve()):
+        return paths
+    found = [Path(p) for p in paths]
+    one, two = (str(p.with_name(f"{p.stem}_model{p.suffix}")) for p in found)
+    return one, two
+
+
 def grouped(diagnostics: list[Diagnostic]) -> list[list[Diagnostic]]:
     """Diagnostics that say the same of several nodes together, in order of their first."""
     groups: dict[tuple[Any, ...], list[Diagnostic]] = {}
@@ -307,16 +343,12 @@ def convert(
     data_roots: folders below which external data may lie, besides the model's own.
     drop_undefined_outputs: leave out graph outputs that nothing defines.
     progress: called with what is done next and how many bytes of weights that writes.
-    Raises Error, with all diagnostics, where the model cannot be read or converted.
+    Raises Error, with all diagnostics, where the model cannot be read or converted, or where a file
+    is in the way that onnx2nn did not write.
     Nothing is checked here: `verify(model, out)` does.
     """
     source = as_source(model)
-    paths = None
-    if out is not None:
-        try:
-            paths = native().output_paths(source.name, out)
-        except ValueError as error:
-            raise Error(str(error), usage=True) from error
+    paths = None if out is None else _output_paths(source, out)
     options = core_options(
         simplify=simplify,
         input_shapes=input_shapes,
@@ -416,6 +448,7 @@ def simplify_unchecked(
     max_constant: int | None = None,
     opset: int | None = None,
     external_data: bool = False,
+    staging: str | os.PathLike[str] | None = None,
     force: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
@@ -424,6 +457,7 @@ def simplify_unchecked(
 
     disabled, only, why_not: rules to do without, to use alone, and to say of why they did nothing.
     stop_after: rewrites after which it stops. max_constant: bytes of the largest folded constant.
+    staging: a folder to write to until the result's `staged.publish()`.
     The others are those of `convert`.
     Returns counts of nodes, operators and bytes before and after, what each rule did, and the files.
     """
@@ -437,6 +471,7 @@ def simplify_unchecked(
         "max_constant": max_constant,
         "opset": opset,
         "external_data": external_data or None,
+        "staging": staging,
         "force": force or None,
         "data_roots": _paths("data_roots", data_roots) or None,
         "drop_undefined_outputs": drop_undefined_outputs or None,
@@ -446,6 +481,8 @@ def simplify_unchecked(
     if not result.get("ok", True):
         diagnostics = list(result.get("diagnostics", []))
         raise refused(source, diagnostics, result.get("readable", True))
+    if result.get("staged") is None:
+        result.pop("staged", None)
     return result
 
 

@@ -1,8 +1,10 @@
 """Simplify and check: what is written computes what the model did, or nothing is written."""
 
 import contextlib
+import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Error, Model, Source, as_source, simplify_unchecked
+from onnx2nn.api import Error, Model, Source, as_source, refused, simplify_unchecked
 
 if TYPE_CHECKING:
     from onnx2nn.check.verification import Report
@@ -57,16 +59,29 @@ def size_of(text: str | None) -> int | None:
 
 
 @contextlib.contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """A path of the same name in a new folder beside `out`: external data refers to names."""
+def _staging(out: Path) -> Iterator[Path]:
+    """A new hidden folder beside `out`.
+
+    It is locked while it is in use: what a killed run leaves is removed by the next.
+    """
+    parent = Path(os.path.realpath(out)).parent
+    while True:
+        folder = parent / f".onnx2nn-{secrets.token_hex(8)}"
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise Error(f"{out}: cannot write beside it: {error.strerror}") from error
+        lock = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # of file systems without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():  # not taken for a leftover before it was locked
+            break
+        os.close(lock)
     try:
-        folder = tempfile.mkdtemp(prefix=".onnx2nn-", dir=out.parent)
-    except OSError as error:
-        raise Error(f"{out}: cannot write beside it: {error.strerror}") from error
-    try:
-        yield Path(folder) / out.name
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def simplify_checked(
@@ -96,8 +111,10 @@ def simplify_checked(
     from onnx2nn.check.equivalence import Original
     from onnx2nn.check.inputs import fixed_shapes
 
-    with process.allowing(*limits), _aside(final) as aside:
-        result = simplify_unchecked(source, aside, **options)
+    with process.allowing(*limits), _staging(final) as folder:
+        aside = folder / final.name
+        result = simplify_unchecked(source, final, staging=folder, **options)
+        staged = result.pop("staged")
         original = Original(source, check_n, input_shapes=fixed_shapes(shapes), **given)
         outcome = Outcome(True, result, skipped=original.skipped)
         if original.skipped is None:
@@ -110,9 +127,9 @@ def simplify_checked(
 
             outcome.culprit = _find_culprit(source, aside, result, options, is_right)
             return outcome
-        for file in sorted(result["files"], reverse=True):  # the data before the model
-            os.replace(file, final.parent / Path(file).name)
-        result["files"] = [str(final.parent / Path(f).name) for f in result["files"]]
+        result["files"], diagnostics = staged.publish()
+        if not result["files"]:
+            raise refused(Source(str(final)), diagnostics)
     return outcome
 
 
@@ -132,6 +149,7 @@ def _find_culprit(
     is_right: Callable[[Path], bool],
 ) -> tuple[str, str] | None:
     """The first rewrite after which the answer is wrong: (rule, node)."""
+    options = {**options, "force": True}  # `aside` is ours
     log = list(result.get("log", []))
     good, bad = 0, len(log)
     simplify_unchecked(source, aside, **{**options, "stop_after": 0})

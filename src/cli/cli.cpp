@@ -13,9 +13,11 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/parse.h"
+#include "cli/signals.h"
 #include "onnx2nn/convert.h"
 #include "onnx2nn/simplify.h"
 #include "output_paths.h"
+#include "outputs.h"
 #include "support/error.h"
 #include "support/text.h"
 
@@ -99,7 +101,7 @@ ExitCode failure(const Parsed& p, const std::vector<DiagnosticInfo>& list,
   const ExitCode code = says("internal")         ? kInternal
                         : says("cancelled")      ? kInterrupted
                         : says("bad-option")     ? kUsage
-                        : !readable || says("io") ? kUnreadable
+                        : !readable || says("io") || says("would-overwrite") ? kUnreadable
                                                  : kWrong;
   if (p.json) {
     Json out = result_of(p, code);
@@ -189,6 +191,13 @@ ExitCode convert(const Parsed& p) {
   ConvertOptions options = convert_options(p);
   std::vector<std::string> written;
   if (const std::string path = p.text_of("simplify_path"); !path.empty()) {
+    // Nothing is written unless all may be.
+    if (!p.text_of("output").empty()) {
+      const OutputPaths paths = output_paths(model, p.text_of("output"));
+      Outputs outputs(model, {}, p.flag("force"));
+      outputs.allow_in_place(path);
+      for (const std::string& file : {path, paths.source, paths.weights}) outputs.check(file);
+    }
     make_folder_of(path);
     const Simplified s = simplify_file(model, path, simplify_options(p));
     if (!s.ok) return failure(p, s.diagnostics, s.diagnostics_text, s.readable);
@@ -356,7 +365,8 @@ ExitCode run(const Parsed& p) {
     std::cout << completion(p.text_of("shell"), Program::Native);
     return kDone;
   } catch (const Error& e) {
-    return failure(p, e.code() == "bad-option" ? kUsage : kUnreadable, e.message());
+    return failure(p, e.code() == "bad-option" ? kUsage : kUnreadable,
+                   e.hint().empty() ? e.message() : e.message() + "; " + e.hint());
   }
 }
 
@@ -367,7 +377,9 @@ int run(int argc, const char* const* argv) {
   try {
     parsed = parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc),
                    Program::Native, columns());
-    return run(parsed);
+    const StopSignals signals;
+    const int code = run(parsed);
+    return StopSignals::received() == 0 || code == kDone ? code : 128 + StopSignals::received();
   } catch (const std::exception& e) {
     failure(parsed, kInternal, e.what());
     std::cerr << "onnx2nn: this is our fault, not the model's; please report it\n";

@@ -12,6 +12,7 @@
 #include "emit/python_style.h"
 #include "emit/runtime_source.h"
 #include "support/error.h"
+#include "support/interrupt.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 #include "torch/schema.h"
@@ -622,6 +623,7 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
 }
 
 void Printer::statement(const Stmt& s, std::size_t indent) {
+  check_interrupt();
   const std::string trail =
       options_.comments_origin && !s.origin.empty() ? "  # " + printable(s.origin) : "";
   std::string lead;

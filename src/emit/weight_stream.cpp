@@ -13,6 +13,7 @@
 #include "emit/transpose.h"
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/interrupt.h"
 
 namespace onnx2nn::emit {
 namespace {
@@ -37,7 +38,10 @@ void run_jobs(std::size_t count, bool two, Buffers& buffers, const Work& work) {
   std::mutex mutex;
   const auto loop = [&](Buffer& buffer) {
     try {
-      for (std::size_t i = next++; i < count; i = next++) work(i, buffer);
+      for (std::size_t i = next++; i < count; i = next++) {
+        check_interrupt();
+        work(i, buffer);
+      }
     } catch (...) {
       next = count;
       const std::scoped_lock lock(mutex);
@@ -289,6 +293,7 @@ std::vector<std::uint32_t> checksum_weights(const AtomicFile& file,
     for (std::uint64_t left = weights[i].size; left > 0;) {
       const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size()));
       const std::span<std::byte> part = std::span(buffer).first(n);
+      check_interrupt();
       file.read_at(at, part);
       sums[i] = crc32(part, sums[i]);
       at += n;

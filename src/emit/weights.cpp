@@ -105,10 +105,14 @@ using Metadata = std::map<std::string, std::string>;
 std::string safetensors_header(std::span<const PlacedWeight> weights, const Metadata& metadata) {
   std::string out = R"({"__metadata__":{)";
   bool first = true;
-  for (const auto& [key, value] : metadata) {
+  const auto add = [&](const std::string& key, const std::string& value) {
     out += fmt::format("{}{}:{}", first ? "" : ",", json_quote(key), json_quote(value));
     first = false;
-  }
+  };
+  const auto mark = metadata.find("onnx2nn");
+  if (mark != metadata.end()) add(mark->first, mark->second);
+  for (const auto& [key, value] : metadata)
+    if (key != "onnx2nn") add(key, value);
   out += '}';
   for (const PlacedWeight& w : weights) {
     out +=
@@ -430,7 +434,7 @@ void add_safetensors(AtomicFileSet& files, const std::string& path,
 }
 
 void add_state_dict_pth(AtomicFileSet& files, const std::string& path,
-                        std::span<const WeightEntry> entries) {
+                        std::span<const WeightEntry> entries, std::string_view origin) {
   const auto targets = check_entries(entries);
 
   // Storages are numbered by the entries that own one; names must differ by more than case.
@@ -464,6 +468,7 @@ void add_state_dict_pth(AtomicFileSet& files, const std::string& path,
     member.text = std::move(text);
     members.push_back(std::move(member));
   };
+  if (!origin.empty()) add_text("onnx2nn", std::string(origin));
   add_text("data.pkl", pickle.finish());
   add_text("byteorder", "little");
   const std::size_t first_weight = members.size();

@@ -46,16 +46,17 @@ inline constexpr std::uint64_t kShardLimit = 5'000'000'000;
 /// Adds to `files` a safetensors file, or above `shard_limit` bytes of weights
 /// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json. An alias is not written: the
 /// metadata names its target, as safetensors.torch.save_model does. `metadata` need not hold
-/// "format". Throws Error where a weight cannot be written.
+/// "format"; an entry "onnx2nn" comes first, so that the file is known by its first bytes. Throws Error where a weight cannot be written.
 void add_safetensors(AtomicFileSet& files, const std::string& path,
                      std::span<const WeightEntry> entries,
                      const std::map<std::string, std::string>& metadata = {},
                      std::uint64_t shard_limit = kShardLimit);
 
 /// Adds to `files` an archive for torch.load(path, weights_only=True), also with mmap=True. Aliases
-/// share their storage.
+/// share their storage. `origin`, unless empty, is kept in a first record "onnx2nn", by which the
+/// file is known.
 void add_state_dict_pth(AtomicFileSet& files, const std::string& path,
-                        std::span<const WeightEntry> entries);
+                        std::span<const WeightEntry> entries, std::string_view origin = {});
 
 /// The same, committed; return the paths written.
 std::vector<std::string> write_safetensors(const std::string& path,

@@ -11,6 +11,7 @@
 #include "ir/graph.h"
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/interrupt.h"
 
 namespace onnx2nn::eval {
 
@@ -69,6 +70,7 @@ void for_each_pair(const Ints& dims, const Ints& a, const Ints& b, F&& f) {
   std::int64_t pa = 0;
   std::int64_t pb = 0;
   for (std::int64_t k = 0;;) {
+    if (k % (1 << 16) == 0) check_interrupt();
     f(pa, pb);
     if (++k == n) return;
     for (std::size_t d = dims.size(); d-- > 0;) {

@@ -10,6 +10,7 @@
 
 #include "onnx/tensor_reader.h"
 #include "onnx/wire.h"
+#include "support/interrupt.h"
 
 namespace onnx2nn::onnx {
 namespace {
@@ -97,6 +98,7 @@ std::pair<std::string, std::int64_t> read_opset(Reader m) {
 }
 
 RawNode read_node(Reader m) {
+  check_interrupt();
   RawNode n;
   n.offset = m.offset();
   while (m.next()) {
@@ -610,6 +612,7 @@ class Importer {
   void add_node(Graph& graph, const RawNode& raw, Scope& scope, const CallAttributes& call,
                 const std::map<std::string, std::int64_t>& opsets, const std::string& prefix,
                 int depth) {
+    check_interrupt();
     std::vector<Value*> inputs;
     for (const std::string_view name : raw.inputs) {
       if (name.empty()) {

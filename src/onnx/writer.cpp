@@ -8,6 +8,8 @@
 
 #include "onnx/message.h"
 #include "support/atomic_file.h"
+#include "support/interrupt.h"
+#include "support/text.h"
 
 namespace onnx2nn::onnx {
 namespace {
@@ -88,7 +90,7 @@ struct DataFile {
   };
   std::string name;
   std::vector<Entry> entries;
-  std::uint64_t end = 0;
+  std::uint64_t end = 1;  // the first page says whose weights they are
 
   std::uint64_t add(const ByteSource& source) {
     const std::uint64_t offset = (end + kAlignment - 1) / kAlignment * kAlignment;
@@ -96,7 +98,8 @@ struct DataFile {
     end = offset + source.size();
     return offset;
   }
-  void write_to(AtomicFile& file) const {
+  void write_to(AtomicFile& file, const std::string& model_name) const {
+    file.append(std::string(kDataMark) + printable(model_name) + "\n");
     for (const Entry& e : entries) {
       file.append_zeros(e.offset - file.position());
       file.append(e.source);
@@ -295,6 +298,7 @@ class Writer {
   }
 
   Message node(const Node& n, const std::string& name, const Names& names) {
+    check_interrupt();
     Message m;
     for (std::size_t i = 0; i < n.input_count(); ++i)
       m.text(1, n.input(i) != nullptr ? names.of(n.input(i)) : std::string());
@@ -511,23 +515,42 @@ Message checked(Message m) {
   return m;
 }
 
-}  // namespace
-
-std::vector<std::string> write_model(const ir::Model& model, const std::string& path,
-                                     const WriteOptions& options) {
-  DataFile data;
-  data.name = std::filesystem::path(path).filename().string() + ".data";
-  const bool external = options.external_data || weight_bytes(*model.graph) > kMaxInline;
-  const Message message = checked(Writer(model, external ? &data : nullptr).run());
-  AtomicFileSet files;
-  message.write_to(files.add(path));
-  if (!data.entries.empty()) data.write_to(files.add(path + ".data"));
-  // Half of its weights may have come from before a change.
+/// Half of what was written may have come from before a change.
+void check_unchanged(const ir::Model& model) {
   for (const Value* v : model.graph->initializers)
     if (v->constant && v->constant->source().on_disk())
       v->constant->source().file()->check_unchanged();
-  files.commit();
-  return files.paths();
+}
+
+}  // namespace
+
+ModelFile::ModelFile(const ir::Model& model, std::string path, const WriteOptions& options)
+    : model_(model), path_(std::move(path)) {
+  if (!options.external_data && weight_bytes(*model.graph) <= kMaxInline) return;
+  DataFile data;
+  (void)Writer(model, &data).run();
+  if (data.entries.empty()) return;
+  data_path_ = options.data_path.empty() ? path_ + ".data" : options.data_path;
+}
+
+std::string ModelFile::text(std::string_view tag) const {
+  DataFile data;
+  data.name = std::filesystem::path(tagged(*data_path_, tag)).filename().string();
+  return checked(Writer(model_, &data).run()).str();
+}
+
+void ModelFile::add_to(AtomicFileSet& files) const {
+  if (!data_path_) {
+    checked(Writer(model_, nullptr).run()).write_to(files.add(path_));
+    check_unchanged(model_);
+    return;
+  }
+  DataFile data;
+  (void)checked(Writer(model_, &data).run());
+  const std::string name = std::filesystem::path(path_).filename().string();
+  data.write_to(files.add(*data_path_), name);
+  files.add_head(path_, [this](std::string_view tag) { return text(tag); });
+  check_unchanged(model_);
 }
 
 std::string serialize_model(const ir::Model& model) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "support/interrupt.h"
+
 namespace onnx2nn::ops {
 namespace {
 
@@ -48,6 +50,7 @@ struct Inference {
   void run(ir::Graph& graph) {
     for (ir::Value* v : graph.inputs) name_unknown_dims(v);
     for (ir::Node* n = graph.first(); n != nullptr; n = n->next()) {
+      check_interrupt();
       for (ir::Value* v : n->outputs()) {
         if (v == nullptr) continue;
         v->contents.reset();

@@ -6,6 +6,7 @@
 #include "ops/names.h"
 #include "ops/onnx_schemas.h"
 #include "ops/unknown.h"
+#include "support/interrupt.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {
@@ -361,6 +362,7 @@ void Lowering::check_attributes(const NodeContext& c) {
 }
 
 void Lowering::lower_node(const ir::Node& node) {
+  check_interrupt();
   node_ = &node;
   if (done_.count(&node) != 0) return;
   try {

@@ -6,6 +6,7 @@
 
 #include "passes/rules.h"
 #include "support/hash.h"
+#include "support/interrupt.h"
 
 namespace onnx2nn::passes {
 namespace {
@@ -118,6 +119,7 @@ bool same_bytes(const ir::Tensor& a, const ir::Tensor& b) {
   std::vector<std::byte> x(std::min(kBlock, size));
   std::vector<std::byte> y(x.size());
   for (std::size_t at = 0; at < size; at += kBlock) {
+    check_interrupt();
     const std::size_t n = std::min(kBlock, size - at);
     a.source().read(at, std::span(x).first(n));
     b.source().read(at, std::span(y).first(n));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "support/checked.h"
+#include "support/interrupt.h"
 
 namespace onnx2nn::passes {
 namespace {
@@ -25,6 +26,7 @@ void Rewriter::push_users(const ir::Value& v) {
 }
 
 ir::Node* Rewriter::pop() {
+  check_interrupt();
   while (!work_.empty()) {
     ir::Node* n = work_.front();
     work_.pop_front();

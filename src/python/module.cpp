@@ -8,8 +8,11 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
+
 #include "cli/parse.h"
 #include "onnx2nn/convert.h"
+#include "onnx2nn/interrupt.h"
 #include "onnx2nn/ops.h"
 #include "onnx2nn/simplify.h"
 #include "output_paths.h"
@@ -85,6 +88,38 @@ std::vector<std::string> folders(const std::string& name, nb::handle value) {
   return out;
 }
 
+/// What a signal handler of Python's raised during native work on this thread.
+thread_local std::optional<nb::python_error> raised;
+
+/// Runs native work without the interpreter's lock, and handlers of signals now and then: where one
+/// raises, as that of Ctrl-C does, the work is stopped and its exception goes on from here.
+template <typename Work>
+auto run_native(Work&& work) {
+  const auto release_and_run = [&] {
+    const nb::gil_scoped_release release;
+    onnx2nn::set_interrupt_check([] {
+      const nb::gil_scoped_acquire acquire;
+      if (PyErr_CheckSignals() == 0) return false;
+      raised.emplace();
+      return true;
+    });
+    struct End {
+      End() = default;
+      End(const End&) = delete;
+      End& operator=(const End&) = delete;
+      ~End() { onnx2nn::set_interrupt_check(nullptr); }
+    } const end;
+    return work();
+  };
+  auto result = release_and_run();
+  if (raised) {
+    nb::python_error error = std::move(*raised);
+    raised.reset();
+    throw error;
+  }
+  return result;
+}
+
 onnx2nn::ConvertOptions options_of(const nb::dict& d) {
   onnx2nn::ConvertOptions o;
   for (const auto& [key, value] : d) {
@@ -129,12 +164,10 @@ onnx2nn::Conversion convert(const nb::object& model, const nb::dict& options) {
   if (nb::isinstance<nb::bytes>(model)) {
     const auto b = nb::cast<nb::bytes>(model);
     std::string bytes(b.c_str(), b.size());
-    const nb::gil_scoped_release release;
-    return onnx2nn::convert_bytes(std::move(bytes), o);
+    return run_native([&] { return onnx2nn::convert_bytes(std::move(bytes), o); });
   }
   const std::string path = path_of(model);
-  const nb::gil_scoped_release release;
-  return onnx2nn::convert_file(path, o);
+  return run_native([&] { return onnx2nn::convert_file(path, o); });
 }
 
 nb::object shape_of(const std::optional<std::vector<std::string>>& shape) {
@@ -247,6 +280,8 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
       o.max_constant = option<std::uint64_t>(k, value, "a number of bytes");
     } else if (k == "external_data") {
       o.external_data = boolean(k, value);
+    } else if (k == "staging") {
+      o.staging = path_of(value);
     } else if (k == "force") {
       o.force = boolean(k, value);
     } else if (k == "data_roots") {
@@ -260,6 +295,23 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
   return o;
 }
 
+/// A simplified model that is not yet in its place.
+struct Staged {
+  std::shared_ptr<const onnx2nn::StagedModel> model;
+};
+
+/// (files, diagnostics)
+nb::tuple publish(const Staged& staged) {
+  const onnx2nn::Simplified s = run_native([&] { return onnx2nn::publish(*staged.model); });
+  return nb::make_tuple(path_list(s.files), diagnostics(s.diagnostics));
+}
+
+nb::list check_outputs(const nb::object& model, const nb::list& paths, bool force) {
+  std::vector<std::string> list;
+  for (const auto& path : paths) list.push_back(path_of(path));
+  return diagnostics(onnx2nn::check_outputs(path_of(model), list, force));
+}
+
 nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb::dict& options) {
   const auto o = simplify_options_of(options);
   const std::string out = out_path.is_none() ? std::string() : path_of(out_path);
@@ -267,12 +319,10 @@ nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb:
   if (nb::isinstance<nb::bytes>(model)) {
     const auto b = nb::cast<nb::bytes>(model);
     std::string bytes(b.c_str(), b.size());
-    const nb::gil_scoped_release release;
-    s = onnx2nn::simplify_bytes(std::move(bytes), out, o);
+    s = run_native([&] { return onnx2nn::simplify_bytes(std::move(bytes), out, o); });
   } else {
     const std::string path = path_of(model);
-    const nb::gil_scoped_release release;
-    s = onnx2nn::simplify_file(path, out, o);
+    s = run_native([&] { return onnx2nn::simplify_file(path, out, o); });
   }
   nb::dict d;
   d["ok"] = s.ok;
@@ -292,6 +342,7 @@ nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb:
   for (const auto& m : s.misses) misses.append(nb::make_tuple(m.rule, text(m.node), text(m.reason)));
   d["misses"] = misses;  // (rule, node, reason)
   d["files"] = path_list(s.files);
+  d["staged"] = s.staged ? nb::cast(Staged{s.staged}) : nb::none();
   if (out.empty()) d["model"] = nb::bytes(s.model.data(), s.model.size());
   return d;
 }
@@ -433,14 +484,11 @@ NB_MODULE(_native, m) {
           "write",
           [](onnx2nn::Conversion& c, const nb::object& python, const nb::object& weights_path) {
             const std::string source = path_of(python), beside = path_of(weights_path);
-            std::vector<std::string> files;
-            {
-              const nb::gil_scoped_release release;
-              files = c.write(source, beside);
-            }
-            return path_list(files);
+            return path_list(run_native([&] { return c.write(source, beside); }));
           },
           "path_py"_a, "path_weights"_a = "");
+  nb::class_<Staged>(m, "Staged").def("publish", &publish);
+  m.def("check_outputs", &check_outputs, "model"_a, "paths"_a, "force"_a = false);
   m.def("op_table", &op_table);
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
   m.def("simplify", &simplify, "model"_a, "out_path"_a = nb::none(), "options"_a = nb::dict());

@@ -1,29 +1,115 @@
 #include "support/atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <random>
+#include <thread>
 
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/interrupt.h"
 #include "support/text.h"
 
 namespace onnx2nn {
 namespace {
 
-/// A name beside `path` that no other process and no other file of this one has.
-std::string name_beside(const std::string& path, std::string_view kind) {
-  static std::atomic<unsigned> counter = 0;
+constexpr std::string_view kPrefix = ".onnx2nn-";
+constexpr std::string_view kSuffix = ".tmp";
+constexpr std::size_t kDigits = 16;
+
+std::string folder_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+}
+
+[[noreturn]] void fail_write(const std::string& path, int error_number) {
+  fail_io("cannot write " + printable(path), error_number);
+}
+
+/// A hidden name beside `path` that nobody else has. Process numbers do not tell: they are the same
+/// in each run of a container.
+std::string hidden_beside(const std::string& path) {
+  static thread_local std::mt19937_64 random{std::random_device{}()};
   const std::size_t slash = path.rfind('/');
   const std::size_t stem = slash == std::string::npos ? 0 : slash + 1;
   // A fixed length, so that a name at the limit of the file system still has room.
-  return path.substr(0, stem) + fmt::format(".onnx2nn-{}-{}.{}", ::getpid(), ++counter, kind);
+  return path.substr(0, stem) + fmt::format("{}{:016x}{}", kPrefix, random(), kSuffix);
+}
+
+bool is_hidden_name(std::string_view name) {
+  if (!name.starts_with(kPrefix)) return false;
+  name.remove_prefix(kPrefix.size());
+  if (name.size() < kDigits) return false;
+  const bool hexadecimal = std::all_of(name.begin(), name.begin() + kDigits, [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+  });
+  name.remove_prefix(kDigits);
+  return hexadecimal && (name.empty() || name == kSuffix);
+}
+
+/// Keeps other runs from giving files names in a folder. Where a file system has no locks, or
+/// somebody else keeps this one, they are not kept.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder)
+      : folder_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    constexpr int kTries = 1000;  // ten seconds
+    for (int i = 0; folder_.get() >= 0 && i < kTries; ++i) {
+      if (::flock(folder_.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+      check_interrupt();
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+  }
+
+ private:
+  Descriptor folder_;
+};
+
+/// Removes what killed runs left in a folder: files and folders of our hidden names that nobody has
+/// locked.
+void remove_leftovers(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  std::vector<fs::path> found;
+  for (fs::directory_iterator it(folder, ignored), end; !ignored && it != end;
+       it.increment(ignored))
+    if (is_hidden_name(it->path().filename().string())) found.push_back(it->path());
+  if (found.empty()) return;
+  const FolderLock lock(folder);
+  for (const fs::path& path : found) {
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (file.get() < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) continue;
+    struct stat opened {};
+    struct stat named {};
+    if (::fstat(file.get(), &opened) != 0 || ::lstat(path.c_str(), &named) != 0 ||
+        opened.st_ino != named.st_ino || opened.st_dev != named.st_dev ||
+        opened.st_uid != ::geteuid() || !(S_ISREG(opened.st_mode) || S_ISDIR(opened.st_mode)))
+      continue;
+    fs::remove_all(path, ignored);
+  }
+}
+
+std::string_view kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
+  if (S_ISFIFO(mode)) return "a pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  return "no regular file";
+}
+
+bool exists(const std::string& path) {
+  struct stat info {};
+  return ::lstat(path.c_str(), &info) == 0;
 }
 
 void write_fully(int fd, std::uint64_t offset, std::span<const std::byte> bytes,
@@ -31,7 +117,8 @@ void write_fully(int fd, std::uint64_t offset, std::span<const std::byte> bytes,
   while (!bytes.empty()) {
     const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_io("cannot write " + printable(path), errno);
+    if (n < 0) fail_write(path, errno);
+    check_interrupt();
     bytes = bytes.subspan(static_cast<std::size_t>(n));
     offset += static_cast<std::uint64_t>(n);
   }
@@ -46,7 +133,8 @@ bool copy_in_kernel(int from_fd, std::uint64_t& from, int to_fd, std::uint64_t& 
   while (length > 0) {
     auto from_offset = static_cast<off64_t>(from);
     auto to_offset = static_cast<off64_t>(to);
-    const auto chunk = static_cast<std::size_t>(std::min<std::uint64_t>(length, 1U << 30));
+    const auto chunk = static_cast<std::size_t>(std::min<std::uint64_t>(length, 1U << 24));
+    check_interrupt();
     const ssize_t n = ::copy_file_range(from_fd, &from_offset, to_fd, &to_offset, chunk, 0);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return false;
@@ -62,17 +150,74 @@ bool copy_in_kernel(int from_fd, std::uint64_t& from, int to_fd, std::uint64_t& 
 
 }  // namespace
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
-  struct stat info {};
-  if (::stat(path_.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
-    fail("io", "cannot write {}: it exists and is not a regular file", printable(path_));
-  temporary_ = name_beside(path_, "tmp");
-  fd_ = ::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd_ < 0) {
-    const int error_number = errno;
-    temporary_.clear();
-    fail_io("cannot write " + printable(path_), error_number);
+std::string followed(const std::string& path) {
+  namespace fs = std::filesystem;
+  fs::path at(path);
+  constexpr int kMostLinks = 40;
+  for (int i = 0; i < kMostLinks; ++i) {
+    std::error_code ec;
+    const fs::path next = fs::read_symlink(at, ec);
+    if (ec) return at.string();
+    at = next.is_absolute() ? next : at.parent_path() / next;
   }
+  fail_write(path, ELOOP);
+}
+
+std::string tagged(const std::string& path, std::string_view tag) {
+  const std::size_t slash = path.rfind('/');
+  const std::size_t stem = slash == std::string::npos ? 0 : slash + 1;
+  const std::size_t dot = path.rfind('.');
+  const std::size_t at = dot == std::string::npos || dot <= stem ? path.size() : dot;
+  return path.substr(0, at) + std::string(tag) + path.substr(at);
+}
+
+AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)
+    : path_(std::move(path)), target_(followed(path_)), temporary_(std::move(temporary)), fd_(fd) {}
+
+AtomicFile::AtomicFile(std::string path) : AtomicFile(std::move(path), "", -1) {
+  struct stat info {};
+  if (::stat(target_.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
+    fail("io", "cannot write {}: it exists and is {}", printable(path_), kind_of(info.st_mode));
+#ifdef O_TMPFILE
+  fd_ = ::open(folder_of(target_).c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
+  // It gets its name through /proc.
+  if (fd_ >= 0 && ::access(fmt::format("/proc/self/fd/{}", fd_).c_str(), F_OK) != 0)
+    ::close(std::exchange(fd_, -1));
+#endif
+  if (fd_ < 0) open_named();
+}
+
+void AtomicFile::open_named() {
+  for (;;) {
+    const std::string name = hidden_beside(target_);
+    fd_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd_ < 0 && errno == EEXIST) continue;
+    if (fd_ < 0) fail_write(path_, errno);
+    // Locked while it is written: what is not is removed by others, as this one may have been just
+    // before.
+    struct stat info {};
+    if (::flock(fd_, LOCK_EX) != 0 || ::fstat(fd_, &info) != 0 || info.st_nlink > 0) {
+      temporary_ = name;
+      return;
+    }
+    ::close(std::exchange(fd_, -1));
+  }
+}
+
+std::unique_ptr<AtomicFile> AtomicFile::adopt(const std::string& from, std::string path) {
+  const auto source = InputFile::open(from);
+  struct stat file {};
+  struct stat folder {};
+  const int fd = ::open(from.c_str(), O_RDWR | O_CLOEXEC);
+  if (fd < 0) fail_write(from, errno);
+  std::unique_ptr<AtomicFile> out(new AtomicFile(std::move(path), from, fd));
+  out->flushed_ = source->size();
+  if (::fstat(fd, &file) != 0 || ::stat(folder_of(out->target_).c_str(), &folder) != 0)
+    fail_write(out->path_, errno);
+  if (file.st_dev == folder.st_dev) return out;
+  auto copy = std::make_unique<AtomicFile>(out->path_);
+  copy->append_range(*source, 0, source->size());
+  return copy;
 }
 
 AtomicFile::~AtomicFile() {
@@ -142,7 +287,7 @@ std::uint64_t AtomicFile::extend(std::uint64_t count) {
   flushed_ = checked_add(flushed_, count, "file size");
   // What nobody writes reads as zeros, even at the end.
   if (::ftruncate(fd_, narrow<off_t>(flushed_, "file size")) != 0)
-    fail_io("cannot write " + printable(path_), errno);
+    fail_write(path_, errno);
   return start;
 }
 
@@ -164,6 +309,7 @@ void AtomicFile::copy_at(std::uint64_t offset, const InputFile& file, std::uint6
       static_cast<std::size_t>(std::min<std::uint64_t>(length, kBufferSize)));
   while (length > 0) {
     const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(length, buffer.size()));
+    check_interrupt();
     const std::span<std::byte> part = std::span(buffer).first(n);
     file.read(file_offset, part);
     write_fully(fd_, offset, part, path_);
@@ -185,58 +331,235 @@ void AtomicFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
   }
 }
 
-void AtomicFile::close() {
-  if (fd_ < 0) return;
+void AtomicFile::finish(bool sync) {
+  sync_ = sync;
   flush();
-  // Some file systems report a full disk only here.
-  if (::close(std::exchange(fd_, -1)) != 0) fail_io("cannot write " + printable(path_), errno);
+  struct stat info {};
+  if (::stat(target_.c_str(), &info) == 0) {
+    // Only root can keep the owner.
+    if (info.st_uid != ::geteuid()) (void)!::fchown(fd_, info.st_uid, info.st_gid);
+    (void)::fchmod(fd_, info.st_mode & 0777U);
+  }
+  if (sync && ::fsync(fd_) != 0) fail_write(path_, errno);
 }
 
-void AtomicFile::commit() {
-  close();
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
-    fail_io("cannot write " + printable(path_), errno);
+void AtomicFile::name_temporary() {
+  if (temporary_.empty() && !link_temporary()) copy_to_named();
+  // Some file systems report a full disk only here.
+  if (::close(std::exchange(fd_, -1)) != 0) fail_write(path_, errno);
+}
+
+bool AtomicFile::link_temporary() {
+  (void)::flock(fd_, LOCK_EX | LOCK_NB);
+  const std::string opened = fmt::format("/proc/self/fd/{}", fd_);
+  for (;;) {
+    const std::string name = hidden_beside(target_);
+    if (::linkat(AT_FDCWD, opened.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+      temporary_ = name;
+      return true;
+    }
+    if (errno == ENOSPC || errno == EDQUOT || errno == EIO) fail_write(path_, errno);
+    if (errno != EEXIST) return false;
+  }
+}
+
+void AtomicFile::copy_to_named() {
+  const Descriptor nameless(std::exchange(fd_, -1));
+  open_named();
+  std::uint64_t from = 0;
+  std::uint64_t to = 0;
+  std::uint64_t left = flushed_;
+  if (!copy_in_kernel(nameless.get(), from, fd_, to, left)) {
+    std::vector<std::byte> buffer(kBufferSize);
+    while (left > 0) {
+      const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size()));
+      const ssize_t n = ::pread(nameless.get(), buffer.data(), most, static_cast<off_t>(from));
+      if (n <= 0) fail_write(path_, n < 0 ? errno : EIO);
+      write_fully(fd_, from, std::span(buffer).first(static_cast<std::size_t>(n)), path_);
+      from += static_cast<std::uint64_t>(n);
+      left -= static_cast<std::uint64_t>(n);
+    }
+  }
+  finish(sync_);
+}
+
+void AtomicFile::rename_to_target() {
+  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail_write(path_, errno);
   temporary_.clear();
 }
 
+// ---- AtomicFileSet ---------------------------------------------------------------------------------
+
+/// What was done, to be undone in the opposite order unless all is kept.
+class AtomicFileSet::Steps {
+ public:
+  Steps() = default;
+  Steps(const Steps&) = delete;
+  Steps& operator=(const Steps&) = delete;
+  ~Steps() {
+    for (auto undo = undo_.rbegin(); undo != undo_.rend(); ++undo) (*undo)();
+    for (const std::string& backup : backups_) ::unlink(backup.c_str());
+  }
+
+  /// The file becomes its target, and the old one can be brought back. That takes hard links; where
+  /// there are none, the new one stays.
+  void replace(AtomicFile& file) {
+    const std::string target = file.target_;
+    const std::string backup = hidden_beside(target);
+    const bool is_new = !exists(target);
+    const bool has_backup = !is_new && ::link(target.c_str(), backup.c_str()) == 0;
+    if (has_backup) backups_.push_back(backup);
+    if (!is_new && !has_backup && (errno == ENOSPC || errno == EDQUOT || errno == EIO))
+      fail_write(file.path_, errno);
+    file.rename_to_target();
+    if (is_new) undo_.emplace_back([target] { ::unlink(target.c_str()); });
+    if (has_backup)
+      undo_.emplace_back([target, backup] { (void)std::rename(backup.c_str(), target.c_str()); });
+  }
+  /// A second name for a file; false where the file system has no such thing.
+  bool link(const std::string& from, const std::string& to, const std::string& path) {
+    if (::link(from.c_str(), to.c_str()) != 0) {
+      if (errno == EPERM || errno == EACCES || errno == EOPNOTSUPP || errno == ENOSYS ||
+          errno == EMLINK || errno == EXDEV)
+        return false;
+      fail_write(path, errno);
+    }
+    undo_.emplace_back([to] { ::unlink(to.c_str()); });
+    return true;
+  }
+  void keep() { undo_.clear(); }
+
+ private:
+  std::vector<std::function<void()>> undo_;
+  std::vector<std::string> backups_;
+};
+
+void AtomicFileSet::admit(const std::string& path) const {
+  if (guard_) guard_(path);
+  if (files_.empty() && !head_) remove_leftovers(folder_of(followed(path)));
+}
+
 AtomicFile& AtomicFileSet::add(std::string path) {
+  admit(path);
   return *files_.emplace_back(std::make_unique<AtomicFile>(std::move(path)));
 }
 
-void AtomicFileSet::commit() {
-  for (const auto& file : files_) file->close();
-  // A second name for each file that will be replaced, to go back to.
-  std::vector<std::string> backups(files_.size());
-  for (std::size_t i = 0; files_.size() > 1 && i < files_.size(); ++i) {
-    backups[i] = name_beside(files_[i]->path(), "old");
-    if (::link(files_[i]->path().c_str(), backups[i].c_str()) != 0) backups[i].clear();
+AtomicFile& AtomicFileSet::adopt(const std::string& from, std::string path) {
+  admit(path);
+  return *files_.emplace_back(AtomicFile::adopt(from, std::move(path)));
+}
+
+void AtomicFileSet::add_head(std::string path, Head text) {
+  admit(path);
+  head_ = std::make_unique<AtomicFile>(std::move(path));
+  head_text_ = std::move(text);
+}
+
+bool AtomicFileSet::replaces_any() const {
+  return std::any_of(files_.begin(), files_.end(),
+                     [](const auto& file) { return exists(file->target_); });
+}
+
+namespace {
+// More than one, as a killed run may have left its files under the first.
+constexpr std::array<std::string_view, 4> kTags = {".new", ".new2", ".new3", ".new4"};
+}  // namespace
+
+std::optional<std::string> AtomicFileSet::free_tag() const {
+  for (const std::string_view tag : kTags)
+    if (std::none_of(files_.begin(), files_.end(),
+                     [&](const auto& file) { return exists(tagged(file->path_, tag)); }))
+      return std::string(tag);
+  return std::nullopt;
+}
+
+void AtomicFileSet::write_head(AtomicFile& file, std::string_view tag, bool sync) const {
+  file.append(std::string_view(head_text_(tag)));
+  file.finish(sync);
+  file.name_temporary();
+}
+
+/// The new files under other names, a head that names those, the new files under their own names as
+/// well, the head that is wanted. Files have two names for as short as can be: onnx takes that for
+/// an attack.
+void AtomicFileSet::replace_by_detour(Steps& steps, const std::string& tag, bool sync) {
+  AtomicFile between(head_->path_);
+  write_head(between, tag, sync);
+  bool linked = true;
+  for (const auto& file : files_) {
+    const std::string other = tagged(file->path_, tag);
+    linked = linked && steps.link(file->temporary_, other, file->path_);
+    if (linked) ::unlink(std::exchange(file->temporary_, other).c_str());
   }
-  const auto drop_backups = [&] {
-    for (const std::string& backup : backups) {
-      if (!backup.empty()) ::unlink(backup.c_str());
+  if (linked) steps.replace(between);
+  for (const auto& file : files_) {
+    if (linked) {
+      const std::string name = hidden_beside(file->target_);
+      linked = steps.link(file->temporary_, name, file->path_);
+      file->temporary_ = name;
     }
-  };
-  std::size_t done = 0;
-  try {
-    for (; done < files_.size(); ++done) files_[done]->commit();
-  } catch (...) {
-    for (std::size_t i = 0; i < done; ++i) {
-      const std::string& path = files_[i]->path();
-      if (backups[i].empty()) {
+    steps.replace(*file);
+  }
+}
+
+/// What is of no use any more; also the new files of a killed run, and our own under other names.
+void AtomicFileSet::remove_stale(const std::string& used_tag) {
+  std::vector<std::string> paths = stale_;
+  for (const std::string_view tag : kTags)
+    for (const auto& file : files_) {
+      const std::string path = tagged(file->path_, tag);
+      if (tag == used_tag) {
         ::unlink(path.c_str());
-      } else {
-        (void)std::rename(backups[i].c_str(), path.c_str());
+      } else if (head_) {
+        paths.push_back(path);
       }
     }
-    drop_backups();
-    throw;
+  // A path may have been given in two ways.
+  const auto is_written = [&](const std::string& path) {
+    std::error_code ignored;
+    const auto is_same = [&](const AtomicFile& file) {
+      return std::filesystem::equivalent(path, file.target_, ignored);
+    };
+    return (head_ && is_same(*head_)) ||
+           std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return is_same(*f); });
+  };
+  for (const std::string& path : paths)
+    if (is_ours_ && exists(path) && !is_written(path) && is_ours_(path)) ::unlink(path.c_str());
+}
+
+void AtomicFileSet::commit(bool sync) {
+  for (const auto& file : files_) file->finish(sync);
+  const std::string folder = folder_of((head_ ? *head_ : *files_.front()).target_);
+  const FolderLock lock(folder);
+  if (guard_)
+    for (const std::string& path : paths()) guard_(path);
+  check_interrupt();
+  std::string used_tag;
+  {
+    Steps steps;
+    for (const auto& file : files_) file->name_temporary();
+    if (head_) write_head(*head_, "", sync);
+    const std::optional<std::string> tag = free_tag();
+    if (head_ && exists(head_->target_) && replaces_any() && tag) {
+      used_tag = *tag;
+      replace_by_detour(steps, *tag, sync);
+    } else {
+      for (const auto& file : files_) steps.replace(*file);
+    }
+    if (head_) steps.replace(*head_);
+    steps.keep();
   }
-  drop_backups();
+  remove_stale(used_tag);
+  if (sync) {
+    const Descriptor opened(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (opened.get() >= 0) ::fsync(opened.get());
+  }
 }
 
 std::vector<std::string> AtomicFileSet::paths() const {
   std::vector<std::string> out;
-  out.reserve(files_.size());
+  out.reserve(files_.size() + 1);
+  if (head_) out.push_back(head_->path());
   for (const auto& file : files_) out.push_back(file->path());
   return out;
 }

@@ -15,6 +15,7 @@
 
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/interrupt.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -199,9 +200,12 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
     std::memcpy(out.data(), place_.data() + offset, out.size());
     return;
   }
+  constexpr std::size_t kReadAtOnce = std::size_t{1} << 24;
   const auto file = descriptor();
   while (!out.empty()) {
-    const ssize_t n = ::pread(file->get(), out.data(), out.size(), static_cast<off_t>(offset));
+    check_interrupt();
+    const std::size_t most = std::min(out.size(), kReadAtOnce);
+    const ssize_t n = ::pread(file->get(), out.data(), most, static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_io("cannot read " + printable(path_), errno);
     if (n == 0) fail("io", "{} became shorter while it was read", printable(path_));

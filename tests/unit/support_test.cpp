@@ -340,9 +340,9 @@ TEST(AtomicFile, AppearsOnCommit) {
   }
   EXPECT_EQ(contents(folder / "out"), "old");
   EXPECT_EQ(folder.files(), 1U);
-  AtomicFile file(folder / "out");
-  file.append("new");
-  file.commit();
+  AtomicFileSet files;
+  files.add(folder / "out").append("new");
+  files.commit();
   EXPECT_EQ(contents(folder / "out"), "new");
   EXPECT_EQ(folder.files(), 1U);
 }
@@ -355,7 +355,8 @@ TEST(AtomicFile, AllWaysOfWriting) {
   const auto mapped = InputFile::open(folder / "in");
   const auto memory = InputFile::from_memory(text);
   std::string expected;
-  AtomicFile file(folder / "out");
+  AtomicFileSet files;
+  AtomicFile& file = files.add(folder / "out");
   for (const std::size_t size : {1UL, 1000UL, 70000UL, 290000UL}) {
     file.append(std::string_view(text).substr(0, size));
     file.append_range(*mapped, 5, size);
@@ -380,7 +381,7 @@ TEST(AtomicFile, AllWaysOfWriting) {
   }
   EXPECT_EQ(code_of([&] { file.append_range(*mapped, 299999, 2); }), "io");
   EXPECT_THROW(file.write_at(file.position(), bytes_of("x")), InternalError);
-  file.commit();
+  files.commit();
   EXPECT_TRUE(contents(folder / "out") == expected);
 }
 
@@ -390,8 +391,9 @@ TEST(AtomicFile, WhatCannotBeWritten) {
   EXPECT_EQ(code_of([&] { AtomicFile file("/dev/null"); }), "io");
   EXPECT_EQ(code_of([&] { AtomicFile file(folder / "."); }), "io");
   // A name of the greatest length leaves room for the temporary one.
-  AtomicFile file(folder / std::string(255, 'n'));
-  file.commit();
+  AtomicFileSet files;
+  files.add(folder / std::string(255, 'n'));
+  files.commit();
   EXPECT_EQ(folder.files(), 1U);
 }
 

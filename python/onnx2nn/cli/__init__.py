@@ -1,10 +1,14 @@
 """The command line. It imports what a command needs: a conversion alone starts no torch."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from onnx2nn.api import Error
 from onnx2nn.cli.codes import ExitCode, code_of
@@ -17,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     request = parse(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(request)
+        with _stop_signals():
+            code = _run(request)
         sys.stdout.flush()
         return int(code)
     except Error as error:
@@ -36,6 +41,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return int(code)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is removed."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    old: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (int(signal.SIGTERM), int(signal.SIGHUP)):
+            # What others handle, or ignore as nohup does, is left to them.
+            if signal.getsignal(number) == signal.SIG_DFL:
+                old[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def _run(request: Request) -> ExitCode:

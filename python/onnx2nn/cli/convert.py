@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Converted, convert
+from onnx2nn.api import Converted, check_outputs, convert
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.options import (
     check_options,
@@ -45,6 +45,8 @@ def run(request: Request) -> ExitCode:
     found: dict[str, Any] = {"files": []}
     with Stages(6, a.quiet or a.json) as stages:
         if a.simplify_path:
+            if a.output:  # nothing is written unless all may be
+                check_outputs(a.model, a.output, [a.simplify_path], force=a.force)
             stages("simplify")
             code = simplify_file(request, a.simplify_path, fixed, found)
             # --simplify_path alone only simplifies.

@@ -1,0 +1,209 @@
+#include "outputs.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+
+#include "onnx/wire.h"
+#include "onnx/writer.h"
+#include "onnx2nn/convert.h"
+#include "support/error.h"
+#include "support/text.h"
+
+namespace onnx2nn {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string first_bytes(const std::string& path) {
+  // A file's name, escaped, and some words more.
+  constexpr std::size_t kEnough = 8192;
+  std::string out(kEnough, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(out.data(), static_cast<std::streamsize>(out.size()));
+  out.resize(static_cast<std::size_t>(file.gcount()));
+  return out;
+}
+
+/// `"""Net, converted from net.onnx by onnx2nn.`
+bool is_our_source(std::string_view text) {
+  const std::string_view line = text.substr(0, text.find('\n'));
+  return line.starts_with("\"\"\"") && line.ends_with(" by onnx2nn.") &&
+         line.find(", converted from ") != std::string_view::npos;
+}
+
+/// The marks stand first in their files.
+bool is_our_weights(std::string_view text) {
+  constexpr std::string_view kHeader = R"({"__metadata__":{"onnx2nn":)";
+  constexpr std::size_t kHeaderAt = 8;
+  constexpr std::string_view kMember = "archive/onnx2nn";
+  constexpr std::size_t kMemberAt = 30;
+  const auto has = [&](std::size_t at, std::string_view what) {
+    return text.size() >= at && text.substr(at).starts_with(what);
+  };
+  return has(kHeaderAt, kHeader) || (text.starts_with("PK\x03\x04") && has(kMemberAt, kMember));
+}
+
+bool is_our_model(const std::string& path) {
+  constexpr std::uint32_t kMetadata = 14;
+  try {
+    const auto file = InputFile::open(path);
+    wire::Reader model(file->place(), 0, "ModelProto", file.get());
+    while (model.next()) {
+      if (model.field() != kMetadata) {
+        model.skip();
+        continue;
+      }
+      wire::Reader entry = model.message("StringStringEntryProto");
+      while (entry.next()) {
+        if (entry.field() == 1 && entry.text() == kMark) return true;
+        if (entry.field() != 1) entry.skip();
+      }
+    }
+  } catch (const Error&) {  // no model at all
+  }
+  return false;
+}
+
+std::optional<std::pair<std::uint64_t, std::uint64_t>> id_of(const std::string& path) {
+  struct stat info {};
+  if (path.empty() || ::stat(path.c_str(), &info) != 0) return std::nullopt;
+  return std::pair<std::uint64_t, std::uint64_t>(info.st_dev, info.st_ino);
+}
+
+/// The folder without links, and the name as it is.
+fs::path placed(const std::string& path) {
+  std::error_code ec;
+  const fs::path full = fs::absolute(path, ec).lexically_normal();
+  const fs::path folder = fs::canonical(full.parent_path(), ec);
+  return (ec ? full.parent_path() : folder) / full.filename();
+}
+
+void add_files(const ir::Tensor& tensor, std::set<std::string>& out) {
+  const ByteSource& source = tensor.source();
+  if (source.on_disk()) out.insert(source.file()->path());
+}
+
+void add_files(const ir::Graph& graph, std::set<std::string>& out) {
+  for (const ir::Value* v : graph.initializers)
+    if (v->constant) add_files(*v->constant, out);
+  for (const ir::Node* n = graph.first(); n != nullptr; n = n->next()) {
+    for (const ir::Attribute& a : n->attributes) {
+      if (const auto* one = std::get_if<ir::TensorPtr>(&a.data)) add_files(**one, out);
+      if (const auto* many = std::get_if<std::vector<ir::TensorPtr>>(&a.data))
+        for (const ir::TensorPtr& t : *many) add_files(*t, out);
+    }
+    for (const ir::Graph* inner : n->subgraphs()) add_files(*inner, out);
+  }
+}
+
+}  // namespace
+
+bool is_ours(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
+  const std::string text = first_bytes(path);
+  return is_our_source(text) || is_our_weights(text) ||
+         std::string_view(text).starts_with(onnx::kDataMark) || is_our_model(path);
+}
+
+std::vector<std::string> data_files(const ir::Model& model, const std::string& model_path) {
+  std::set<std::string> out;
+  add_files(*model.graph, out);
+  out.erase(model_path);
+  return {out.begin(), out.end()};
+}
+
+void check_suffix(const std::string& path, std::string_view what,
+                  const std::vector<std::string_view>& suffixes) {
+  const std::string suffix = to_lower(fs::path(path).extension().string());
+  if (std::find(suffixes.begin(), suffixes.end(), suffix) == suffixes.end())
+    throw Error("bad-option",
+                printable(path) + " is no name for " + std::string(what) + ": it ends in " +
+                    join(suffixes, " or "),
+                "give the output another name");
+}
+
+void check_model_suffix(const std::string& path) {
+  static const std::set<std::string_view> kOthers = {
+      ".bin",  ".cfg", ".ckpt", ".csv", ".data", ".h5",  ".json",        ".md",     ".npy", ".npz",
+      ".pkl",  ".pt",  ".pt2",  ".pth", ".py",   ".pyi", ".safetensors", ".tflite", ".toml",
+      ".txt",  ".yaml", ".yml", ".zip"};
+  if (kOthers.count(to_lower(fs::path(path).extension().string())) != 0)
+    check_suffix(path, "an ONNX model", {".onnx"});
+}
+
+Outputs::Outputs(const std::string& model_path, const std::vector<std::string>& data_files,
+                 bool force)
+    : model_path_(model_path), force_(force) {
+  if (const auto id = id_of(model_path)) inputs_.insert(*id);
+  for (const std::string& path : data_files)
+    if (const auto id = id_of(path)) inputs_.insert(*id);
+}
+
+bool Outputs::allow_in_place(const std::string& path) {
+  if (model_path_.empty() || path.empty() || placed(path) != placed(model_path_)) return false;
+  in_place_ = path;
+  return true;
+}
+
+bool Outputs::is_input(const std::string& path) const {
+  const auto id = id_of(path);
+  return id && inputs_.count(*id) != 0;
+}
+
+void Outputs::check(const std::string& path) const {
+  const std::string target = followed(path);
+  struct stat info {};
+  if (::stat(target.c_str(), &info) != 0) return;  // what is not there can be written
+  const std::string shown = printable(path);
+  if (S_ISDIR(info.st_mode)) fail("io", "cannot write {}: it is a folder", shown);
+  if (!S_ISREG(info.st_mode))
+    fail("io", "cannot write {}: it is a device, a pipe or a socket", shown);
+  const bool in_place = !in_place_.empty() && path == in_place_;
+  if (in_place && target != path)
+    throw Error("would-overwrite",
+                shown + " is a link to " + printable(target) + ", which others may use",
+                "name that file itself, or another output");
+  if (in_place) return;
+  if (is_input(path) && (in_place_.empty() || !is_ours(target)))
+    throw Error("would-overwrite", shown + " is read as part of the model: it cannot be the output",
+                "give the output another name");
+  if (force_ || info.st_size == 0) return;
+  if (!is_ours(target))
+    throw Error("would-overwrite", shown + " exists, and onnx2nn did not write it",
+                "give the output another name, or replace the file with --force (force=True)");
+  if (::access(target.c_str(), W_OK) != 0)
+    throw Error("would-overwrite", shown + " exists and is write-protected",
+                "give the output another name, or replace the file with --force (force=True)");
+}
+
+AtomicFileSet Outputs::files() const {
+  return AtomicFileSet([rules = *this](const std::string& path) { rules.check(path); }, is_ours);
+}
+
+std::vector<DiagnosticInfo> check_outputs(const std::string& model_path,
+                                          const std::vector<std::string>& paths, bool force) {
+  Diagnostics diagnostics;
+  for (const std::string& path : paths) {
+    try {
+      Outputs rules(model_path, {}, force);
+      if (fs::path(path).extension() == ".onnx") rules.allow_in_place(path);
+      rules.check(path);
+    } catch (const Error& e) {
+      diagnostics.add(e);
+    }
+  }
+  std::vector<DiagnosticInfo> out;
+  for (const Diagnostic& d : diagnostics.list())
+    out.push_back({std::string(severity_name(d.severity)), d.code, d.message, "", "", "", "",
+                   d.hint, 0});
+  return out;
+}
+
+}  // namespace onnx2nn

@@ -1,6 +1,7 @@
 """What needs neither torch nor numpy: models as arguments, conversion, inspection, errors."""
 
 import inspect as _inspect
+import operator
 import os
 import re
 import tempfile
@@ -180,13 +181,24 @@ def core_options(
 
 
 def core_shapes(shapes: InputShapes) -> dict[str, list[int]]:
-    """Shapes as the core takes them: -1 for a dim that stays open."""
+    """Shapes as the core takes them: -1 for a dim that stays open. TypeError where they are none."""
     if not isinstance(shapes, Mapping):
         raise TypeError(f"input_shapes: {shapes!r} is not a dict of dims by input name")
-    return {
-        name: [-1 if d is None or isinstance(d, str) else int(d) for d in dims]
-        for name, dims in shapes.items()
-    }
+    out: dict[str, list[int]] = {}
+    for name, dims in shapes.items():
+        if not isinstance(name, str) or isinstance(dims, str) or not isinstance(dims, Iterable):
+            raise TypeError(f"input_shapes: {name!r}: {dims!r} is not a list of dims")
+        out[name] = [
+            -1 if d is None or isinstance(d, str) else _whole("input_shapes", d) for d in dims
+        ]
+    return out
+
+
+def _whole(option: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{option}: {value!r} is not a whole number") from None
 
 
 def _paths(option: str, paths: Iterable[str | os.PathLike[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import linecache
+import logging
 import os
 import sys
 import weakref
@@ -15,10 +16,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from onnx2nn.api import Error, InputShapes, Model, as_source, run_native
+from onnx2nn.api import Error, InputShapes, Model, as_source, diagnostic_text, run_native
 
 __all__ = ["load"]
 
+_log = logging.getLogger("onnx2nn")
 _counter = itertools.count(1)
 
 
@@ -45,7 +47,8 @@ def load(
     device: where the weights go, "meta" for none; the CPU where it is not given.
     dtype: a floating type that floating weights are brought to.
     The other options are those of `convert`.
-    Raises Error, with all diagnostics, where the model cannot be read or converted.
+    Raises Error, with all diagnostics, where the model cannot be read or converted; warnings go to
+    the logger "onnx2nn".
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype: {dtype!r} is not a floating torch.dtype")
@@ -59,7 +62,11 @@ def load(
         "data_roots": data_roots,
         "drop_undefined_outputs": drop_undefined_outputs,
     }
-    net = build(run_native(source, options))
+    conversion = run_native(source, options)
+    for d in conversion.diagnostics:
+        if d.get("severity") == "warning":
+            _log.warning("%s", diagnostic_text(source.name, d))
+    net = build(conversion)
     # A model that had to be saved to a temporary folder keeps it while it is in use.
     if source.folder is not None:
         object.__setattr__(net, "_onnx2nn_folder", source.folder)

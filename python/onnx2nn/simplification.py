@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Error, Model, Source, as_source, refused, simplify_unchecked
+from onnx2nn.api import (
+    Error,
+    Model,
+    Source,
+    as_source,
+    core_shapes,
+    refused,
+    simplify_unchecked,
+)
 
 if TYPE_CHECKING:
     from onnx2nn.check.verification import Report
@@ -52,6 +60,8 @@ def size_of(text: str | None) -> int | None:
     """Bytes of a size such as 1KB, 100 or 1.5GB, in powers of 1024; None where there is none."""
     if text is None:
         return None
+    if not isinstance(text, str):
+        raise TypeError(f"a size is a str like 1KB, not {text!r}")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", text.strip(), re.IGNORECASE)
     if match is None:
         raise Error(f"{text!r} is not a size like 1KB, 10MB or 1.5GB")
@@ -103,6 +113,8 @@ def simplify_checked(
     if check_n < 1:
         result = simplify_unchecked(source, final, **options)
         return Outcome(True, result, skipped="not asked for")
+    if options.get("input_shapes") is not None:
+        core_shapes(options["input_shapes"])
     given = dict(check or {})
     limits = given.pop("oracle_timeout", None), given.pop("oracle_memory", None)
     shapes = {**(options.get("input_shapes") or {}), **(given.pop("input_shapes", None) or {})}

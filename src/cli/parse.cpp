@@ -442,7 +442,9 @@ Parsed parse(const std::vector<std::string>& words, Program program, std::size_t
   }
   parsed.json = before_dashes(words, "--json", "--json");
   if (words[0] == "-h" || words[0] == "--help" || words[0] == "help") {
-    parsed.text = help(nullptr, program, columns);
+    const Command* about = words.size() > 1 ? find_command(words[1]) : nullptr;
+    if (about != nullptr && !offers(program, about->python_only)) about = nullptr;
+    parsed.text = help(about, program, columns);
     return parsed;
   }
   if (words[0] == "--version" || words[0] == "-V") {

@@ -237,6 +237,7 @@ def test_the_native_program_says_that_checking_is_elsewhere() -> None:
 SILLY = [
     "",
     "-1",
+    "x:99999999999,4",
     "99999999999999999999",
     "nan",
     "1e999",

@@ -1,15 +1,16 @@
 """Random inputs that make sense to a model: seeded, shaped, inside the tables they index."""
 
+import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Error, InputShapes
+from onnx2nn.api import Error, InputShapes, core_shapes
 from onnx2nn.tensors import DTYPE_NAMES, numpy_dtype
 
 # Operators through which a value keeps its meaning; the number is the input that carries it.
@@ -103,6 +104,8 @@ _PAST_NAME = re.compile(r"past|cache", re.IGNORECASE)
 _TERM = re.compile(r"[A-Za-z_][\w.]*|\d+|[-+*()]|//?")
 # What all drawn inputs may hold together: a guess must not be what fills the memory.
 _MAX_ELEMENTS = 2**24
+# What one input may hold whose shape is given.
+_MOST_ELEMENTS = 2**30
 # Longer constants are weights rather than indices.
 _MAX_INDICES = 2**16
 
@@ -402,7 +405,8 @@ def _check_names(names: list[str], known: list[str], what: str) -> None:
     if wrong:
         raise Error(
             f"{what}: the model has no input {', '.join(map(repr, wrong))}; "
-            f"its inputs are {', '.join(map(repr, known)) or 'none'}"
+            f"its inputs are {', '.join(map(repr, known)) or 'none'}",
+            usage=True,
         )
 
 
@@ -615,11 +619,10 @@ _PLAIN = {
 
 def fixed_shapes(shapes: InputShapes | None) -> dict[str, list[int]] | None:
     """The shapes of which every dim is given: only those say what to draw."""
-    fixed: dict[str, list[int]] = {}
-    for name, dims in (shapes or {}).items():
-        numbers = [d for d in dims if isinstance(d, int) and d >= 0]
-        if len(numbers) == len(dims):
-            fixed[name] = numbers
+    fixed = {n: d for n, d in core_shapes(shapes or {}).items() if all(x >= 0 for x in d)}
+    for name, dims in fixed.items():
+        if math.prod(dims) > _MOST_ELEMENTS:
+            raise Error(f"input shape: {name} of {dims} is too large to be drawn", usage=True)
     return fixed or None
 
 
@@ -653,6 +656,8 @@ def read_inputs(path: str | Path) -> dict[str, Any]:
 
 def named_inputs(proto: Any, given: dict[str, Any] | None) -> dict[str, Any] | None:
     """Given inputs by name; one without a name belongs to the only input."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"inputs: {type(given).__name__} is not a dict of values by input name")
     if not given or "" not in given:
         return given
     names = [w.name for w in wanted_inputs(proto)]

@@ -403,12 +403,14 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     path = Path(target)
     suffix = path.suffix.lower()
     if suffix in (".pt", ".pt2"):
-        raise Error(f"{target}: {suffix} files cannot be checked yet; give the .py or .pth")
+        raise Error(f"{target}: {suffix} files cannot be checked; give the .py or .pth", usage=True)
     if suffix not in (".py", ".pth", ".safetensors"):
-        raise Error(f"{target}: not a .py, .pth or .onnx file")
+        raise Error(f"{target}: not a .py, .pth or .onnx file", usage=True)
     code = path.with_suffix(".py")
     if not code.is_file():
         raise Error(f"{code}: does not exist; it holds the source", unreadable=True)
+    from onnx2nn.loading import keep_while_alive
+
     name = f"onnx2nn_written_{next(_counter)}"
     module = _import_file(name, code)
     try:
@@ -422,6 +424,10 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
 
     if not isinstance(net, nn.Module):
         raise Error(f"{code}: its load() gave a {type(net).__name__}, not a module")
+    if type(net).__module__ == name:
+        keep_while_alive(name, str(code), type(net))
+    else:
+        del sys.modules[name]
     return net.eval()
 
 

@@ -20,6 +20,7 @@ from onnx2nn.cli.output import (
     print_json,
     print_not_checked,
     print_report,
+    printable,
     result,
     verdict,
 )
@@ -43,7 +44,7 @@ def run(request: Request) -> ExitCode:
         start_oracle()
     fixed = input_shapes(a.input_shape, a)
     found: dict[str, Any] = {"files": []}
-    with Stages(6, a.quiet or a.json) as stages:
+    with Stages(7, a.quiet or a.json) as stages:
         if a.simplify_path:
             if a.output:  # nothing is written unless all may be
                 check_outputs(a.model, a.output, [a.simplify_path], force=a.force)
@@ -54,7 +55,7 @@ def run(request: Request) -> ExitCode:
                 if a.json:
                     print_json(result(request, code, **found))
                 return code
-        stages("convert and write")
+        stages("convert")
         options = conversion_options(a)
         done = convert(
             a.model,
@@ -63,6 +64,7 @@ def run(request: Request) -> ExitCode:
             class_name=a.class_name,
             comments_origin=a.comments_origin,
             force=a.force,
+            progress=stages,
             **options,
         )
         if not a.json:
@@ -107,7 +109,7 @@ def run(request: Request) -> ExitCode:
         print_json(result(request, code, **found))
         return code
     if skipped is not None:
-        print_not_checked(skipped, asked=not a.no_check, quiet=a.quiet)
+        print_not_checked(skipped, not a.no_check, report is not None, a.quiet)
     elif report is not None:
         print_report(report, done.files[0], a.quiet)
     if code in (ExitCode.DONE, ExitCode.NOT_CHECKED) and not a.quiet:
@@ -120,8 +122,9 @@ def _say_what_was_written(model: str, done: Converted) -> None:
     sizes = ", ".join(f"{f} ({human_bytes(os.path.getsize(f))})" for f in done.files)
     before, after = stats.get("nodes_before"), stats.get("nodes_after")
     nodes = f"{before} nodes" if before == after else f"{before} nodes, {after} simplified"
-    print(f"{model}: {nodes}, {human_bytes(stats.get('weight_bytes', 0))} of weights")
-    print(f"wrote {sizes}")
+    weights = human_bytes(stats.get("weight_bytes", 0))
+    print(f"{printable(model)}: {nodes}, {weights} of weights")
+    print(f"wrote {printable(sizes)}")
     sys.stdout.flush()
 
 

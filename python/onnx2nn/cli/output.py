@@ -5,6 +5,7 @@ Nothing is wrapped unless a terminal shows it: paths and names stay whole in pip
 
 import json
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -102,8 +103,19 @@ def result(request: Request, code: ExitCode, **more: Any) -> dict[str, Any]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One object, in ASCII, whatever text a model holds."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    """One object, in ASCII, whatever text a model or a path holds."""
+    print(json.dumps(_unicode(value), indent=2, allow_nan=False))
+
+
+def _unicode(value: Any) -> Any:
+    """The value with U+FFFD for the bytes of paths that are no UTF-8."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, dict):
+        return {_unicode(k): _unicode(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unicode(v) for v in value]
+    return value
 
 
 def verdict(skipped: str | None, report: "Report | None") -> ExitCode:
@@ -131,17 +143,18 @@ def print_diagnostics(model: str, diagnostics: list[Diagnostic], quiet: bool = F
         print(head + ("\n" + rest if rest else ""), file=sys.stderr)
 
 
-def print_not_checked(why: str, asked: bool, quiet: bool) -> None:
-    """That nothing was compared, why, and, where it was asked for, what to do."""
+def print_not_checked(why: str, asked: bool, tried: bool, quiet: bool) -> None:
+    """That nothing was compared, why, and, where it was asked for, what to do.
+
+    tried: the oracle was there, and other inputs may be what it takes.
+    """
     if not asked:
         if not quiet:
             print(f"not checked: {printable(why)}")
         return
     print(f"{paint(sys.stdout, 'NOT CHECKED', _YELLOW)}: {printable(why)}")
-    print(
-        "    give inputs that the model takes (--input FILE, --test-input-shape NAME:DIMS), "
-        "or do without a check (--no-check)"
-    )
+    others = "give inputs that the model takes (--input FILE, --test-input-shape NAME:DIMS), or "
+    print(f"    {others if tried else ''}do without a check: --no-check")
 
 
 def _number(value: float | None) -> str:

@@ -35,7 +35,8 @@ def run(request: Request) -> ExitCode:
     out = _native.simplified_path(a.model, a.out or "")
     found: dict[str, Any] = {"files": []}
     with Stages(2, a.quiet or a.json) as stages:
-        stages("simplify")
+        # What is written is about as large as what is read.
+        stages("simplify", os.path.getsize(a.model) if os.path.isfile(a.model) else None)
         code = simplify_file(request, out, input_shapes(a.input_shape, a), found)
     if a.json:
         print_json(result(request, code, **found))
@@ -111,7 +112,7 @@ def simplify_file(
         nodes = f"{stats['nodes_before']} -> {stats['nodes_after']} nodes"
         print(f"{printable(a.model)} -> {printable(out)}: {nodes}, {size}")
     if skipped is not None or report is None:
-        print_not_checked(skipped or "not asked for", asked=asked, quiet=a.quiet)
+        print_not_checked(skipped or "not asked for", asked, missing is None, a.quiet)
     else:
         print_report(report, out, a.quiet)
     if outcome.culprit is not None:

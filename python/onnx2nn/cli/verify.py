@@ -36,7 +36,7 @@ def run(request: Request) -> ExitCode:
         check = report.to_dict() if report is not None else {"ok": None, "skipped": skipped}
         print_json(result(request, code, target=a.target, check=check))
     elif skipped is not None:
-        print_not_checked(skipped, asked=True, quiet=a.quiet)
+        print_not_checked(skipped, True, report is not None, a.quiet)
     elif report is not None:
         print_report(report, a.target or a.model, a.quiet, a.per_node)
     return code

@@ -29,11 +29,11 @@ class Tiny(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.fc1(x)
-        #trace _trace("hidden", hidden)
+        #trace hidden = _trace("hidden", hidden)
         act = F.relu(hidden)
-        #trace _trace("act", act)
+        #trace act = _trace("act", act)
         scores = self.fc2(act)
-        #trace _trace("scores", scores)
+        #trace scores = _trace("scores", scores)
         return F.softmax(scores, dim=-1)
 
 

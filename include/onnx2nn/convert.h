@@ -35,7 +35,7 @@ struct ConvertOptions {
   std::map<std::string, std::vector<std::int64_t>> input_shapes;
   std::string class_name;    // from the file's name where empty
   std::string weights_name;  // "<stem>.safetensors" where empty; a name in ".pth" is a state_dict
-  bool trace = false;        // `_trace(name, value)` after each statement
+  bool trace = false;        // `x = _trace(name, x)` after each statement
   bool comments_origin = false;
   std::vector<CustomOp> custom_ops;
   bool allow_unknown = false;  // stubs that raise for operators that are not supported

@@ -84,6 +84,7 @@ class Printer {
 
   // ---- statements
   void block(const Block& b, std::size_t indent);
+  void find_traced();
   void statement(const Stmt& s, std::size_t indent);
   void line(std::size_t indent, const std::string& lead, const Text& t,
             const std::string& trail = "");
@@ -99,6 +100,7 @@ class Printer {
   std::unordered_map<int, ExprPtr> inlined_;
   std::unordered_map<int, int> depth_;  // of what is inlined
   int position_ = 0;
+  std::vector<std::vector<torch::VarPtr>> traced_;  // by statement of `forward`: what is traced after it
   std::set<std::string> helpers_;
 };
 
@@ -195,10 +197,8 @@ std::string Printer::claim(const std::string& base, int position, int last, bool
 void Printer::name_var(const torch::VarPtr& v, int position) {
   if (names_.count(v->id) != 0) return;
   if (v->hint == "_" || lives_[v->id].uses == 0) {
-    if (!options_.trace || v->onnx_name.empty()) {
-      names_[v->id] = "_";
-      return;
-    }
+    names_[v->id] = "_";
+    return;
   }
   const Life& l = lives_[v->id];
   const bool short_lived = !l.pinned && l.last - l.def <= 2;
@@ -636,11 +636,6 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
         targets += (i > 0 ? ", " : "") + name_of(*s.targets[i]);
       if (!s.targets.empty()) lead = targets + " = ";
       line(indent, lead, value, trail);
-      if (options_.trace)
-        for (const auto& v : s.targets)
-          if (!v->onnx_name.empty() && name_of(*v) != "_")
-            out_ += std::string(indent, ' ') + "_trace(" + python_quote(v->onnx_name) + ", " +
-                    name_of(*v) + ")\n";
       return;
     }
     case Stmt::Kind::Return:
@@ -711,7 +706,52 @@ void Printer::block(const Block& b, std::size_t indent) {
     if (b[i].kind == Stmt::Kind::For || b[i].kind == Stmt::Kind::While ||
         b[i].kind == Stmt::Kind::Def)
       ++position_;
+    if (&b != &program_.forward || i >= traced_.size()) continue;
+    for (const auto& v : traced_[i])
+      if (name_of(*v) != "_")
+        out_ += std::string(indent, ' ') + name_of(*v) + " = _trace(" + python_quote(v->onnx_name) +
+                ", " + name_of(*v) + ")\n";
   }
+}
+
+/// A value is traced where `forward` itself has it for good: not inside branches and loops, whose
+/// values are others each time, and not what a loop starts from under the name of its result.
+void Printer::find_traced() {
+  traced_.assign(program_.forward.size(), {});
+  struct Place {
+    torch::VarPtr var;
+    std::size_t made = 0, used = 0;
+    bool plain = false;
+  };
+  std::map<int, Place> places;  // in the order of the variables
+  for (std::size_t i = 0; i < program_.forward.size(); ++i) {
+    const auto in_expr = [&](auto&& again, const Expr& e) -> void {
+      if (e.kind == ExprKind::Var) places[e.var->id].used = i;
+      for (const auto& a : e.args) again(again, *a);
+      for (const auto& [_, v] : e.keywords) again(again, *v);
+    };
+    const auto in_stmt = [&](auto&& again, const Stmt& s, bool outside) -> void {
+      in_expr(in_expr, *s.value);
+      for (const auto& v : s.targets) {
+        Place& p = places[v->id];
+        p.var = v;
+        p.made = i;
+        p.plain = outside && s.kind == Stmt::Kind::Assign;
+      }
+      if (s.kind == Stmt::Kind::Def) return;
+      for (const Stmt& inner : s.body) again(again, inner, false);
+      for (const Stmt& inner : s.orelse) again(again, inner, false);
+    };
+    in_stmt(in_stmt, program_.forward[i], true);
+  }
+  // An operator of several steps names each of them after its output; the last is the output.
+  std::map<std::string_view, const Place*> last;
+  for (const auto& [_, p] : places) {
+    if (!p.var || p.var->onnx_name.empty() || !(p.plain || p.used > p.made)) continue;
+    const Place*& best = last[p.var->onnx_name];
+    if (best == nullptr || best->made <= p.made) best = &p;
+  }
+  for (const auto& [_, p] : last) traced_[p->made].push_back(p->var);
 }
 
 void Printer::init() {
@@ -857,6 +897,7 @@ std::string Printer::run() {
     out_ += "        \"\"\"\n";
   }
   position_ = 0;
+  if (options_.trace) find_traced();
   block(program_.forward, 8);
   body = std::move(out_);
 

@@ -14,7 +14,7 @@ struct PythonOptions {
   std::string header;                              // lines of the file's docstring
   std::vector<std::pair<std::string, std::string>>
       functions;                 // names and sources that the program calls beside the runtime's
-  bool trace = false;            // `_trace(name, value)` after each statement; nothing is inlined
+  bool trace = false;            // `x = _trace(name, x)` after each statement; nothing is inlined
   bool comments_origin = false;  // "# <ONNX node>" behind each line
 };
 

@@ -235,7 +235,7 @@ def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(tmp_path: Path) -> None:
     onnx.save(tiny_probabilities(), str(tmp_path / "m.onnx"))
     report = onnx2nn.verify(tmp_path / "m.onnx")
     assert report.ok
-    assert any("what goes into the Sigmoid is right" in note for note in report.notes)
+    assert any("operators agrees on equal inputs" in note for note in report.notes)
 
     onnx2nn.convert(tmp_path / "m.onnx", tmp_path / "net.py")
     weights = load_file(tmp_path / "net.safetensors")

@@ -22,7 +22,7 @@ def run(request: Request) -> ExitCode:
             report = verify(
                 a.model,
                 a.target,
-                per_node=a.per_node or None,
+                per_node=a.per_node,
                 progress=stages,
                 nodes=a.nodes,
                 atol=a.atol,

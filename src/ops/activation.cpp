@@ -5,6 +5,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/training.h"
 #include "ops/widen.h"
 
 namespace onnx2nn::ops {
@@ -201,8 +202,7 @@ void lower_softmax(LowerContext& c) {
 }
 
 // ---------------------------------------------------------------- Dropout
-// The ratio was an attribute before opset 12; since then `training_mode` is an input. Opsets 1 and
-// 6 had `is_test`, which runtimes take as set. The mask is of the data's type before opset 10.
+// The ratio was an attribute before opset 12. The mask is of the data's type before opset 10.
 
 DType mask_dtype(const NodeContext& c) {
   return c.opset() < 10 ? c.dtype(0) : DType::Bool;
@@ -213,14 +213,8 @@ void infer_dropout(InferContext& c) {
   c.set(1, mask_dtype(c), c.shape(0));
 }
 
-bool is_inference(const NodeContext& c) {
-  if (c.opset() < 12 || !c.has_input(2)) return true;
-  const ir::Tensor* t = c.constant(2);
-  return t != nullptr && t->size() == 1 && t->int_at(0) == 0;
-}
-
 bool fold_dropout(FoldContext& c) {
-  if (!is_inference(c) || (c.has_output(1) && c.node().output(1)->has_uses())) return false;
+  if (dropout_mode(c.node()) != Mode::Inference || (c.has_output(1) && c.node().output(1)->has_uses())) return false;
   c.set(0, c.input(0));
   return true;
 }
@@ -228,13 +222,19 @@ bool fold_dropout(FoldContext& c) {
 void lower_dropout(LowerContext& c) {
   for (const char* a : {"consumed_inputs", "is_test", "ratio", "seed"}) c.ignore_attr(a);
   const Ex x = c.in(0);
-  const auto ratio = c.has_input(1) ? c.const_number(1) : std::optional(0.5);
-  if (is_inference(c) || ratio == 0.0) {
+  const Mode mode = dropout_mode(c.node());
+  if (mode == Mode::Inference) {
     c.out(0, x);
     if (c.has_output(1)) c.out(1, aten("ones_like", {x}, {{"dtype", Ex(mask_dtype(c))}}));
     return;
   }
-  const bool always = c.constant(2) != nullptr;
+  auto ratio = std::optional(0.5);
+  if (c.opset() < 12) {
+    ratio = c.attr_float("ratio", 0.5);
+  } else if (c.has_input(1)) {
+    ratio = c.const_number(1);
+  }
+  const bool always = mode == Mode::Training;
   const bool mask_used = c.has_output(1) && c.node().output(1)->has_uses();
   const bool seeded = c.has_attr("seed");
   if (ratio && always && !mask_used && !seeded) return c.out(0, aten("dropout", {x, *ratio, true}));
@@ -243,7 +243,7 @@ void lower_dropout(LowerContext& c) {
                                    seeded ? Kwargs{{"seed", Ex(c.attr_int("seed"))}} : Kwargs{}),
                             {"dropped", "mask"});
   c.out(0, parts[0]);
-  c.out(1, parts[1]);
+  c.out(1, mask_dtype(c) == DType::Bool ? parts[1] : aten("to.dtype", {parts[1], Ex(mask_dtype(c))}));
 }
 
 // ---------------------------------------------------------------- ScaledTanh, ParametricSoftplus

@@ -7,6 +7,7 @@
 
 #include "ops/pass_on.h"
 #include "ops/registry.h"
+#include "ops/training.h"
 
 namespace onnx2nn::ops {
 
@@ -105,18 +106,15 @@ void lower_bias_add(LowerContext& c) {
   c.out(0, plus(plus(c.in(0), c.in(1)), c.in(2)));
 }
 
-/// A dropout that trains, as input `i` may say.
-void refuse_training(LowerContext& c, std::size_t i) {
-  const auto training = c.const_number(i);
-  if (c.has_input(i) && (!training || *training != 0.0))
-    c.unsupported("training mode is not supported");
+void refuse_training(LowerContext& c) {
+  if (dropout_mode(c.node()) != Mode::Inference) c.unsupported("training mode is not supported");
 }
 
 /// As in inference: dropout does nothing, bias and residual are added.
 void lower_bias_dropout(LowerContext& c) {
   c.ignore_attr("seed");
   if (c.has_output(1)) c.unsupported("the mask of a dropout is not known in inference");
-  refuse_training(c, 4);
+  refuse_training(c);
   Ex y = biased(c);
   if (c.has_input(2)) y = plus(y, c.in(2));
   c.out(0, y);
@@ -144,7 +142,7 @@ void lower_bias_softmax(LowerContext& c) {
 void lower_bitmask_dropout(LowerContext& c) {
   c.ignore_attr("seed");
   if (c.has_output(1)) c.unsupported("the bits of a dropout's mask are not known in inference");
-  refuse_training(c, 2);
+  refuse_training(c);
   c.out(0, c.in(0));
 }
 

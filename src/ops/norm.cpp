@@ -4,6 +4,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/training.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -28,19 +29,10 @@ bool is_vector(const ir::Tensor* t, std::int64_t n) {
 }
 
 // ---------------------------------------------------------------- BatchNormalization
-// Opset 1-6: is_test says the mode; 7-13: outputs after the first do; from 14 on training_mode.
 // `spatial` = 0 (opset 1-8) has statistics for each place of a channel.
 
 constexpr std::size_t kMean = 3;
 constexpr std::size_t kVar = 4;
-
-bool is_training(const NodeContext& c) {
-  if (c.opset() >= 14) return c.attr_int("training_mode", 0) != 0;
-  if (c.opset() < 7) return c.attr_int("is_test", 0) == 0;
-  for (std::size_t i = 1; i < c.output_count(); ++i)
-    if (c.has_output(i)) return true;
-  return false;
-}
 
 void infer_batch_norm(InferContext& c) {
   c.set(0, c.type(0));
@@ -90,10 +82,11 @@ void lower_batch_norm_training(LowerContext& c, bool spatial, double momentum) {
 }
 
 void lower_batch_norm(LowerContext& c) {
-  c.ignore_attr("consumed_inputs");
+  for (const char* a : {"consumed_inputs", "is_test", "training_mode"}) c.ignore_attr(a);
   const double momentum = c.attr_float("momentum", static_cast<double>(0.9F));
   const bool spatial = c.opset() >= 9 || c.attr_int("spatial", 1) != 0;
-  if (is_training(c)) return lower_batch_norm_training(c, spatial, momentum);
+  if (batch_norm_mode(c.node()) == Mode::Training)
+    return lower_batch_norm_training(c, spatial, momentum);
   const auto rank = c.rank(0);
   bool same_dtype = true;
   for (std::size_t i = 1; i <= kVar; ++i) same_dtype = same_dtype && c.dtype(i) == c.dtype(0);

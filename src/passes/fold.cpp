@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "eval/eval.h"
+#include "ops/training.h"
 #include "passes/rules.h"
 
 namespace onnx2nn::passes {
@@ -50,7 +51,7 @@ bool may_fold(const Rewriter& w, const ir::Node& n) {
 }
 
 bool foldable(const ir::Node& n) {
-  return n.op != nullptr && !n.op->nondeterministic;
+  return n.op != nullptr && !ops::is_random(n);
 }
 
 // Shape(x: [2, 3]) -> y   =>   y = {2, 3}

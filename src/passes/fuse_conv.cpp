@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/training.h"
 #include "passes/match.h"
 #include "passes/rules.h"
 
@@ -285,11 +286,9 @@ std::optional<Linear> linear_before(Rewriter& w, const ir::Node& user, const ir:
 }
 
 bool is_inference(const ir::Node& n) {
-  if (n.input_count() != 5 || attr_int(n, "training_mode", 0) != 0 ||
+  if (n.input_count() != 5 || ops::batch_norm_mode(n) != ops::Mode::Inference ||
       attr_int(n, "spatial", 1) != 1)
     return false;
-  // Before opset 7 the default was to train.
-  if (n.opset < 7 && attr_int(n, "is_test", 0) == 0) return false;
   for (std::size_t i = 1; i < n.output_count(); ++i)
     if (n.output(i) != nullptr && n.output(i)->has_uses()) return false;
   return true;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "ops/training.h"
 #include "passes/rules.h"
 #include "support/hash.h"
 #include "support/interrupt.h"
@@ -56,7 +57,7 @@ bool append_attribute(std::string& key, const ir::Attribute& a) {
 
 /// Everything that says what `n` computes; empty where it is not to be merged.
 std::string key_of(const ir::Node& n) {
-  if (n.op == nullptr || n.op->nondeterministic) return {};
+  if (n.op == nullptr || ops::is_random(n)) return {};
   // Runtimes take a DequantizeLinear for its one reader's, and fuse the two.
   if (n.op_type == "DequantizeLinear" || n.op_type == "QuantizeLinear") return {};
   std::string key;

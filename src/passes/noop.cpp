@@ -4,6 +4,7 @@
 #include <numeric>
 #include <set>
 
+#include "ops/training.h"
 #include "passes/match.h"
 #include "passes/rules.h"
 
@@ -27,10 +28,7 @@ bool has_output_beyond_first(const ir::Node& n) {
 // Dropout(x) -> y   =>   x for y, in inference
 bool remove_dropout(Rewriter& w, ir::Node& n) {
   if (has_output_beyond_first(n)) return false;
-  constexpr std::int64_t kTrains = 12;  // the opset from which inputs say the ratio and the mode
-  if (n.opset >= kTrains && n.input(2) != nullptr && splat(n.input(2)) != 0.0 &&
-      splat(n.input(1)) != 0.0)
-    return false;
+  if (ops::dropout_mode(n) != ops::Mode::Inference) return false;
   return pass_over(w, n, n.input(0));
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ops/context.h"
+#include "ops/training.h"
 #include "passes/match.h"
 #include "passes/rewriter.h"
 
@@ -31,7 +32,10 @@ class Upgrade {
   /// A node of ai.onnx with one output called `name`, before `before` (null: at the end).
   ir::Node* add(ir::Graph& g, std::string_view op_type, const Inputs& inputs, std::string name,
                 const ir::Node& like, ir::Node* before) {
-    const std::vector<std::string> names = {std::move(name)};
+    return add(g, op_type, inputs, std::vector<std::string>{std::move(name)}, like, before);
+  }
+  ir::Node* add(ir::Graph& g, std::string_view op_type, const Inputs& inputs,
+                const std::vector<std::string>& names, const ir::Node& like, ir::Node* before) {
     ir::Node* n = g.add_node(std::string(op_type), "", inputs, names, before);
     n->name = like.name;
     n->op = ops::find_op("", op_type);
@@ -164,15 +168,40 @@ void align_slope(Upgrade& u, ir::Node& n) {
 // The mode of BatchNormalization was an attribute, then told by the outputs, now an attribute.
 constexpr std::int64_t kTrainingMode = 14;
 
+/// Names for the outputs of a BatchNormalization that trains: its statistics are asked for by name.
+std::vector<std::string> batch_norm_outputs(const ir::Node& n, std::size_t count) {
+  std::vector<std::string> names = {"", "_mean", "_var", "_batch_mean", "_batch_var"};
+  names.resize(count);
+  for (std::size_t i = 1; i < count; ++i) names[i].insert(0, n.output(0)->name);
+  return names;
+}
+
+/// With as many outputs as its mode has there: what nobody uses comes or goes.
+void with_outputs(Upgrade& u, ir::Node& n, std::vector<std::string> names) {
+  require_first_output_only(n);
+  if (n.output_count() == names.size()) return;
+  Inputs inputs;
+  for (std::size_t i = 0; i < n.input_count(); ++i) inputs.push_back(n.input(i));
+  names[0] = n.output(0)->name;
+  n.output(0)->name.clear();
+  ir::Node* fresh = u.add(*n.graph(), n.op_type, inputs, names, n, &n);
+  fresh->attributes = std::move(n.attributes);
+  fresh->metadata = n.metadata;
+  fresh->doc_string = n.doc_string;
+  fresh->output(0)->type = n.output(0)->type;
+  n.output(0)->replace_all_uses(fresh->output(0));
+  n.graph()->erase(&n);
+}
+
 void batch_norm_7(Upgrade& u, ir::Node& n) {
-  const bool training = take<std::int64_t>(n, "is_test").value_or(0) == 0;
-  if (!training) return require_first_output_only(n);
+  const bool training = ops::batch_norm_mode(n) == ops::Mode::Training;
+  drop(n, "is_test");
+  if (!training) return with_outputs(u, n, {""});
   if (u.target() < kTrainingMode)
     fail("unsupported-operator",
          "it normalises by the statistics of its input, which opset {} to {} cannot say", 7,
          kTrainingMode - 1);
-  require_first_output_only(n);
-  set_attr(n, "training_mode", std::int64_t{1});
+  with_outputs(u, n, batch_norm_outputs(n, 5));
 }
 
 void batch_norm_9(Upgrade& /*u*/, ir::Node& n) {
@@ -181,19 +210,10 @@ void batch_norm_9(Upgrade& /*u*/, ir::Node& n) {
 }
 
 void batch_norm_14(Upgrade& u, ir::Node& n) {
-  require_first_output_only(n);
-  if (n.output_count() <= 1) return;
-  // Five outputs became three: what nobody uses goes.
-  Inputs inputs;
-  for (std::size_t i = 0; i < n.input_count(); ++i) inputs.push_back(n.input(i));
-  ir::Node* fresh =
-      u.add(*n.graph(), n.op_type, inputs, std::exchange(n.output(0)->name, ""), n, &n);
-  fresh->attributes = std::move(n.attributes);
-  fresh->metadata = n.metadata;
-  fresh->doc_string = n.doc_string;
-  fresh->output(0)->type = n.output(0)->type;
-  n.output(0)->replace_all_uses(fresh->output(0));
-  n.graph()->erase(&n);
+  const bool training = ops::batch_norm_mode(n) == ops::Mode::Training;
+  if (!training) return;
+  set_attr(n, "training_mode", std::int64_t{1});
+  with_outputs(u, n, batch_norm_outputs(n, 3));
 }
 
 void cast_6(Upgrade& /*u*/, ir::Node& n) {
@@ -240,6 +260,8 @@ void dft_20(Upgrade& /*u*/, ir::Node& n) {
 
 // Dropout's mask was of another type before opset 10, and no mask of ones before opset 12.
 void dropout_7(Upgrade& /*u*/, ir::Node& n) {
+  if (ops::dropout_mode(n) != ops::Mode::Inference)
+    fail("unsupported-operator", "is_test=0 has no counterpart in opset 7 to 11");
   drop(n, "is_test");
 }
 void dropout_10(Upgrade& /*u*/, ir::Node& n) {

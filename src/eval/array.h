@@ -6,6 +6,8 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ir/graph.h"
@@ -84,13 +86,46 @@ void for_each_pair(const Ints& dims, const Ints& a, const Ints& b, F&& f) {
   }
 }
 
+/// Calls f with the index of each element of `dims` in row-major order.
+template <typename F>
+void for_each_index(const Ints& dims, F&& f) {
+  const std::int64_t n = element_count(dims);
+  Ints at(dims.size(), 0);
+  for (std::int64_t k = 0; k < n; ++k) {
+    f(static_cast<const Ints&>(at));
+    for (std::size_t d = dims.size(); d-- > 0;) {
+      if (++at[d] < dims[d]) break;
+      at[d] = 0;
+    }
+  }
+}
+
 /// Bytes of an element; 0 for strings and sub-byte types, which the kernels do not move.
 std::size_t width_of(DType dtype);
 
+/// What computes one operator: nothing where it lacks the type or form.
+using Kernel = Result (*)(const Call&);
+
+inline Result run(const std::unordered_map<std::string_view, Kernel>& kernels, const Call& c) {
+  const auto it = kernels.find(c.node().op_type);
+  return it == kernels.end() ? std::nullopt : it->second(c);
+}
+
+/// Products and sums of more steps are left to the run.
+inline constexpr std::int64_t kMostSteps = std::int64_t{1} << 24;
+
 // Families of kernels; each gives nothing for what is not its own.
 Result elementwise(const Call& c);
+Result cast(const Call& c);
+Result activation(const Call& c);
 Result movement(const Call& c);
+Result rearrangement(const Call& c);
+Result selection(const Call& c);
+Result order(const Call& c);
 Result reduction(const Call& c);
+Result product(const Call& c);
+Result creation(const Call& c);
+Result resize(const Call& c);
 Result quantization(const Call& c);
 Result linear_algebra(const Call& c);  // of com.microsoft
 

@@ -1,96 +1,15 @@
-// Arithmetic, comparison, casts. Opsets below 7 had a broadcasting of their own and are left alone.
-#include <cmath>
+// Arithmetic, comparison, logic, bits. Opsets below 7 had a broadcasting of their own and are left
+// alone.
+#include <algorithm>
 #include <limits>
 #include <unordered_map>
 
-#include "eval/array.h"
+#include "eval/numbers.h"
 
 namespace onnx2nn::eval {
 namespace {
 
-/// Elements in a type that computes as the operator does: float for float16 and bfloat16 too.
-template <typename T>
-std::vector<T> load(const Tensor& t) {
-  std::vector<T> out(static_cast<std::size_t>(t.size()));
-  for (std::int64_t i = 0; i < t.size(); ++i) {
-    if constexpr (std::is_floating_point_v<T>) {
-      out[static_cast<std::size_t>(i)] = static_cast<T>(t.double_at(i));
-    } else {
-      out[static_cast<std::size_t>(i)] = static_cast<T>(t.int_at(i));
-    }
-  }
-  return out;
-}
-
-template <typename T>
-void put(std::vector<std::byte>& bytes, std::size_t i, T v) {
-  std::memcpy(bytes.data() + i * sizeof(T), &v, sizeof(T));
-}
-
-/// Stores computed elements as `dtype`.
-template <typename T>
-std::optional<TensorPtr> store(const Call& c, DType dtype, const Ints& dims,
-                               const std::vector<T>& v) {
-  auto bytes = c.room(dtype, static_cast<std::int64_t>(v.size()));
-  if (!bytes) return std::nullopt;
-  for (std::size_t i = 0; i < v.size(); ++i) {
-    switch (dtype) {
-      case DType::Float32:
-        put(*bytes, i, static_cast<float>(v[i]));
-        break;
-      case DType::Float64:
-        put(*bytes, i, static_cast<double>(v[i]));
-        break;
-      case DType::Float16:
-        put(*bytes, i, ir::float_to_half(static_cast<float>(v[i])));
-        break;
-      case DType::BFloat16:
-        put(*bytes, i, ir::float_to_bfloat16(static_cast<float>(v[i])));
-        break;
-      case DType::Int64:
-        put(*bytes, i, static_cast<std::int64_t>(v[i]));
-        break;
-      case DType::Int32:
-        put(*bytes, i, static_cast<std::int32_t>(static_cast<std::int64_t>(v[i])));
-        break;
-      case DType::Int16:
-        put(*bytes, i, static_cast<std::int16_t>(static_cast<std::int64_t>(v[i])));
-        break;
-      case DType::Int8:
-        put(*bytes, i, static_cast<std::int8_t>(static_cast<std::int64_t>(v[i])));
-        break;
-      case DType::UInt8:
-        put(*bytes, i, static_cast<std::uint8_t>(static_cast<std::int64_t>(v[i])));
-        break;
-      case DType::UInt16:
-        put(*bytes, i, static_cast<std::uint16_t>(static_cast<std::int64_t>(v[i])));
-        break;
-      case DType::UInt32:
-        put(*bytes, i, static_cast<std::uint32_t>(static_cast<std::int64_t>(v[i])));
-        break;
-      case DType::Bool:
-        put(*bytes, i, static_cast<std::uint8_t>(v[i] != T(0) ? 1 : 0));
-        break;
-      default:
-        return std::nullopt;
-    }
-  }
-  return Tensor::owned(dtype, dims, std::move(*bytes));
-}
-
-bool computes_as_float(DType t) {
-  return t == DType::Float32 || t == DType::Float16 || t == DType::BFloat16;
-}
-bool computes_as_int(DType t) {
-  return ir::is_integer(t) && t != DType::UInt64 && !ir::is_sub_byte(t);
-}
-
-template <typename T>
-Result result(const Call& c, DType dtype, const Ints& dims, const std::vector<T>& v) {
-  auto t = store(c, dtype, dims, v);
-  if (!t) return std::nullopt;
-  return one(std::move(*t));
-}
+constexpr std::int64_t kBroadcasting = 7;
 
 // ---------------------------------------------------------------- two operands
 
@@ -108,7 +27,6 @@ std::vector<T> combine(const Tensor& a, const Tensor& b, const Ints& dims, F&& f
 }
 
 enum class Binary {
-  None,
   Add,
   Sub,
   Mul,
@@ -117,6 +35,13 @@ enum class Binary {
   Min,
   Max,
   Mod,
+  PRelu,
+  BitAnd,
+  BitOr,
+  BitXor,
+  ShiftLeft,
+  ShiftRight,
+  // From here on the result is a bool.
   Equal,
   Less,
   LessOrEqual,
@@ -127,7 +52,7 @@ enum class Binary {
   Xor
 };
 
-Binary binary_of(std::string_view type) {
+std::optional<Binary> binary_of(const Call& c) {
   static const std::unordered_map<std::string_view, Binary> kTable = {
       {"Add", Binary::Add},
       {"Sub", Binary::Sub},
@@ -137,6 +62,12 @@ Binary binary_of(std::string_view type) {
       {"Min", Binary::Min},
       {"Max", Binary::Max},
       {"Mod", Binary::Mod},
+      {"PRelu", Binary::PRelu},
+      {"Sum", Binary::Add},
+      {"Mean", Binary::Add},
+      {"BitwiseAnd", Binary::BitAnd},
+      {"BitwiseOr", Binary::BitOr},
+      {"BitwiseXor", Binary::BitXor},
       {"Equal", Binary::Equal},
       {"Less", Binary::Less},
       {"LessOrEqual", Binary::LessOrEqual},
@@ -145,66 +76,89 @@ Binary binary_of(std::string_view type) {
       {"And", Binary::And},
       {"Or", Binary::Or},
       {"Xor", Binary::Xor}};
-  const auto it = kTable.find(type);
-  return it == kTable.end() ? Binary::None : it->second;
-}
-
-/// Integers wrap around as two's complement does.
-std::int64_t wrap(std::uint64_t v) {
-  return static_cast<std::int64_t>(v);
+  if (c.node().op_type == "BitShift")
+    return c.s("direction", "") == "LEFT" ? Binary::ShiftLeft : Binary::ShiftRight;
+  const auto it = kTable.find(c.node().op_type);
+  return it == kTable.end() ? std::nullopt : std::optional(it->second);
 }
 
 template <typename T>
-T arithmetic(Binary op, T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) {
-    switch (op) {
-      case Binary::Add:
-        return a + b;
-      case Binary::Sub:
-        return a - b;
-      case Binary::Mul:
-        return a * b;
-      case Binary::Div:
-        return a / b;
-      case Binary::Pow:
-        return std::pow(a, b);
-      case Binary::Min:
-        return std::isnan(a) || std::isnan(b) ? std::numeric_limits<T>::quiet_NaN()
-                                              : std::min(a, b);
-      case Binary::Max:
-        return std::isnan(a) || std::isnan(b) ? std::numeric_limits<T>::quiet_NaN()
-                                              : std::max(a, b);
-      case Binary::Mod:
-        return std::fmod(a, b);
-      default:
-        return T(0);
+T float_arithmetic(Binary op, T a, T b) {
+  const bool nan = std::isnan(a) || std::isnan(b);
+  switch (op) {
+    case Binary::Add:
+      return a + b;
+    case Binary::Sub:
+      return a - b;
+    case Binary::Mul:
+      return a * b;
+    case Binary::Div:
+      return a / b;
+    case Binary::Pow:
+      return std::pow(a, b);
+    case Binary::Min:
+      return nan ? std::numeric_limits<T>::quiet_NaN() : std::min(a, b);
+    case Binary::Max:
+      return nan ? std::numeric_limits<T>::quiet_NaN() : std::max(a, b);
+    case Binary::Mod:
+      return std::fmod(a, b);
+    case Binary::PRelu:
+      return a < T(0) ? a * b : a;
+    default:
+      return T(0);
+  }
+}
+
+std::uint64_t power(std::uint64_t base, std::uint64_t exponent) {
+  std::uint64_t out = 1;
+  for (; exponent != 0; exponent >>= 1U, base *= base)
+    if ((exponent & 1U) != 0) out *= base;
+  return out;
+}
+
+/// Integers of `bits` bits, which wrap around as two's complement does; `fmod` takes the sign of
+/// the dividend for a remainder.
+template <typename T>
+T int_arithmetic(Binary op, T a, T b, bool fmod, int bits) {
+  const auto x = static_cast<std::uint64_t>(a);
+  const auto y = static_cast<std::uint64_t>(b);
+  const bool minus_one = std::is_signed_v<T> && b == static_cast<T>(-1);
+  if ((op == Binary::Div || op == Binary::Mod) && b == 0)
+    throw Error("bad-model", "an integer is divided by zero");
+  switch (op) {
+    case Binary::Add:
+      return static_cast<T>(x + y);
+    case Binary::Sub:
+      return static_cast<T>(x - y);
+    case Binary::Mul:
+      return static_cast<T>(x * y);
+    case Binary::Div:
+      return minus_one ? static_cast<T>(0 - x) : static_cast<T>(a / b);
+    case Binary::Pow:
+      return static_cast<T>(power(x, y));
+    case Binary::Min:
+      return std::min(a, b);
+    case Binary::Max:
+      return std::max(a, b);
+    case Binary::Mod: {
+      if (minus_one) return 0;
+      const T r = a % b;
+      return !fmod && r != 0 && (r < 0) != (b < 0) ? r + b : r;
     }
-  } else {
-    const auto x = static_cast<std::uint64_t>(a);
-    const auto y = static_cast<std::uint64_t>(b);
-    switch (op) {
-      case Binary::Add:
-        return wrap(x + y);
-      case Binary::Sub:
-        return wrap(x - y);
-      case Binary::Mul:
-        return wrap(x * y);
-      case Binary::Div:
-        if (b == 0) throw Error("bad-model", "an integer is divided by zero");
-        return b == -1 ? wrap(0 - x) : a / b;
-      case Binary::Min:
-        return std::min(a, b);
-      case Binary::Max:
-        return std::max(a, b);
-      case Binary::Mod: {
-        if (b == 0) throw Error("bad-model", "an integer is divided by zero");
-        if (b == -1) return 0;
-        const T r = a % b;
-        return r != 0 && (r < 0) != (b < 0) ? r + b : r;
-      }
-      default:
-        return 0;
-    }
+    case Binary::PRelu:
+      return a < 0 ? static_cast<T>(x * y) : a;
+    case Binary::BitAnd:
+      return static_cast<T>(x & y);
+    case Binary::BitOr:
+      return static_cast<T>(x | y);
+    case Binary::BitXor:
+      return static_cast<T>(x ^ y);
+    case Binary::ShiftLeft:
+      return y < static_cast<std::uint64_t>(bits) ? static_cast<T>(x << y) : 0;
+    case Binary::ShiftRight:
+      return a >> std::min<std::uint64_t>(y, 63);
+    default:
+      return 0;
   }
 }
 
@@ -238,28 +192,68 @@ Result binary_as(const Call& c, Binary op, const Tensor& a, const Tensor& b) {
     return result(c, DType::Bool, dims, combine<T>(a, b, dims, [&](T x, T y) {
                     return compare(op, x, y) ? T(1) : T(0);
                   }));
-  return result(c, a.dtype(), dims,
-                combine<T>(a, b, dims, [&](T x, T y) { return arithmetic(op, x, y); }));
+  if constexpr (std::is_floating_point_v<T>) {
+    return result(c, a.dtype(), dims,
+                  combine<T>(a, b, dims, [&](T x, T y) { return float_arithmetic(op, x, y); }));
+  } else {
+    const bool fmod = c.i("fmod", 0) != 0;
+    const int bits = ir::info(a.dtype()).bits;
+    return result(c, a.dtype(), dims, combine<T>(a, b, dims, [&](T x, T y) {
+                    return int_arithmetic(op, x, y, fmod, bits);
+                  }));
+  }
+}
+
+bool is_bitwise(Binary op) {
+  return op >= Binary::BitAnd && op <= Binary::ShiftRight;
+}
+
+/// The exponent may be of another type; integers are raised where the power is one.
+Result pow(const Call& c, const Tensor& a, const Tensor& b) {
+  if (is_real(a.dtype()))
+    return by_float(a.dtype(), [&]<typename T>(T) -> Result {
+      return is_real(b.dtype()) || ir::is_integer(b.dtype()) ? binary_as<T>(c, Binary::Pow, a, b)
+                                                             : std::nullopt;
+    });
+  if (!computes_as_int(a.dtype()) || !computes_as_int(b.dtype())) return std::nullopt;
+  for (std::int64_t i = 0; i < b.size(); ++i)
+    if (b.int_at(i) < 0) return std::nullopt;
+  return binary_as<std::int64_t>(c, Binary::Pow, a, b);
 }
 
 Result binary(const Call& c, Binary op, const Tensor& a, const Tensor& b) {
-  if (op == Binary::Pow) {
-    // The exponent may be of another type; integer powers are computed where they are exact.
-    if (a.dtype() == DType::Float32 && ir::info(b.dtype()).kind != 'c')
-      return binary_as<float>(c, op, a, b);
-    if (a.dtype() == DType::Float64) return binary_as<double>(c, op, a, b);
-    return std::nullopt;
-  }
+  if (op == Binary::Pow) return pow(c, a, b);
   if (a.dtype() != b.dtype()) return std::nullopt;
-  // fmod says which sign the remainder has: the dividend's, which the kernel of floats computes, or
-  // the divisor's, as that of integers.
-  const bool real = computes_as_float(a.dtype()) || a.dtype() == DType::Float64;
-  if (op == Binary::Mod && (c.i("fmod", 0) != 0) != real) return std::nullopt;
-  if (computes_as_float(a.dtype())) return binary_as<float>(c, op, a, b);
-  if (a.dtype() == DType::Float64) return binary_as<double>(c, op, a, b);
-  if (computes_as_int(a.dtype())) return binary_as<std::int64_t>(c, op, a, b);
-  if (a.dtype() == DType::Bool && op >= Binary::Equal) return binary_as<std::int64_t>(c, op, a, b);
-  return std::nullopt;
+  if (a.dtype() == DType::Bool)
+    return op >= Binary::Equal ? binary_as<std::int64_t>(c, op, a, b) : std::nullopt;
+  if (is_real(a.dtype()) && is_bitwise(op)) return std::nullopt;
+  // Runtimes multiply zeros by such slopes too, or not.
+  if (op == Binary::PRelu && !is_finite(b)) return std::nullopt;
+  // fmod says which sign the remainder has: the dividend's, which the kernel of floats computes.
+  if (op == Binary::Mod && is_real(a.dtype()) && c.i("fmod", 0) == 0) return std::nullopt;
+  return by_type(a.dtype(),
+                 [&]<typename T>(T) -> Result { return binary_as<T>(c, op, a, b); });
+}
+
+/// One operand or more: the first two, then each of the others with what came of those before.
+Result variadic(const Call& c, Binary op) {
+  const std::string& type = c.node().op_type;
+  const bool many = type == "Sum" || type == "Mean" || type == "Min" || type == "Max";
+  for (std::size_t i = 0; i < c.inputs(); ++i)
+    if (c.in(i) == nullptr) return std::nullopt;
+  if (c.inputs() != 2 && !many) return std::nullopt;
+  TensorPtr sum = c.ptr(0);
+  for (std::size_t i = 1; i < c.inputs(); ++i) {
+    const auto next = binary(c, op, *sum, *c.in(i));
+    if (!next) return std::nullopt;
+    sum = next->front();
+  }
+  if (type != "Mean") return one(sum);
+  return by_float(sum->dtype(), [&]<typename T>(T) -> Result {
+    auto v = load<T>(*sum);
+    for (T& x : v) x /= static_cast<T>(c.inputs());
+    return result(c, sum->dtype(), sum->dims(), v);
+  });
 }
 
 // ---------------------------------------------------------------- one operand
@@ -282,12 +276,19 @@ std::optional<T (*)(T)> float_unary(std::string_view type) {
       {"Round", [](T v) { return std::nearbyint(v); }},
       {"Sin", [](T v) { return std::sin(v); }},
       {"Cos", [](T v) { return std::cos(v); }},
+      {"Tan", [](T v) { return std::tan(v); }},
+      {"Asin", [](T v) { return std::asin(v); }},
+      {"Acos", [](T v) { return std::acos(v); }},
+      {"Atan", [](T v) { return std::atan(v); }},
+      {"Sinh", [](T v) { return std::sinh(v); }},
+      {"Cosh", [](T v) { return std::cosh(v); }},
       {"Tanh", [](T v) { return std::tanh(v); }},
+      {"Asinh", [](T v) { return std::asinh(v); }},
+      {"Acosh", [](T v) { return std::acosh(v); }},
+      {"Atanh", [](T v) { return std::atanh(v); }},
       {"Erf", [](T v) { return std::erf(v); }},
       {"Reciprocal", [](T v) { return T(1) / v; }},
-      {"Sign", [](T v) { return sign(v); }},
-      {"Relu", [](T v) { return v > T(0) || std::isnan(v) ? v : T(0); }},
-      {"Sigmoid", [](T v) { return T(1) / (T(1) + std::exp(-v)); }}};
+      {"Sign", [](T v) { return sign(v); }}};
   const auto it = kTable.find(type);
   return it == kTable.end() ? std::nullopt : std::optional(it->second);
 }
@@ -299,60 +300,52 @@ Result map(const Call& c, const Tensor& t, F&& f) {
   return result(c, t.dtype(), t.dims(), v);
 }
 
-Result unary(const Call& c, std::string_view type, const Tensor& t) {
-  if (computes_as_float(t.dtype())) {
-    if (const auto f = float_unary<float>(type)) return map<float>(c, t, *f);
-  } else if (t.dtype() == DType::Float64) {
-    if (const auto f = float_unary<double>(type)) return map<double>(c, t, *f);
-  } else if (computes_as_int(t.dtype())) {
-    if (type == "Neg")
-      return map<std::int64_t>(
-          c, t, [](std::int64_t v) { return wrap(0 - static_cast<std::uint64_t>(v)); });
-    if (type == "Abs")
-      return map<std::int64_t>(
-          c, t, [](std::int64_t v) { return v < 0 ? wrap(0 - static_cast<std::uint64_t>(v)) : v; });
-    if (type == "Sign") return map<std::int64_t>(c, t, [](std::int64_t v) { return sign(v); });
-    if (type == "Relu")
-      return map<std::int64_t>(c, t, [](std::int64_t v) { return std::max<std::int64_t>(v, 0); });
-  } else if (t.dtype() == DType::Bool && type == "Not") {
-    return map<std::int64_t>(c, t, [](std::int64_t v) { return v == 0 ? 1 : 0; });
-  }
-  return std::nullopt;
-}
-
-// ---------------------------------------------------------------- casts
-
-Result cast(const Call& c, DType to) {
+Result unary(const Call& c) {
+  const std::string& type = c.node().op_type;
   const Tensor& t = *c.in(0);
-  const DType from = t.dtype();
-  if (from == to) return one(c.ptr(0));
-  const auto easy = [](DType d) {
-    return computes_as_float(d) || d == DType::Float64 || computes_as_int(d) || d == DType::Bool;
-  };
-  if (!easy(from) || !easy(to)) return std::nullopt;
-  if (!c.room(to, t.size())) return std::nullopt;
-  if (ir::info(from).kind != 'f') return result(c, to, t.dims(), load<std::int64_t>(t));
-  const auto v = load<double>(t);
-  if (ir::is_integer(to)) {
-    // What lies outside of the integers is not defined, and differs between machines.
-    const double limit = std::ldexp(1.0, ir::info(to).bits - (ir::is_unsigned(to) ? 0 : 1));
-    for (const double x : v)
-      if (!(std::trunc(x) < limit && std::trunc(x) >= (ir::is_unsigned(to) ? 0.0 : -limit)))
-        return std::nullopt;
-    std::vector<std::int64_t> out;
-    for (const double x : v) out.push_back(static_cast<std::int64_t>(std::trunc(x)));
-    return result(c, to, t.dims(), out);
-  }
-  return result(c, to, t.dims(), v);
+  if (is_real(t.dtype()))
+    return by_float(t.dtype(), [&]<typename T>(T) -> Result {
+      const auto f = float_unary<T>(type);
+      // Runtimes differ about the sign of what is no number.
+      if (type == "Sign" && has_nan(t)) return std::nullopt;
+      return f ? map<T>(c, t, *f) : std::nullopt;
+    });
+  if (t.dtype() == DType::Bool)
+    return type == "Not" ? map<std::int64_t>(c, t, [](std::int64_t v) { return v == 0 ? 1 : 0; })
+                         : std::nullopt;
+  return by_type(t.dtype(), [&]<typename T>(T) -> Result {
+    using U = std::uint64_t;
+    if (type == "Neg") return map<T>(c, t, [](T v) { return static_cast<T>(0 - U(v)); });
+    if (type == "Abs") return map<T>(c, t, [](T v) { return v < 0 ? static_cast<T>(0 - U(v)) : v; });
+    if (type == "Sign") return map<T>(c, t, [](T v) { return v > 0 ? T(1) : static_cast<T>(v < 0 ? -1 : 0); });
+    if (type == "BitwiseNot") return map<T>(c, t, [](T v) { return static_cast<T>(~U(v)); });
+    return std::nullopt;
+  });
 }
 
-// ---------------------------------------------------------------- Where, Clip
+template <typename F>
+Result test(const Call& c, F&& f) {
+  const Tensor& t = *c.in(0);
+  if (ir::info(t.dtype()).kind != 'f') return std::nullopt;
+  auto v = load<double>(t);
+  for (double& x : v) x = f(x) ? 1.0 : 0.0;
+  return result(c, DType::Bool, t.dims(), v);
+}
+
+Result is_inf(const Call& c) {
+  const bool positive = c.i("detect_positive", 1) != 0;
+  const bool negative = c.i("detect_negative", 1) != 0;
+  return test(c, [&](double v) { return std::isinf(v) && (v > 0 ? positive : negative); });
+}
+
+// ---------------------------------------------------------------- Where
 
 Result where(const Call& c) {
+  if (c.inputs() != 3 || c.in(1) == nullptr || c.in(2) == nullptr) return std::nullopt;
   const Tensor& condition = *c.in(0);
   const Tensor& x = *c.in(1);
   const Tensor& y = *c.in(2);
-  if (x.dtype() != y.dtype()) return std::nullopt;
+  if (x.dtype() != y.dtype() || condition.dtype() != DType::Bool) return std::nullopt;
   const Ints dims = broadcast_dims(broadcast_dims(condition.dims(), x.dims()), y.dims());
   auto bytes = c.room(x.dtype(), element_count(dims));
   if (!bytes) return std::nullopt;
@@ -377,22 +370,13 @@ Result where(const Call& c) {
 
 Result elementwise(const Call& c) {
   const std::string& type = c.node().op_type;
-  if (type == "Cast")
-    return c.node().attribute("to") != nullptr && c.i("to", 0) > 0 && c.i("to", 0) < ir::kDTypeCount
-               ? cast(c, static_cast<DType>(c.i("to", 0)))
-               : std::nullopt;
-  if (type == "CastLike" && c.inputs() == 2) return cast(c, c.in(1)->dtype());
-  if (type == "Where" && c.inputs() == 3) return where(c);
-  if (c.opset() < 7) return std::nullopt;
-  if (c.inputs() == 1)
-    if (auto r = unary(c, type, *c.in(0))) return r;
-  const Binary op = binary_of(type);
-  if (op == Binary::None || c.inputs() == 0) return std::nullopt;
-  if (c.inputs() == 1) return op == Binary::Min || op == Binary::Max ? one(c.ptr(0)) : std::nullopt;
-  if (c.inputs() == 2)
-    return c.in(0) != nullptr && c.in(1) != nullptr ? binary(c, op, *c.in(0), *c.in(1))
-                                                    : std::nullopt;
-  return std::nullopt;
+  if (type == "Cast" || type == "CastLike") return cast(c);
+  if (type == "Where") return where(c);
+  if (type == "IsNaN") return test(c, [](double v) { return std::isnan(v); });
+  if (type == "IsInf") return is_inf(c);
+  if (const auto op = binary_of(c))
+    return c.opset() >= kBroadcasting ? variadic(c, *op) : std::nullopt;
+  return c.inputs() == 1 ? unary(c) : std::nullopt;
 }
 
 }  // namespace onnx2nn::eval

@@ -83,6 +83,16 @@ std::size_t width_of(DType dtype) {
   return bits >= 8 ? static_cast<std::size_t>(bits) / 8 : 0;
 }
 
+namespace {
+
+/// The kernels of elements in whole bytes are no good for those of four bits and fewer.
+bool unpacks(const ir::Node& n) {
+  return n.op_type == "Cast" || n.op_type == "CastLike" || n.op_type == "Identity" ||
+         n.op_type == "Shape" || n.op_type == "Size";
+}
+
+}  // namespace
+
 Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
   const bool microsoft = node.domain == "com.microsoft";
   if (!(node.domain.empty() || microsoft) || node.output_count() == 0 || node.input(0) == nullptr)
@@ -90,14 +100,15 @@ Result evaluate(const ir::Node& node, std::uint64_t max_bytes) {
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     const ir::Value* v = node.input(i);
     if (v == nullptr) continue;
-    if (!v->constant || width_of(v->constant->dtype()) == 0) return std::nullopt;
+    if (!v->constant || v->constant->dtype() == DType::String) return std::nullopt;
+    if (width_of(v->constant->dtype()) == 0 && !unpacks(node)) return std::nullopt;
   }
   const Call c(node, max_bytes);
   if (microsoft) return linear_algebra(c);
-  if (auto r = elementwise(c)) return r;
-  if (auto r = movement(c)) return r;
-  if (auto r = reduction(c)) return r;
-  return quantization(c);
+  for (const Kernel family : {elementwise, activation, movement, rearrangement, selection, order,
+                              reduction, product, creation, resize, quantization})
+    if (auto r = family(c)) return r;
+  return std::nullopt;
 }
 
 }  // namespace onnx2nn::eval

@@ -1,8 +1,8 @@
-// Sums and products along axes, ranges.
+// Sums, products, extremes and norms along axes. Floats are summed in double precision.
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
-#include "eval/array.h"
+#include "eval/numbers.h"
 
 namespace onnx2nn::eval {
 namespace {
@@ -36,113 +36,119 @@ std::optional<Reduced> reduced(const Call& c, const Tensor& x) {
   return r;
 }
 
-template <typename T>
-Result reduce_as(const Call& c, const Tensor& x, const Reduced& r, DType dtype) {
-  const std::string& type = c.node().op_type;
+enum class Kind { Sum, Mean, Prod, Max, Min, L1, L2, LogSum, LogSumExp, SumSquare };
+
+/// The sum, or product, or extreme that a kind is made of.
+template <typename W>
+bool add(Kind kind, W& sum, W v, bool first) {
+  switch (kind) {
+    case Kind::Max:
+    case Kind::Min:
+      if (first || v != v || (kind == Kind::Max ? v > sum : v < sum)) sum = sum != sum ? sum : v;
+      return true;
+    case Kind::Prod:
+      if constexpr (std::is_integral_v<W>) return !__builtin_mul_overflow(sum, v, &sum);
+      sum *= v;
+      return true;
+    case Kind::L2:
+    case Kind::SumSquare:
+      if constexpr (std::is_integral_v<W>)
+        return !__builtin_mul_overflow(v, v, &v) && !__builtin_add_overflow(sum, v, &sum);
+      sum += v * v;
+      return true;
+    case Kind::L1:
+      if constexpr (std::is_integral_v<W>) {
+        if (v < 0 && __builtin_sub_overflow(W(0), v, &v)) return false;
+      } else {
+        v = std::fabs(v);
+      }
+      break;
+    default:
+      break;
+  }
+  if constexpr (std::is_integral_v<W>) return !__builtin_add_overflow(sum, v, &sum);
+  sum += v;
+  return true;
+}
+
+/// Sums in W. The logarithm of a sum of exponentials is taken relative to the greatest.
+template <typename W>
+std::optional<std::vector<W>> sums_of(const Tensor& x, const Reduced& r, Kind kind) {
+  const auto v = load<W>(x);
   const auto n = static_cast<std::size_t>(element_count(r.kept));
-  const bool product = type == "ReduceProd";
-  const bool maximum = type == "ReduceMax";
-  const bool minimum = type == "ReduceMin";
-  std::vector<double> wide(n, product ? 1.0 : 0.0);
-  std::vector<std::int64_t> whole(n, product ? 1 : 0);
+  std::vector<W> sums(n, W(kind == Kind::Prod ? 1 : 0));
   std::vector<bool> seen(n, false);
-  if (x.size() == 0) return std::nullopt;
-  bool overflow = false;
-  for_each_pair(x.dims(), r.strides, strides_of(x.dims()), [&](std::int64_t to, std::int64_t from) {
-    const auto k = static_cast<std::size_t>(to);
-    if constexpr (std::is_floating_point_v<T>) {
-      const double v = x.double_at(from);
-      if (maximum || minimum) {
-        if (!seen[k] || std::isnan(v) || (maximum ? v > wide[k] : v < wide[k]))
-          wide[k] = seen[k] && std::isnan(wide[k]) ? wide[k] : v;
-      } else {
-        wide[k] = product ? wide[k] * v : wide[k] + v;
-      }
-    } else {
-      const std::int64_t v = x.int_at(from);
-      if (maximum || minimum) {
-        if (!seen[k] || (maximum ? v > whole[k] : v < whole[k])) whole[k] = v;
-      } else if (product) {
-        overflow |= __builtin_mul_overflow(whole[k], v, &whole[k]);
-      } else {
-        overflow |= __builtin_add_overflow(whole[k], v, &whole[k]);
-      }
-    }
+  bool fits = true;
+  const auto each = [&](auto&& f) {
+    for_each_pair(x.dims(), r.strides, strides_of(x.dims()), [&](std::int64_t to, std::int64_t from) {
+      f(static_cast<std::size_t>(to), v[static_cast<std::size_t>(from)]);
+    });
+  };
+  const Kind first = kind == Kind::LogSumExp ? Kind::Max : kind;
+  each([&](std::size_t k, W value) {
+    fits = fits && add(first, sums[k], value, !seen[k]);
     seen[k] = true;
   });
-  if (overflow) return std::nullopt;
-  const double count =
-      static_cast<double>(x.size()) / static_cast<double>(std::max<std::size_t>(n, 1));
-  std::vector<T> out(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    if constexpr (std::is_floating_point_v<T>) {
-      out[i] = static_cast<T>(type == "ReduceMean" ? wide[i] / count : wide[i]);
-    } else {
-      if (static_cast<std::int64_t>(static_cast<T>(whole[i])) != whole[i]) return std::nullopt;
-      out[i] = static_cast<T>(whole[i]);
+  if constexpr (std::is_floating_point_v<W>) {
+    if (kind == Kind::LogSumExp) {
+      const std::vector<W> most = sums;
+      std::fill(sums.begin(), sums.end(), W(0));
+      each([&](std::size_t k, W value) {
+        sums[k] += std::isinf(most[k]) ? W(value == most[k] ? 1 : 0) : std::exp(value - most[k]);
+      });
+      for (std::size_t k = 0; k < n; ++k) sums[k] = most[k] + std::log(sums[k]);
     }
+    if (kind == Kind::L2)
+      for (W& s : sums) s = std::sqrt(s);
+    if (kind == Kind::LogSum)
+      for (W& s : sums) s = std::log(s);
   }
-  if (!c.room(dtype, static_cast<std::int64_t>(n))) return std::nullopt;
-  return one(Tensor::from<T>(dtype, r.dims, out));
+  return fits ? std::optional(std::move(sums)) : std::nullopt;
 }
 
 Result reduce(const Call& c) {
+  static const std::unordered_map<std::string_view, Kind> kKinds = {
+      {"ReduceSum", Kind::Sum},     {"ReduceMean", Kind::Mean},
+      {"ReduceProd", Kind::Prod},   {"ReduceMax", Kind::Max},
+      {"ReduceMin", Kind::Min},     {"ReduceL1", Kind::L1},
+      {"ReduceL2", Kind::L2},       {"ReduceLogSum", Kind::LogSum},
+      {"ReduceLogSumExp", Kind::LogSumExp}, {"ReduceSumSquare", Kind::SumSquare}};
+  const Kind kind = kKinds.at(c.node().op_type);
   const Tensor& x = *c.in(0);
   const auto r = reduced(c, x);
-  if (!r) return std::nullopt;
-  if (x.dtype() == DType::Float32) return reduce_as<float>(c, x, *r, x.dtype());
-  if (x.dtype() == DType::Float64) return reduce_as<double>(c, x, *r, x.dtype());
-  if (c.node().op_type == "ReduceMean") return std::nullopt;
-  if (x.dtype() == DType::Int64) return reduce_as<std::int64_t>(c, x, *r, x.dtype());
-  if (x.dtype() == DType::Int32) return reduce_as<std::int32_t>(c, x, *r, x.dtype());
-  return std::nullopt;
-}
-
-template <typename T>
-Result range_as(const Call& c) {
-  const T start = c.in(0)->at<T>(0);
-  const T limit = c.in(1)->at<T>(0);
-  const T delta = c.in(2)->at<T>(0);
-  if (delta == T(0)) throw Error("bad-model", "Range with a step of zero");
-  const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) /
-                                 static_cast<double>(delta));
-  if (!(steps < 1e9)) return std::nullopt;
-  const auto n = static_cast<std::int64_t>(std::max(steps, 0.0));
-  if (!c.room(c.in(0)->dtype(), n)) return std::nullopt;
-  std::vector<T> out;
-  for (std::int64_t i = 0; i < n; ++i)
-    out.push_back(static_cast<T>(start + static_cast<T>(i) * delta));
-  return one(Tensor::from<T>(c.in(0)->dtype(), {n}, out));
-}
-
-Result range(const Call& c) {
-  for (std::size_t i = 0; i < 3; ++i)
-    if (c.in(i) == nullptr || c.in(i)->size() != 1 || c.in(i)->dtype() != c.in(0)->dtype())
+  if (!r || !c.room(x.dtype(), element_count(r->kept))) return std::nullopt;
+  // Of nothing there is no greatest, and runtimes differ about a mean.
+  const bool of_nothing = x.size() == 0 && element_count(r->kept) != 0;
+  if (of_nothing && kind != Kind::Sum && kind != Kind::Prod && kind != Kind::L1 &&
+      kind != Kind::L2 && kind != Kind::SumSquare)
+    return std::nullopt;
+  if (is_real(x.dtype())) {
+    auto sums = sums_of<double>(x, *r, kind);
+    const double count = static_cast<double>(x.size()) /
+                         static_cast<double>(std::max<std::int64_t>(element_count(r->kept), 1));
+    if (kind == Kind::Mean)
+      for (double& s : *sums) s /= count;
+    // Of halves, squares may be beyond what halves hold before their root is taken.
+    constexpr double kMostSquares = 65504.0;
+    if (kind == Kind::L2 && x.dtype() == DType::Float16 &&
+        std::any_of(sums->begin(), sums->end(), [](double s) { return s * s > kMostSquares; }))
       return std::nullopt;
-  switch (c.in(0)->dtype()) {
-    case DType::Int64:
-      return range_as<std::int64_t>(c);
-    case DType::Int32:
-      return range_as<std::int32_t>(c);
-    case DType::Float32:
-      return range_as<float>(c);
-    case DType::Float64:
-      return range_as<double>(c);
-    default:
-      return std::nullopt;
+    return result(c, x.dtype(), r->dims, *sums);
   }
+  const bool whole = kind != Kind::Mean && kind != Kind::L2 && kind != Kind::LogSum &&
+                     kind != Kind::LogSumExp;
+  if (!whole || !computes_as_int(x.dtype())) return std::nullopt;
+  const auto sums = sums_of<std::int64_t>(x, *r, kind);
+  if (!sums) return std::nullopt;
+  for (const std::int64_t s : *sums)
+    if (!ir::holds(x.dtype(), s)) return std::nullopt;
+  return result(c, x.dtype(), r->dims, *sums);
 }
 
 }  // namespace
 
 Result reduction(const Call& c) {
-  const std::string& t = c.node().op_type;
-  if (c.inputs() == 0 || c.in(0) == nullptr) return std::nullopt;
-  if (t == "ReduceSum" || t == "ReduceProd" || t == "ReduceMax" || t == "ReduceMin" ||
-      t == "ReduceMean")
-    return reduce(c);
-  if (t == "Range" && c.inputs() == 3) return range(c);
-  return std::nullopt;
+  return c.node().op_type.starts_with("Reduce") ? reduce(c) : std::nullopt;
 }
 
 }  // namespace onnx2nn::eval

@@ -137,9 +137,9 @@ class Node {
 struct ValueInfo {
   std::string doc_string;
   std::vector<std::pair<std::string, std::string>> metadata;
-  std::string type_proto;  // the bytes of its type: denotations, dims of -1
+  std::string type_proto;  // the bytes of its type: denotations, dims of -1 and 0
   std::string type;        // the type's text as read: the bytes hold while it is the same
-  bool has_negative_dim = false;
+  bool open_as_number = false;  // a dim of -1 or 0, which is read as unknown
 };
 
 /// Nodes in order, defined before use. Owns its nodes and values.

@@ -310,8 +310,10 @@ class Importer {
       while (d.next()) {
         if (d.field() == 1) {
           const std::int64_t v = d.int64();
-          dim = v >= 0 ? ir::Dim(v) : ir::Dim::unknown();
-          has_negative_dim_ = has_negative_dim_ || v < 0;
+          // Exporters write -1, and more often 0, for a size that they do not know. What is right
+          // for any size is right for an empty tensor too.
+          dim = v > 0 ? ir::Dim(v) : ir::Dim::unknown();
+          open_as_number_ = open_as_number_ || v <= 0;
         } else if (d.field() == 2) {
           dim = dim_symbol(d.text());
         } else {
@@ -377,10 +379,10 @@ class Importer {
           break;
         case 2: {
           Reader again = m;
-          has_negative_dim_ = false;
+          open_as_number_ = false;
           out.type = read_type(m.message("TypeProto"), 0);
           out.info.type_proto = again.string();
-          out.info.has_negative_dim = has_negative_dim_;
+          out.info.open_as_number = open_as_number_;
           break;
         }
         case 3:
@@ -987,7 +989,7 @@ class Importer {
   TensorReader tensors_;
   std::unique_ptr<ir::Model> model_;
   const std::map<std::string, std::int64_t>* opsets_ = nullptr;
-  bool has_negative_dim_ = false;  // in the type that is being read
+  bool open_as_number_ = false;  // in the type that is being read
   std::map<std::string, Function> functions_;
   std::map<std::string, std::string> symbols_;
   std::set<std::string> symbol_ids_;

@@ -391,8 +391,8 @@ class Writer {
   }
 
   /// Whether what a file declares of an output contradicts what is known of the value `v`, now that
-  /// no branch or arithmetic hides it from checkers. To them -1 is a number as well.
-  static bool contradicts(const Type& declared, bool has_negative_dim, const Value& v) {
+  /// no branch or arithmetic hides it from checkers. To them -1 and 0 are numbers as well.
+  static bool contradicts(const Type& declared, bool open_as_number, const Value& v) {
     const ir::Shape& says = declared.shape;
     const ir::Shape& is = v.type.shape;
     // Checkers know nothing of other domains.
@@ -402,7 +402,7 @@ class Writer {
     if (says.rank() != is.rank()) return true;
     for (std::size_t i = 0; i < is.rank(); ++i)
       if (is[i].is_const() && (says[i].is_const() ? says[i].value() != is[i].value()
-                                                  : has_negative_dim))
+                                                  : open_as_number))
         return true;
     return false;
   }
@@ -412,7 +412,7 @@ class Writer {
                std::size_t i, const Value* given_out = nullptr) const {
     const bool has_info = i < infos.size();
     const bool is_wrong = given_out != nullptr &&
-                          contradicts(type, has_info && infos[i].has_negative_dim, *given_out);
+                          contradicts(type, has_info && infos[i].open_as_number, *given_out);
     if (is_wrong) type = given_out->type;
     if (!has_info) return value_info(name, type);
     const ir::ValueInfo& info = infos[i];

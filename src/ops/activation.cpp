@@ -109,8 +109,8 @@ void infer_swiglu(InferContext& c) {
 
 void lower_shrink(LowerContext& c) {
   const double bias = c.attr_float("bias", 0.0);
-  const double lambd = c.attr_float("lambd", 0.5);
   const DType t = c.dtype(0);
+  const double lambd = held(t, c.attr_float("lambd", 0.5));
   if (ir::is_float(t) && bias == 0 && lambd >= 0)
     return c.out(0, aten("hardshrink", {c.in(0), lambd}));
   if (ir::is_float(t) && bias == lambd && lambd >= 0)

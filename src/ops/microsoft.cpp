@@ -518,7 +518,11 @@ constexpr const char* kGatherNd = "GatherND";
 constexpr const char* kRange = "Range";
 
 void lower_inverse(LowerContext& c) {
-  c.out(0, aten("linalg_inv", {c.in(0)}));
+  const DType t = c.dtype(0);
+  if (t != DType::Float16 && t != DType::BFloat16) return c.out(0, aten("linalg_inv", {c.in(0)}));
+  // Torch has no inverse of halves.
+  const Ex wide = aten("to.dtype", {c.in(0), Ex(DType::Float32)});
+  c.out(0, aten("to.dtype", {aten("linalg_inv", {wide}), Ex(t)}));
 }
 
 void infer_expand_dims(InferContext& c) {

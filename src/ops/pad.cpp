@@ -8,6 +8,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "ops/widen.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -116,7 +117,7 @@ bool is_native(LowerContext& c, const std::string& mode, TorchPads& pads) {
 /// A constant that F.pad's float can hold.
 std::optional<Ex> pad_value(LowerContext& c) {
   if (c.has_attr("value")) {
-    const double v = c.attr_float("value", 0);
+    const double v = held(c.dtype(0), c.attr_float("value", 0));
     return ir::is_float(c.dtype(0)) ? Ex(v) : Ex(static_cast<std::int64_t>(v));
   }
   if (!c.has_input(2)) return Ex(0);
@@ -137,7 +138,7 @@ void lower_pad(LowerContext& c) {
     Kwargs kw;
     if (mode != "constant") kw.emplace_back("mode", Ex(mode));
     if (mode == "constant" && c.has_attr("value"))
-      kw.emplace_back("value", Ex(c.attr_float("value", 0)));
+      kw.emplace_back("value", Ex(held(c.dtype(0), c.attr_float("value", 0))));
     if (mode == "constant" && c.has_input(2)) kw.emplace_back("value", c.in(2));
     if (c.has_input(3)) kw.emplace_back("axes", c.int_list(3));
     c.ignore_attr("value");

@@ -201,9 +201,15 @@ void lower_slice(LowerContext& c) {
 // The sizes are an attribute before opset 13, then an input; without them the parts are equal. From
 // opset 18 on `num_outputs` parts may end with a smaller one.
 
+constexpr std::int64_t kSmallerLastPart = 18;
+
 /// Sizes of the parts along the axis, as far as they are known.
 std::optional<Dims> split_sizes(const NodeContext& c, const Dim& size) {
   const std::size_t n = c.output_count();
+  if (const std::int64_t parts = c.attr_int("num_outputs", static_cast<std::int64_t>(n));
+      parts != static_cast<std::int64_t>(n))
+    c.fail("num_outputs is " + std::to_string(parts) + ", and there are " + std::to_string(n) +
+           " outputs");
   if (n == 0) return std::nullopt;
   std::optional<Dims> sizes;
   if (const auto a = c.attr_ints("split")) {
@@ -219,7 +225,7 @@ std::optional<Dims> split_sizes(const NodeContext& c, const Dim& size) {
     return sizes;
   }
   const auto count = static_cast<std::int64_t>(n);
-  if (c.opset() < 18) {
+  if (c.opset() < kSmallerLastPart) {
     if (size.is_const() && size.value() % count != 0)
       c.fail("the axis does not divide into " + std::to_string(n) + " equal parts");
     return Dims(n, Dim::floor_div(size, Dim(count)));
@@ -264,7 +270,9 @@ void lower_split(LowerContext& c) {
   const std::int64_t axis = c.rank(0) ? c.axis(given, *c.rank(0)) : given;
   const Dim size = c.rank(0) ? c.shape(0)[static_cast<std::size_t>(axis)] : Dim();
   const auto sizes =
-      c.attr_ints("split") || c.has_input(1) || size.known() ? split_sizes(c, size) : std::nullopt;
+      c.attr_ints("split") || c.has_input(1) || size.known() || c.has_attr("num_outputs")
+          ? split_sizes(c, size)
+          : std::nullopt;
   const bool fixed =
       sizes && std::all_of(sizes->begin(), sizes->end(), [](const Dim& d) { return d.is_const(); });
   if (n == 1 && !c.has_input(1) && !c.attr_ints("split")) return c.out(0, c.in(0));
@@ -283,6 +291,8 @@ void lower_split(LowerContext& c) {
     }
   } else if (c.has_input(1)) {
     parts = aten("split_with_sizes", {c.in(0), c.int_list(1), axis});
+  } else if (c.opset() >= kSmallerLastPart) {
+    parts = helper("split_evenly", {c.in(0), n, axis});
   } else {
     parts = aten("chunk", {c.in(0), n, axis});
   }

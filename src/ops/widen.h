@@ -46,6 +46,16 @@ inline Ex to_dtype(const Ex& x, DType t) {
   return aten("to.dtype", {x, Ex(t)});
 }
 
+/// An attribute as elements of `t` hold it: of what is beyond them, infinity. Torch raises where a
+/// number does not fit, runtimes convert it.
+inline double held(DType t, double v) {
+  auto nearest = static_cast<float>(v);
+  if (t == DType::Float16) nearest = ir::half_to_float(ir::float_to_half(nearest));
+  if (t == DType::BFloat16) nearest = ir::bfloat16_to_float(ir::float_to_bfloat16(nearest));
+  const bool half = t == DType::Float16 || t == DType::BFloat16;
+  return half && std::isinf(nearest) ? static_cast<double>(nearest) : v;
+}
+
 /// 2.0 as 2, for arguments where Python's integer says the same.
 inline Ex neat(double v) {
   constexpr double kMax = 1e6;

@@ -233,7 +233,7 @@ namespace {
 
 std::size_t own_constants_of(ir::Graph& g, std::size_t most) {
   // What is larger is worth an Identity.
-  constexpr std::size_t kLargest = 64 * 1024;
+  constexpr std::size_t kLargest = 1024;
   std::unordered_map<const ir::Value*, ir::Value*> own;
   std::size_t made = 0;
   for (std::size_t i = 0; i < g.output_count() && made < most; ++i) {

@@ -58,6 +58,18 @@ std::optional<Ints> reshape_spec(const ir::Shape& from, const ir::Shape& to) {
   return spec;
 }
 
+/// Of an empty tensor no dimension can be guessed where another that is copied may be 0.
+bool guesses_of_nothing(const Ints& spec) {
+  return std::count(spec.begin(), spec.end(), -1) != 0 &&
+         std::count(spec.begin(), spec.end(), 0) != 0;
+}
+
+/// A Reshape that fails on some empty tensors by itself.
+bool fails_on_nothing(const ir::Node& n) {
+  const auto spec = n.is("Reshape") ? ints_of(n, "shape", 1) : std::nullopt;
+  return spec && guesses_of_nothing(*spec);
+}
+
 /// Whether the constant shape of `n` means the same for `from` as for its input: zeros copy a
 /// dimension.
 bool means_same(const ir::Node& n, const Ints& spec, const ir::Value& from) {
@@ -172,6 +184,8 @@ bool collapse_reshapes(Rewriter& w, ir::Node& n) {
     return false;
   const auto spec = reshape_spec(x->type.shape, out->type.shape);
   if (!spec) return false;
+  if (guesses_of_nothing(*spec) && !fails_on_nothing(n) && !fails_on_nothing(*first))
+    return w.miss(n, "one Reshape could not do both of an empty tensor");
   ir::Value* shape = w.constant(*n.graph(), out->name + "_shape", ir::Tensor::ints(*spec));
   const std::vector<ir::Value*> inputs = {x, shape};
   w.replace(out, w.add("Reshape", inputs, *out, n)->output(0));
@@ -189,6 +203,7 @@ bool constant_shape(Rewriter& w, ir::Node& n) {
   const ir::Shape& from = n.input(0)->type.shape;
   Ints spec;
   bool guessed = false;
+  bool said = false;  // what is guessed now
   for (std::size_t i = 0; i < shape->contents->size(); ++i) {
     const ir::Dim& d = (*shape->contents)[i];
     std::int64_t v = -1;
@@ -199,8 +214,11 @@ bool constant_shape(Rewriter& w, ir::Node& n) {
     }
     if (v < -1 || (v == -1 && guessed)) return false;
     guessed = guessed || v == -1;
+    said = said || (v == -1 && !d.is_const());
     spec.push_back(v);
   }
+  if (said && guesses_of_nothing(spec))
+    return w.miss(n, "of an empty tensor the size would have to be guessed that it says now");
   w.set_input(n, 1, w.constant(*n.graph(), shape->name, ir::Tensor::ints(spec)));
   return true;
 }

@@ -59,6 +59,10 @@ class Rewriter {
   /// What was missed in a graph that has changed since is forgotten.
   void forget_misses();
 
+  /// Bytes by which constants may grow yet.
+  std::int64_t room_to_grow() const { return room_to_grow_; }
+  void grow(std::int64_t bytes) { room_to_grow_ -= bytes; }
+
   void push(ir::Node* n);
   void push_users(const ir::Value& v);
   ir::Node* pop();
@@ -71,6 +75,7 @@ class Rewriter {
   const Options& options_;
   std::deque<ir::Node*> work_;
   std::unordered_set<const ir::Node*> queued_;
+  std::int64_t room_to_grow_ = 0;
   std::string_view rule_;
   bool asked_ = false;
   std::set<std::pair<const ir::Node*, std::string>> missed_;  // a node is looked at several times

@@ -1,6 +1,7 @@
 // The table of rules; each file of rules gives its own.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -44,5 +45,10 @@ std::size_t merge_equal_nodes(Rewriter& w, ir::Graph& g, std::size_t most);
 std::size_t merge_equal_contents(Rewriter& w, ir::Graph& g, std::size_t most);
 std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most);
 std::size_t own_constants(Rewriter& w, ir::Graph& g, std::size_t most);
+/// Folds constants over nodes that lie between, and may be large; the name is that of folding.
+inline constexpr std::string_view kFoldConstants = "fold-constants";
+std::size_t fold_ahead(Rewriter& w, ir::Graph& g, std::size_t most);
+/// Bytes by which folding may make the constants of `g` and of the graphs in it larger.
+std::uint64_t most_growth(const ir::Graph& g, bool in_conversion);
 
 }  // namespace onnx2nn::passes

@@ -26,6 +26,7 @@ class Simplifier {
   Simplifier(ir::Model& model, const Options& options, std::map<std::string, std::size_t>& counts)
       : model_(model), options_(options), rewriter_(model, options), counts_(counts) {
     ir::for_each_node(*model.graph, [this](const ir::Node&) { budget_ += kRewritesPerNode; });
+    rewriter_.grow(-static_cast<std::int64_t>(most_growth(*model.graph, !options.change_weights)));
     for (const Rule* r : all_rules()) {
       if (!enabled(r->name, r->in_conversion)) continue;
       if (r->ops.empty()) general_.push_back(r);
@@ -108,8 +109,8 @@ class Simplifier {
   bool merge() {
     std::size_t merged = 0;
     const auto left = [&] { return options_.stop_after - std::min(options_.stop_after, done_); };
-    const auto sweep = [&](std::string_view rule, auto&& merge_equal) {
-      if (!enabled(rule, false)) return;
+    const auto sweep = [&](std::string_view rule, auto&& merge_equal, bool in_conversion = false) {
+      if (!enabled(rule, in_conversion)) return;
       const std::size_t n = merge_equal(rewriter_, *model_.graph, left());
       if (n > 0) note(rule, "", n);
       merged += n;
@@ -118,6 +119,7 @@ class Simplifier {
     sweep(kMergeInitializers, merge_equal_initializers);
     sweep(kMergeNodes, merge_equal_nodes);
     sweep(kMergeContents, merge_equal_contents);
+    if (merged == 0) sweep(kFoldConstants, fold_ahead, true);
     return merged > 0;
   }
 

@@ -3,9 +3,13 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
-from .harness import check
+import onnx2nn
+
+from .harness import check, node_model
 
 
 def values(*shape: int, dtype: str = "float32") -> np.ndarray[Any, Any]:
@@ -93,3 +97,20 @@ def test_center_crop_pad(target: Any, axes: Any, constant: bool) -> None:
     inputs = [values(3, 4, 5), np.array(target)]
     attrs = {} if axes is None else {"axes": axes}
     check("CenterCropPad", inputs, opset=18, attrs=attrs, constants=[1] if constant else [])
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_value_that_halves_do_not_hold(name: str) -> None:
+    """The lowest float32, as exporters write it for minus infinity."""
+    lowest = float(np.finfo(np.float32).min)
+    x = np.ones((1, 1, 2, 3), np.float16)
+    elem_type = onnx.TensorProto.FLOAT16 if name == "float16" else onnx.TensorProto.BFLOAT16
+    for attrs in ({"pads": [0, 0, 1, 1, 0, 0, 1, 1]}, {"pads": [1, 0, 0, 0, 0, 0, 0, 0]}):
+        model, _ = node_model(
+            "Pad", [x], opset=2, attrs=attrs | {"value": lowest}, elem_types={0: elem_type}
+        )
+        for simplify in (True, False):
+            module = onnx2nn.load(model.SerializeToString(), simplify=simplify)
+            y = module(torch.from_numpy(x).to(getattr(torch, name)))
+            assert y.dtype == getattr(torch, name)
+            assert (y == -torch.inf).sum() == y.numel() - x.size

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import onnx2nn
+
 from .harness import check
 
 FAR = 2**63 - 1
@@ -251,3 +253,31 @@ def test_shape(start: Any, end: Any) -> None:
     attrs = {k: v for k, v in {"start": start, "end": end}.items() if v is not None}
     check("Shape", [values(2, 3, 4)], opset=15, attrs=attrs, dynamic=True)
     check("Size", [values(2, 3, 4)], opset=13, dynamic=True)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("size", "parts"), [(1, 2), (3, 2), (4, 3), (2, 3), (6, 4), (0, 2), (1, 1)]
+)
+def test_split_of_fewer_elements_than_parts_fill(size: int, parts: int, dynamic: bool) -> None:
+    x = np.arange(size * 2, dtype=np.float32).reshape(size, 2)
+    for axis in (0, -2):
+        attrs = {"axis": axis, "num_outputs": parts}
+        check("Split", [x], opset=18, attrs=attrs, outputs=parts, dynamic=dynamic)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("present", [(True, False), (False, True), (False, True, False)], ids=str)
+def test_split_with_outputs_that_are_absent(present: tuple[bool, ...], dynamic: bool) -> None:
+    x = np.arange(10, dtype=np.float32).reshape(5, 2)
+    n = len(present)
+    part = -(-5 // n)
+    wanted = [x[i * part : (i + 1) * part] for i in range(n) if present[i]]
+    attrs = {"num_outputs": n}
+    check("Split", [x], opset=18, attrs=attrs, outputs=present, dynamic=dynamic, expected=wanted)
+
+
+def test_split_whose_numbers_of_outputs_differ_is_refused() -> None:
+    x = np.ones((6, 2), np.float32)
+    with pytest.raises(onnx2nn.Error, match="num_outputs is 3, and there are 2 outputs"):
+        check("Split", [x], opset=18, attrs={"num_outputs": 3}, outputs=2, expected=[x[:3], x[3:]])

@@ -1,5 +1,6 @@
 """One random model, simplified and compared; by hand: `python tests/simplify_random/trial.py 0 20000`."""
 
+import os
 import random
 import sys
 from dataclasses import dataclass
@@ -108,6 +109,9 @@ def trial(seed: int, size: int | None = None, thorough: bool = True) -> Found | 
     if what is not None:
         rule, node = culprit(before, feed, want)
         return Found(what, rule, node)
+    what = wrong_of_nothing(model, feed, seed)
+    if what is not None:
+        return Found(what)
     result = simplified(before)
     again = simplified(result["model"])
     if again["model"] != result["model"]:
@@ -127,6 +131,36 @@ def trial(seed: int, size: int | None = None, thorough: bool = True) -> Found | 
         if not checks(result["model"]) and checks(before):
             return Found("the checker refuses it")
     return raised(before, feed, want, model.opset_import[0].version, seed)
+
+
+def wrong_of_nothing(model: onnx.ModelProto, feed: dict[str, Any], seed: int) -> str | None:
+    """What is wrong where an open size is 0, of the models that take that."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for value in model.graph.input:
+        for k, dim in enumerate(value.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value") and value.name in feed:
+                key = dim.dim_param or f"{value.name} {k}"
+                places.setdefault(key, []).append((value.name, k))
+    if not places or seed % 8:
+        return None
+    empty = dict(feed)
+    for name, k in random.Random(seed).choice(sorted(places.values())):
+        empty[name] = np.take(empty[name], [], axis=k)
+    before = model.SerializeToString()
+    # ONNX Runtime does not survive all that are empty.
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            what = is_wrong(before, empty, run(before, empty))
+            os.write(write, (what or "").encode())
+        finally:  # it does not take it, or that was all
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        what = said.read()
+    os.waitpid(child, 0)
+    return f"of empty tensors: {what}" if what else None
 
 
 # What ONNX Runtime 1.32 has kernels for.

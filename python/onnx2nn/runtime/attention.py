@@ -570,7 +570,9 @@ def padding_bias(
         past = k_length - q_length
         valid = mask[:, :, past : past + q_length, :k_length]
     bias = torch.zeros(valid.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill(valid <= 0, fill)
+    # What float32 holds, halves may not: their lowest number says the same.
+    lowest = torch.finfo(dtype).min
+    return bias.masked_fill(valid <= 0, min(max(fill, lowest), -lowest))
 
 
 def length_mask(mask: Tensor | None, batch: int, k_length: int) -> Tensor | None:

@@ -456,7 +456,8 @@ def likeliest_part(
         places = torch.arange(scores.shape[1], device=scores.device)
         dropped = dropped & (places < max(scores.shape[1] - min_tokens_to_keep, 1))
     dropped = torch.zeros_like(dropped).scatter(-1, order, dropped)
-    return scores.masked_fill(dropped, filter_value)
+    # The default is the lowest number of float32, which halves do not hold.
+    return torch.where(dropped, torch.tensor(filter_value).to(scores), scores)
 
 
 def sampling_decoder(

@@ -490,6 +490,8 @@ def murmur_hash3(x: Tensor, *, positive: int = 1, seed: int = 0) -> Tensor:
 
     32-bit words are held in int64, whose products wrap without a loss of the low bits.
     """
+    if not x.numel():
+        return x.to(torch.uint32 if positive else torch.int32)
     low = 0xFFFFFFFF
     count = x.element_size() // 4
     words = x.contiguous().reshape(-1).view(torch.int32).reshape(x.numel(), count)

@@ -43,6 +43,14 @@ def concat_from_sequence(
     return np.stack(arrays, axis) if new_axis else np.concatenate(arrays, axis)
 
 
+def split_evenly(x: Tensor, parts: int, axis: int) -> tuple[Tensor, ...]:
+    """ONNX Split into equal parts: of too few elements torch's chunk makes fewer, and no empty ones."""
+    size = x.shape[axis]
+    part = -(-size // parts)
+    sizes = [max(min(part, size - i * part), 0) for i in range(parts)]
+    return torch.split_with_sizes(x, sizes, axis)
+
+
 def split_to_sequence(
     x: Tensor | np.ndarray,
     split: Tensor | list[int] | int | None = None,

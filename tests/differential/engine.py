@@ -190,9 +190,9 @@ def with_constants(case: Case) -> bytes | None:
     if not case.feeds:
         return None
     for name, value in case.feeds.items():
-        if not isinstance(value, np.ndarray):
+        if not isinstance(value, np.ndarray | np.generic):
             return None
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     del model.graph.input[:]
     return bytes(model.SerializeToString())
 

@@ -8,6 +8,7 @@ import pickle
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -164,3 +165,33 @@ def test_device_and_type(core: object, tiny: Path) -> None:
     both = onnx2nn.load(tiny, dtype=torch.float64, device="cpu")
     assert both.fc1.weight.dtype == torch.float64
     assert isinstance(both.fc1.weight, torch.nn.Parameter)
+
+
+def test_what_is_written_and_checked_is_forgotten_too(
+    core: object, tiny: Path, tmp_path: Path
+) -> None:
+    from onnx2nn.check.verification import load_written
+
+    onnx2nn.convert(tiny, tmp_path / "net.py")
+    gc.collect()
+    before = [n for n in sys.modules if n.startswith("onnx2nn_written")]
+    net = load_written(tmp_path / "net.py")
+    assert "self.fc1(x)" in inspect.getsource(type(net))
+    assert type(pickle.loads(pickle.dumps(net))) is type(net)
+    del net
+    gc.collect()
+    assert [n for n in sys.modules if n.startswith("onnx2nn_written")] == before
+
+
+def test_warnings_go_to_the_logger(core: Any, tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+    real = core.convert
+
+    def warned(*args: Any) -> Any:
+        conversion = real(*args)
+        conversion.diagnostics = [{"severity": "warning", "code": "odd", "message": "look here"}]
+        return conversion
+
+    core.convert = warned
+    onnx2nn.load(tiny)
+    assert [(r.name, r.levelname) for r in caplog.records] == [("onnx2nn", "WARNING")]
+    assert "look here" in caplog.text

@@ -190,6 +190,9 @@ class FakeNative:
 
         return _native.output_paths(model, out)
 
+    def check_outputs(self, model: str, paths: list[str], force: bool) -> list[Any]:
+        return []
+
     def convert(self, model: str | bytes, options: dict[str, Any]) -> Any:
         self.options.append(options)
         try:
@@ -227,7 +230,17 @@ class FakeNative:
                     np.full(3, 9, np.float32) * np.arange(3, dtype=np.float32), "fc2.bias"
                 )
             )
+        result = {"ok": True, "nodes_before": 4, "nodes_after": 4, "files": [out], "log": []}
+        if "staging" in options:
+            aside = Path(options["staging"]) / Path(out).name
+            onnx.save_model(loaded, str(aside))
+
+            def publish() -> tuple[list[str], list[Any]]:
+                aside.replace(out)
+                return [out], []
+
+            return {**result, "staged": SimpleNamespace(publish=publish)}
         onnx.save_model(loaded, out)
-        return {"ok": True, "nodes_before": 4, "nodes_after": 4, "files": [out], "log": []}
+        return result
 
     break_simplify = False

@@ -8,37 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
-BIN = Path(__file__).parents[2] / "build/ci/bin"
-PROGRAM, SHIM = BIN / "onnx2nn", BIN / "fault_shim.so"
+from product import PROGRAM, write_model
+
+SHIM = PROGRAM.with_name("fault_shim.so")
 MOST_CALLS = 80
 
 pytestmark = pytest.mark.skipif(not SHIM.exists(), reason="the programs are not built")
-
-
-def write_model(path: Path, seed: int, data: str = "") -> None:
-    """A product with a matrix of 16 KiB, in a file of its own where `data` names one."""
-    matrix = np.random.default_rng(seed).standard_normal((64, 64)).astype(np.float32)
-    value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["x", "w"], ["product"]),
-            helper.make_node("Identity", ["product"], ["same"]),
-            helper.make_node("Relu", ["same"], ["y"]),
-        ],
-        "graph",
-        [value("x", TensorProto.FLOAT, ["n", 64])],
-        [value("y", TensorProto.FLOAT, ["n", 64])],
-        [numpy_helper.from_array(matrix, "w")],
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name=f"{seed}"
-    )
-    onnx.save(model, path, save_as_external_data=bool(data), location=data, size_threshold=0)
 
 
 State = tuple[str, bytes] | None

@@ -35,8 +35,13 @@ endif()
 
 # Sanitizers and coverage change the layout of what is compiled: for every target, fetched ones too.
 if(ONNX2NN_SANITIZE)
-  add_compile_options(-fsanitize=${ONNX2NN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
-  add_link_options(-fsanitize=${ONNX2NN_SANITIZE})
+  set(sanitizers ${ONNX2NN_SANITIZE})
+  if(ONNX2NN_SANITIZE MATCHES "undefined")
+    string(APPEND sanitizers ",float-cast-overflow") # clang counts it not to `undefined`
+  endif()
+  add_compile_options(-fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
+  add_compile_definitions(_GLIBCXX_ASSERTIONS) # operator[] and front() of an empty vector, too
+  add_link_options(-fsanitize=${sanitizers})
 endif()
 if(ONNX2NN_LIBFUZZER)
   if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")

@@ -7,6 +7,22 @@
 namespace onnx2nn::eval {
 namespace {
 
+/// How many numbers a range has: exactly for integers, whose distance a double need not hold.
+template <typename T>
+double range_length(T start, T limit, T delta) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return std::ceil((static_cast<double>(limit) - static_cast<double>(start)) /
+                     static_cast<double>(delta));
+  } else {
+    const bool up = delta > 0;
+    if (up ? limit <= start : limit >= start) return 0;
+    const auto bits = [](T v) { return static_cast<std::uint64_t>(v); };
+    const std::uint64_t span = up ? bits(limit) - bits(start) : bits(start) - bits(limit);
+    const std::uint64_t step = up ? bits(delta) : 0 - bits(delta);
+    return static_cast<double>((span - 1) / step) + 1;
+  }
+}
+
 template <typename T>
 Result range_as(const Call& c) {
   const DType dtype = c.in(0)->dtype();
@@ -14,15 +30,22 @@ Result range_as(const Call& c) {
   const T limit = load<T>(*c.in(1))[0];
   const T delta = load<T>(*c.in(2))[0];
   if (delta == T(0)) throw Error("bad-model", "Range with a step of zero");
-  const double steps = std::ceil((static_cast<double>(limit) - static_cast<double>(start)) /
-                                 static_cast<double>(delta));
+  const double steps = range_length(start, limit, delta);
   if (!(steps < 1e9)) return std::nullopt;
   const auto n = static_cast<std::int64_t>(std::max(steps, 0.0));
   if (!c.room(dtype, n)) return std::nullopt;
   std::vector<T> out;
   out.reserve(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i)
-    out.push_back(static_cast<T>(start + static_cast<T>(i) * delta));
+  for (std::int64_t i = 0; i < n; ++i) {
+    if constexpr (std::is_floating_point_v<T>) {
+      out.push_back(static_cast<T>(start + static_cast<T>(i) * delta));
+    } else {
+      // Each number fits, the distance to it need not.
+      out.push_back(static_cast<T>(static_cast<std::uint64_t>(start) +
+                                   static_cast<std::uint64_t>(i) *
+                                       static_cast<std::uint64_t>(delta)));
+    }
+  }
   return result(c, dtype, {n}, out);
 }
 

@@ -52,7 +52,7 @@ std::optional<std::vector<std::byte>> Call::room(DType dtype, std::int64_t count
 
 Ints strides_of(const Ints& dims) {
   Ints out(dims.size(), 1);
-  for (std::size_t i = dims.size(); i-- > 1;) out[i - 1] = out[i] * dims[i];
+  for (std::size_t i = dims.size(); i-- > 1;) out[i - 1] = checked_mul(out[i], dims[i]);
   return out;
 }
 

@@ -174,8 +174,11 @@ Result slice(const Call& c) {
   Ints dims = x.dims();
   Ints strides = strides_of(dims);
   std::int64_t start = 0;
+  std::vector<bool> seen(x.rank(), false);
   for (std::size_t k = 0; k < axes->size(); ++k) {
     const auto a = static_cast<std::size_t>(Call::axis((*axes)[k], x.rank()));
+    if (seen[a]) return std::nullopt;  // ONNX does not say what that means
+    seen[a] = true;
     const std::int64_t n = x.dims()[a];
     const std::int64_t step = (*steps)[k];
     if (step == 0 || step == INT64_MIN) return std::nullopt;
@@ -183,15 +186,17 @@ Result slice(const Call& c) {
     const std::int64_t first = std::clamp<std::int64_t>(
         from_end((*starts)[k]), 0, step > 0 ? n : std::max<std::int64_t>(n - 1, 0));
     const std::int64_t last = std::clamp<std::int64_t>(from_end((*ends)[k]), step > 0 ? 0 : -1, n);
-    const std::int64_t count = step > 0 ? (last > first ? (last - first + step - 1) / step : 0)
-                                        : (first > last ? (first - last - step - 1) / -step : 0);
+    const std::int64_t count = step > 0 ? (last > first ? (last - first - 1) / step + 1 : 0)
+                                        : (first > last ? (first - last - 1) / -step + 1 : 0);
     if (n == 0) {
       dims[a] = 0;
       continue;
     }
     dims[a] = count;
+    if (count == 0) continue;
     start += first * strides[a];
-    strides[a] *= step;
+    // A step that is never taken may be any number.
+    strides[a] = count > 1 ? checked_mul(strides[a], step) : 0;
   }
   return strided(c, x, dims, strides, start);
 }
@@ -271,12 +276,14 @@ Result split(const Call& c) {
     sizes = *given;
   } else {
     const std::int64_t n = x.dims()[axis];
-    const std::int64_t each = (n + outputs - 1) / outputs;
-    for (std::int64_t k = 0; k < outputs; ++k)
-      sizes.push_back(std::clamp<std::int64_t>(n - k * each, 0, each));
+    const std::int64_t each = n / outputs + (n % outputs != 0 ? 1 : 0);
+    for (std::int64_t rest = n; static_cast<std::int64_t>(sizes.size()) < outputs;
+         rest -= sizes.back())
+      sizes.push_back(std::min(rest, each));
   }
-  if (static_cast<std::int64_t>(sizes.size()) != outputs ||
-      std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0}) != x.dims()[axis])
+  std::int64_t sum = 0;
+  for (const std::int64_t n : sizes) sum = checked_add(sum, n);
+  if (static_cast<std::int64_t>(sizes.size()) != outputs || sum != x.dims()[axis])
     return std::nullopt;
   const Ints strides = strides_of(x.dims());
   std::vector<TensorPtr> out;
@@ -285,7 +292,7 @@ Result split(const Call& c) {
     if (n < 0) return std::nullopt;
     Ints dims = x.dims();
     dims[axis] = n;
-    auto r = strided(c, x, dims, strides, start * strides[axis]);
+    auto r = strided(c, x, dims, strides, checked_mul(start, strides[axis]));
     if (!r) return std::nullopt;
     out.push_back((*r)[0]);
     start += n;

@@ -95,6 +95,9 @@ class Node {
   std::vector<Attribute> attributes;
   std::vector<std::pair<std::string, std::string>> metadata;
   std::string doc_string;
+  /// Inference refused it: what it says of itself cannot be relied on, so that nothing rewrites or
+  /// lowers it.
+  bool unsound = false;
 
   std::size_t input_count() const { return input_count_; }
   /// Input `i`, or null where it is absent.

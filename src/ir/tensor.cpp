@@ -9,6 +9,15 @@
 #include "support/error.h"
 
 namespace onnx2nn::ir {
+namespace {
+
+std::vector<std::int64_t> checked_dims(std::vector<std::int64_t> dims) {
+  if (dims.size() > kMaxRank)
+    fail("too-large", "a tensor has {} dimensions; there can be {}", dims.size(), kMaxRank);
+  return dims;
+}
+
+}  // namespace
 
 std::uint64_t packed_size(DType dtype, std::int64_t count) {
   const auto bits = static_cast<std::uint64_t>(info(dtype).bits);
@@ -24,7 +33,7 @@ std::uint64_t packed_size(DType dtype, std::int64_t count) {
 
 Tensor::Tensor(DType dtype, std::vector<std::int64_t> dims, ByteSource source)
     : dtype_(dtype),
-      dims_(std::move(dims)),
+      dims_(checked_dims(std::move(dims))),
       size_(element_count(dims_)),
       source_(std::move(source)) {
   const std::uint64_t need = packed_size(dtype_, size_);
@@ -36,7 +45,7 @@ Tensor::Tensor(DType dtype, std::vector<std::int64_t> dims, ByteSource source)
 
 Tensor::Tensor(std::vector<std::int64_t> dims, std::vector<std::string> strings)
     : dtype_(DType::String),
-      dims_(std::move(dims)),
+      dims_(checked_dims(std::move(dims))),
       size_(element_count(dims_)),
       strings_(std::move(strings)) {
   if (strings_.size() != static_cast<std::size_t>(size_))
@@ -52,6 +61,15 @@ TensorPtr Tensor::owned(DType dtype, std::vector<std::int64_t> dims, std::vector
 TensorPtr Tensor::reshaped(std::vector<std::int64_t> dims) const {
   if (dtype_ == DType::String) return std::make_shared<const Tensor>(std::move(dims), strings_);
   return std::make_shared<const Tensor>(dtype_, std::move(dims), source_);
+}
+
+void Tensor::no_element(std::int64_t i) const {
+  fail("bad-model", "element {} of a tensor of {} is asked for", i, size_);
+}
+
+const std::string& Tensor::string_at(std::int64_t i) const {
+  if (i < 0 || static_cast<std::uint64_t>(i) >= strings_.size()) no_element(i);
+  return strings_[static_cast<std::size_t>(i)];
 }
 
 std::int64_t Tensor::int_at(std::int64_t i) const {

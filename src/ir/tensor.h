@@ -54,14 +54,18 @@ class Tensor {
   /// The same bytes under other dimensions (of the same element count).
   TensorPtr reshaped(std::vector<std::int64_t> dims) const;
 
-  /// Element `i` in row-major order, read as T, whose size must be the element's.
+  /// Element `i` in row-major order, read as T, whose size must be the element's. An Error where
+  /// there is none: graphs say "a scalar" and give an empty tensor.
   template <typename T>
   T at(std::int64_t i) const {
+    if (i < 0 || static_cast<std::uint64_t>(i) >= source_.size() / sizeof(T)) no_element(i);
     T v;
     std::memcpy(&v, source_.bytes(static_cast<std::size_t>(i) * sizeof(T), sizeof(T)).data(),
                 sizeof(T));
     return v;
   }
+  /// Element `i` as text, of strings.
+  const std::string& string_at(std::int64_t i) const;
   /// Element `i` as an integer: of integer types and bool; sub-byte types unpacked.
   std::int64_t int_at(std::int64_t i) const;
   /// Element `i` as a double: of any real type, float16 to float4 decoded.
@@ -76,6 +80,8 @@ class Tensor {
   std::string str() const;
 
  private:
+  [[noreturn]] void no_element(std::int64_t i) const;
+
   DType dtype_;
   std::vector<std::int64_t> dims_;
   std::int64_t size_;

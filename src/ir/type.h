@@ -13,6 +13,9 @@
 
 namespace onnx2nn::ir {
 
+/// The most dimensions that a tensor of torch has.
+constexpr std::size_t kMaxRank = 64;
+
 /// Dimensions, where at least their number is known.
 class Shape {
  public:

@@ -56,6 +56,7 @@ std::optional<Ratio> over(const Ratio& a, const Ratio& b) {
   if (a.rounded || b.rounded || !b.numerator.is_const() || b.numerator.value() <= 0)
     return std::nullopt;
   const std::int64_t n = b.numerator.value();
+  if (n > kMaxDenominator) return std::nullopt;
   const std::int64_t d = a.denominator * n;
   if (d > kMaxDenominator) return std::nullopt;
   return Ratio{a.numerator * Dim(b.denominator), d, (n & (n - 1)) != 0};

@@ -238,13 +238,42 @@ Shape broadcast(const Shape& a, const Shape& b) {
   return Shape(std::move(out));
 }
 
+namespace {
+
+/// Sequences of sequences of sequences: what walks a type does so by recursion.
+bool nests_deeply(const Type& type) {
+  constexpr int kMaxDepth = 64;
+  int depth = 0;
+  for (const Type* t = type.element.get(); t != nullptr; t = t->element.get())
+    if (++depth > kMaxDepth) return true;
+  return false;
+}
+
+}  // namespace
+
 void InferContext::set(std::size_t i, Type type) {
-  if (ir::Value* v = node_.output(i)) v->type = ir::merge(type, v->type);
+  ir::Value* v = node_.output(i);
+  if (v == nullptr) return;
+  if (nests_deeply(type)) throw Error("too-large", "an output is a sequence nested too deeply");
+  if (type.shape.has_rank() && type.shape.rank() > ir::kMaxRank)
+    throw Error("too-large", "an output would have " + std::to_string(type.shape.rank()) +
+                                 " dimensions, and torch has at most " +
+                                 std::to_string(ir::kMaxRank));
+  // Less than nothing is no size: the node fails when it runs, if ever it does.
+  for (Dim& d : type.shape.dims())
+    if (d.is_const() && d.value() < 0) d = Dim::unknown();
+  v->type = ir::merge(type, v->type);
 }
 
 void InferContext::set_contents(std::size_t i, Dims contents) {
   ir::Value* v = node_.output(i);
   if (v == nullptr) return;
+  // Both are what the model says, and it may contradict itself.
+  const Shape& s = v->type.shape;
+  const auto count = static_cast<std::int64_t>(contents.size());
+  const bool fits = !s.has_rank() || (s.rank() == 0 && count == 1) ||
+                    (s.rank() == 1 && (!s[0].is_const() || s[0].value() == count));
+  if (!fits) return;
   // Arithmetic that wraps round in the element type is not that of sizes.
   if (std::all_of(contents.begin(), contents.end(),
                   [v](const Dim& d) { return !d.is_const() || ir::holds(v->type.dtype, d.value()); }))

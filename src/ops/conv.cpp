@@ -6,6 +6,7 @@
 #include "ops/registry.h"
 #include "ops/widen.h"
 #include "ops/window.h"
+#include "support/checked.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -137,7 +138,7 @@ std::optional<Ex> conv_module(LowerContext& c, const Window& w, std::int64_t gro
   add_unless(kw, "dilation", w.dilations, 1);
   if (group != 1) kw.emplace_back("groups", group);
   if (!c.has_input(2)) kw.emplace_back("bias", false);
-  return c.module(dimensional("Conv", w.n), {weight->dims()[1] * group, out}, kw,
+  return c.module(dimensional("Conv", w.n), {checked_mul(weight->dims()[1], group), out}, kw,
                   weight_and_bias(c), {x});
 }
 
@@ -194,7 +195,8 @@ std::optional<std::int64_t> excess(const Window& w, const Ints& extra,
   // With auto_pad the output is `stride` times as long as the input, whatever that is.
   if (!shape) return w.extent(i) + extra[i] - w.strides[i];
   if (!x.has_rank() || x.rank() != w.n + 2 || !x[i + 2].is_const()) return std::nullopt;
-  return w.strides[i] * (x[i + 2].value() - 1) + extra[i] + w.extent(i) - (*shape)[i];
+  const std::int64_t steps = checked_mul(w.strides[i], x[i + 2].value() - 1);
+  return checked_sub(checked_add(steps, extra[i] + w.extent(i)), (*shape)[i]);
 }
 
 std::optional<Transposed> plan_transposed(const NodeContext& c, const Window& window) {
@@ -211,7 +213,7 @@ std::optional<Transposed> plan_transposed(const NodeContext& c, const Window& wi
       const std::int64_t cut = std::max<std::int64_t>(*total, 0);
       begin = window.auto_pad == AutoPad::SameUpper ? cut / 2 : cut - cut / 2;
       end = cut - begin;
-      if (*total < 0) t.output_padding[i] -= *total;
+      if (*total < 0) t.output_padding[i] = checked_sub(t.output_padding[i], *total);
     }
     if (begin < 0 || end < 0) return std::nullopt;
     const std::int64_t most =
@@ -264,7 +266,8 @@ std::optional<Ex> conv_transpose_module(LowerContext& c, const Transposed& t, st
     return std::nullopt;
   const Window& w = t.window;
   const std::int64_t in = weight->dims()[0];
-  if (in == 0 || !fits_module(c, weight->dims()[1] * group)) return std::nullopt;
+  const std::int64_t features = checked_mul(weight->dims()[1], group);
+  if (in == 0 || !fits_module(c, features)) return std::nullopt;
   Kwargs kw{{"kernel_size", Ex(w.kernel)}};
   add_unless(kw, "stride", w.strides, 1);
   add_unless(kw, "padding", t.padding, 0);
@@ -272,7 +275,7 @@ std::optional<Ex> conv_transpose_module(LowerContext& c, const Transposed& t, st
   if (group != 1) kw.emplace_back("groups", group);
   if (!c.has_input(2)) kw.emplace_back("bias", false);
   add_unless(kw, "dilation", w.dilations, 1);
-  return c.module(dimensional("ConvTranspose", w.n), {in, weight->dims()[1] * group}, kw,
+  return c.module(dimensional("ConvTranspose", w.n), {in, features}, kw,
                   weight_and_bias(c), {c.in(0)});
 }
 

@@ -51,7 +51,7 @@ void lower_constant_of_shape(LowerContext& c) {
   if (!value) return c.out(0, aten("zeros", {sizes}, dtype_and_device(c, DType::Float32, true)));
   const DType dtype = value->dtype();
   if (dtype == DType::String)
-    return c.out(0, call("np.full", {sizes, Ex(value->strings().at(0))},
+    return c.out(0, call("np.full", {sizes, Ex(value->string_at(0))},
                          {{"dtype", torch::name("object")}}));
   const bool is_float = dtype == DType::Float32;
   // Zeros and ones have a function each; a negative zero is no zero.
@@ -101,6 +101,7 @@ void infer_range(InferContext& c) {
   const Dim span = step.value() > 0 ? (*limit)[0] - (*start)[0] : (*start)[0] - (*limit)[0];
   const Dim count = Dim::ceil_div(span, Dim(std::abs(step.value())));
   if (span.is_const()) {
+    if (!count.is_const()) return unknown();
     const std::int64_t n = std::max<std::int64_t>(count.value(), 0);
     c.set(0, c.dtype(0), Shape::of({n}));
     if (n > kMaxContents || !(*start)[0].known()) return;

@@ -277,6 +277,18 @@ void lower_bit_shift(LowerContext& c) {
   c.out(0, helper("bit_shift", {c.in(0), c.in(1)}, {{"direction", Ex(direction)}}));
 }
 
+/// All inputs joined two by two. Those of many get names in between: nothing nests without end.
+template <typename Join>
+Ex joined(LowerContext& c, const char* name, Join&& join) {
+  constexpr std::size_t kNested = 50;
+  Ex out = c.in(0);
+  for (std::size_t i = 1; i < c.input_count(); ++i) {
+    if (i % kNested == 0) out = c.let(out, name);
+    out = join(out, i);
+  }
+  return out;
+}
+
 /// Max and Min. Torch's clamp says the same as an extreme with a number, for NaN too.
 template <const char* const& Overload, bool Max>
 void lower_extreme(LowerContext& c) {
@@ -295,16 +307,16 @@ void lower_extreme(LowerContext& c) {
           0, Max ? aten("clamp", {x, c.operand(i)}) : aten("clamp", {x, kNone, c.operand(i)}));
     }
   }
-  Ex out = c.in(0);
-  for (std::size_t i = 1; i < n; ++i) out = aten(Overload, {out, c.in(i)});
-  c.out(0, out);
+  c.out(0, joined(c, Max ? "maximum" : "minimum", [&](const Ex& all, std::size_t i) {
+          return aten(Overload, {all, c.in(i)});
+        }));
 }
 
 void lower_sum(LowerContext& c) {
   c.ignore_attr("consumed_inputs");
-  Ex out = c.in(0);
-  for (std::size_t i = 1; i < c.input_count(); ++i)
-    out = aten("add.Tensor", {out, i == 1 ? beside(c, 1, 0) : c.in(i)});
+  Ex out = joined(c, "total", [&](const Ex& sum, std::size_t i) {
+    return aten("add.Tensor", {sum, i == 1 ? beside(c, 1, 0) : c.in(i)});
+  });
   if (c.node().op_type == "Mean" && c.input_count() > 1)
     out = aten("div.Tensor", {out, static_cast<std::int64_t>(c.input_count())});
   c.out(0, out);

@@ -4,6 +4,7 @@
 #include "ops/lower.h"
 #include "ops/registry.h"
 #include "ops/widen.h"
+#include "support/checked.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -235,8 +236,8 @@ void lower_crop(LowerContext& c) {
   const bool to_size = c.attr_ints("scale").value_or(Ints{}).size() == 2;
   // Without a size the end is counted from the back, which needs no size of the input.
   const auto end = [&](std::int64_t start, const Dim& length, std::int64_t beyond) {
-    if (to_size) return Ex(start + length.value());
-    return beyond == 0 ? kNone : Ex(-beyond);
+    if (to_size) return Ex(checked_add(start, length.value()));
+    return beyond == 0 ? kNone : Ex(checked_sub<std::int64_t>(0, beyond));
   };
   const Ex rows = aten("slice.Tensor", {c.in(0), 2, box.top, end(box.top, box.height, (*border)[3])});
   c.out(0, aten("slice.Tensor", {rows, 3, box.left, end(box.left, box.width, (*border)[2])}));

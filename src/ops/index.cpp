@@ -5,6 +5,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "support/checked.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -134,7 +135,7 @@ std::optional<Ex> gather_constant(LowerContext& c, std::int64_t axis) {
   const Ints at = index->to_ints();
   if (index->rank() == 0) return aten("select.int", {c.in(0), axis, at[0]});
   for (std::size_t i = 1; i < at.size(); ++i)
-    if (at[i] != at[0] + static_cast<std::int64_t>(i)) return std::nullopt;
+    if (at[i] <= at[i - 1] || at[i] - 1 != at[i - 1]) return std::nullopt;
   if (at[0] < 0 && at.back() >= 0) return std::nullopt;
   // A slice is silent where an index would be out of range: only within a known size.
   const Dim& size = c.shape(0)[static_cast<std::size_t>(axis)];
@@ -187,8 +188,11 @@ void infer_gather_nd(InferContext& c) {
     return c.set(0, c.dtype(0));
   const std::int64_t depth = index.dims().back().value();
   const auto rank = static_cast<std::int64_t>(s.rank());
-  if (batch < 0 || depth < 0 || batch + depth > rank)
+  if (batch < 0 || depth < 0 || batch > rank || depth > rank - batch)
     c.fail("the indices are longer than the data's rank");
+  if (batch >= static_cast<std::int64_t>(index.rank()))
+    c.fail("batch_dims is " + std::to_string(batch) + ", and the indices have rank " +
+           std::to_string(index.rank()));
   Dims out(index.dims().begin(), index.dims().end() - 1);
   out.insert(out.end(), s.dims().begin() + static_cast<std::ptrdiff_t>(batch + depth),
              s.dims().end());
@@ -345,7 +349,9 @@ void infer_one_hot(InferContext& c) {
 void lower_one_hot(LowerContext& c) {
   c.carry_strings({2});
   const auto number = c.const_number(1);
-  const Ex depth = number ? Ex(static_cast<std::int64_t>(*number)) : c.int_scalar(1);
+  const auto whole = number ? to_integer<std::int64_t>(*number) : std::nullopt;
+  if (number && !whole) c.fail("the depth is no size");
+  const Ex depth = whole ? Ex(*whole) : c.int_scalar(1);
   Args args{c.in(0), depth, c.in(2)};
   if (const std::int64_t axis = c.attr_int("axis", -1); axis != -1) args.emplace_back(axis);
   c.out(0, helper("one_hot", args));

@@ -58,11 +58,13 @@ struct Inference {
         for (Dim& d : v->type.shape.dims())
           if (!d.is_const()) d = Dim::unknown();
       }
+      n->unsound = false;
       if (n->op != nullptr && n->op->infer != nullptr) {
         InferContext c(*n, *this);
         try {
           n->op->infer(c);
         } catch (const Error& e) {
+          n->unsound = true;
           diagnostics.add(diagnose(*n, e));
         }
       } else {

@@ -27,7 +27,7 @@ Ex number(const ir::Tensor& t, std::int64_t i) {
 }
 
 Ex nested_list(const ir::Tensor& t) {
-  if (t.rank() == 0) return t.dtype() == DType::String ? Ex(t.strings()[0]) : number(t);
+  if (t.rank() == 0) return t.dtype() == DType::String ? Ex(t.string_at(0)) : number(t);
   std::int64_t at = 0;
   const auto build = [&](auto&& self, std::size_t d) -> Ex {
     Args items;
@@ -35,8 +35,7 @@ Ex nested_list(const ir::Tensor& t) {
       if (d + 1 < t.rank()) {
         items.push_back(self(self, d + 1));
       } else {
-        items.push_back(t.dtype() == DType::String ? Ex(t.strings()[static_cast<std::size_t>(at)])
-                                                   : number(t, at));
+        items.push_back(t.dtype() == DType::String ? Ex(t.string_at(at)) : number(t, at));
         ++at;
       }
     }
@@ -217,7 +216,8 @@ std::optional<Ex> Lowering::integer(const Dim& dim) {
       if (it == symbols_.end()) return std::nullopt;
       const auto v = values_.find(it->second.first);
       if (v == values_.end()) return std::nullopt;
-      if (v->second.host) return v->second.elements.at(0);
+      if (v->second.host)
+        return v->second.elements.empty() ? std::nullopt : std::optional(v->second.elements[0]);
       // The model's own symbols name what they stand for.
       const std::string hint = a.key[0] == '%' ? "" : to_lower(a.key);
       return torch::size(v->second.ex, it->second.second, hint);
@@ -236,6 +236,12 @@ std::optional<Ex> Lowering::integer(const Dim& dim) {
         return op("min", {*x, *y});
     }
   };
+  // The least integer has no opposite.
+  const auto has_none = [](std::int64_t n) { return n == INT64_MIN; };
+  if (has_none(dim.constant_term()) ||
+      std::any_of(dim.terms().begin(), dim.terms().end(),
+                  [&](const Dim::Term& t) { return has_none(t.coefficient); }))
+    return std::nullopt;
   std::optional<Ex> sum;
   for (const bool negative : {false, true}) {  // positive terms first: n - 1, not -1 + n
     for (const auto& t : dim.terms()) {
@@ -304,7 +310,10 @@ Ex Lowering::materialise(const Lowered& lowered, DType dtype, bool scalar) {
   Kwargs kw;
   if (dtype != DType::Int64 || lowered.elements.empty()) kw.emplace_back("dtype", Ex(dtype));
   if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
-  return aten("tensor", {scalar ? lowered.elements.at(0) : list(lowered.elements)}, kw);
+  if (scalar && lowered.elements.size() != 1)
+    throw Error("bad-model", "a scalar has " + std::to_string(lowered.elements.size()) +
+                                 " elements");
+  return aten("tensor", {scalar ? lowered.elements.front() : list(lowered.elements)}, kw);
 }
 
 bool Lowering::lower_as_integers(const ir::Node& node) {
@@ -377,6 +386,7 @@ void Lowering::lower_node(const ir::Node& node) {
       LowerContext c(node, *this);
       return lower_stub(c);
     }
+    if (node.unsound) throw Error("skipped", "it was refused before");
     if (lower_as_integers(node)) return;
     LowerContext c(node, *this);
     node.op->lower(c);

@@ -221,7 +221,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   const auto called = [&](const torch::ModulePtr& m) {
     auto e = Ex::make(torch::ExprKind::Module);
     e->module = m;
-    for (const Ex& a : call_args) e->args.push_back(a.ptr());
+    for (const Ex& a : call_args) e->add(a.ptr());
     return Ex(torch::ExprPtr(std::move(e)));
   };
   if (const auto it = l_.modules_by_key_.find(key); it != l_.modules_by_key_.end())

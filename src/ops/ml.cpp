@@ -455,7 +455,7 @@ void lower_label_encoder(LowerContext& c) {
                  : ir::is_float(values.dtype())  ? Ex(default_float)
                                                  : Ex(default_int);
   if (const auto t = c.attr_tensor("default_tensor"); t && t->size() >= 1)
-    otherwise = t->dtype() == DType::String ? Ex(t->strings().at(0)) : number(*t);
+    otherwise = t->dtype() == DType::String ? Ex(t->string_at(0)) : number(*t);
   c.out(0, helper("label_encoder", {c.in(0), keys.lower(c, "keys"), values.lower(c, "values")},
                   {{"default", otherwise}}));
 }

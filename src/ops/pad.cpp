@@ -9,6 +9,7 @@
 #include "ops/lower.h"
 #include "ops/registry.h"
 #include "ops/widen.h"
+#include "support/checked.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -118,7 +119,7 @@ bool is_native(LowerContext& c, const std::string& mode, TorchPads& pads) {
 std::optional<Ex> pad_value(LowerContext& c) {
   if (c.has_attr("value")) {
     const double v = held(c.dtype(0), c.attr_float("value", 0));
-    return ir::is_float(c.dtype(0)) ? Ex(v) : Ex(static_cast<std::int64_t>(v));
+    return ir::is_float(c.dtype(0)) ? Ex(v) : Ex(saturated<std::int64_t>(v));
   }
   if (!c.has_input(2)) return Ex(0);
   const ir::Tensor* t = c.constant(2);

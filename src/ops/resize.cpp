@@ -9,6 +9,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
+#include "support/checked.h"
 
 namespace onnx2nn::ops {
 namespace {
@@ -168,7 +169,7 @@ std::int64_t onnx_nearest(const std::string& mode, float at, float scale, std::i
   if (mode == "round_prefer_floor") index = low + (rest > 0.5F ? 1.0F : 0.0F);
   if (mode == "round_prefer_ceil") index = low + (rest >= 0.5F ? 1.0F : 0.0F);
   if (mode == "ceil" || (mode == "simple" && scale < 1)) index = std::ceil(at);
-  return std::clamp<std::int64_t>(static_cast<std::int64_t>(index), 0, length - 1);
+  return std::clamp<std::int64_t>(saturated<std::int64_t>(index), 0, length - 1);
 }
 
 /// Whether F.interpolate takes the same elements along an axis of this length.
@@ -176,7 +177,7 @@ bool same_elements(const Plan& p, bool exact_mode, std::int64_t length, std::int
                    double onnx_scale, std::optional<double> factor) {
   if (length <= 0 || count <= 0) return false;
   if (factor &&
-      static_cast<std::int64_t>(std::floor(static_cast<double>(length) * *factor)) != count)
+      saturated<std::int64_t>(std::floor(static_cast<double>(length) * *factor)) != count)
     return false;
   const auto scale = static_cast<float>(onnx_scale);
   const float step = factor ? static_cast<float>(1.0 / *factor)
@@ -184,7 +185,7 @@ bool same_elements(const Plan& p, bool exact_mode, std::int64_t length, std::int
   for (std::int64_t i = 0; i < count; ++i) {
     const float at =
         exact_mode ? (static_cast<float>(i) + 0.5F) * step : static_cast<float>(i) * step;
-    const std::int64_t theirs = std::min(static_cast<std::int64_t>(std::floor(at)), length - 1);
+    const std::int64_t theirs = std::min(saturated<std::int64_t>(std::floor(at)), length - 1);
     if (theirs !=
         onnx_nearest(p.nearest, onnx_place(p.coordinates, i, length, count, scale), scale, length))
       return false;
@@ -237,7 +238,7 @@ bool places_agree(const Plan& p, const Axis& a, bool& align_corners) {
     // torch computes the length in double from the number as printed.
     if (!a.length.is_const() && !is_whole(*a.scale) && !is_whole(1 / *a.scale)) return false;
     if (a.length.is_const() &&
-        static_cast<std::int64_t>(std::floor(static_cast<double>(a.length.value()) * *a.scale)) !=
+        saturated<std::int64_t>(std::floor(static_cast<double>(a.length.value()) * *a.scale)) !=
             scaled_length(a.length.value(), *a.scale))
       return false;
   }

@@ -99,6 +99,7 @@ void infer_reshape(InferContext& c) {
   for (std::size_t i = 0; i < target->size(); ++i) {
     Dim& d = (*target)[i];
     if (d.is_const() && d.value() == -1) {
+      if (free) c.fail("the shape has more than one -1");
       free = i;
     } else {
       rest = rest * d;
@@ -156,11 +157,17 @@ void lower_reshape(LowerContext& c) {
 
 // ---------------------------------------------------------------- Flatten
 
+/// Where the axes of a tensor of this rank are cut in two; before the first and after the last one,
+/// too.
+std::int64_t flatten_axis(const NodeContext& c, std::size_t rank) {
+  const std::int64_t given = c.attr_int("axis", 1);
+  return c.axis(given, given < 0 ? rank : rank + 1);
+}
+
 void infer_flatten(InferContext& c) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return c.set(0, c.dtype(0), Shape::unknown_dims(2));
-  const auto axis = static_cast<std::ptrdiff_t>(c.axis(c.attr_int("axis", 1), s.rank() + 1) -
-                                                (c.attr_int("axis", 1) < 0 ? 1 : 0));
+  const std::ptrdiff_t axis = flatten_axis(c, s.rank());
   const Dims& d = s.dims();
   c.set(0, c.dtype(0),
         Shape({Shape(Dims(d.begin(), d.begin() + axis)).element_count(),
@@ -172,7 +179,7 @@ void lower_flatten(LowerContext& c) {
   const std::int64_t given = c.attr_int("axis", 1);
   const auto rank = c.rank(0);
   if (rank && *rank > 0) {
-    const std::int64_t axis = c.axis(given, *rank + 1) - (given < 0 ? 1 : 0);
+    const std::int64_t axis = flatten_axis(c, *rank);
     if (axis == static_cast<std::int64_t>(*rank))
       return c.out(0, aten("reshape", {c.in(0), list({-1, 1})}));
     if (axis == 1 && *rank > 1)
@@ -237,6 +244,7 @@ void infer_unsqueeze(InferContext& c) {
                  Shape::unknown_dims(s.rank() + static_cast<std::size_t>(n[0].value())));
   }
   const std::size_t rank = s.rank() + axes->size();
+  if (rank > ir::kMaxRank) c.fail("the output would have " + std::to_string(rank) + " dimensions");
   const Ints a = c.axes(*axes, rank);
   Dims out;
   std::size_t from = 0;

@@ -128,10 +128,10 @@ void infer_slice(InferContext& c) {
 
 /// A slice with a negative step: torch has none, so the axis is turned round first.
 std::optional<Ex> reversed_slice(const Ex& x, const SliceAxis& s, const Dim& size) {
+  if (s.step == INT64_MIN) return std::nullopt;
   if (takes_all(s))
     return aten("slice.Tensor", {aten("flip", {x, list({s.axis})}), s.axis, kNone, kNone, -s.step});
-  if (!size.is_const() || !s.start.is_const() || !s.end.is_const() || s.step == INT64_MIN)
-    return std::nullopt;
+  if (!size.is_const() || !s.start.is_const() || !s.end.is_const()) return std::nullopt;
   const auto [first, count] = slice_range(size.value(), s.start.value(), s.end.value(), s.step);
   const std::int64_t from = size.value() - 1 - first;
   const std::int64_t to = count == 0 ? from : from + (count - 1) * -s.step + 1;
@@ -222,6 +222,8 @@ std::optional<Dims> split_sizes(const NodeContext& c, const Dim& size) {
     if (sizes->size() != n)
       c.fail("there are " + std::to_string(sizes->size()) + " sizes and " + std::to_string(n) +
              " outputs");
+    for (const Dim& d : *sizes)
+      if (d.is_const() && d.value() < 0) c.fail("a part has the size " + d.str());
     return sizes;
   }
   const auto count = static_cast<std::int64_t>(n);
@@ -231,10 +233,10 @@ std::optional<Dims> split_sizes(const NodeContext& c, const Dim& size) {
     return Dims(n, Dim::floor_div(size, Dim(count)));
   }
   if (!size.is_const()) return std::nullopt;
-  const std::int64_t part = (size.value() + count - 1) / count;
+  const std::int64_t part = size.value() / count + (size.value() % count != 0 ? 1 : 0);
   Dims out;
-  for (std::int64_t i = 0; i < count; ++i)
-    out.emplace_back(std::clamp<std::int64_t>(size.value() - i * part, 0, part));
+  for (std::int64_t rest = size.value(); out.size() < n; rest -= out.back().value())
+    out.emplace_back(std::min(rest, part));
   return out;
 }
 
@@ -282,7 +284,8 @@ void lower_split(LowerContext& c) {
     for (const Dim& d : *sizes) all.push_back(d.value());
     const bool equal =
         std::all_of(all.begin(), all.end(), [&](std::int64_t v) { return v == all[0]; });
-    if (equal && all[0] > 0 && n == 2 && size.is_const() && size.value() == 2 * all[0]) {
+    if (equal && all[0] > 0 && n == 2 && size.is_const() && size.value() % 2 == 0 &&
+        size.value() / 2 == all[0]) {
       parts = aten("chunk", {c.in(0), n, axis});
     } else if (equal && all[0] > 0) {
       parts = aten("split.Tensor", {c.in(0), all[0], axis});
@@ -413,7 +416,9 @@ void infer_tile(InferContext& c) {
   const auto v = c.contents(0);
   if (!v || s.rank() != 1 || !(*repeats)[0].is_const()) return;
   const std::int64_t times = (*repeats)[0].value();
-  if (times < 0 || times * static_cast<std::int64_t>(v->size()) > kMaxContents) return;
+  const auto size = static_cast<std::int64_t>(v->size());
+  if (size == 0) return c.set_contents(0, {});
+  if (times < 0 || times > kMaxContents / size) return;
   Dims contents;
   for (std::int64_t i = 0; i < times; ++i) contents.insert(contents.end(), v->begin(), v->end());
   c.set_contents(0, std::move(contents));

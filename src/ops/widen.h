@@ -3,7 +3,6 @@
 // (arithmetic) and `comparable`/`compared` (order) go there and back.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include "ops/lower.h"
@@ -59,9 +58,8 @@ inline double held(DType t, double v) {
 /// 2.0 as 2, for arguments where Python's integer says the same.
 inline Ex neat(double v) {
   constexpr double kMax = 1e6;
-  if (v == static_cast<double>(static_cast<std::int64_t>(std::clamp(v, -kMax, kMax))) &&
-      !(v == 0 && std::signbit(v)))
-    return {static_cast<std::int64_t>(v)};
+  const bool whole = std::abs(v) <= kMax && v == std::trunc(v);
+  if (whole && !(v == 0 && std::signbit(v))) return {static_cast<std::int64_t>(v)};
   return {v};
 }
 

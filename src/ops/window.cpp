@@ -8,6 +8,14 @@ namespace {
 // Sizes stay far below this, so that no sum or product of a few of them overflows.
 constexpr std::int64_t kMaxAttribute = std::int64_t{1} << 28;
 
+// Of inputs: those that reach further have no window that anybody could compute.
+constexpr std::int64_t kMaxSize = std::int64_t{1} << 48;
+
+/// The size of an input's axis, where it is known and arithmetic with it is safe.
+std::optional<std::int64_t> fixed_size(const Dim& d) {
+  return d.is_const() && d.value() <= kMaxSize ? d.constant() : std::nullopt;
+}
+
 Ints read_list(const NodeContext& c, const char* name, std::size_t n, std::int64_t otherwise) {
   auto given = c.attr_ints(name);
   if (!given || given->empty()) return Ints(n, otherwise);
@@ -74,12 +82,11 @@ bool resolve_pads(Window& w, const Shape& x) {
     std::int64_t total = 0;
     if (w.strides[i] == 1) {
       total = w.extent(i) - 1;  // whatever the size
-    } else if (x.has_rank() && x.rank() == w.n + 2 && x[i + 2].is_const()) {
-      const std::int64_t in = x[i + 2].value();
-      const std::int64_t s = w.strides[i];
-      total = std::max<std::int64_t>(((in + s - 1) / s - 1) * s + w.extent(i) - in, 0);
     } else {
-      return false;
+      const auto in = x.has_rank() && x.rank() == w.n + 2 ? fixed_size(x[i + 2]) : std::nullopt;
+      if (!in) return false;
+      const std::int64_t s = w.strides[i];
+      total = std::max<std::int64_t>(((*in + s - 1) / s - 1) * s + w.extent(i) - *in, 0);
     }
     const std::int64_t half = total / 2;
     pads[i] = w.auto_pad == AutoPad::SameLower ? total - half : half;
@@ -103,13 +110,14 @@ bool resolve_ceil_mode(Window& w, const Shape& x) {
   if (!x.has_rank() || x.rank() != w.n + 2) return false;
   Ints pads = w.pads;
   for (std::size_t i = 0; i < w.n; ++i) {
-    if (!x[i + 2].is_const()) return false;
-    const std::int64_t padded = x[i + 2].value() + pads[i] + pads[w.n + i];
+    const auto in = fixed_size(x[i + 2]);
+    if (!in) return false;
+    const std::int64_t padded = *in + pads[i] + pads[w.n + i];
     const std::int64_t s = w.strides[i];
     if (padded < w.extent(i)) return false;
     std::int64_t count = (padded - w.extent(i) + s - 1) / s + 1;
     // No window starts in the padding at the end.
-    if ((count - 1) * s >= x[i + 2].value() + pads[i]) --count;
+    if ((count - 1) * s >= *in + pads[i]) --count;
     if (const std::int64_t floor_count = (padded - w.extent(i)) / s + 1; count != floor_count)
       pads[w.n + i] += (count - 1) * s + w.extent(i) - padded;
   }
@@ -126,9 +134,10 @@ Dim window_size(const Window& w, std::size_t i, const Dim& in) {
     const Dim size = Dim::floor_div(room, Dim(s)) + Dim(1);
     return size.is_const() ? Dim(std::max<std::int64_t>(size.value(), 0)) : size;
   }
-  if (!in.is_const()) return {};
+  const auto size = fixed_size(in);
+  if (!size) return {};
   std::int64_t count = Dim::ceil_div(room, Dim(s)).value() + 1;
-  if ((count - 1) * s >= in.value() + w.pads[i]) --count;
+  if ((count - 1) * s >= *size + w.pads[i]) --count;
   return {std::max<std::int64_t>(count, 0)};
 }
 

@@ -189,6 +189,7 @@ class Linear {
 
   bool find_channels() {
     const Ints& d = dims();
+    if (std::any_of(d.begin(), d.end(), [](std::int64_t n) { return n < 1; })) return false;
     if (is_matrix()) {
       if (d.size() != 2 || node_->opset < kBroadcasting) return false;
       rows_ = attr_int(*node_, "transB", 0) != 0;
@@ -201,7 +202,6 @@ class Linear {
       if (d[0] % groups_ != 0) return false;
       channels_ = transposed_ ? d[1] * groups_ : d[0];
     }
-    if (std::any_of(d.begin(), d.end(), [](std::int64_t n) { return n < 1; })) return false;
     return bias_fits();
   }
 

@@ -191,8 +191,10 @@ std::optional<Piece> piece_of(const ir::Value* v, std::int64_t axis) {
     if (part == nullptr || !part->type.shape.has_rank()) return std::nullopt;
     const ir::Dim& size = part->type.shape[static_cast<std::size_t>(axis)];
     if (!size.is_const()) return std::nullopt;
-    if (part == v) return Piece{split->input(0), begin, begin + size.value()};
-    begin += size.value();
+    std::int64_t end = 0;
+    if (__builtin_add_overflow(begin, size.value(), &end)) return std::nullopt;
+    if (part == v) return Piece{split->input(0), begin, end};
+    begin = end;
   }
   return std::nullopt;
 }

@@ -8,6 +8,13 @@
 namespace onnx2nn::passes {
 namespace {
 
+/// No tensor is padded further; sums of a few such numbers fit.
+constexpr std::int64_t kFarthest = std::int64_t{1} << 40;
+
+bool is_far(std::int64_t pad) {
+  return pad > kFarthest || pad < -kFarthest;
+}
+
 /// What a Pad by one number adds before and after each axis but the first two.
 struct Padding {
   Ints pads;
@@ -35,6 +42,7 @@ std::optional<Padding> padding_of(Rewriter& w, const ir::Node& n, const ir::Node
     for (std::size_t i = 0; i < rank; ++i) {
       const std::int64_t p = (*pads)[end * rank + i];
       if (p < 0) return none("it cuts");
+      if (is_far(p)) return none("it pads further than any tensor reaches");
       if (i < 2 && p != 0) return none("samples or channels are padded");
       if (i >= 2) out.pads.push_back(p);
     }
@@ -49,7 +57,8 @@ std::optional<Ints> own_pads(const ir::Node& n, std::size_t count) {
   if (automatic != "NOTSET" && !automatic.empty()) return std::nullopt;
   const auto own = ints_of(n, "pads", n.input_count());
   if (!own) return none;
-  return own->size() == count ? own : std::nullopt;
+  if (own->size() != count || std::any_of(own->begin(), own->end(), is_far)) return std::nullopt;
+  return own;
 }
 
 /// `n` with the pads of both, on what `pad` pads.
@@ -84,7 +93,8 @@ std::optional<Padding> whole_padding(const ir::Node& pad) {
     out.value = *value;
   }
   const auto pads = pad.opset < 2 ? ints_of(pad, "paddings", 1) : ints_of(pad, "pads", 1);
-  if (!pads || std::any_of(pads->begin(), pads->end(), [](std::int64_t p) { return p < 0; }))
+  if (!pads || std::any_of(pads->begin(), pads->end(),
+                           [](std::int64_t p) { return p < 0 || is_far(p); }))
     return std::nullopt;
   out.pads = *pads;
   return out;

@@ -89,6 +89,7 @@ class Simplifier {
   }
 
   void visit(ir::Node& n) {
+    if (n.unsound) return;
     if (try_rules(general_, n)) return;
     if (!n.domain.empty()) return;
     if (const auto it = by_op_.find(n.op_type); it != by_op_.end()) try_rules(it->second, n);
@@ -98,7 +99,12 @@ class Simplifier {
     for (const Rule* r : rules) {
       if (exhausted()) return false;
       rewriter_.begin_rule(r->name);
-      if (!r->apply(rewriter_, n)) continue;
+      try {
+        if (!r->apply(rewriter_, n)) continue;
+      } catch (const Error& e) {
+        // Rules do not contradict a model; one that contradicts itself is not rewritten by halves.
+        throw Error(e.code(), n.describe() + ": " + e.what(), e.hint());
+      }
       note(r->name, n.name);
       rewriter_.push(&n);
       return true;

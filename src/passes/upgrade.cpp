@@ -148,7 +148,7 @@ void align_broadcast(Upgrade& u, ir::Node& n) {
   const auto a = static_cast<std::int64_t>(rank_of(n, 0));
   const auto b = static_cast<std::int64_t>(rank_of(n, 1));
   const std::int64_t start = *axis < 0 ? *axis + a : *axis;
-  if (start < 0 || start + b > a) fail("bad-model", "axis {} is out of range", *axis);
+  if (start < 0 || start > a - b) fail("bad-model", "axis {} is out of range", *axis);
   Ints axes;
   for (std::int64_t i = b; i < a - start; ++i) axes.push_back(i);
   if (b > 0 && !axes.empty()) set_attr(*u.insert(n, 1, "Unsqueeze"), "axes", axes);

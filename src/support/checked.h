@@ -1,8 +1,12 @@
-// Integer arithmetic on numbers from a file: overflow is an Error, never wraparound.
+// Arithmetic on numbers from a file: overflow is an Error, never wraparound, and a float becomes an
+// integer only where it fits.
 #pragma once
 
+#include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -41,6 +45,25 @@ To narrow(From value, std::string_view what = "number") {
   if (!std::in_range<To>(value))
     fail("too-large", "{} {} does not fit in {} bits", what, value, sizeof(To) * 8);
   return static_cast<To>(value);
+}
+
+/// `value` without its fraction, or nothing where that is no To: NaN, infinite, too large.
+template <std::integral To, std::floating_point From>
+std::optional<To> to_integer(From value) {
+  // One more than the greatest To is a power of two, which every float holds.
+  constexpr From kEnd = static_cast<From>(std::numeric_limits<To>::max() / 2 + 1) * From(2);
+  const From whole = std::trunc(value);
+  if (!(whole < kEnd && whole >= static_cast<From>(std::numeric_limits<To>::min())))
+    return std::nullopt;
+  return static_cast<To>(whole);
+}
+
+/// The To that is nearest to `value` without its fraction; 0 for NaN.
+template <std::integral To, std::floating_point From>
+To saturated(From value) {
+  if (const auto exact = to_integer<To>(value)) return *exact;
+  if (std::isnan(value)) return 0;
+  return value < 0 ? std::numeric_limits<To>::min() : std::numeric_limits<To>::max();
 }
 
 /// The product of `dims` (1 for none); negative dims and overflow are an Error. A zero makes it 0

@@ -1,21 +1,44 @@
 #include "torch/expr.h"
 
+#include <algorithm>
+
+#include "support/error.h"
+
 namespace onnx2nn::torch {
+
+// Python itself takes no more than a hundred parentheses or so; long sums nest without any.
+constexpr std::uint32_t kMaxDepth = 500;
+
+void Expr::reach(const Expr& arg) {
+  depth = std::max(depth, arg.depth + 1);
+  if (depth > kMaxDepth) fail("too-large", "an expression nests deeper than {} levels", kMaxDepth);
+}
+
+void Expr::add(ExprPtr arg) {
+  reach(*arg);
+  args.push_back(std::move(arg));
+}
+
+void Expr::add(std::string keyword, ExprPtr arg) {
+  reach(*arg);
+  keywords.emplace_back(std::move(keyword), std::move(arg));
+}
+
 namespace {
 
 ExprPtr with_args(ExprKind kind, std::string text, const Args& args) {
   auto e = Ex::make(kind);
   e->text = std::move(text);
   e->args.reserve(args.size());
-  for (const Ex& a : args) e->args.push_back(a.ptr());
+  for (const Ex& a : args) e->add(a.ptr());
   return e;
 }
 
 ExprPtr call_of(ExprKind kind, std::string function, const Args& args, const Kwargs& keywords) {
   auto e = Ex::make(kind);
   e->text = std::move(function);
-  for (const Ex& a : args) e->args.push_back(a.ptr());
-  for (const auto& [key, value] : keywords) e->keywords.emplace_back(key, value.ptr());
+  for (const Ex& a : args) e->add(a.ptr());
+  for (const auto& [key, value] : keywords) e->add(key, value.ptr());
   return e;
 }
 
@@ -49,7 +72,7 @@ Ex op(std::string operation, const Args& args) {
 
 Ex size(const Ex& tensor, std::int64_t dim, std::string hint) {
   auto e = Ex::make(ExprKind::Size);
-  e->args.push_back(tensor.ptr());
+  e->add(tensor.ptr());
   e->integer = dim;
   e->text = std::move(hint);
   return Ex(ExprPtr(std::move(e)));

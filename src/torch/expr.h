@@ -63,6 +63,15 @@ struct Expr {
   VarPtr var;
   std::shared_ptr<Param> param;
   std::shared_ptr<Module> module;
+  std::uint32_t depth = 0;  // how deep `args` and `keywords` nest
+
+  /// Adds an argument. What walks an expression does so by recursion, and a model says how deep one
+  /// nests: past some depth it is an Error "too-large".
+  void add(ExprPtr arg);
+  void add(std::string keyword, ExprPtr arg);
+
+ private:
+  void reach(const Expr& arg);
 };
 
 /// An expression that C++ values convert to, so that lowerings read as calls do.
@@ -104,7 +113,7 @@ class Ex {
   template <typename T>
   requires(std::constructible_from<Ex, T>) Ex(const std::vector<T>& items) {  // NOLINT
     auto e = make(ExprKind::List);
-    for (const auto& item : items) e->args.push_back(Ex(T(item)).ptr());
+    for (const auto& item : items) e->add(Ex(T(item)).ptr());
     p_ = std::move(e);
   }
 

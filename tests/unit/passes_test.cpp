@@ -54,6 +54,15 @@ struct Builder {
   int count_ = 0;
 };
 
+TEST(Inference, WhatItRefusesIsNotRewritten) {
+  Builder b;
+  ir::Value* x = b.input("x", {2, 3});
+  ir::Value* y = b.node("Add", {x, b.weight("w", {4}, 0)});  // [2, 3] and [4] do not broadcast
+  b.output(b.node("Relu", {b.node("Relu", {y})}));
+  EXPECT_EQ(b.simplified(), "Add Relu");
+  EXPECT_TRUE(b.g.first()->unsound);
+}
+
 TEST(Simplify, MovesABiasIntoTheConvolution) {
   Builder b;
   ir::Value* c = b.node("Conv", {b.input("x", {1, 3, 8, 8}), b.weight("w", {4, 3, 3, 3}, 1)});

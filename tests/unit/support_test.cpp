@@ -75,6 +75,24 @@ TEST(Checked, OverflowIsAnError) {
   EXPECT_EQ(code_of([] { narrow<std::uint32_t>(std::int64_t{-1}); }), "too-large");
 }
 
+TEST(Checked, FloatsBecomeIntegersWhereTheyFit) {
+  constexpr auto kMax = std::numeric_limits<std::int64_t>::max();
+  constexpr auto kMin = std::numeric_limits<std::int64_t>::min();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(to_integer<std::int64_t>(-2.9), -2);
+  EXPECT_EQ(to_integer<std::int64_t>(-0x1p63), kMin);
+  EXPECT_FALSE(to_integer<std::int64_t>(0x1p63));
+  EXPECT_FALSE(to_integer<std::int64_t>(kNan));
+  EXPECT_EQ(to_integer<std::uint8_t>(255.5F), 255);
+  EXPECT_FALSE(to_integer<std::uint8_t>(256.0F));
+  EXPECT_FALSE(to_integer<std::uint8_t>(-1.0F));
+  EXPECT_EQ(to_integer<std::uint8_t>(-0.5F), 0);
+  EXPECT_EQ(saturated<std::int64_t>(kInf), kMax);
+  EXPECT_EQ(saturated<std::int64_t>(-1e300), kMin);
+  EXPECT_EQ(saturated<std::int64_t>(kNan), 0);
+}
+
 TEST(Checked, ElementCount) {
   const auto count = [](std::vector<std::int64_t> dims) { return element_count(dims); };
   EXPECT_EQ(count({}), 1);

@@ -52,6 +52,15 @@ void put(std::vector<std::byte>& bytes, std::size_t i, To v) {
   std::memcpy(bytes.data() + i * sizeof(To), &v, sizeof(To));
 }
 
+template <typename To, typename T>
+To whole(T v) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return saturated<To>(v);
+  } else {
+    return static_cast<To>(v);
+  }
+}
+
 /// Stores computed elements as `dtype`; floats become integers only where these hold them.
 template <typename T>
 std::optional<TensorPtr> store(const Call& c, DType dtype, const Ints& dims,
@@ -73,28 +82,28 @@ std::optional<TensorPtr> store(const Call& c, DType dtype, const Ints& dims,
         put(*bytes, i, ir::float_to_bfloat16(static_cast<float>(v[i])));
         break;
       case DType::Int64:
-        put(*bytes, i, static_cast<std::int64_t>(v[i]));
+        put(*bytes, i, whole<std::int64_t>(v[i]));
         break;
       case DType::UInt64:
-        put(*bytes, i, static_cast<std::uint64_t>(v[i]));
+        put(*bytes, i, whole<std::uint64_t>(v[i]));
         break;
       case DType::Int32:
-        put(*bytes, i, static_cast<std::int32_t>(static_cast<std::int64_t>(v[i])));
+        put(*bytes, i, static_cast<std::int32_t>(whole<std::int64_t>(v[i])));
         break;
       case DType::Int16:
-        put(*bytes, i, static_cast<std::int16_t>(static_cast<std::int64_t>(v[i])));
+        put(*bytes, i, static_cast<std::int16_t>(whole<std::int64_t>(v[i])));
         break;
       case DType::Int8:
-        put(*bytes, i, static_cast<std::int8_t>(static_cast<std::int64_t>(v[i])));
+        put(*bytes, i, static_cast<std::int8_t>(whole<std::int64_t>(v[i])));
         break;
       case DType::UInt8:
-        put(*bytes, i, static_cast<std::uint8_t>(static_cast<std::int64_t>(v[i])));
+        put(*bytes, i, static_cast<std::uint8_t>(whole<std::int64_t>(v[i])));
         break;
       case DType::UInt16:
-        put(*bytes, i, static_cast<std::uint16_t>(static_cast<std::int64_t>(v[i])));
+        put(*bytes, i, static_cast<std::uint16_t>(whole<std::int64_t>(v[i])));
         break;
       case DType::UInt32:
-        put(*bytes, i, static_cast<std::uint32_t>(static_cast<std::int64_t>(v[i])));
+        put(*bytes, i, static_cast<std::uint32_t>(whole<std::int64_t>(v[i])));
         break;
       case DType::Bool:
         put(*bytes, i, static_cast<std::uint8_t>(v[i] != T(0) ? 1 : 0));
@@ -102,12 +111,12 @@ std::optional<TensorPtr> store(const Call& c, DType dtype, const Ints& dims,
       case DType::Int4:
       case DType::UInt4:
         (*bytes)[i / 2] |=
-            static_cast<std::byte>((static_cast<std::int64_t>(v[i]) & 0xF) << (i % 2 * 4));
+            static_cast<std::byte>((whole<std::int64_t>(v[i]) & 0xF) << (i % 2 * 4));
         break;
       case DType::Int2:
       case DType::UInt2:
         (*bytes)[i / 4] |=
-            static_cast<std::byte>((static_cast<std::int64_t>(v[i]) & 3) << (i % 4 * 2));
+            static_cast<std::byte>((whole<std::int64_t>(v[i]) & 3) << (i % 4 * 2));
         break;
       default:
         return std::nullopt;

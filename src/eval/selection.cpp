@@ -221,7 +221,7 @@ Result one_hot(const Call& c) {
   const Tensor& index = *c.in(0);
   if (c.in(1) == nullptr || c.in(2) == nullptr || c.in(1)->size() != 1 || c.in(2)->size() != 2)
     return std::nullopt;
-  const std::int64_t depth = static_cast<std::int64_t>(c.in(1)->double_at(0));
+  const auto depth = saturated<std::int64_t>(c.in(1)->double_at(0));
   if (depth < 1) return std::nullopt;
   const auto axis = static_cast<std::size_t>(Call::axis(c.i("axis", -1), index.rank() + 1));
   Ints dims = index.dims();
@@ -235,7 +235,7 @@ Result one_hot(const Call& c) {
   for_each_index(dims, [&](const Ints& at) {
     std::int64_t from = 0;
     for (std::size_t d = 0; d < at.size(); ++d) from += at[d] * strides[d];
-    auto hot = static_cast<std::int64_t>(index.double_at(from));
+    auto hot = saturated<std::int64_t>(index.double_at(from));
     if (hot < 0) hot += depth;
     out->copy(k++, values, hot == at[axis] ? 1 : 0);
   });

@@ -8,17 +8,18 @@ the largest term that it sums. What an operator decides (a rounding, a compariso
 come out differently only where its operand lies within its error of the border.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["Tape", "Unfused", "aside"]
+__all__ = ["Tape", "aside", "unfused"]
 
 # How many units in the last place of its largest term an operator may be off, both sides together.
 _UNITS = 4.0
@@ -50,22 +51,28 @@ class _Call:
         return str(self.func._schema.name).removeprefix("aten::")
 
 
-class Unfused(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]
-    """Recurrent layers and attention step by step, so that their parts can be followed."""
+class _StepByStep(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]
+    """Recurrent layers by torch's own loop, where a fused kernel would hide it."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        if getattr(func, "__name__", "") in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
             with torch.backends.mkldnn.flags(enabled=False):  # type: ignore[no-untyped-call,unused-ignore]
                 return func(*args, **(kwargs or {}))
-        if name == "scaled_dot_product_attention":
-            from torch.nn.attention import SDPBackend, sdpa_kernel
-
-            with sdpa_kernel(SDPBackend.MATH):
-                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def unfused(net: nn.Module) -> Iterator[None]:
+    """A context in which attention and recurrent layers run in steps that a tape can follow."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(isinstance(m, nn.RNNBase) for m in net.modules()):
+            stack.enter_context(_StepByStep())  # type: ignore[no-untyped-call,unused-ignore]
+        yield
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]

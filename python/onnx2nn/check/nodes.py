@@ -129,6 +129,8 @@ def compare_node(
         got = np.asarray(got)
         if got.size == bare.size:
             got = got.reshape(bare.shape).astype(bare.dtype)
+    if isinstance(want, np.ndarray) and isinstance(got, np.ndarray) and _is_same(want, got):
+        return Comparison(name, True, want.dtype.name, want.shape, 0.0, 0.0, 0.0, allowed=0.0)
     c = compare(name, want, got, check_dtype)
     if isinstance(want, Random) or (c.mse is None and c.reason is not None):
         return c  # another shape, type or place of NaN
@@ -143,6 +145,11 @@ def compare_node(
         if not c.ok:
             break
     return c
+
+
+def _is_same(x: Any, y: Any) -> bool:
+    """Whether two arrays hold the same numbers; most that a quantiser makes do."""
+    return x.dtype == y.dtype and x.shape == y.shape and bool((x == y).all())
 
 
 def _tensors(value: Any) -> Iterable[Any]:
@@ -212,10 +219,10 @@ class Traced:
 
     def run(self, feed: dict[str, Any]) -> str | None:
         """Run it on these inputs; what it raised, as text."""
-        from onnx2nn.check.bounds import Unfused
+        from onnx2nn.check.bounds import unfused
 
         try:
-            with Unfused(), self.tape:
+            with unfused(self.net), self.tape:
                 run_module(self.net, feed, self.proto)
         except Stop:
             return None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnx2nn.check.bounds import Tape, Unfused, aside
+from onnx2nn.check.bounds import Tape, aside, unfused
 from onnx2nn.check.compare import Comparison, Random
 from onnx2nn.check.drawn import Drawn, report_drawn
 from onnx2nn.check.nodes import compare_node, difference, given_back
@@ -143,7 +143,7 @@ def run_watched(
 ) -> None:
     """Run a module under a tape, as far as it goes where it may fail."""
     try:
-        with Unfused(), tape:
+        with unfused(net), tape:
             run_module(net, feed, proto)
     except Exception:
         # That a module fails has been reported already.

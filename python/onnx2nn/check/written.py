@@ -104,7 +104,8 @@ def _load_weights(module: ModuleType, weights: Path) -> Any:
 
 def _classes(source: str) -> str:
     """The text between the imports and `load`."""
-    return source[source.find("\nimport ") : source.rfind("\ndef load(")]
+    first, last = source.find("\nfrom "), source.rfind("\ndef load(")
+    return source[first:last] if 0 <= first < last else source
 
 
 def is_program(source: str, other: str) -> bool:

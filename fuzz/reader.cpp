@@ -12,9 +12,10 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   std::string bytes(data, data + size);
+  onnx2nn::Diagnostics diagnostics;
   try {
     const auto model =
-        onnx2nn::onnx::read_model(onnx2nn::InputFile::from_memory(std::move(bytes)), "");
+        onnx2nn::onnx::read_model(onnx2nn::InputFile::from_memory(std::move(bytes)), {}, diagnostics);
     onnx2nn::ir::print(*model->graph);
   } catch (const onnx2nn::Error&) {
   }

@@ -13,6 +13,7 @@
 #include "emit/weights.h"
 #include "input_shapes.h"
 #include "module_name.h"
+#include "onnx/external_data.h"
 #include "onnx/reader.h"
 #include "ops/context.h"
 #include "ops/lower.h"
@@ -158,7 +159,9 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
          const std::string& stem) {
   c.stem = stem;
   if (file->on_disk()) c.path = file->path();
-  c.model = onnx::read_model(std::move(file), folder);
+  c.model = onnx::read_model(
+      std::move(file), {folder, c.options.data_roots, c.options.drop_undefined_outputs},
+      c.diagnostics);
   c.data_files = data_files(*c.model, c.path);
   ir::Graph& graph = *c.model->graph;
   c.readable = true;
@@ -172,7 +175,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   });
   ops::check_operands(graph, c.diagnostics);
   if (c.diagnostics.has_errors()) return;
-  apply_input_shapes(graph, c.options.input_shapes);
+  apply_input_shapes(*c.model, c.options.input_shapes);
   std::set<std::pair<std::string, std::string>> custom;
   for (const CustomOp& op : c.options.custom_ops) custom.emplace(op.domain, op.op_type);
   passes::plain_layouts(*c.model, custom, c.diagnostics);
@@ -314,6 +317,22 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
     written = files.paths();
   });
   return written;
+}
+
+std::map<std::string, std::string> external_files(const std::string& model,
+                                                  const std::vector<std::string>& locations,
+                                                  const std::vector<std::string>& data_roots) {
+  std::map<std::string, std::string> out;
+  const std::filesystem::path folder = std::filesystem::path(model).parent_path();
+  const std::string named_in = folder.empty() && !model.empty() ? "." : folder.string();
+  for (const std::string& location : locations) {
+    try {
+      onnx::ExternalData data(model, named_in, data_roots);
+      out[location] = data.open(location)->path();
+    } catch (const std::exception&) {  // the conversion says why
+    }
+  }
+  return out;
 }
 
 Conversion convert_file(const std::string& path, const ConvertOptions& options) {

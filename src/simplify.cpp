@@ -271,7 +271,8 @@ void write(std::unique_ptr<ir::Model> model, const Destination& to,
 void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const InputFile> file,
          const std::string& folder, const std::string& out, const SimplifyOptions& options) {
   const std::string path = file->on_disk() ? file->path() : "";
-  auto model = onnx::read_model(file, folder);
+  auto model = onnx::read_model(
+      file, {folder, options.data_roots, options.drop_undefined_outputs}, diagnostics);
   result.readable = true;
   const std::vector<std::string> data = data_files(*model, path);
   std::optional<Destination> to;
@@ -290,7 +291,7 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Inp
   }
   ops::check_operands(*model->graph, diagnostics);
   if (diagnostics.has_errors()) return;
-  apply_input_shapes(*model->graph, options.input_shapes);
+  apply_input_shapes(*model, options.input_shapes);
   {
     const Defaults defaults(*model);
     if (options.opset && !raise_opset(*model, *options.opset, diagnostics, result.rules)) return;

@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace onnx2nn {
@@ -27,12 +28,18 @@ struct CustomOp {
   std::string source;  // its `def`; called with the inputs, then the attributes as keywords
 };
 
+/// One dim of a shape that is given for an input: its size, a negative number to leave it as the
+/// model has it, or a name. Dims of one name are of one size, also those that the model calls so.
+using InputDim = std::variant<std::int64_t, std::string>;
+/// By the name of the input.
+using InputShapes = std::map<std::string, std::vector<InputDim>>;
+
 struct ConvertOptions {
   bool simplify = true;
   /// Folds batch norms and the like into the weights before them, for inference.
   bool fuse = false;
-  /// Shapes for inputs, by name; they overrule the model's.
-  std::map<std::string, std::vector<std::int64_t>> input_shapes;
+  /// Shapes for inputs, in place of dims that the model leaves open.
+  InputShapes input_shapes;
   std::string class_name;    // from the file's name where empty
   std::string weights_name;  // "<stem>.safetensors" where empty; a name in ".pth" is a state_dict
   bool trace = false;        // `x = _trace(name, x)` after each statement
@@ -116,6 +123,12 @@ class Conversion {
  private:
   std::shared_ptr<Impl> impl_;
 };
+
+/// Where the external data of a model lies, links resolved, by the locations that the model names.
+/// What is missing, or may not be read, is left out.
+std::map<std::string, std::string> external_files(const std::string& model,
+                                                  const std::vector<std::string>& locations,
+                                                  const std::vector<std::string>& data_roots);
 
 Conversion convert_file(const std::string& path, const ConvertOptions& options);
 /// `bytes` are a serialised ModelProto; `name` stands for the file in messages.

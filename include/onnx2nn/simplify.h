@@ -22,8 +22,8 @@
 namespace onnx2nn {
 
 struct SimplifyOptions {
-  /// Shapes for inputs, by name; they overrule the model's and are written.
-  std::map<std::string, std::vector<std::int64_t>> input_shapes;
+  /// Shapes for inputs, in place of dims that the model leaves open; they are written.
+  InputShapes input_shapes;
   std::vector<std::string> disabled;  // rules
   std::vector<std::string> only;      // rules; all where empty
   /// Rewrites after which it stops, to find the one at fault.

@@ -1,5 +1,6 @@
 """What needs neither torch nor numpy: models as arguments, conversion, inspection, errors."""
 
+import contextlib
 import inspect as _inspect
 import operator
 import os
@@ -77,6 +78,9 @@ class Source:
     data: str | bytes
     # A folder that lives as long as the model is in use, where it had to be saved first.
     folder: "tempfile.TemporaryDirectory[str] | None" = None
+    # Where others than the core cannot read it as it is: bytes for them, and the folder that the
+    # external data lies in. See `onnx2nn.check.readable`.
+    readable: tuple[bytes, str] | None = None
 
     @property
     def path(self) -> Path | None:
@@ -107,21 +111,34 @@ def as_source(model: Model) -> Source:
             raise Error(message, [_diagnostic("unreadable-file", message)], unreadable=True)
         return Source(path)
     if hasattr(model, "SerializeToString") and hasattr(model, "graph"):
-        if model.ByteSize() < _PROTOBUF_LIMIT:
-            return Source(model.SerializeToString())
-        import onnx
-
-        folder = tempfile.TemporaryDirectory(prefix="onnx2nn-")
-        path = os.path.join(folder.name, "model.onnx")
-        # save_model moves the tensors out of the proto that it is given, so it gets a copy.
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        onnx.save_model(copy, path, save_as_external_data=True, location="model.onnx.data")
-        return Source(path, folder)
+        return _proto_source(model)
     raise TypeError(
         f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__module__}."
         f"{type(model).__qualname__}"
     )
+
+
+def _proto_source(model: ModelProto) -> Source:
+    from onnx2nn import pieces
+
+    if pieces.least_size(model) <= _PROTOBUF_LIMIT:
+        # The error's type depends on protobuf's version and implementation.
+        with contextlib.suppress(Exception):
+            data = model.SerializeToString()
+            if len(data) <= _PROTOBUF_LIMIT:
+                return Source(data)
+    folder = tempfile.TemporaryDirectory(prefix="onnx2nn-")
+    path = os.path.join(folder.name, "model.onnx")
+    try:
+        pieces.save(model, path)
+    except OSError as error:
+        raise Error(
+            f"the model is too large for one message, and cannot be saved aside in "
+            f"{tempfile.gettempdir()}: {error.strerror}; TMPDIR names another folder"
+        ) from error
+    except Exception as error:
+        raise Error(f"the model cannot be serialised: {error}") from error
+    return Source(path, folder)
 
 
 def native() -> Any:
@@ -180,16 +197,17 @@ def core_options(
     return chosen
 
 
-def core_shapes(shapes: InputShapes) -> dict[str, list[int]]:
-    """Shapes as the core takes them: -1 for a dim that stays open. TypeError where they are none."""
+def core_shapes(shapes: InputShapes) -> dict[str, list[int | str]]:
+    """Shapes as the core takes them: -1 for a dim that stays as it is. TypeError where they are none."""
     if not isinstance(shapes, Mapping):
         raise TypeError(f"input_shapes: {shapes!r} is not a dict of dims by input name")
-    out: dict[str, list[int]] = {}
+    out: dict[str, list[int | str]] = {}
     for name, dims in shapes.items():
         if not isinstance(name, str) or isinstance(dims, str) or not isinstance(dims, Iterable):
             raise TypeError(f"input_shapes: {name!r}: {dims!r} is not a list of dims")
         out[name] = [
-            -1 if d is None or isinstance(d, str) else _whole("input_shapes", d) for d in dims
+            -1 if d is None else d if isinstance(d, str) else _whole("input_shapes", d)
+            for d in dims
         ]
     return out
 

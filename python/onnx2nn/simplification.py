@@ -121,13 +121,22 @@ def simplify_checked(
     given["inputs"] = _read_inputs(given.get("inputs"))
     from onnx2nn.check import process
     from onnx2nn.check.equivalence import Original
-    from onnx2nn.check.inputs import fixed_shapes
+    from onnx2nn.check.readable import readable
 
     with process.allowing(*limits), _staging(final) as folder:
         aside = folder / final.name
         result = simplify_unchecked(source, final, staging=folder, **options)
         staged = result.pop("staged")
-        original = Original(source, check_n, input_shapes=fixed_shapes(shapes), **given)
+        original = Original(
+            readable(
+                source,
+                options.get("data_roots") or (),
+                options.get("drop_undefined_outputs", False),
+            ),
+            check_n,
+            input_shapes=shapes or None,
+            **given,
+        )
         outcome = Outcome(True, result, skipped=original.skipped)
         if original.skipped is None:
             outcome.reports = original.compare(Source(str(aside)))

@@ -132,8 +132,8 @@ ExitCode failure(const Parsed& p, ExitCode code, const std::string& message) {
 // ---- What is given ----
 
 /// A shape without a name is that of the only input.
-std::map<std::string, std::vector<std::int64_t>> input_shapes(const Parsed& p) {
-  std::map<std::string, std::vector<std::int64_t>> out;
+InputShapes input_shapes(const Parsed& p) {
+  InputShapes out;
   for (GivenShape& shape : p.shapes("input_shape")) {
     if (shape.input.empty()) {
       const Conversion c = convert_file(p.text_of("model"), {});
@@ -146,10 +146,7 @@ std::map<std::string, std::vector<std::int64_t>> input_shapes(const Parsed& p) {
       }
       shape.input = c.inputs()[0].name;
     }
-    std::vector<std::int64_t> dims;
-    for (const auto& d : shape.dims)
-      dims.push_back(std::holds_alternative<std::int64_t>(d) ? std::get<std::int64_t>(d) : -1);
-    out[shape.input] = dims;
+    out[shape.input] = std::move(shape.dims);
   }
   return out;
 }

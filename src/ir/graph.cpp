@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
 
 #include "support/error.h"
 
@@ -196,6 +197,17 @@ void Graph::move_before(Node* node, Node* before) {
 }
 
 // ---------------------------------------------------------------- Model
+
+std::string ModelInfo::add_symbol(std::string_view name) {
+  // Symbols are printed; a name that is no identifier gets one.
+  std::string id;
+  for (const char c : name.substr(0, 40))
+    id += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
+  if (std::isdigit(static_cast<unsigned char>(id[0])) != 0) id = "d" + id;
+  while (symbols.count(id) != 0) id += "_";
+  symbols[id] = std::string(name);
+  return id;
+}
 
 std::int64_t Model::opset(const std::string& domain) const {
   const auto it = info.opsets.find(domain);

@@ -217,6 +217,8 @@ struct ModelInfo {
   /// constants, and not defaults that a caller may change.
   bool weights_are_inputs = false;
   std::map<std::string, std::string> symbols;  // a dimension's symbol -> its name in the file
+  /// A symbol that is none yet for the dimension that the file calls `name`, which is not empty.
+  std::string add_symbol(std::string_view name);
 };
 
 class Model {

@@ -1,16 +1,20 @@
 #include "onnx/reader.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <cctype>
 #include <optional>
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
+#include "onnx/external_data.h"
+#include "onnx/file_kind.h"
 #include "onnx/tensor_reader.h"
 #include "onnx/wire.h"
 #include "support/interrupt.h"
+#include "support/text.h"
 
 namespace onnx2nn::onnx {
 namespace {
@@ -163,8 +167,14 @@ std::string_view gradient_target(const RawNode& n) {
 
 class Importer {
  public:
-  Importer(std::shared_ptr<const InputFile> file, const std::string& folder)
-      : file_(file), tensors_(file, folder), model_(std::make_unique<ir::Model>()) {}
+  Importer(std::shared_ptr<const InputFile> file, const ReadOptions& options,
+           Diagnostics& diagnostics)
+      : file_(file),
+        tensors_(file, ExternalData(file->on_disk() ? file->path() : "", options.folder,
+                                    options.data_roots)),
+        model_(std::make_unique<ir::Model>()),
+        drop_undefined_outputs_(options.drop_undefined_outputs),
+        diagnostics_(diagnostics) {}
 
   std::unique_ptr<ir::Model> run() {
     Reader m(file_->place(), 0, "ModelProto", file_.get());
@@ -286,15 +296,8 @@ class Importer {
     if (name.empty()) return ir::Dim::unknown();
     const auto it = symbols_.find(std::string(name));
     if (it != symbols_.end()) return ir::Dim::symbol(it->second);
-    // Symbols are printed; a name that is no identifier gets one.
-    std::string id;
-    for (const char c : name.substr(0, 40))
-      id += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
-    if (std::isdigit(static_cast<unsigned char>(id[0])) != 0) id = "d" + id;
-    while (symbol_ids_.count(id) != 0) id += "_";
-    symbol_ids_.insert(id);
+    const std::string id = model_->info.add_symbol(name);
     symbols_[std::string(name)] = id;
-    model_->info.symbols[id] = std::string(name);
     return ir::Dim::symbol(id);
   }
 
@@ -467,6 +470,7 @@ class Importer {
     for (std::size_t i = 0; i < graph.inputs.size(); ++i)
       graph.input_infos[i].type = graph.inputs[i]->type.str();
     add_nodes(graph, nodes, scope, call, *opsets_, "", depth);
+    if (depth == 0) drop_undefined(outputs, scope);
     for (auto& [name, type, info] : outputs) {
       Value* v = scope.find(name);
       if (v == nullptr)
@@ -486,6 +490,25 @@ class Importer {
     for (const auto& [name, type] : value_infos) hint(name, type);
     for (std::size_t i = 0; i < graph.output_count(); ++i)
       hint(graph.output_names[i], graph.output_types[i]);
+  }
+
+  /// Some exporters list outputs of the model that no node makes.
+  void drop_undefined(std::vector<NamedType>& outputs, const Scope& scope) {
+    std::vector<std::string> names;
+    for (const NamedType& o : outputs)
+      if (scope.find(o.name) == nullptr) names.push_back("\"" + printable(o.name) + "\"");
+    if (names.empty()) return;
+    const std::string what = (names.size() == 1 ? "the graph output " : "the graph outputs ") +
+                             fmt::format("{}", fmt::join(names, ", "));
+    const std::string is = names.size() == 1 ? " is" : " are";
+    if (names.size() == outputs.size())
+      throw Error("bad-model", what + is + " not defined, and there is no other");
+    if (!drop_undefined_outputs_)
+      throw Error("bad-model", what + is + " not defined",
+                  "--drop-undefined-outputs converts the model without " +
+                      std::string(names.size() == 1 ? "it" : "them"));
+    std::erase_if(outputs, [&](const NamedType& o) { return scope.find(o.name) == nullptr; });
+    diagnostics_.add(Severity::Warning, "undefined-output", what + is + " not defined: left out");
   }
 
   static Type without_symbols(Type type) {
@@ -992,18 +1015,25 @@ class Importer {
   bool open_as_number_ = false;  // in the type that is being read
   std::map<std::string, Function> functions_;
   std::map<std::string, std::string> symbols_;
-  std::set<std::string> symbol_ids_;
   std::set<std::string> kept_;
   std::unordered_set<Value*> renamed_;
   std::size_t inlined_nodes_ = 0;
   std::size_t inlined_ = 0;
+  bool drop_undefined_outputs_;
+  Diagnostics& diagnostics_;
 };
 
 }  // namespace
 
 std::unique_ptr<ir::Model> read_model(std::shared_ptr<const InputFile> file,
-                                      const std::string& folder) {
-  return Importer(std::move(file), folder).run();
+                                      const ReadOptions& options, Diagnostics& diagnostics) {
+  try {
+    return Importer(file, options, diagnostics).run();
+  } catch (const Error& e) {
+    const auto kind = e.code() == "bad-model" ? recognise(*file) : std::nullopt;
+    if (!kind) throw;
+    throw Error("unreadable-file", "this is " + kind->what + ", not an ONNX model", kind->advice);
+  }
 }
 
 }  // namespace onnx2nn::onnx

@@ -3,18 +3,29 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ir/graph.h"
+#include "support/error.h"
 #include "support/input_file.h"
 
 namespace onnx2nn::onnx {
 
+struct ReadOptions {
+  /// What locations of external data are relative to; empty: none is allowed, but below the roots.
+  std::string folder;
+  /// Further folders for external data; see ExternalData.
+  std::vector<std::string> data_roots;
+  /// Leaves out outputs of the graph that nothing defines, with a warning.
+  bool drop_undefined_outputs = false;
+};
+
 /// Reads a ModelProto (https://onnx.ai/onnx/repo-docs/IR.html), any IR version and opset.
-/// `file` is kept alive by the tensors that point into it. External data is looked up in `folder`
-/// (empty: none is allowed) and must stay inside it. The model's own functions are inlined,
+/// `file` is kept alive by the tensors that point into it. The model's own functions are inlined,
 /// Constant nodes become constants, sparse tensors dense ones. Throws Error "bad-model" or
-/// "external-data", with the message, field and byte offset.
+/// "external-data", with the message, field and byte offset, and "unreadable-file" for what is no
+/// ONNX model, where its first bytes say what it is.
 std::unique_ptr<ir::Model> read_model(std::shared_ptr<const InputFile> file,
-                                      const std::string& folder);
+                                      const ReadOptions& options, Diagnostics& diagnostics);
 
 }  // namespace onnx2nn::onnx

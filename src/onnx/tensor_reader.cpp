@@ -1,10 +1,11 @@
 #include "onnx/tensor_reader.h"
 
 #include <charconv>
-#include <filesystem>
 #include <optional>
 
+#include "onnx/file_kind.h"
 #include "support/checked.h"
+#include "support/text.h"
 
 namespace onnx2nn::onnx {
 namespace {
@@ -25,41 +26,23 @@ std::uint64_t parse_size(const std::string& text, const char* what) {
   return v;
 }
 
+/// What was downloaded in place of a file, such as a web page, is too short as a rule.
+Error too_short(const InputFile& file, const std::string& location, std::uint64_t need,
+                std::uint64_t offset) {
+  const std::string lacks = fmt::format("the tensor needs {} bytes at offset {}, the file has {}",
+                                        need, offset, file.size());
+  const auto kind = recognise(file);
+  if (!kind || !kind->is_text) return {"external-data", lacks, "is the download complete?"};
+  return {"external-data",
+          "the external data " + printable(location) + " is " + kind->what + ": " + lacks,
+          kind->advice};
+}
+
 }  // namespace
 
 ByteSource TensorReader::slice(std::span<const std::byte> bytes) const {
   const auto offset = static_cast<std::uint64_t>(bytes.data() - file_->place().data());
   return ByteSource::of_file(file_, offset, bytes.size());
-}
-
-std::shared_ptr<const InputFile> TensorReader::open(const std::string& location) {
-  namespace fs = std::filesystem;
-  if (auto it = external_files_.find(location); it != external_files_.end()) return it->second;
-  if (folder_.empty())
-    throw Error("external-data", "the model keeps weights in another file, but was given as bytes",
-                "give the path of the model instead");
-  if (location.find('\0') != std::string::npos)
-    throw Error("external-data", "the location holds a NUL character");
-  const fs::path relative(location);
-  if (location.empty() || relative.is_absolute())
-    throw Error("external-data", "the location must be a relative path");
-  for (const auto& part : relative)
-    if (part == "..") throw Error("external-data", "the location leaves the model's folder");
-  std::error_code ec;
-  const fs::path root = fs::canonical(folder_.empty() ? "." : folder_, ec);
-  if (ec) throw Error("external-data", "the model's folder cannot be opened");
-  const fs::path full = fs::canonical(root / relative, ec);
-  if (ec)
-    throw Error("external-data", "the file " + location + " beside the model is missing",
-                "put the model's external data into its folder");
-  const auto [end, _] = std::mismatch(root.begin(), root.end(), full.begin(), full.end());
-  if (end != root.end())
-    throw Error("external-data", "the location leaves the model's folder through a link");
-  if (!fs::is_regular_file(full, ec))
-    throw Error("external-data", "the location is not a regular file");
-  auto file = InputFile::open(full.string());
-  external_files_[location] = file;
-  return file;
 }
 
 ByteSource TensorReader::external(const std::map<std::string, std::string>& entries,
@@ -68,14 +51,12 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
     const auto it = entries.find(key);
     return it == entries.end() ? std::string() : it->second;
   };
-  const auto file = open(get("location"));
+  const auto file = external_data_.open(get("location"));
   const std::uint64_t offset =
       get("offset").empty() ? 0 : parse_size(get("offset"), "external data offset");
   const std::uint64_t size = file->size();
   if (offset > size || need > size - offset)
-    throw Error("external-data", "the tensor needs " + std::to_string(need) + " bytes at offset " +
-                                     std::to_string(offset) + ", the file has " +
-                                     std::to_string(size));
+    throw too_short(*file, get("location"), need, offset);
   if (!get("length").empty() && parse_size(get("length"), "external data length") != need)
     throw Error("external-data", "length " + get("length") + " differs from the " +
                                      std::to_string(need) +

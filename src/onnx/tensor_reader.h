@@ -6,16 +6,17 @@
 #include <string>
 
 #include "ir/tensor.h"
+#include "onnx/external_data.h"
 #include "onnx/wire.h"
 #include "support/input_file.h"
 
 namespace onnx2nn::onnx {
 
-/// What a tensor's bytes may come from: the model's own file and files beside it, each opened once.
+/// Tensors' bytes come from the model's own file and from its external data.
 class TensorReader {
  public:
-  TensorReader(std::shared_ptr<const InputFile> file, std::string folder)
-      : file_(std::move(file)), folder_(std::move(folder)) {}
+  TensorReader(std::shared_ptr<const InputFile> file, ExternalData external_data)
+      : file_(std::move(file)), external_data_(std::move(external_data)) {}
 
   struct Named {
     std::string name;
@@ -28,11 +29,9 @@ class TensorReader {
  private:
   ByteSource slice(std::span<const std::byte> bytes) const;
   ByteSource external(const std::map<std::string, std::string>& entries, std::uint64_t need);
-  std::shared_ptr<const InputFile> open(const std::string& location);
 
   std::shared_ptr<const InputFile> file_;
-  std::string folder_;
-  std::map<std::string, std::shared_ptr<const InputFile>> external_files_;
+  ExternalData external_data_;
 };
 
 }  // namespace onnx2nn::onnx

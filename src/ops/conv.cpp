@@ -46,6 +46,14 @@ Dim channels(const Shape& weight, std::size_t axis) {
 
 // ---------------------------------------------------------------- Conv
 
+/// Fails where the input's channels are known to be others than the weight's, `expected`.
+void check_channels(const InferContext& c, const Dim& expected) {
+  const Shape& x = c.shape(0);
+  if (x.has_rank() && x.rank() > 1 && x[1].is_const() && expected.is_const() &&
+      x[1].value() != expected.value())
+    c.fail("the input has " + x[1].str() + " channels, not " + expected.str());
+}
+
 /// Of Conv and the integer ones, whose weight is input `w`.
 void infer_conv_as(InferContext& c, std::size_t w, DType dtype) {
   const Shape& x = c.shape(0);
@@ -55,6 +63,7 @@ void infer_conv_as(InferContext& c, std::size_t w, DType dtype) {
   if (x.has_rank() && x.rank() != window.n + 2)
     c.fail("the input has rank " + std::to_string(x.rank()) + ", not " +
            std::to_string(window.n + 2));
+  check_channels(c, channels(c.shape(w), 1) * Dim(group_of(c)));
   Dims out(window.n + 2);
   if (x.has_rank()) out[0] = x[0];
   out[1] = channels(c.shape(w), 0);
@@ -242,6 +251,7 @@ void infer_conv_transpose(InferContext& c) {
   const Window w = read_window(c, *kernel);
   if (x.has_rank() && x.rank() != w.n + 2)
     c.fail("the input has rank " + std::to_string(x.rank()) + ", not " + std::to_string(w.n + 2));
+  check_channels(c, channels(c.shape(1), 0));
   const Ints extra = output_padding_of(c, w.n);
   const auto shape = output_shape_of(c, w.n);
   Dims out(w.n + 2);

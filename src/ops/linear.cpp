@@ -128,6 +128,12 @@ void infer_gemm(InferContext& c) {
   const Shape& b = c.shape(1);
   if ((a.has_rank() && a.rank() != 2) || (b.has_rank() && b.rank() != 2))
     c.fail("A and B must be matrices");
+  if (a.has_rank() && b.has_rank()) {
+    const Dim& left = a[g.trans_a ? 0 : 1];
+    const Dim& right = b[g.trans_b ? 1 : 0];
+    if (left.is_const() && right.is_const() && left.value() != right.value())
+      c.fail("shapes " + a.str() + " and " + b.str() + " do not multiply");
+  }
   Dims out(2);
   if (a.has_rank()) out[0] = a[g.trans_a ? 1 : 0];
   if (b.has_rank()) out[1] = b[g.trans_b ? 0 : 1];

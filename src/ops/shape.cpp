@@ -106,6 +106,12 @@ void infer_reshape(InferContext& c) {
     }
   }
   const Dim count = c.shape(0).element_count();
+  // A branch that is never taken may hold any shape.
+  if (c.node().graph()->parent() == nullptr && count.is_const() && count.value() > 0 &&
+      rest.is_const() && rest.value() > 0 &&
+      (free ? count.value() % rest.value() != 0 : count.value() != rest.value()))
+    c.fail(c.shape(0).str() + " has " + count.str() + " elements, which do not make " +
+           Shape(*target).str());
   if (free) {
     Dim& d = (*target)[*free];
     d = Dim();

@@ -6,6 +6,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <optional>
@@ -75,10 +76,8 @@ std::vector<std::string> names(const std::string& name, nb::handle value) {
   return option<std::vector<std::string>>(name, value, "a list of str");
 }
 
-std::map<std::string, std::vector<std::int64_t>> shapes(const std::string& name,
-                                                        nb::handle value) {
-  return option<std::map<std::string, std::vector<std::int64_t>>>(
-      name, value, "a dict of lists of int by input name");
+onnx2nn::InputShapes shapes(const std::string& name, nb::handle value) {
+  return option<onnx2nn::InputShapes>(name, value, "a dict of lists of int or str by input name");
 }
 
 std::vector<std::string> folders(const std::string& name, nb::handle value) {
@@ -492,6 +491,7 @@ NB_MODULE(_native, m) {
   m.def("op_table", &op_table);
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
   m.def("simplify", &simplify, "model"_a, "out_path"_a = nb::none(), "options"_a = nb::dict());
+  m.def("external_files", &onnx2nn::external_files, "model"_a, "locations"_a, "data_roots"_a);
   m.def("simplify_rules", &simplify_rules);
   m.def("rule_of", [](const std::string& name) { return std::string(cli::rule_of(name)); },
         "name"_a);

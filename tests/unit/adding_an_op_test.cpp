@@ -43,7 +43,7 @@ Converted convert(const std::vector<Message>& attributes) {
   Message m = model(g.build());
   m.message(8, opset("my.domain", 1));
   Converted out;
-  out.model = onnx::read_model(InputFile::from_memory(m.str()), "");
+  out.model = onnx::read_model(InputFile::from_memory(m.str()), {}, out.diagnostics);
   ir::for_each_node(*out.model->graph, [](ir::Node& n) {
     if (n.is(kOps[0].type, kOps[0].domain)) n.op = &kOps[0];
   });

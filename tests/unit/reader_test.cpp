@@ -21,7 +21,8 @@ using namespace test;  // NOLINT: the builder's functions
 namespace fs = std::filesystem;
 
 std::unique_ptr<ir::Model> read(const Message& m, const std::string& folder = "") {
-  return onnx::read_model(InputFile::from_memory(m.str()), folder);
+  Diagnostics diagnostics;
+  return onnx::read_model(InputFile::from_memory(m.str()), {.folder = folder}, diagnostics);
 }
 
 /// The message of the Error that reading gives; empty where it gives none.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Error, Source
+from onnx2nn.api import Error, InputShapes, Source
 from onnx2nn.check.compare import Comparison, compare, is_float
 from onnx2nn.check.inputs import candidates, named_inputs, unfit
 from onnx2nn.check.oracle import Reference, Runtime, first_line, read_proto
@@ -44,7 +44,7 @@ class Original:
         count: int = 3,
         *,
         inputs: dict[str, Any] | None = None,
-        input_shapes: dict[str, list[int]] | None = None,
+        input_shapes: InputShapes | None = None,
         seed: int = 0,
         threads: int = 0,
         custom_lib: str | None = None,
@@ -97,7 +97,7 @@ class Original:
         oracle: Runtime | Reference,
         seed: int,
         inputs: dict[str, Any] | None,
-        shapes: dict[str, list[int]] | None,
+        shapes: InputShapes | None,
     ) -> Answer | str:
         """The first drawn inputs that the model accepts; else what it says to the likeliest."""
         first = ""
@@ -133,7 +133,7 @@ class Original:
         count: int,
         seed: int,
         inputs: dict[str, Any] | None,
-        shapes: dict[str, list[int]] | None,
+        shapes: InputShapes | None,
     ) -> None:
         first = self.answers[0]
         if inputs and set(first.feed) <= set(inputs):
@@ -234,7 +234,9 @@ def _nudged(value: Any, towards: float) -> Any:
 
 
 def _open(source: Source) -> Skeleton | bytes:
-    return Skeleton(source.data) if isinstance(source.data, str) else source.data
+    if isinstance(source.data, bytes) and source.readable is None:
+        return source.data
+    return Skeleton(source.name, source.readable)
 
 
 def _readable(source: Source, model: Skeleton | bytes) -> Source:

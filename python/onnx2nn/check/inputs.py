@@ -3,8 +3,8 @@
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -364,18 +364,24 @@ def candidates(
     proto: Any,
     seed: int = 0,
     given: dict[str, Any] | None = None,
-    shapes: dict[str, list[int]] | None = None,
+    shapes: InputShapes | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Sets of inputs for a model, the likeliest to be accepted first.
 
-    given: values by input name, used as they are. shapes: dims by input name.
+    given: values by input name, used as they are. shapes: dims by input name; None,
+    a negative number or a name leaves the size of a dim to be drawn, one name always the same.
     Raises Error for a name that is not an input, or an input of which no value can be drawn.
     """
-    given, shapes = dict(given or {}), dict(shapes or {})
-    wanted = wanted_inputs(proto)
-    names = [w.name for w in wanted]
+    given, shapes = dict(given or {}), core_shapes(shapes or {})
+    declared = {w.name: w for w in wanted_inputs(proto)}
+    names = [*declared]
     _check_names([*given], names, "input")
     _check_names([*shapes], names, "input_shape")
+    wanted = [_with_shape(w, shapes.get(w.name)) for w in declared.values()]
+    for w in wanted:
+        sizes_given = [d for d in w.dims or [] if isinstance(d, int)]
+        if w.name in shapes and math.prod(sizes_given) > _MOST_ELEMENTS:
+            raise Error(f"input shape: {w.name} of {w.dims} is too large to be drawn", usage=True)
     missing = [w for w in wanted if w.name not in given]
     tried: set[tuple[Any, ...]] = set()
     for strategy in strategies():
@@ -383,14 +389,14 @@ def candidates(
         for w in wanted:
             if w.name in given and w.dims is not None and isinstance(given[w.name], np.ndarray):
                 sizes.learn(w.dims, given[w.name].shape)
-            if w.name in shapes and w.dims is not None:
-                sizes.learn(w.dims, tuple(shapes[w.name]))
-        chosen = {w.name: shapes.get(w.name) or sizes.shape(w) for w in missing}
+            if w.name in shapes:
+                sizes.learn(declared[w.name].dims or [], w.dims or [])
+        chosen = {w.name: sizes.shape(w) for w in missing}
         count = sum(int(np.prod(s, dtype=np.float64)) for s in chosen.values())
         ints = any(w.elem_type in (2, 3, 4, 5, 6, 7, 12, 13) for w in missing)
         key = (*((n, tuple(s)) for n, s in chosen.items()), strategy.plain_low and ints)
         free = any(
-            isinstance(d, str) for w in missing if w.name not in shapes for d in w.dims or [""]
+            isinstance(d, str) for w in missing for d in (w.dims if w.dims is not None else [""])
         )
         if key in tried or (free and count > _MAX_ELEMENTS):
             continue
@@ -398,6 +404,15 @@ def candidates(
         rng = np.random.default_rng(seed)
         drawn = {w.name: _draw_type(rng, w, w.type, chosen[w.name], strategy) for w in missing}
         yield {n: given[n] if n in given else drawn[n] for n in names}
+
+
+def _with_shape(w: Wanted, shape: list[int | str] | None) -> Wanted:
+    """The input with those dims replaced that `shape` gives."""
+    if shape is None:
+        return w
+    known = w.dims if w.dims is not None and len(w.dims) == len(shape) else [""] * len(shape)
+    dims = [k if isinstance(d, int) and d < 0 else d for k, d in zip(known, shape, strict=True)]
+    return replace(w, dims=dims)
 
 
 def _check_names(names: list[str], known: list[str], what: str) -> None:
@@ -417,10 +432,10 @@ class _Sizes:
         self._strategy = strategy
         self._symbols: dict[str, int] = {}
 
-    def learn(self, dims: list[int | str], shape: tuple[int, ...]) -> None:
+    def learn(self, dims: list[int | str], shape: Sequence[int | str]) -> None:
         """Take the sizes of symbols from an input whose shape is given."""
         for d, size in zip(dims, shape, strict=False):
-            if isinstance(d, str) and d:
+            if isinstance(d, str) and d and isinstance(size, int):
                 self._symbols[d] = size
 
     def shape(self, w: Wanted) -> list[int]:
@@ -615,15 +630,6 @@ _PLAIN = {
     for name in DTYPE_NAMES.values()
     if re.fullmatch(r"object|bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", name)
 }
-
-
-def fixed_shapes(shapes: InputShapes | None) -> dict[str, list[int]] | None:
-    """The shapes of which every dim is given: only those say what to draw."""
-    fixed = {n: d for n, d in core_shapes(shapes or {}).items() if all(x >= 0 for x in d)}
-    for name, dims in fixed.items():
-        if math.prod(dims) > _MOST_ELEMENTS:
-            raise Error(f"input shape: {name} of {dims} is too large to be drawn", usage=True)
-    return fixed or None
 
 
 def read_inputs(path: str | Path) -> dict[str, Any]:

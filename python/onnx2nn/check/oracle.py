@@ -4,7 +4,7 @@ import os
 from dataclasses import astuple
 from typing import Any
 
-from onnx2nn.api import Error, Source
+from onnx2nn.api import Error, Source, native, refused
 from onnx2nn.check.process import OracleDied, OracleError, Session
 from onnx2nn.check.skeleton import Skeleton
 
@@ -16,6 +16,7 @@ __all__ = [
     "first_line",
     "model_folder",
     "multiplies_bytes",
+    "oracle_model",
     "read_proto",
     "with_outputs",
 ]
@@ -31,11 +32,15 @@ def read_proto(source: Source) -> Any:
     """The model as a ModelProto, external data left where it is."""
     import onnx
 
+    model = oracle_model(source)
     try:
-        if isinstance(source.data, bytes):
-            return onnx.load_from_string(source.data)
-        return onnx.load(source.data, load_external_data=False)
+        if isinstance(model, bytes):
+            return onnx.load_from_string(model)
+        return onnx.load(model, load_external_data=False)
     except Exception as error:  # protobuf's own error types differ between its versions
+        conversion = native().convert(source.data)
+        if not conversion.readable:  # it may say what kind of file it is
+            raise refused(source, list(conversion.diagnostics), readable=False) from error
         raise Error(f"{source.name}: not an ONNX model: {error}", unreadable=True) from error
 
 
@@ -106,8 +111,14 @@ class Reference:
 
     def __init__(self, source: Source, threads: int = 0) -> None:
         del threads
-        model = os.path.abspath(source.data) if isinstance(source.data, str) else source.data
-        self._session = Session("reference", {"model": model})
+        model = oracle_model(source)
+        self._session = Session(
+            "reference",
+            {
+                "model": os.path.abspath(model) if isinstance(model, str) else model,
+                "folder": model_folder(source),
+            },
+        )
         self.outputs: list[str] = self._session.about["outputs"]
 
     def run(self, feed: dict[str, Any]) -> list[Any]:
@@ -133,6 +144,13 @@ def with_outputs(proto: Any, names: list[str]) -> bytes:
     return bytes(copy.SerializeToString())
 
 
+def oracle_model(source: Source) -> str | bytes:
+    """What an oracle is given of a model: its path or bytes."""
+    return source.readable[0] if source.readable else source.data
+
+
 def model_folder(source: Source) -> str | None:
     """Where a model's external data lies."""
+    if source.readable:
+        return source.readable[1]
     return os.path.dirname(os.path.abspath(source.data)) if isinstance(source.data, str) else None

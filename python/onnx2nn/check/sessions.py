@@ -161,14 +161,20 @@ def _unpack(raw: Any, bits: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -
 
 
 class ReferenceSession:
-    """ONNX's reference evaluator for a path or bytes."""
+    """ONNX's reference evaluator for a path, or bytes whose external data lies in `folder`."""
 
     name = "ONNX reference evaluator"
 
-    def __init__(self, model: str | bytes) -> None:
+    def __init__(self, model: str | bytes, folder: str | None) -> None:
+        import onnx
         from onnx.reference import ReferenceEvaluator
 
-        self._evaluator: Any = ReferenceEvaluator(model)
+        read: Any = model
+        if isinstance(model, bytes):
+            read = onnx.load_from_string(model)
+            if folder:
+                onnx.load_external_data_for_model(read, folder)
+        self._evaluator: Any = ReferenceEvaluator(read)
         self.outputs = list(self._evaluator.output_names)
 
     def run(self, feed: dict[str, Any]) -> list[Any]:

@@ -45,15 +45,19 @@ class Place:
 class Skeleton:
     """What ONNX Runtime is given for a file: a model, and where its large weights lie.
 
+    path: the file; `readable`: what stands for it, as `onnx2nn.api.Source` has it.
     model: the path itself, or bytes in which the large tensors only name their place in the file.
     places: those tensors; `Weights` maps them.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, readable: tuple[bytes, str] | None = None) -> None:
         self.folder = os.path.dirname(os.path.abspath(path))
         self.places: list[Place] = []
         self._maps: dict[str, mmap.mmap] = {}
         self.model: str | bytes = path
+        if readable is not None:
+            self.model, self.folder = readable
+            return
         if os.path.getsize(path) < _LARGE_FILE and not _has_data_beside(path):
             return
         name = os.path.basename(path)

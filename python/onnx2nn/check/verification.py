@@ -14,7 +14,6 @@ from onnx2nn.check.compare import Bar, Random, agree, compare
 from onnx2nn.check.drawn import Drawing, Drawn, check_on_drawn
 from onnx2nn.check.inputs import (
     candidates,
-    fixed_shapes,
     named_inputs,
     read_inputs,
     unfit,
@@ -28,8 +27,10 @@ from onnx2nn.check.oracle import (
     first_line,
     model_folder,
     multiplies_bytes,
+    oracle_model,
     read_proto,
 )
+from onnx2nn.check.readable import readable
 from onnx2nn.check.result import Answer, Difference, Report, describe
 from onnx2nn.check.stretches import check_stretches
 from onnx2nn.check.values import NodeValues, NoValues, has_random_op
@@ -109,6 +110,7 @@ def verify(
     }
     bar = None if atol is None and rtol is None else Bar(atol or 0.0, rtol or 0.0)
     tell("read")
+    source = readable(source, data_roots, drop_undefined_outputs)
     proto = read_proto(source)
     if isinstance(inputs, (str, os.PathLike)):
         inputs = read_inputs(os.fspath(inputs))
@@ -116,9 +118,8 @@ def verify(
     report = Report(ok=None, skipped=unfit(proto, inputs))
     if report.skipped is not None:
         return report
-    shapes = fixed_shapes(input_shapes)
     tell("ask for the right answer")
-    answer = find_answer(source, proto, inputs, shapes, seed, threads, report)
+    answer = find_answer(source, proto, inputs, input_shapes, seed, threads, report)
     if answer is None:
         report.seconds = time.perf_counter() - start
         return report
@@ -150,7 +151,7 @@ def verify(
                 )
 
     compare_with(answer)
-    larger = larger_batch(proto, answer, inputs, shapes, seed) if report.ok else None
+    larger = larger_batch(proto, answer, inputs, input_shapes, seed) if report.ok else None
     if larger is not None:
         first, first_inputs = report.outputs, report.inputs
         report.inputs = [describe(n, v) for n, v in larger.feed.items()]
@@ -180,7 +181,7 @@ def find_answer(
     source: Source,
     proto: Any,
     given: dict[str, Any] | None,
-    shapes: dict[str, list[int]] | None,
+    shapes: InputShapes | None,
     seed: int,
     threads: int,
     report: Report,
@@ -189,7 +190,7 @@ def find_answer(
     reasons: list[str] = []
     folder = model_folder(source)
     makers: list[Callable[[], Runtime | Reference]] = [
-        lambda: Runtime(source.data, folder, threads, exact=multiplies_bytes(proto)),
+        lambda: Runtime(oracle_model(source), folder, threads, exact=multiplies_bytes(proto)),
         lambda: Reference(source, threads),
     ]
     for make in makers:
@@ -237,7 +238,7 @@ def larger_batch(
     proto: Any,
     answer: Answer,
     given: dict[str, Any] | None,
-    shapes: dict[str, list[int]] | None,
+    shapes: InputShapes | None,
     seed: int,
 ) -> Answer | None:
     """The answer for a larger batch, where the model leaves that free and the oracle takes it."""
@@ -289,7 +290,7 @@ def _run_onnx(target: Source, answer: Answer, threads: int, proto: Any) -> list[
     """Another ONNX file's outputs, by the same oracle, in the model's order."""
     if isinstance(answer.oracle, Runtime):
         oracle: Runtime | Reference = Runtime(
-            target.data, model_folder(target), threads, exact=multiplies_bytes(proto)
+            oracle_model(target), model_folder(target), threads, exact=multiplies_bytes(proto)
         )
     else:
         oracle = Reference(target)

@@ -57,6 +57,9 @@ bool fuse_attention(Rewriter& w, ir::Node& n) {
   ir::Value* const source[] = {transpose->input(0)};
   ir::Node* keys = w.add("Transpose", source, *transpose->output(0), *transpose);
   keys->opset = transpose->opset;
+  // It is another value than the one whose place it takes, and whose name checks would compare.
+  keys->output(0)->name = w.model().new_name("keys");
+  keys->output(0)->declared = nullptr;
   ir::Dims dims = k.x->type.shape.dims();
   std::swap(dims[2], dims[3]);
   keys->output(0)->type.shape = ir::Shape(std::move(dims));

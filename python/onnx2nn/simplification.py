@@ -100,12 +100,14 @@ def simplify_checked(
     *,
     check_n: int = 3,
     check: dict[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Outcome:
     """Simplify `model` to `out`, and compare the two in ONNX Runtime before `out` is there.
 
     check_n: how many random inputs to compare on; 0 checks nothing.
     check: `inputs`, `input_shapes`, `seed`, `threads`, `custom_lib`; see `Original`.
+    progress: called with "check" when the simplified model is there.
     options: of the simplification: `input_shapes`, `disabled`, `only`, `external_data`, ...
     """
     source = as_source(model)
@@ -127,6 +129,8 @@ def simplify_checked(
         aside = folder / final.name
         result = simplify_unchecked(source, final, staging=folder, **options)
         staged = result.pop("staged")
+        if progress is not None:
+            progress("check")
         original = Original(
             readable(
                 source,

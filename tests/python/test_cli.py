@@ -1,6 +1,7 @@
 """The command line: exit codes, files, JSON, the original tool's flags."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +146,8 @@ def test_a_narrow_terminal_shows_one_number(
     core: object, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for width, shown in ((80, True), (50, False)):
-        monkeypatch.setattr("onnx2nn.cli.output._terminal_columns", lambda w=width: w)
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(["verify", str(tiny)]) == 0
         out = capsys.readouterr().out
         assert "max rel" in out

@@ -1,11 +1,13 @@
 """Both programs: one table of options, the same words accepted and refused, the same exit codes."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -490,27 +492,102 @@ def test_nothing_is_wrapped_in_a_pipe(python: Run) -> None:
     assert f"{long}/m.onnx -> {long}/s.onnx" in out
 
 
-@pytest.mark.parametrize("columns", [50, 80])
+class Terminal(io.StringIO):
+    """What a terminal would be sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(params=[True, False], ids=["rich", "plain"])
+def with_rich(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if not request.param:
+        for module in ("rich", "rich.console"):
+            monkeypatch.setitem(sys.modules, module, None)
+    return bool(request.param)
+
+
+TABLES = [
+    ["simplify", "--list-rules"],
+    ["simplify", "m.onnx", "s.onnx"],
+    ["verify", "m.onnx", "--per-node"],
+    ["inspect", "m.onnx"],
+]
+
+
+@pytest.mark.parametrize("columns, no_color", [(60, ""), (100, "1")])
 def test_tables_fit_a_terminal(
-    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    columns: int, no_color: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnx2nn.cli.output._terminal_columns", lambda: columns)
-    for words in (["simplify", "--list-rules"], ["verify", "m.onnx"]):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    for words in TABLES:
+        out = Terminal()
+        monkeypatch.setattr(sys, "stdout", out)
         assert main(words) == 0
-        table = [line for line in capsys.readouterr().out.splitlines() if "m.onnx:" not in line]
-        assert max(map(len, table)) <= columns
+        assert ("\033[" in out.getvalue()) == (not no_color)
+        lines = re.sub("\033.*?m", "", out.getvalue()).splitlines()
+        assert max(len(line) for line in lines if ".onnx: " not in line) <= columns, words
 
 
-def test_progress_shows_bytes_and_the_time_left(tmp_path: Path) -> None:
-    from onnx2nn.cli.progress import Stages
+def test_tables_are_the_same_in_pipes_and_without_rich(
+    python: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    for words in (TABLES[0], TABLES[3]):
+        code, piped, _ = python(*words)
+        assert code == 0
+        with monkeypatch.context() as without:
+            for module in ("rich", "rich.console"):
+                without.setitem(sys.modules, module, None)
+            out = Terminal()
+            without.setattr(sys, "stdout", out)
+            assert main(words) == 0
+            assert out.getvalue() == piped
+    assert "collapse-casts" in python(*TABLES[0])[1]
 
-    stages = Stages(2, quiet=False)
-    stages("convert")
-    assert stages.line().startswith("[--------------------] convert, ")
-    stages("write", 2**21)
-    assert "write, " in stages.line()
-    Path("half").write_bytes(bytes(2**20))
-    assert re.search(r"\[#{10}-{10}\] write, 1\.0 MiB of 2\.0 MiB, \d+ s left", stages.line())
+
+def test_progress_shows_bytes_and_the_time_left(
+    with_rich: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnx2nn.cli import progress
+
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(progress, "_PATIENCE_S", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def wait_for(shown: str) -> None:
+        deadline = time.monotonic() + 20
+        while not re.search(shown, err.getvalue()):
+            assert time.monotonic() < deadline, err.getvalue()
+            time.sleep(0.05)
+
+    with progress.Stages(2, quiet=False) as stages:
+        stages("convert")
+        wait_for(r"convert 0:00:\d\d" if with_rich else r"^convert \.\.\.\n")
+        stages("write", 2**21)
+        wait_for(r"write +0\.\d/2\.0 MiB -:--:-- left" if with_rich else r"write \.\.\.\n$")
+        Path("a").write_bytes(bytes(2**19))
+        if with_rich:
+            wait_for(r"write 0\.5/2\.0 MiB")
+            Path("b").write_bytes(bytes(2**19))
+            wait_for(r"write 1\.0/2\.0 MiB 0:00:\d\d left")
+    assert ("\033[?25h" in err.getvalue()) == with_rich  # the cursor is back
+
+
+def test_nothing_moves_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx2nn.cli import progress
+
+    monkeypatch.setattr(progress, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress.Stages(1, quiet=False) as stages:
+        stages("convert")
+        time.sleep(0.3)
+    assert sys.stderr.getvalue() == ""
 
 
 def test_a_reader_that_goes_away_is_no_fault() -> None:

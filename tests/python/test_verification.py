@@ -1,5 +1,6 @@
 """`verify`: right is right, wrong is named, and what was not checked is said."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import onnx2nn
 from onnx2nn.check.compare import Random, compare
+from onnx2nn.cli.output import print_report
 from stand_in import make_model
 
 
@@ -231,11 +233,17 @@ def tiny_probabilities() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(tmp_path: Path) -> None:
+def test_the_oracles_rounding_of_a_sigmoid_is_no_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     onnx.save(tiny_probabilities(), str(tmp_path / "m.onnx"))
     report = onnx2nn.verify(tmp_path / "m.onnx")
     assert report.ok
     assert any("operators agrees on equal inputs" in note for note in report.notes)
+    assert [c.rounding for c in report.outputs] == [True]
+    assert report.to_dict()["outputs"][0]["rounding"] is True
+    print_report(report, "m.onnx")
+    assert re.search(r"^y +float32\[5, 2, 3\] .* rounding$", capsys.readouterr().out, re.MULTILINE)
 
     onnx2nn.convert(tmp_path / "m.onnx", tmp_path / "net.py")
     weights = load_file(tmp_path / "net.safetensors")

@@ -30,6 +30,8 @@ class Comparison:
     max_rel: float | None = None
     argmax: float | None = None
     random: bool = False
+    # Right, though beyond the usual bar: each node is right on equal inputs.
+    rounding: bool = False
     reason: str | None = None
     # Wrong only by the standard of the output's own spread, which may be all rounding.
     near: bool = False

@@ -44,19 +44,18 @@ def run(request: Request) -> ExitCode:
         start_oracle()
     fixed = input_shapes(a.input_shape, a)
     found: dict[str, Any] = {"files": []}
-    with Stages(7, a.quiet or a.json) as stages:
-        if a.simplify_path:
-            if a.output:  # nothing is written unless all may be
-                check_outputs(a.model, a.output, [a.simplify_path], force=a.force)
-            stages("simplify")
-            code = simplify_file(request, a.simplify_path, fixed, found)
-            # --simplify_path alone only simplifies.
-            if code != ExitCode.DONE or not a.output:
-                if a.json:
-                    print_json(result(request, code, **found))
-                return code
+    if a.simplify_path:
+        if a.output:  # nothing is written unless all may be
+            check_outputs(a.model, a.output, [a.simplify_path], force=a.force)
+        code = simplify_file(request, a.simplify_path, fixed, found)
+        # --simplify_path alone only simplifies.
+        if code != ExitCode.DONE or not a.output:
+            if a.json:
+                print_json(result(request, code, **found))
+            return code
+    options = conversion_options(a)
+    with Stages(2, a.quiet or a.json) as stages:
         stages("convert")
-        options = conversion_options(a)
         done = convert(
             a.model,
             a.output or "",
@@ -67,23 +66,24 @@ def run(request: Request) -> ExitCode:
             progress=stages,
             **options,
         )
-        if not a.json:
-            print_diagnostics(a.model, done.diagnostics, a.quiet)
-            if not a.quiet:
-                _say_what_was_written(a.model, done)
-        report, skipped = None, None
-        if a.no_check:
-            skipped = "not asked for"
-        elif done.unknown_operators:
-            skipped = _STUBS
-        else:
-            skipped = missing
-        if skipped is None:
-            from onnx2nn.check.verification import verify
+    if not a.json:
+        print_diagnostics(a.model, done.diagnostics, a.quiet)
+        if not a.quiet:
+            _say_what_was_written(a.model, done)
+    report, skipped = None, None
+    if a.no_check:
+        skipped = "not asked for"
+    elif done.unknown_operators:
+        skipped = _STUBS
+    else:
+        skipped = missing
+    if skipped is None:
+        from onnx2nn.check.verification import verify
 
-            check = check_options(a)
-            # A fixed shape is also the one to check with.
-            check["input_shapes"] = {**(fixed or {}), **(check["input_shapes"] or {})} or None
+        check = check_options(a)
+        # A fixed shape is also the one to check with.
+        check["input_shapes"] = {**(fixed or {}), **(check["input_shapes"] or {})} or None
+        with Stages(4, a.quiet or a.json) as stages:
             report = verify(
                 a.model,
                 done.files[0],
@@ -94,7 +94,7 @@ def run(request: Request) -> ExitCode:
                 **check,
                 **options,
             )
-            skipped = report.skipped
+        skipped = report.skipped
     code = ExitCode.DONE if a.no_check else verdict(skipped, report)
     if a.json:
         found["files"] += done.files

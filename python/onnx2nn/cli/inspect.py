@@ -9,6 +9,7 @@ from onnx2nn.cli.output import (
     human_bytes,
     print_diagnostics,
     print_json,
+    print_table,
     printable,
     result,
 )
@@ -33,34 +34,35 @@ def run(request: Request) -> ExitCode:
         print_json(result(request, code, **found))
         return code
     if not a.quiet:
-        print(printable(_text(a.model, found)))
+        _show(a.model, found)
     print_diagnostics(a.model, found["diagnostics"], a.quiet)
     if code == ExitCode.DONE and not a.quiet:
         print("everything in it can be converted")
     return code
 
 
-def _text(model: str, found: dict[str, Any]) -> str:
-    """What is in a model, line by line; counts of operators in columns."""
+def _show(model: str, found: dict[str, Any]) -> None:
+    """What is in a model: a few lines, its inputs and outputs, counts of operators."""
     opsets = ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in found["opsets"].items())
     lines = [
         model,
-        f"  producer   {found['producer'] or '(not said)'}, IR version {found['ir_version']}",
-        f"  opsets     {opsets}",
-        f"  nodes      {found['nodes']}, {found['nodes_after']} simplified",
-        f"  weights    {human_bytes(found['weight_bytes'])}",
+        f"producer  {found['producer'] or '(not said)'}, IR version {found['ir_version']}",
+        f"opsets    {opsets}",
+        f"nodes     {found['nodes']}, {found['nodes_after']} simplified",
+        f"weights   {human_bytes(found['weight_bytes'])}",
     ]
-    for key in ("inputs", "outputs"):
-        for v in found[key]:
+    print(printable("\n  ".join(lines)) + "\n")
+    rows = []
+    for key in ("input", "output"):
+        for v in found[f"{key}s"]:
             dims = v.get("shape")
             shape = (
-                ""
-                if dims is None
-                else "[" + ", ".join("?" if d is None else str(d) for d in dims) + "]"
+                "" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
             )
             kind = "" if v.get("kind", "tensor") == "tensor" else f"{v['kind']} of "
-            lines.append(f"  {key[:-1]:10} {v['name']}  {kind}{v['dtype']}{shape}")
-    lines.append("  operators")
+            rows.append([key, v["name"], f"{kind}{v['dtype']}{shape}"])
+    print_table(["", "name", "type"], rows)
+    print()
     counts = sorted(found["op_types"].items(), key=lambda kv: (-int(kv[1]), kv[0]))
-    lines += [f"    {count:6} {name}" for name, count in counts]
-    return "\n".join(lines)
+    print_table(["operator", "nodes"], [[name, str(n)] for name, n in counts], right=range(1, 2))
+    print()

@@ -1,6 +1,7 @@
 """What people see, and what programs read (`--json`).
 
-Nothing is wrapped unless a terminal shows it: paths and names stay whole in pipes and files.
+Nothing is wrapped unless a terminal shows it: paths and names stay whole in pipes and files. Tables
+fit a terminal where rich is installed, which is optional.
 """
 
 import json
@@ -8,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from onnx2nn.api import Diagnostic, diagnostic_text, grouped
@@ -16,9 +16,12 @@ from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.parser import Request
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from onnx2nn.check.verification import Report
 
 __all__ = [
+    "console_on",
     "human_bytes",
     "paint",
     "print_diagnostics",
@@ -28,13 +31,13 @@ __all__ = [
     "print_report",
     "print_rules",
     "print_simplified",
+    "print_table",
     "printable",
     "result",
     "verdict",
 ]
 
 _NARROW = 64  # columns
-_LEAST = 8  # columns that a column of a table keeps
 _COLOURS = {"error": "31", "warning": "33", "note": "36"}
 _RED, _GREEN, _YELLOW, _DIM, _BOLD = "31", "32", "33", "2", "1"
 
@@ -53,9 +56,27 @@ def human_bytes(count: float) -> str:
 
 def paint(stream: Any, text: str, code: str) -> str:
     """The text in a colour, on a terminal that wants it."""
-    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        return text
-    return f"\033[{code}m{text}\033[0m"
+    return f"\033[{code}m{text}\033[0m" if _wants_colour(stream) else text
+
+
+def _wants_colour(stream: Any) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def console_on(stream: Any) -> "Console | None":
+    """The terminal behind a stream; None where there is none, or no rich."""
+    if not stream.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(
+        file=stream,
+        force_terminal=True,
+        color_system="auto" if _wants_colour(stream) else None,
+        highlight=False,
+    )
 
 
 def printable(text: str) -> str:
@@ -72,16 +93,6 @@ def _escaped(c: str) -> str:
         if code < 0x10000
         else f"\\U{code:08x}"
     )
-
-
-def _width(text: str) -> int:
-    """Columns that a terminal needs for a text."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _terminal_columns() -> int | None:
-    """How wide the terminal is that shows the output; None where none does."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 # ---- For programs ----
@@ -175,12 +186,11 @@ def print_report(report: "Report", title: str, quiet: bool = False, per_node: bo
     if quiet and report.ok:
         return
     out = sys.stdout
-    columns = _terminal_columns()
     compared = per_node and report.nodes
     rows = report.nodes if compared else report.outputs
     if rows:
         # A narrow terminal has room for one number beside the name and the type.
-        narrow = columns is not None and columns < _NARROW
+        narrow = out.isatty() and shutil.get_terminal_size().columns < _NARROW
         numbers = ["max rel"] if narrow else ["mse", "max abs", "max rel"]
         with_argmax = not narrow and any(c.argmax is not None for c in rows)
         header = ["value" if compared else "output", "type", *numbers]
@@ -191,10 +201,10 @@ def print_report(report: "Report", title: str, quiet: bool = False, per_node: bo
             row = [c.name, f"{c.dtype}{_shape(c.shape)}", *map(_number, found)]
             if with_argmax:
                 row.append("" if c.argmax is None else f"{c.argmax:.1%}")
-            row.append(f"WRONG: {c.reason}" if not c.ok else "random" if c.random else "ok")
+            right = "random" if c.random else "rounding" if c.rounding else "ok"
+            row.append(right if c.ok else f"WRONG: {c.reason}")
             table.append(row)
-        colours = {"WRONG": _RED, "random": _YELLOW, "ok": _GREEN}
-        _print_table(header, table, right=range(2, len(header) - 1), colours=colours)
+        print_table(header, table, right=range(2, len(header) - 1))
     if report.error:
         print(f"{paint(out, 'failed', _RED)}: {printable(report.error)}")
     first = report.first_difference
@@ -226,7 +236,7 @@ def print_simplified(stats: dict[str, Any]) -> None:
     changed = [t for t in sorted({*before, *after}) if before.get(t, 0) != after.get(t, 0)]
     if changed:
         rows = [[t, str(before.get(t, 0)), str(after.get(t, 0))] for t in changed]
-        _print_table(["operator", "before", "after"], rows, right=range(1, 3))
+        print_table(["operator", "before", "after"], rows, right=range(1, 3))
     rules = sorted(stats.get("rules", {}).items(), key=lambda kv: (-int(kv[1]), kv[0]))
     if rules:
         print("rules: " + ", ".join(f"{name} {n}" for name, n in rules))
@@ -234,7 +244,7 @@ def print_simplified(stats: dict[str, Any]) -> None:
 
 def print_rules(rules: dict[str, str]) -> None:
     """The rules of the simplifier and what they do."""
-    _print_table(["rule", "what it does"], [list(r) for r in rules.items()])
+    print_table(["rule", "what it does"], [list(r) for r in rules.items()])
 
 
 def print_misses(misses: list[tuple[str, str, str]], asked: list[str]) -> None:
@@ -242,59 +252,38 @@ def print_misses(misses: list[tuple[str, str, str]], asked: list[str]) -> None:
     if not misses:
         print(f"{', '.join(map(printable, asked))}: no node was left that looks like it")
         return
-    _print_table(["rule", "node", "why not"], [list(map(str, m)) for m in misses])
+    print_table(["rule", "node", "why not"], [list(map(str, m)) for m in misses])
 
 
-def _print_table(
-    header: list[str],
-    rows: list[list[str]],
-    right: range = range(0),
-    colours: dict[str, str] | None = None,
-) -> None:
-    """Columns without lines. On a terminal that is too narrow the widest are folded.
-
-    right: the columns that hold numbers. colours: by the first word of the last cell.
-    """
-    cells = [[printable(c).replace("\n", " ") for c in row] for row in [header, *rows]]
-    widths = [max(_width(row[k]) for row in cells) for k in range(len(header))]
-    columns = _terminal_columns()
-    foldable = [k for k in range(len(header)) if k not in right]
-    while columns is not None and sum(widths) + 2 * (len(widths) - 1) > columns:
-        widest = max(foldable, key=lambda k: widths[k])
-        if widths[widest] <= _LEAST:
-            break
-        widths[widest] -= 1
-    for at, row in enumerate(cells):
-        folded = [_folded(c, w) for c, w in zip(row, widths, strict=True)]
-        for line in range(max(map(len, folded))):
-            parts = [f[line] if line < len(f) else "" for f in folded]
-            padded = [
-                " " * (w - _width(p)) + p if k in right else p + " " * (w - _width(p))
-                for k, (p, w) in enumerate(zip(parts, widths, strict=True))
-            ]
-            text = "  ".join(padded).rstrip()
-            if at == 0:
-                text = paint(sys.stdout, text, _BOLD)
-            word = row[-1].partition(":")[0]
-            if at > 0 and line == 0 and colours and word in colours:
-                head, _, tail = text.rpartition(word)
-                text = head + paint(sys.stdout, word, colours[word]) + tail
-            print(text)
+# Styles for the first word of a table's last column.
+_VERDICTS = {"WRONG": "red", "random": "yellow", "rounding": "green", "ok": "green"}
 
 
-def _folded(text: str, width: int) -> list[str]:
-    """A cell's lines: broken at blanks where that can be, else anywhere."""
-    lines, line = [], ""
-    for word in text.split(" "):
-        joined = f"{line} {word}" if line else word
-        if _width(joined) <= width:
-            line = joined
-            continue
-        if line:
-            lines.append(line)
-        line = word
-        while _width(line) > width:
-            cut = next(k for k in range(len(line), 0, -1) if k == 1 or _width(line[:k]) <= width)
-            lines.append(line[:cut])
-            line = line[cut:]
-    return [*lines, line]
+def print_table(header: list[str], rows: list[list[str]], right: range = range(0)) -> None:
+    """Columns without lines, fitted to the terminal if there is one. right: those of numbers."""
+    rows = [[printable(c).replace("\n", " ") for c in row] for row in rows]
+    console = console_on(sys.stdout)
+    if console is None:
+        widths = [max(map(len, column)) for column in zip(header, *rows)]
+        for row in [header, *rows]:
+            sides = [">" if k in right else "<" for k in range(len(header))]
+            cells = [f"{c:{side}{w}}" for c, side, w in zip(row, sides, widths)]
+            print("  ".join(cells).rstrip())
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for k, title in enumerate(header):
+        table.add_column(
+            Text(title, "bold"),
+            justify="right" if k in right else "left",
+            no_wrap=k in right,
+            overflow="fold",
+        )
+    for *cells, last in rows:
+        word, _, _ = last.partition(":")
+        verdict = Text(last)
+        verdict.stylize(_VERDICTS.get(word, ""), 0, len(word))
+        table.add_row(*map(Text, cells), verdict)
+    console.print(table)

@@ -34,10 +34,7 @@ def run(request: Request) -> ExitCode:
 
     out = _native.simplified_path(a.model, a.out or "")
     found: dict[str, Any] = {"files": []}
-    with Stages(2, a.quiet or a.json) as stages:
-        # What is written is about as large as what is read.
-        stages("simplify", os.path.getsize(a.model) if os.path.isfile(a.model) else None)
-        code = simplify_file(request, out, input_shapes(a.input_shape, a), found)
+    code = simplify_file(request, out, input_shapes(a.input_shape, a), found)
     if a.json:
         print_json(result(request, code, **found))
     return code
@@ -70,20 +67,24 @@ def simplify_file(
     if check and getattr(a, "check_n", 3) > 0:
         start_oracle()
     os.makedirs(os.path.dirname(out) or ".", exist_ok=True)
-    outcome = simplify_checked(
-        a.model,
-        out,
-        check_n=getattr(a, "check_n", 3) if check else 0,
-        check=check_options(a) if check else None,
-        input_shapes=fixed,
-        disabled=getattr(a, "disable", None) or None,
-        max_constant=getattr(a, "no_large_tensor", None),
-        external_data=getattr(a, "external_data", False),
-        force=a.force,
-        data_roots=a.data_root,
-        drop_undefined_outputs=a.drop_undefined_outputs,
-        **rules,
-    )
+    with Stages(2, a.quiet or a.json) as stages:
+        # What is written is about as large as what is read.
+        stages("simplify", os.path.getsize(a.model) if os.path.isfile(a.model) else None)
+        outcome = simplify_checked(
+            a.model,
+            out,
+            check_n=getattr(a, "check_n", 3) if check else 0,
+            check=check_options(a) if check else None,
+            input_shapes=fixed,
+            disabled=getattr(a, "disable", None) or None,
+            max_constant=getattr(a, "no_large_tensor", None),
+            external_data=getattr(a, "external_data", False),
+            force=a.force,
+            data_roots=a.data_root,
+            drop_undefined_outputs=a.drop_undefined_outputs,
+            progress=stages,
+            **rules,
+        )
     asked = not a.no_check and getattr(a, "check_n", 3) > 0
     skipped = missing or outcome.skipped
     wrong = next((r for r in outcome.reports if not r.ok), None)

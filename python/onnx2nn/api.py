@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import CodeType
 from typing import Any, Protocol, TypeAlias
 
 __all__ = [
@@ -236,6 +237,23 @@ def run_native(source: Source, options: dict[str, Any]) -> Any:
     return conversion
 
 
+def compiled(source: str, filename: str) -> CodeType:
+    """The emitted source as code; an Error where Python refuses it, which is a fault of ours."""
+    try:
+        return compile(source, filename, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
+        message = f"Python cannot compile the source that was made: {error}"
+        line = getattr(error, "lineno", None)
+        found = _diagnostic("internal", message)
+        if line is not None:
+            # Each line says which node it came from.
+            texts = source.splitlines()[:line]
+            found["node"] = next(
+                (t.partition("  # ")[2] for t in reversed(texts) if "  # " in t), ""
+            )
+        raise Error(f"{filename}: {message}", [found]) from error
+
+
 def refused(source: Source, diagnostics: list[Diagnostic], readable: bool = True) -> Error:
     """The Error for a model that the core refused, with every reason in its text."""
     errors = [d for d in diagnostics if d.get("severity") == "error"] or diagnostics
@@ -294,27 +312,39 @@ def grouped(diagnostics: list[Diagnostic]) -> list[list[Diagnostic]]:
     return list(groups.values())
 
 
+def printable(text: str) -> str:
+    """One line without anything that could steer a terminal: the core's rule, for both programs."""
+    from onnx2nn import _native
+
+    try:
+        data = text.encode("utf-8", "surrogateescape")  # what a file's name may hold
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogatepass")
+    return _native.printable(data)
+
+
 def diagnostic_text(model: str, *same: Diagnostic) -> str:
     """One diagnostic as people read it: what is wrong, where, and what to do.
 
-    `same`: those that say the same, of several nodes.
+    `same`: those that say the same, of several nodes. What comes from the model is escaped.
     """
     d = same[0]
-    head = f"{model}: {d.get('severity', 'error')}[{d.get('code', '')}]: {d.get('message', '')}"
-    lines = [head]
+    message, *more = map(printable, str(d.get("message", "")).split("\n"))
+    lines = [f"{printable(model)}: {d.get('severity', 'error')}[{d.get('code', '')}]: {message}"]
+    lines += [f"    {line}" for line in more]
     if d.get("node") or d.get("op_type"):
-        domain = d.get("domain") or "ai.onnx"
+        op_type = printable(f"{d.get('domain') or 'ai.onnx'}::{d['op_type']}")
         opset = f", opset {d['opset']}" if d.get("opset") else ""
-        names = [str(x.get("node") or "(unnamed)") for x in same]
-        lines.append(f"  node    {names[0]}   ({domain}::{d['op_type']}{opset})")
-        lines += [f"          {name}" for name in names[1:_SHOWN_NODES]]
-        if len(names) > _SHOWN_NODES:
-            lines.append(f"          and {len(names) - _SHOWN_NODES} more")
+        names = [printable(str(x.get("node") or "(unnamed)")) for x in same[:_SHOWN_NODES]]
+        lines.append(f"  node    {names[0]}   ({op_type}{opset})")
+        lines += [f"          {name}" for name in names[1:]]
+        if len(same) > _SHOWN_NODES:
+            lines.append(f"          and {len(same) - _SHOWN_NODES} more")
     if d.get("inputs") and len(same) == 1:
-        first, *rest = str(d["inputs"]).split("\n")
+        first, *rest = map(printable, str(d["inputs"]).split("\n"))
         lines += [f"  inputs  {first}", *[f"          {line}" for line in rest]]
     if d.get("hint"):
-        lines.append(f"  hint    {d['hint']}")
+        lines.append(f"  hint    {printable(str(d['hint']))}")
     return "\n".join(lines)
 
 
@@ -394,6 +424,14 @@ def convert(
     conversion = native().convert(source.data, options)
     if not conversion.ok:
         raise refused(source, list(conversion.diagnostics), conversion.readable)
+    filename = paths[0] if paths else f"{conversion.class_name}.py"
+    try:
+        compiled(conversion.source, filename)
+    except Error:
+        # Once more, with the nodes' names in it: the error then tells which one it is.
+        named = native().convert(source.data, options | {"comments_origin": True})
+        compiled(named.source, filename)
+        raise
     files: list[str] = []
     if paths is not None:
         if progress is not None:

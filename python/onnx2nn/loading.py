@@ -16,7 +16,15 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from onnx2nn.api import Error, InputShapes, Model, as_source, diagnostic_text, run_native
+from onnx2nn.api import (
+    Error,
+    InputShapes,
+    Model,
+    as_source,
+    compiled,
+    diagnostic_text,
+    run_native,
+)
 
 __all__ = ["load"]
 
@@ -162,7 +170,7 @@ def run_source(
     # No modification time: linecache then keeps the lines until they are taken out.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     try:
-        exec(compile(source, filename, "exec"), namespace)
+        exec(compiled(source, filename), namespace)
         net_class = namespace[class_name]
         assert isinstance(net_class, type)
         assert issubclass(net_class, nn.Module)

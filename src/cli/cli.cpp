@@ -229,7 +229,7 @@ ExitCode convert(const Parsed& p) {
     out["check"] = not_checked(why_not_checked(p));
     print_json(out);
   } else if (!p.flag("quiet")) {
-    for (const std::string& file : written) std::cout << "wrote " << file << "\n";
+    for (const std::string& file : written) std::cout << "wrote " << printable(file) << "\n";
     std::cout << "NOT CHECKED: " << why_not_checked(p) << "\n";
   }
   return kDone;
@@ -329,7 +329,7 @@ ExitCode simplify(const Parsed& p) {
       std::cout << m.rule << ": " << printable(m.node) << ": " << printable(m.reason) << "\n";
     std::cout << printable(model) << ": " << s.nodes_before << " -> " << s.nodes_after
               << " nodes\n";
-    for (const std::string& file : s.files) std::cout << "wrote " << file << "\n";
+    for (const std::string& file : s.files) std::cout << "wrote " << printable(file) << "\n";
     std::cout << "NOT CHECKED: " << why_not_checked(p) << "\n";
   }
   return kDone;

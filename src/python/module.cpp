@@ -488,6 +488,9 @@ NB_MODULE(_native, m) {
           "path_py"_a, "path_weights"_a = "");
   nb::class_<Staged>(m, "Staged").def("publish", &publish);
   m.def("check_outputs", &check_outputs, "model"_a, "paths"_a, "force"_a = false);
+  m.def(
+      "printable", [](const nb::bytes& b) { return onnx2nn::printable({b.c_str(), b.size()}); },
+      "text"_a);
   m.def("op_table", &op_table);
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
   m.def("simplify", &simplify, "model"_a, "out_path"_a = nb::none(), "options"_a = nb::dict());

@@ -128,16 +128,16 @@ std::string Diagnostics::json() const {
   for (const Diagnostic& d : list_) {
     array.push_back({{"severity", severity_name(d.severity)},
                      {"code", d.code},
-                     {"message", d.message},
-                     {"node", d.node},
-                     {"op_type", d.op_type},
-                     {"domain", d.domain},
+                     {"message", to_utf8(d.message)},
+                     {"node", to_utf8(d.node)},
+                     {"op_type", to_utf8(d.op_type)},
+                     {"domain", to_utf8(d.domain)},
                      {"opset", d.opset},
-                     {"inputs", d.inputs},
-                     {"hint", d.hint}});
+                     {"inputs", to_utf8(d.inputs)},
+                     {"hint", to_utf8(d.hint)}});
   }
-  // Model text may be no UTF-8; replacing is right for something to be read.
-  return array.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  // ASCII alone: it may end on a terminal.
+  return array.dump(2, ' ', true);
 }
 
 }  // namespace onnx2nn

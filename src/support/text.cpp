@@ -91,6 +91,10 @@ void append_escape(std::string& out, char32_t c) {
   }
 }
 
+std::string byte_escape(char byte) {
+  return fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<std::uint8_t>(byte)));
+}
+
 char python_quote_char(std::string_view text) {
   const auto singles = std::count(text.begin(), text.end(), '\'');
   const auto doubles = std::count(text.begin(), text.end(), '"');
@@ -112,7 +116,7 @@ std::string to_utf8(std::string_view text) {
   while (!text.empty()) {
     const std::string_view before = text;
     if (take(text) == kInvalid) {
-      out += "\xEF\xBF\xBD";
+      out += byte_escape(before[0]);
     } else {
       out += before.substr(0, before.size() - text.size());
     }
@@ -127,7 +131,7 @@ std::string printable(std::string_view text) {
     const std::string_view before = text;
     const char32_t c = take(text);
     if (c == kInvalid) {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<std::uint8_t>(before[0])));
+      out += byte_escape(before[0]);
     } else if (is_plain(c)) {
       out += before.substr(0, before.size() - text.size());
     } else {
@@ -140,10 +144,12 @@ std::string printable(std::string_view text) {
 std::string json_quote(std::string_view text) {
   std::string out = "\"";
   while (!text.empty()) {
-    char32_t c = take(text);
-    if (c == kInvalid) c = 0xFFFD;
+    const char first = text[0];
+    const char32_t c = take(text);
     const auto code = static_cast<std::uint32_t>(c);
-    if (c == '"' || c == '\\') {
+    if (c == kInvalid) {
+      out += '\\' + byte_escape(first);
+    } else if (c == '"' || c == '\\') {
       out += '\\';
       out += static_cast<char>(c);
     } else if (c >= 0x20 && c < 0x7F) {
@@ -164,7 +170,7 @@ std::string python_quote(std::string_view text) {
   while (!text.empty()) {
     const std::string_view before = text;
     char32_t c = take(text);
-    if (c == kInvalid) c = 0xFFFD;
+    if (c == kInvalid) c = 0xDC00 + static_cast<std::uint8_t>(before[0]);
     if (c == static_cast<char32_t>(quote) || c == '\\') {
       out += '\\';
       out += static_cast<char>(c);
@@ -220,9 +226,7 @@ std::string_view strip(std::string_view text) {
 
 std::string to_lower(std::string_view text) {
   std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
+  for (char& c : out) c = to_lower(c);
   return out;
 }
 

@@ -164,7 +164,7 @@ TEST(Diagnostics, Json) {
   ASSERT_EQ(json.size(), 1U);
   EXPECT_EQ(json[0]["severity"], "error");
   EXPECT_EQ(json[0]["opset"], 18);
-  EXPECT_EQ(json[0]["node"], "bad \xEF\xBF\xBD \"name\"");
+  EXPECT_EQ(json[0]["node"], "bad \\xff \"name\"");
 }
 
 TEST(Text, Utf8) {
@@ -172,7 +172,7 @@ TEST(Text, Utf8) {
   for (const char* bad : {"\x80", "\xC0\x80", "\xC3", "\xE0\x80\x80", "\xED\xA0\x80",
                           "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82"})
     EXPECT_FALSE(is_utf8(bad));
-  EXPECT_EQ(to_utf8("a\xC3z\xE2\x82"), "a\xEF\xBF\xBDz\xEF\xBF\xBD\xEF\xBF\xBD");
+  EXPECT_EQ(to_utf8("a\xC3z\xE2\x82"), R"(a\xc3z\xe2\x82)");
 }
 
 TEST(Text, PythonLiterals) {
@@ -184,7 +184,7 @@ TEST(Text, PythonLiterals) {
   EXPECT_EQ(python_quote("'''\"\"\"\\\n"), R"("'''\"\"\"\\\n")");
   EXPECT_EQ(python_quote(std::string_view("\0\x7f\r\t", 4)), R"("\x00\x7f\r\t")");
   EXPECT_EQ(python_quote("\xC3\xA9\xE6\x9D\x83"), "\"\xC3\xA9\xE6\x9D\x83\"");
-  EXPECT_EQ(python_quote("\xE2\x80\xAE\xF0\x9F\x98\x80\xff"), R"("\u202e\U0001f600\ufffd")");
+  EXPECT_EQ(python_quote("\xE2\x80\xAE\xF0\x9F\x98\x80\xff"), R"("\u202e\U0001f600\udcff")");
   EXPECT_EQ(python_bytes("a\"\xff\n"), R"(b'a"\xff\n')");
   EXPECT_EQ(display_width("a\xE6\x9D\x83"), 3U);
 }
@@ -192,7 +192,7 @@ TEST(Text, PythonLiterals) {
 TEST(Text, JsonLiterals) {
   const std::string text = "q\" b\\ \n \x01 \xC3\xA9 \xF0\x9F\x98\x80";
   EXPECT_EQ(nlohmann::json::parse(json_quote(text)).get<std::string>(), text);
-  EXPECT_EQ(json_quote("\xff"), R"("\ufffd")");
+  EXPECT_EQ(json_quote("\xff"), R"("\\xff")");
 }
 
 TEST(Text, SplitJoinStrip) {

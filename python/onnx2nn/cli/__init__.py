@@ -88,7 +88,8 @@ def _fail(request: Request, code: ExitCode, message: str) -> ExitCode:
     if request.json:
         print_json(result(request, code, error=message))
     elif code is not ExitCode.INTERNAL:
-        print(f"onnx2nn: {paint(sys.stderr, 'error', '31')}: {printable(message)}", file=sys.stderr)
+        text = "\n".join(map(printable, message.split("\n")))
+        print(f"onnx2nn: {paint(sys.stderr, 'error', '31')}: {text}", file=sys.stderr)
     return code
 
 

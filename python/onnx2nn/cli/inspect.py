@@ -51,7 +51,7 @@ def _show(model: str, found: dict[str, Any]) -> None:
         f"nodes     {found['nodes']}, {found['nodes_after']} simplified",
         f"weights   {human_bytes(found['weight_bytes'])}",
     ]
-    print(printable("\n  ".join(lines)) + "\n")
+    print("\n  ".join(map(printable, lines)) + "\n")
     rows = []
     for key in ("input", "output"):
         for v in found[f"{key}s"]:

@@ -11,7 +11,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Diagnostic, diagnostic_text, grouped
+from onnx2nn.api import Diagnostic, diagnostic_text, grouped, printable
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.parser import Request
 
@@ -79,20 +79,9 @@ def console_on(stream: Any) -> "Console | None":
     )
 
 
-def printable(text: str) -> str:
-    """Text from a model without what could steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
-
-
-def _escaped(c: str) -> str:
-    code = ord(c)
-    return (
-        f"\\x{code:02x}"
-        if code < 0x100
-        else f"\\u{code:04x}"
-        if code < 0x10000
-        else f"\\U{code:08x}"
-    )
+def printable_lines(text: str) -> str:
+    """Text that may have several lines; those after the first are indented."""
+    return "\n    ".join(map(printable, text.split("\n")))
 
 
 # ---- For programs ----
@@ -147,7 +136,7 @@ def print_diagnostics(model: str, diagnostics: list[Diagnostic], quiet: bool = F
         severity = group[0].get("severity", "error")
         if quiet and severity != "error":
             continue
-        head, _, rest = printable(diagnostic_text(model, *group)).partition("\n")
+        head, _, rest = diagnostic_text(model, *group).partition("\n")
         head = head.replace(
             f"{severity}[", paint(sys.stderr, severity, _COLOURS.get(severity, _RED)) + "[", 1
         )
@@ -161,9 +150,9 @@ def print_not_checked(why: str, asked: bool, tried: bool, quiet: bool) -> None:
     """
     if not asked:
         if not quiet:
-            print(f"not checked: {printable(why)}")
+            print(f"not checked: {printable_lines(why)}")
         return
-    print(f"{paint(sys.stdout, 'NOT CHECKED', _YELLOW)}: {printable(why)}")
+    print(f"{paint(sys.stdout, 'NOT CHECKED', _YELLOW)}: {printable_lines(why)}")
     others = "give inputs that the model takes (--input FILE, --test-input-shape NAME:DIMS), or "
     print(f"    {others if tried else ''}do without a check: --no-check")
 
@@ -206,7 +195,7 @@ def print_report(report: "Report", title: str, quiet: bool = False, per_node: bo
             table.append(row)
         print_table(header, table, right=range(2, len(header) - 1))
     if report.error:
-        print(f"{paint(out, 'failed', _RED)}: {printable(report.error)}")
+        print(f"{paint(out, 'failed', _RED)}: {printable_lines(report.error)}")
     first = report.first_difference
     if first is not None:
         print(
@@ -218,10 +207,10 @@ def print_report(report: "Report", title: str, quiet: bool = False, per_node: bo
             print(f"    input {printable(n)}: {d}{_shape(s)}")
         reason = first.error or (first.comparison.reason if first.comparison else None)
         if reason:
-            print(f"    {printable(reason)}")
+            print(f"    {printable_lines(reason)}")
     if not quiet:
         for note in report.notes:
-            print(paint(out, f"note: {printable(note)}", _DIM))
+            print(paint(out, f"note: {printable_lines(note)}", _DIM))
     word = paint(out, "right", _GREEN) if report.ok else paint(out, "WRONG", _RED)
     given = printable(inputs_text(report.inputs))
     print(
@@ -261,7 +250,7 @@ _VERDICTS = {"WRONG": "red", "random": "yellow", "rounding": "green", "ok": "gre
 
 def print_table(header: list[str], rows: list[list[str]], right: range = range(0)) -> None:
     """Columns without lines, fitted to the terminal if there is one. right: those of numbers."""
-    rows = [[printable(c).replace("\n", " ") for c in row] for row in rows]
+    rows = [[printable(c) for c in row] for row in rows]
     console = console_on(sys.stdout)
     if console is None:
         widths = [max(map(len, column)) for column in zip(header, *rows)]

@@ -50,11 +50,10 @@ namespace {
 
 using Impl = Conversion::Impl;
 
-// Names in capitals that the emitted file uses otherwise.
-bool is_taken(const std::string& name) {
-  static const std::vector<std::string> kTaken = {"Tensor", "Path", "F",  "None", "True", "False",
-                                                  "Any",    "torch", "nn", "math", "np",  "load"};
-  return std::find(kTaken.begin(), kTaken.end(), name) != kTaken.end();
+// Names that the emitted file uses otherwise.
+bool is_taken(std::string_view name) {
+  return torch::is_source_name(name) || torch::is_python_keyword(name) ||
+         emit::is_runtime_name(name);
 }
 
 /// "my_net-v2" gives MyNetV2; letters of other scripts stay.
@@ -63,12 +62,12 @@ std::string class_name_of(const std::string& stem) {
   std::string out;
   for (std::string_view word : identifier_words(stem, '_')) {
     std::string part(word);
-    if (part[0] >= 'a' && part[0] <= 'z') part[0] = static_cast<char>(part[0] - 'a' + 'A');
+    part[0] = to_upper(part[0]);
     if (out.size() + part.size() > kLongest && !out.empty()) break;
     out += part;
   }
   if (!is_identifier(out)) out = "Model" + out;
-  if (is_taken(out) || torch::is_python_keyword(out)) out += "Model";
+  if (is_taken(out)) out += "Model";
   return out;
 }
 
@@ -91,7 +90,7 @@ void check_function_names(const Impl& c, const std::string& class_name) {
     if (c.stats.op_types.count(type) == 0) continue;
     const auto [it, is_new] = sources.emplace(op.name, op.source);
     const bool other = !is_new && it->second != op.source;
-    if (other || op.name == class_name || is_taken(op.name) || emit::is_runtime_name(op.name))
+    if (other || op.name == class_name || is_taken(op.name))
       throw Error("bad-option",
                   "the function for " + type + " is called \"" + op.name +
                       "\", as something else in the source is",
@@ -181,7 +180,8 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   passes::plain_layouts(*c.model, custom, c.diagnostics);
   if (c.diagnostics.has_errors()) return;
   if (c.options.simplify) {
-    passes::simplify(*c.model, passes::for_conversion(c.options.fuse), c.diagnostics, c.stats.rules);
+    passes::simplify(*c.model, passes::for_conversion(c.options.fuse), c.diagnostics,
+                     c.stats.rules);
   } else {
     ops::infer_graph(graph, c.diagnostics);
   }

@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <optional>
+#include <queue>
 #include <set>
 #include <unordered_map>
 
 #include "emit/hoist.h"
 #include "emit/layout.h"
+#include "emit/limits.h"
 #include "emit/python_style.h"
 #include "emit/runtime_source.h"
 #include "support/error.h"
@@ -66,8 +70,10 @@ class Printer {
   };
   void scan_expr(const Expr& e, int position);
   int scan_block(const Block& block, int position);
+  void extend_captured();
   void name_block(const Block& block);
   void name_var(const torch::VarPtr& v, int position);
+  std::string numbered(const std::string& base, int k) const;
   std::string claim(const std::string& base, int position, int last, bool exclusive);
   const std::string& name_of(const Var& v) { return names_.at(v.id); }
 
@@ -97,6 +103,16 @@ class Printer {
   std::unordered_map<int, Life> lives_;
   std::unordered_map<int, std::string> names_;
   std::map<std::string, int> held_until_;  // name -> position of its holder's last use
+  static constexpr int kForever = 1 << 30;
+  /// Which of base, base2, base3, ... have been claimed.
+  struct Numbers {
+    using Held = std::pair<int, int>;  // position of the last use, number
+    std::priority_queue<Held, std::vector<Held>, std::greater<>> held;
+    std::set<int> free;
+    int next = 0;
+  };
+  std::map<std::string, Numbers> numbers_;
+  std::vector<std::pair<int, int>> captured_;  // variable, the function that reads it
   std::unordered_map<int, ExprPtr> inlined_;
   std::unordered_map<int, int> depth_;  // of what is inlined
   int position_ = 0;
@@ -148,7 +164,9 @@ int Printer::scan_block(const Block& b, int position) {
         const auto in_expr = [&](auto&& again, const Expr& e) -> void {
           if (e.kind == ExprKind::Var) {
             Life& l = lives_[e.var->id];
-            if (l.def <= start) l.last = std::max(l.last, position);
+            if (l.def > start) return;
+            l.last = std::max(l.last, position);
+            if (s.kind == Stmt::Kind::Def) captured_.emplace_back(e.var->id, s.targets[0]->id);
           }
           for (const auto& a : e.args) again(again, *a);
           for (const auto& [_, v] : e.keywords) again(again, *v);
@@ -168,30 +186,47 @@ int Printer::scan_block(const Block& b, int position) {
   return position;
 }
 
-const std::set<std::string>& reserved_names() {
-  static const std::set<std::string> kNames = {
-      "self",  "torch",  "F",    "nn",    "Tensor", "math",      "np",       "re",     "int",
-      "float", "bool",   "len",  "min",   "max",    "range",     "list",     "tuple",  "dict",
-      "str",   "sum",    "abs",  "round", "zip",    "enumerate", "reversed", "sorted", "isinstance",
-      "Path",  "load",   "set",  "super", "object", "print",     "type",     "any",    "all",
-      "map",   "filter", "next", "iter",  "slice",  "_trace",    "Any",      "cast"};
-  return kNames;
+/// What a function reads from outside lives as long as the function may be called. Functions that
+/// others call stand before them.
+void Printer::extend_captured() {
+  for (auto it = captured_.rbegin(); it != captured_.rend(); ++it) {
+    Life& l = lives_[it->first];
+    l.last = std::max(l.last, lives_[it->second].last);
+  }
+}
+
+std::string Printer::numbered(const std::string& base, int k) const {
+  std::string n = k == 0 ? base : base + (is_digit(base.back()) ? "_" : "") + std::to_string(k + 1);
+  while (torch::is_python_keyword(n) || torch::is_source_name(n) || helpers_.count(n) != 0)
+    n += "_";
+  return n;
 }
 
 std::string Printer::claim(const std::string& base, int position, int last, bool exclusive) {
-  for (int k = 0;; ++k) {
-    std::string n =
-        k == 0 ? base
-               : base + (std::isdigit(static_cast<unsigned char>(base.back())) != 0 ? "_" : "") +
-                     std::to_string(k + 1);
-    if (torch::is_python_keyword(n) || reserved_names().count(n) != 0 || helpers_.count(n) != 0) {
-      n += "_";
-    }
-    const auto it = held_until_.find(n);
-    if (it != held_until_.end() && (exclusive || it->second > position)) continue;
-    held_until_[n] = exclusive ? 1 << 30 : last;
-    return n;
+  ONNX2NN_CHECK(torch::is_identifier(base), "a name that is no identifier");
+  // The lowest number that is free: those that this base has tried wait until they are.
+  Numbers& numbers = numbers_[base];
+  while (!numbers.held.empty() && numbers.held.top().first <= position) {
+    numbers.free.insert(numbers.held.top().second);
+    numbers.held.pop();
   }
+  const auto take = [&](int k) -> std::optional<std::string> {
+    std::string n = numbered(base, k);
+    const auto it = held_until_.find(n);
+    const bool held = it != held_until_.end() && (exclusive || it->second > position);
+    const int until = held ? it->second : exclusive ? kForever : last;
+    numbers.held.emplace(until, k);
+    if (held) return std::nullopt;
+    held_until_[n] = until;
+    return n;
+  };
+  while (!exclusive && !numbers.free.empty()) {
+    const int k = *numbers.free.begin();
+    numbers.free.erase(numbers.free.begin());
+    if (auto n = take(k)) return *n;
+  }
+  for (;;)
+    if (auto n = take(numbers.next++)) return *n;
 }
 
 void Printer::name_var(const torch::VarPtr& v, int position) {
@@ -217,8 +252,7 @@ void Printer::name_var(const torch::VarPtr& v, int position) {
 
 std::string Printer::path_of(const std::vector<std::string>& path) const {
   std::string out = "self";
-  for (const std::string& p : path)
-    out += std::isdigit(static_cast<unsigned char>(p[0])) != 0 ? "[\"" + p + "\"]" : "." + p;
+  for (const std::string& p : path) out += is_digit(p[0]) ? "[\"" + p + "\"]" : "." + p;
   return out;
 }
 
@@ -285,9 +319,8 @@ Text Printer::slice_text(const Expr& e) {
   };
   // Blanks go around the colon where a bound is more than a name or a number.
   const auto is_simple = [](const std::string& bound) {
-    return std::all_of(bound.begin() + (bound[0] == '-' ? 1 : 0), bound.end(), [](char ch) {
-      return ch == '_' || std::isalnum(static_cast<unsigned char>(ch)) != 0;
-    });
+    return std::all_of(bound.begin() + (bound[0] == '-' ? 1 : 0), bound.end(),
+                       [](char ch) { return ch == '_' || is_alphanumeric(ch); });
   };
   bool simple = true;
   std::string bounds[3];
@@ -522,6 +555,7 @@ Text Printer::text(const Expr& e) {
     }
     return postfix(text(*e.args[0]), "[" + range + "]");
   }
+  if (o == "call") return call(text(*e.args[0]).flat(), texts(e.args, 1));
   if (o == "[]") return subscript(text(*e.args[0]), {text(*e.args[1])});
   if (o == "*") return atom("*" + operand(*e.args[0], kPostfix).flat());
   if (o == "raw") return atom(e.args[0]->text);
@@ -766,7 +800,7 @@ void Printer::init() {
   };
   const auto note = [&](const std::vector<std::string>& path) {
     for (std::size_t i = 1; i < path.size(); ++i)
-      if (std::isdigit(static_cast<unsigned char>(path[i][0])) != 0) numbered.insert(full(path, i));
+      if (is_digit(path[i][0])) numbered.insert(full(path, i));
   };
   for (const auto& m : program_.modules) note(m->path);
   for (const auto& p : program_.params) note(p->path);
@@ -831,6 +865,7 @@ std::string Printer::run() {
     l.block = &program_.forward;
   }
   scan_block(program_.forward, 0);
+  extend_captured();
   std::set<std::string> of_runtime = helpers_;
   std::string supplied;
   for (const auto& [name, source] : options_.functions) {
@@ -847,7 +882,8 @@ std::string Printer::run() {
   for (const auto& p : program_.inputs) {
     Life& l = lives_[p.var->id];
     std::string base = p.var->hint;
-    names_[p.var->id] = claim(base, 0, l.last, false);
+    // One that nobody reads needs its name too, beside those of the others.
+    names_[p.var->id] = claim(base, 0, std::max(l.last, 1), false);
     signature.push_back(name_of(*p.var) +
                         (p.kind == "tensor" && p.dtype != "string" ? ": Tensor" : ""));
   }
@@ -968,7 +1004,7 @@ std::string Printer::run() {
 }  // namespace
 
 std::string print_python(const Program& program, const PythonOptions& options) {
-  const Program named = hoist_sizes(program);
+  const Program named = within_limits(hoist_sizes(program));
   return Printer(named, options).run();
 }
 

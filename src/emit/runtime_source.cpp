@@ -1,7 +1,6 @@
 #include "emit/runtime_source.h"
 
 #include <algorithm>
-#include <cctype>
 #include <map>
 #include <string_view>
 #include <unordered_map>
@@ -26,7 +25,7 @@ struct Index {
 };
 
 bool word_char(char c) {
-  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+  return is_alphanumeric(c) || c == '_';
 }
 
 /// Identifiers of Python text that can name a top-level function: not those in strings and

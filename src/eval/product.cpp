@@ -3,6 +3,7 @@
 #include <map>
 
 #include "eval/numbers.h"
+#include "support/text.h"
 
 namespace onnx2nn::eval {
 namespace {
@@ -157,7 +158,7 @@ struct Equation {
       if (i == dots) {
         for (auto k = static_cast<int>(rank - letters); k > 0; --k) out.push_back(-k);
         i += 2;
-      } else if (std::isalpha(static_cast<unsigned char>(term[i])) != 0) {
+      } else if (is_letter(term[i])) {
         out.push_back(term[i]);
       } else {
         return std::nullopt;

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <bit>
-#include <cctype>
 
 #include "support/error.h"
+#include "support/text.h"
 
 namespace onnx2nn::ir {
 
@@ -201,9 +201,8 @@ void Graph::move_before(Node* node, Node* before) {
 std::string ModelInfo::add_symbol(std::string_view name) {
   // Symbols are printed; a name that is no identifier gets one.
   std::string id;
-  for (const char c : name.substr(0, 40))
-    id += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : '_';
-  if (std::isdigit(static_cast<unsigned char>(id[0])) != 0) id = "d" + id;
+  for (const char c : name.substr(0, 40)) id += is_alphanumeric(c) ? c : '_';
+  if (is_digit(id[0])) id = "d" + id;
   while (symbols.count(id) != 0) id += "_";
   symbols[id] = std::string(name);
   return id;

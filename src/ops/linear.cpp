@@ -1,6 +1,5 @@
 // Products of matrices. https://onnx.ai/onnx/operators/onnx__Gemm.html and its neighbours.
 #include <algorithm>
-#include <cctype>
 #include <map>
 
 #include "ops/lower.h"
@@ -217,7 +216,7 @@ Equation parse_equation(const NodeContext& c) {
   for (const char ch : left) {
     if (ch == ',') {
       e.terms.push_back(std::exchange(term, {}));
-    } else if (std::isalpha(static_cast<unsigned char>(ch)) != 0 || ch == '.') {
+    } else if (is_letter(ch) || ch == '.') {
       term += ch;
     } else {
       c.fail("the equation has a character that is no letter");
@@ -236,7 +235,7 @@ Equation parse_equation(const NodeContext& c) {
   for (const char ch : left) ++counts[ch];
   if (counts.count('.') != 0) e.result = "...";
   for (const auto& [letter, count] : counts)
-    if (count == 1 && std::isalpha(static_cast<unsigned char>(letter)) != 0) e.result += letter;
+    if (count == 1 && is_letter(letter)) e.result += letter;
   return e;
 }
 

@@ -8,6 +8,7 @@
 #include "ops/unknown.h"
 #include "support/interrupt.h"
 #include "support/text.h"
+#include "torch/python_names.h"
 
 namespace onnx2nn::ops {
 
@@ -80,8 +81,15 @@ VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
 }
 
 std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
-  for (std::size_t i = 0; i < path.size(); ++i)
-    if (!is_number(path[i])) path[i] = member_name(path[i]);
+  std::string owner;
+  for (std::size_t i = 0; i < path.size(); ++i) {
+    if (!is_number(path[i])) {
+      path[i] = member_name(path[i], dicts_.count(owner) != 0);
+    } else if (not_dicts_.count(owner) != 0) {
+      return claim_path({to_identifier(join(path, "."))});
+    }
+    owner += (i > 0 ? "." : "") + path[i];
+  }
   const std::string stem = path.back();
   // Numbers go on where they stopped, so that many weights of one name stay linear.
   int& attempt = path_attempts_[join(path, ".")];
@@ -105,6 +113,8 @@ std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
     for (std::size_t i = 0; i + 1 < path.size(); ++i) {
       prefix += (i > 0 ? "." : "") + path[i];
       inner_paths_.insert(prefix);
+      if (is_number(path[i + 1])) dicts_.insert(prefix);
+      if (torch::is_container_member(path[i + 1])) not_dicts_.insert(prefix);
     }
     leaf_paths_.insert(full);
     return path;
@@ -156,8 +166,7 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
         slash != std::string_view::npos && slash + 1 < name.size())
       name = name.substr(slash + 1);
     components = std::vector<std::string>{to_identifier(name)};
-    if (std::isdigit(static_cast<unsigned char>(name.empty() ? '0' : name[0])) != 0 ||
-        name.find("::") != std::string_view::npos)
+    if (name.empty() || is_digit(name[0]) || name.find("::") != std::string_view::npos)
       components = std::vector<std::string>{value->is_initializer ? "weight" : "constant"};
   }
   // No container of torch holds parameters, buffers and modules alike under numbers.

@@ -104,6 +104,8 @@ class Lowering {
   std::map<std::string, torch::ModulePtr> modules_by_key_;
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;
+  std::set<std::string> dicts_;       // paths that have numbered children: an nn.ModuleDict each
+  std::set<std::string> not_dicts_;   // paths with a child of a name that an nn.ModuleDict has
   std::set<std::string> containers_;  // paths in the weights' names that have modules inside
   std::map<std::string, int> stem_counts_;
   std::map<std::string, int> path_attempts_;

@@ -1,6 +1,5 @@
 // What an operator's lowering may ask for, and what it may make.
 #include <algorithm>
-#include <cctype>
 
 #include "ops/lower.h"
 #include "ops/names.h"
@@ -260,8 +259,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   if (path.empty())
     if (auto scope = scope_path(node_.name)) path = std::move(*scope);
   std::string stem = snake(type);
-  if (stem.size() > 2 && stem.ends_with("d") &&
-      std::isdigit(static_cast<unsigned char>(stem[stem.size() - 2])) != 0)
+  if (stem.size() > 2 && stem.ends_with("d") && is_digit(stem[stem.size() - 2]))
     stem.resize(stem.size() - 2);
   if (path.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
   // A module of torch's has no children: where weights have names inside this one, it becomes such

@@ -1,33 +1,20 @@
 #include "ops/names.h"
 
 #include <algorithm>
-#include <cctype>
-#include <set>
 
 #include "support/text.h"
 #include "torch/python_names.h"
 
 namespace onnx2nn::ops {
 
-bool is_identifier(std::string_view s) {
-  if (s.empty() || std::isdigit(static_cast<unsigned char>(s[0])) != 0) return false;
-  return std::all_of(s.begin(), s.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
-  });
-}
-
 bool is_number(std::string_view s) {
-  return !s.empty() && s.size() < 8 &&
-         std::all_of(
-             s.begin(), s.end(),
-             [](char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; });
+  return !s.empty() && s.size() < 8 && std::all_of(s.begin(), s.end(), is_digit);
 }
 
 std::string to_identifier(std::string_view s) {
   std::string out;
   for (const char c : s.substr(0, 80)) {
-    const bool ok = std::isalnum(static_cast<unsigned char>(c)) != 0;
-    if (ok) {
+    if (is_alphanumeric(c)) {
       out += c;
     } else if (!out.empty() && out.back() != '_') {
       out += '_';
@@ -35,28 +22,25 @@ std::string to_identifier(std::string_view s) {
   }
   while (!out.empty() && out.back() == '_') out.pop_back();
   if (out.empty()) return "value";
-  if (std::isdigit(static_cast<unsigned char>(out[0])) != 0) out = "v" + out;
+  if (is_digit(out[0])) out = "v" + out;
   return out;
 }
 
 std::string snake(std::string_view op_type) {
   std::string out;
   for (std::size_t i = 0; i < op_type.size(); ++i) {
-    const auto c = static_cast<unsigned char>(op_type[i]);
-    const auto is_lower = [&](std::size_t k) {
-      return k < op_type.size() && std::islower(static_cast<unsigned char>(op_type[k])) != 0;
-    };
+    const auto lower = [&](std::size_t k) { return k < op_type.size() && is_lower(op_type[k]); };
     // A word begins: MatMul has two, ReLU has one.
-    if (std::isupper(c) != 0 && i > 0 && is_lower(i - 1) && is_lower(i + 1)) out += '_';
-    out += static_cast<char>(std::tolower(c));
+    if (is_upper(op_type[i]) && i > 0 && lower(i - 1) && lower(i + 1)) out += '_';
+    out += to_lower(op_type[i]);
   }
-  return out;
+  return to_identifier(out);
 }
 
 std::optional<std::vector<std::string>> key_components(std::string_view name) {
   std::vector<std::string> out;
   for (const std::string_view part : split(name, '.')) {
-    if (!is_identifier(part) && !is_number(part)) return std::nullopt;
+    if (!torch::is_identifier(part) && !is_number(part)) return std::nullopt;
     out.emplace_back(part);
   }
   if (out.empty() || is_number(out[0])) return std::nullopt;
@@ -80,100 +64,11 @@ std::optional<std::vector<std::string>> scope_path(std::string_view node_name) {
   return out;
 }
 
-namespace {
-
-// Attributes and methods of nn.Module, and what the emitted class defines: no submodule may be
-// called so.
-const std::set<std::string>& reserved_members() {
-  static const std::set<std::string> kNames = {"T_destination",
-                                               "add_module",
-                                               "apply",
-                                               "bfloat16",
-                                               "buffers",
-                                               "call_super_init",
-                                               "children",
-                                               "compile",
-                                               "cpu",
-                                               "cuda",
-                                               "double",
-                                               "dump_patches",
-                                               "eval",
-                                               "extra_repr",
-                                               "float",
-                                               "forward",
-                                               "get_buffer",
-                                               "get_extra_state",
-                                               "get_parameter",
-                                               "get_submodule",
-                                               "half",
-                                               "ipu",
-                                               "load_state_dict",
-                                               "modules",
-                                               "mtia",
-                                               "named_buffers",
-                                               "named_children",
-                                               "named_modules",
-                                               "named_parameters",
-                                               "parameters",
-                                               "register_backward_hook",
-                                               "register_buffer",
-                                               "register_forward_hook",
-                                               "register_forward_pre_hook",
-                                               "register_full_backward_hook",
-                                               "register_module",
-                                               "register_parameter",
-                                               "requires_grad_",
-                                               "set_extra_state",
-                                               "set_submodule",
-                                               "share_memory",
-                                               "state_dict",
-                                               "to",
-                                               "to_empty",
-                                               "train",
-                                               "training",
-                                               "type",
-                                               "xpu",
-                                               "zero_grad",
-                                               "_apply",
-                                               "_backward_hooks",
-                                               "_backward_pre_hooks",
-                                               "_buffers",
-                                               "_call_impl",
-                                               "_compiled_call_impl",
-                                               "_forward_hooks",
-                                               "_forward_hooks_always_called",
-                                               "_forward_hooks_with_kwargs",
-                                               "_forward_pre_hooks",
-                                               "_forward_pre_hooks_with_kwargs",
-                                               "_get_backward_hooks",
-                                               "_get_backward_pre_hooks",
-                                               "_get_name",
-                                               "_is_full_backward_hook",
-                                               "_load_from_state_dict",
-                                               "_load_state_dict_post_hooks",
-                                               "_load_state_dict_pre_hooks",
-                                               "_maybe_warn_non_full_backward_hook",
-                                               "_modules",
-                                               "_named_members",
-                                               "_non_persistent_buffers_set",
-                                               "_parameters",
-                                               "_register_load_state_dict_pre_hook",
-                                               "_register_state_dict_hook",
-                                               "_replicate_for_data_parallel",
-                                               "_save_to_state_dict",
-                                               "_slow_forward",
-                                               "_state_dict_hooks",
-                                               "_state_dict_pre_hooks",
-                                               "_version",
-                                               "_wrapped_call_impl"};
-  return kNames;
-}
-
-}  // namespace
-
-std::string member_name(std::string s) {
-  if (s.rfind("__", 0) == 0) return "p" + s;  // inside a class Python changes such names
-  if (torch::is_python_keyword(s) || reserved_members().count(s) != 0 || s == "_") s += "_";
+std::string member_name(std::string s, bool in_dict) {
+  if (s.rfind("__", 0) == 0) s = "p" + s;  // inside a class Python changes such names
+  while (torch::is_python_keyword(s) || s == "_" || torch::is_module_member(s) ||
+         (in_dict && torch::is_container_member(s)))
+    s += "_";
   return s;
 }
 
@@ -192,8 +87,8 @@ std::string variable_hint(std::string_view onnx_name, std::string_view op_type) 
   }
   const std::string id = to_identifier(name);
   // Counters such as "123" or "onnx::Conv_12" say nothing.
-  const bool counter = name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) != 0 ||
-                       name.find("::") != std::string_view::npos;
+  const bool counter =
+      name.empty() || is_digit(name[0]) || name.find("::") != std::string_view::npos;
   if (counter || id.size() > 28) return snake(op_type);
   return to_lower(id);
 }

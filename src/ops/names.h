@@ -8,12 +8,11 @@
 
 namespace onnx2nn::ops {
 
-bool is_identifier(std::string_view s);
 /// A component such as the 0 of layer1.0.conv1.
 bool is_number(std::string_view s);
 /// Letters, digits and underscores; never empty, and never a digit first.
 std::string to_identifier(std::string_view s);
-/// MatMul as mat_mul.
+/// MatMul as mat_mul; an identifier whatever the type is.
 std::string snake(std::string_view op_type);
 
 /// Components of a state_dict key, where the name can be one.
@@ -22,8 +21,9 @@ std::optional<std::vector<std::string>> key_components(std::string_view name);
 /// layer1.0.conv1.
 std::optional<std::vector<std::string>> scope_path(std::string_view node_name);
 
-/// The identifier, changed where a module cannot have a member of that name.
-std::string member_name(std::string s);
+/// The identifier, changed where a module cannot have a member of that name; `in_dict`: where an
+/// nn.ModuleDict cannot.
+std::string member_name(std::string s, bool in_dict = false);
 /// Python name stem from an ONNX value's name: "/layer1/conv1/Conv_output_0" gives "conv1".
 std::string variable_hint(std::string_view onnx_name, std::string_view op_type);
 

@@ -1,6 +1,7 @@
 #include "ops/unknown.h"
 
-#include "ops/names.h"
+#include <algorithm>
+
 #include "torch/python_names.h"
 
 namespace onnx2nn::ops {
@@ -18,8 +19,9 @@ std::optional<Ex> attribute_value(LowerContext& c, const ir::Attribute& a) {
   return std::nullopt;
 }
 
-bool is_keyword_name(const std::string& name) {
-  return is_identifier(name) && !torch::is_python_keyword(name);
+bool is_given(const Kwargs& keywords, const std::string& name) {
+  return std::any_of(keywords.begin(), keywords.end(),
+                     [&](const auto& k) { return k.first == name; });
 }
 
 }  // namespace
@@ -35,8 +37,9 @@ void lower_custom(LowerContext& c, const std::string& function) {
   for (const ir::Attribute& a : c.node().attributes) {
     const auto value = attribute_value(c, a);
     if (!value) c.unsupported("the attribute \"" + a.name + "\" cannot be given to a function");
-    if (!is_keyword_name(a.name))
+    if (!torch::is_argument_name(a.name))
       c.unsupported("the attribute \"" + a.name + "\" is no Python name");
+    if (is_given(keywords, a.name)) c.fail("it has the attribute \"" + a.name + "\" twice");
     keywords.emplace_back(a.name, *value);
   }
   const Ex result = helper(function, args, keywords);
@@ -52,7 +55,7 @@ void lower_stub(LowerContext& c) {
   for (std::size_t i = 0; i < c.input_count(); ++i) args.push_back(c.in(i));
   Kwargs keywords{{"outputs", Ex(static_cast<std::int64_t>(c.output_count()))}};
   for (const ir::Attribute& a : c.node().attributes)
-    if (is_keyword_name(a.name) && a.name != "outputs")
+    if (torch::is_argument_name(a.name) && !is_given(keywords, a.name))
       if (const auto value = attribute_value(c, a)) keywords.emplace_back(a.name, *value);
   const Ex result = helper("unknown_operator", args, keywords);
   if (c.output_count() == 1) {

@@ -1,8 +1,18 @@
 #include "torch/python_names.h"
 
+#include <algorithm>
+#include <array>
 #include <set>
 
+#include "support/text.h"
+#include "torch/reserved_names.h"
+
 namespace onnx2nn::torch {
+
+bool is_identifier(std::string_view s) {
+  return !s.empty() && !is_digit(s[0]) &&
+         std::all_of(s.begin(), s.end(), [](char c) { return is_alphanumeric(c) || c == '_'; });
+}
 
 bool is_python_keyword(std::string_view s) {
   static const std::set<std::string_view> kWords = {
@@ -12,6 +22,35 @@ bool is_python_keyword(std::string_view s) {
       "lambda",  "nonlocal", "not",      "or",     "pass", "raise",  "return", "try",
       "while",   "with",     "yield",    "match",  "case"};
   return kWords.count(s) != 0;
+}
+
+bool is_argument_name(std::string_view s) {
+  // Inside a class Python changes __a to _Class__a; __debug__ may not be set at all.
+  return is_identifier(s) && !s.starts_with("__") && !is_python_keyword(s);
+}
+
+bool is_source_name(std::string_view s) {
+  static const std::set<std::string_view> kNames = {
+      "Any",    "Callable", "F",          "Image",      "NotImplementedError",
+      "Path",   "Sequence", "Tensor",     "ValueError", "_trace",
+      "abs",    "all",      "any",        "bisect",     "bool",
+      "cast",   "dict",     "enumerate",  "filter",     "float",
+      "int",    "io",       "isinstance", "iter",       "len",
+      "list",   "load",     "locale",     "map",        "math",
+      "max",    "min",      "next",       "nn",         "np",
+      "object", "print",    "range",      "re",         "reversed",
+      "round",  "self",     "set",        "slice",      "sorted",
+      "str",    "sum",      "super",      "torch",      "tuple",
+      "type",   "zip"};
+  return kNames.count(s) != 0;
+}
+
+bool is_module_member(std::string_view s) {
+  return std::binary_search(kModuleNames.begin(), kModuleNames.end(), s);
+}
+
+bool is_container_member(std::string_view s) {
+  return std::binary_search(kContainerNames.begin(), kContainerNames.end(), s);
 }
 
 }  // namespace onnx2nn::torch

@@ -203,7 +203,7 @@ std::string Printer::numbered(const std::string& base, int k) const {
 }
 
 std::string Printer::claim(const std::string& base, int position, int last, bool exclusive) {
-  ONNX2NN_CHECK(torch::is_identifier(base), "a name that is no identifier");
+  ONNX2NN_CHECK(torch::is_ascii_identifier(base), "a name that is no identifier");
   // The lowest number that is free: those that this base has tried wait until they are.
   Numbers& numbers = numbers_[base];
   while (!numbers.held.empty() && numbers.held.top().first <= position) {

@@ -40,7 +40,7 @@ std::string snake(std::string_view op_type) {
 std::optional<std::vector<std::string>> key_components(std::string_view name) {
   std::vector<std::string> out;
   for (const std::string_view part : split(name, '.')) {
-    if (!torch::is_identifier(part) && !is_number(part)) return std::nullopt;
+    if (!torch::is_ascii_identifier(part) && !is_number(part)) return std::nullopt;
     out.emplace_back(part);
   }
   if (out.empty() || is_number(out[0])) return std::nullopt;

@@ -9,7 +9,7 @@
 
 namespace onnx2nn::torch {
 
-bool is_identifier(std::string_view s) {
+bool is_ascii_identifier(std::string_view s) {
   return !s.empty() && !is_digit(s[0]) &&
          std::all_of(s.begin(), s.end(), [](char c) { return is_alphanumeric(c) || c == '_'; });
 }
@@ -26,7 +26,7 @@ bool is_python_keyword(std::string_view s) {
 
 bool is_argument_name(std::string_view s) {
   // Inside a class Python changes __a to _Class__a; __debug__ may not be set at all.
-  return is_identifier(s) && !s.starts_with("__") && !is_python_keyword(s);
+  return is_ascii_identifier(s) && !s.starts_with("__") && !is_python_keyword(s);
 }
 
 bool is_source_name(std::string_view s) {

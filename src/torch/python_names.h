@@ -7,7 +7,7 @@ namespace onnx2nn::torch {
 
 /// ASCII letters, digits and underscores, no digit first. Others that Python takes are left out: it
 /// changes some of them (NFKC), so that two names could become one.
-bool is_identifier(std::string_view s);
+bool is_ascii_identifier(std::string_view s);
 
 /// Keywords, soft ones that start a statement among them.
 bool is_python_keyword(std::string_view s);

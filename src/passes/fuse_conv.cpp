@@ -345,7 +345,7 @@ bool fuse_batch_norm(Rewriter& w, ir::Node& n) {
   if (!linear || !compatible(n.input(0), n.output(0))) return false;
   const auto affine = Affine::of_norm(n, linear->channels());
   if (!affine || !linear->apply(w, n, affine->scale, affine->shift)) return false;
-  w.replace(n.output(0), n.input(0));
+  w.replace_by_changed(n.output(0), n.input(0));
   return true;
 }
 
@@ -380,7 +380,7 @@ bool fuse_into_batch_norm(Rewriter& w, ir::Node& n) {
                                             w.weight(g, *t, new_shift), norm->input(3),
                                             norm->input(4)};
     w.set_inputs(*norm, inputs);
-    w.replace(n.output(0), n.input(i));
+    w.replace_by_changed(n.output(0), n.input(i));
     return true;
   }
   return false;
@@ -405,7 +405,7 @@ bool fuse_arithmetic(Rewriter& w, ir::Node& n) {
       continue;
     }
     if (!linear->apply(w, n, affine->scale, affine->shift)) continue;
-    w.replace(n.output(0), n.input(i));
+    w.replace_by_changed(n.output(0), n.input(i));
     return true;
   }
   return false;

@@ -48,7 +48,7 @@ bool fuse_gemm_bias(Rewriter& w, ir::Node& n) {
     ir::Value* const inputs[] = {gemm->input(0), gemm->input(1), c};
     w.set_inputs(*gemm, inputs);
     set_attr(*gemm, "beta", 1.0);
-    w.replace(n.output(0), n.input(i));
+    w.replace_by_changed(n.output(0), n.input(i));
     return true;
   }
   return false;

@@ -70,6 +70,11 @@ void Rewriter::replace(ir::Value* old, ir::Value* with) {
   touched(old);
 }
 
+void Rewriter::replace_by_changed(ir::Value* old, ir::Value* with) {
+  replace(old, with);
+  std::swap(old->name, with->name);
+}
+
 void Rewriter::set_input(ir::Node& n, std::size_t i, ir::Value* value) {
   ir::Value* old = n.input(i);
   n.set_input(i, value);

@@ -31,6 +31,9 @@ class Rewriter {
 
   /// Everything that used `old` uses `with`. What becomes dead is removed later.
   void replace(ir::Value* old, ir::Value* with);
+  /// The same, where `with` is there already and its node was changed to make what `old` was: it takes
+  /// the name as well, since under its own it has been another value.
+  void replace_by_changed(ir::Value* old, ir::Value* with);
   void set_input(ir::Node& n, std::size_t i, ir::Value* value);
   void set_inputs(ir::Node& n, std::span<ir::Value* const> values);
   /// A node of ai.onnx before `before`, whose only output has the name, type and opset of `like`'s.

@@ -26,7 +26,7 @@ _UNITS = 4.0
 # Sums of more terms than this round by more: their error grows as a random walk does (Higham and Mary,
 # A new approach to probabilistic rounding error analysis, SIAM J. Sci. Comput. 41, 2019). Of equal terms
 # it grows faster, which is why the number is small.
-_SHORT_SUM = 4.0
+_SHORT_SUM = 1.0
 # Drawn signs of the errors, where an operator is only tried out, and by how much they are widened.
 _TRIALS, _WIDENED = 3, 4.0
 
@@ -651,7 +651,7 @@ def _interpolate(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:
     x = call.args[0]
     error = _linear_map(call, known)[0]
     near = max(x.shape[2:], default=1)
-    return [error + _own(call.outs[0], _wide(x).abs().max()) * (near / 16)]
+    return [error + _own(call.outs[0], _wide(x).abs().max()) * (near / 2)]
 
 
 def _softmax(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:

@@ -30,7 +30,11 @@ Ex number(const ir::Tensor& t, std::int64_t i) {
 Ex nested_list(const ir::Tensor& t) {
   if (t.rank() == 0) return t.dtype() == DType::String ? Ex(t.string_at(0)) : number(t);
   std::int64_t at = 0;
+  // A tensor without elements may have any number of lists.
+  constexpr std::size_t kMostLists = 1 << 16;
+  std::size_t lists = 0;
   const auto build = [&](auto&& self, std::size_t d) -> Ex {
+    if (++lists > kMostLists) throw Error("too-large", "a constant is too large to be spelt out");
     Args items;
     for (std::int64_t i = 0; i < t.dims()[d]; ++i) {
       if (d + 1 < t.rank()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 
 #include "ops/context.h"
 #include "ops/onnx_schemas.h"
@@ -30,6 +31,23 @@ void check(const ir::Node& node, std::uint32_t needed, std::int32_t most, std::s
            diagnostics);
 }
 
+/// Names of attributes that hold graphs. Rules drop attributes that lost their meaning, and keep
+/// lists of nodes meanwhile: what they drop may hold none.
+bool may_hold_graph(std::string_view name) {
+  static constexpr std::string_view kNames[] = {"then_branch", "else_branch",  "body",    "function",
+                                                "encoder",     "init_decoder", "decoder"};
+  return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
+}
+
+void check_graphs(const ir::Node& node, Diagnostics& diagnostics) {
+  for (const ir::Attribute& a : node.attributes) {
+    const bool graph = std::holds_alternative<std::unique_ptr<ir::Graph>>(a.data) ||
+                       std::holds_alternative<ir::Attribute::Graphs>(a.data);
+    if (graph && !may_hold_graph(a.name))
+      return refuse(node, "the attribute \"" + a.name + "\" is a graph", diagnostics);
+  }
+}
+
 }  // namespace
 
 void check_operands(ir::Graph& graph, Diagnostics& diagnostics) {
@@ -38,6 +56,7 @@ void check_operands(ir::Graph& graph, Diagnostics& diagnostics) {
     const auto outputs = n.outputs();
     if (std::all_of(outputs.begin(), outputs.end(), [](const auto* v) { return v == nullptr; }))
       return n.graph()->erase(&n);
+    check_graphs(n, diagnostics);
     const Arity a = arity_of(n.domain, n.op_type);
     check(
         n, a.needed_inputs, a.most_inputs, n.input_count(), "input",

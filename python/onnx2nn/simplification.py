@@ -38,9 +38,9 @@ _SKIPPED_BN = "fuse-batch-norm"
 
 @dataclass
 class Outcome:
-    """What `simplify_checked` did."""
+    """What `simplify_checked` did; `ok` is None where it was to be checked and could not be."""
 
-    ok: bool
+    ok: bool | None
     result: dict[str, Any]
     reports: "list[Report]" = field(default_factory=list)
     skipped: str | None = None  # why nothing was checked
@@ -120,7 +120,6 @@ def simplify_checked(
     given = dict(check or {})
     limits = given.pop("oracle_timeout", None), given.pop("oracle_memory", None)
     shapes = {**(options.get("input_shapes") or {}), **(given.pop("input_shapes", None) or {})}
-    given["inputs"] = _read_inputs(given.get("inputs"))
     from onnx2nn.check import process
     from onnx2nn.check.equivalence import Original
     from onnx2nn.check.readable import readable
@@ -141,14 +140,15 @@ def simplify_checked(
             input_shapes=shapes or None,
             **given,
         )
-        outcome = Outcome(True, result, skipped=original.skipped)
+        outcome = Outcome(None, result, skipped=original.skipped)
         if original.skipped is None:
             outcome.reports = original.compare(Source(str(aside)))
-            outcome.ok = all(report.ok for report in outcome.reports)
-        if not outcome.ok:
+            last = outcome.reports[-1]
+            outcome.ok, outcome.skipped = last.ok, last.skipped
+        if outcome.ok is False:
 
             def is_right(target: Path) -> bool:
-                return all(report.ok for report in original.compare(Source(str(target))))
+                return original.compare(Source(str(target)))[-1].ok is not False
 
             outcome.culprit = _find_culprit(source, aside, result, options, is_right)
             return outcome
@@ -158,14 +158,6 @@ def simplify_checked(
     return outcome
 
 
-def _read_inputs(inputs: Any) -> dict[str, Any] | None:
-    if isinstance(inputs, (str, os.PathLike)):
-        from onnx2nn.check.inputs import read_inputs
-
-        return read_inputs(os.fspath(inputs))
-    return dict(inputs) if inputs else None
-
-
 def _find_culprit(
     source: Source,
     aside: Path,
@@ -173,7 +165,10 @@ def _find_culprit(
     options: dict[str, Any],
     is_right: Callable[[Path], bool],
 ) -> tuple[str, str] | None:
-    """The first rewrite after which the answer is wrong: (rule, node)."""
+    """The first rewrite after which the answer is wrong: (rule, node).
+
+    None where the answer is wrong without any rule, or still wrong without this one.
+    """
     options = {**options, "force": True}  # `aside` is ours
     log = list(result.get("log", []))
     good, bad = 0, len(log)
@@ -188,8 +183,10 @@ def _find_culprit(
             good = middle
         else:
             bad = middle
-    rule, node = log[bad - 1]
-    return str(rule), str(node)
+    rule, node = map(str, log[bad - 1])
+    disabled = [*(options.get("disabled") or []), rule]
+    simplify_unchecked(source, aside, **{**options, "disabled": disabled})
+    return (rule, node) if is_right(aside) else None
 
 
 def simplify(
@@ -231,7 +228,8 @@ def simplify(
     written, dynamic shapes need no word, and nested graphs are always simplified.
     The positions may also be those that onnxsim had up to 0.3: (..., skip_fuse_bn, input_shapes,
     skipped_optimizers, skip_shape_inference, input_data, dynamic_input_shape, custom_lib).
-    Returns (the simplified onnx.ModelProto, whether it computes the same). Raises Error for a model
+    Returns (the simplified onnx.ModelProto, whether it was found to compute the same); the model as
+    it was where it does not. Raises Error for a model
     that cannot be read, a rule that does not exist, or initialisers that are to stay mutable.
     """
     import onnx
@@ -267,10 +265,10 @@ def simplify(
     with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder:
         out = Path(folder) / "model.onnx"
         outcome = simplify_checked(model, out, check_n=check_n, check=check, **options)
-        if not outcome.ok:
+        if outcome.ok is False:
             proto = model if hasattr(model, "graph") else onnx.load(_loadable(model))
             return proto, False
-        return onnx.load(str(out)), True
+        return onnx.load(str(out)), bool(outcome.ok)
 
 
 def _without_outputs(model: Model, names: Iterable[str]) -> Any:

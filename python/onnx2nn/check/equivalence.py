@@ -1,40 +1,39 @@
 """Whether two ONNX files compute the same, by running both: one session each, on several inputs."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from onnx2nn.api import Error, InputShapes, Source
-from onnx2nn.check.compare import Comparison, compare, is_float
-from onnx2nn.check.inputs import candidates, named_inputs, unfit
-from onnx2nn.check.oracle import Reference, Runtime, first_line, read_proto
-from onnx2nn.check.skeleton import Skeleton
-from onnx2nn.check.verification import (
-    Answer,
-    Report,
-    describe,
-    has_random_op,
-    larger_batch,
-    mark_random,
-)
+from onnx2nn.check.common_values import Allowance, compare_stretches, rounding
+from onnx2nn.check.compare import Comparison, Random, agree, compare
+from onnx2nn.check.given import check_shapes, given_inputs
+from onnx2nn.check.inputs import Unfit, candidates
+from onnx2nn.check.oracle import OracleDied, Reference, Runtime, first_line
+from onnx2nn.check.pieces import Graph
+from onnx2nn.check.result import Answer, Report, describe
+from onnx2nn.check.values import has_random_op
+from onnx2nn.check.verification import is_empty, larger_batch, mark_random
 
 # The reference evaluator computes in Python: larger models would take it hours.
 _REFERENCE_BYTES = 256 * 2**20
 # When to stop looking for inputs that the model accepts.
 _SEARCH_S = 30.0
-# How often a model with random operators is asked again.
+# How often a model with random operators is asked again: a few drawn truths are alike by chance.
 _RANDOM_RUNS = 4
-# By how much more than a last digit of the inputs reordered sums may move an output.
-_NOISE = 16.0
+# Where one run takes longer, it is not repeated for other inputs, but for one of another batch size.
+_SLOW_S = 0.25
 
 
 class Original:
     """A model's answers to several inputs, and others compared with them.
 
-    inputs: values by name, for one comparison; without them `count` sets are drawn from `seed` on.
-    input_shapes: dims by name, for what is drawn. custom_lib: a library of operators to register.
+    inputs: values by name or a file of them, for one comparison; without them `count` sets are drawn
+    from `seed` on. input_shapes: dims by name, for what is drawn. custom_lib: a library of operators
+    to register. allowance: what rounding is allowed; see `onnx2nn.check.common_values`.
     `skipped` says why there is no answer.
     """
 
@@ -43,52 +42,79 @@ class Original:
         source: Source,
         count: int = 3,
         *,
-        inputs: dict[str, Any] | None = None,
+        inputs: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         input_shapes: InputShapes | None = None,
         seed: int = 0,
         threads: int = 0,
         custom_lib: str | None = None,
+        allowance: Allowance = rounding,
     ) -> None:
         self._threads, self._custom_lib = threads, custom_lib
-        self._model = _open(source)
-        self._proto = read_proto(_readable(source, self._model))
-        inputs = named_inputs(self._proto, inputs)
-        self.skipped: str | None = unfit(self._proto, inputs)
+        self._allowance = allowance
+        self._graph = Graph(source, threads, custom_lib)
+        self._proto = self._graph.proto
+        self.skipped: str | None = None
         self.answers: list[Answer] = []
         self.notes: list[str] = []
-        self._noise: dict[int, list[float]] = {}
-        if self.skipped is not None:
-            return
+        # For each answer, what its random operators drew.
+        self._drawn: list[dict[str, Any]] = []
+        try:
+            given = given_inputs(self._proto, inputs)
+            check_shapes(self._proto, input_shapes)
+            self._ask(count, given, input_shapes, seed)
+        except Unfit as unfit:
+            self.skipped = str(unfit)
+
+    def _ask(
+        self,
+        count: int,
+        inputs: dict[str, Any],
+        input_shapes: InputShapes | None,
+        seed: int,
+    ) -> None:
         reasons: list[str] = []
-        for name, oracle in self._oracles(source, reasons):
-            first = self._search(oracle, seed, inputs, input_shapes)
-            if isinstance(first, Answer):
-                self.answers = [first]
+        for name, oracle in self._oracles(reasons):
+            try:
+                found = self._search(oracle, seed, inputs, input_shapes)
+            except OracleDied as died:
+                reasons.append(f"{name}: {died}")
+                if died.timed_out:
+                    break  # another would take longer still
+                continue
+            if isinstance(found, Answer):
+                self.answers = [found]
                 break
-            reasons.append(f"{name}: {first}")
+            reasons.append(f"{name}: {found}")
         if not self.answers:
             self.skipped = "; ".join(reasons)
+            return
+        self.notes = reasons
+        if is_empty(self.answers[0].outputs) and self.answers[0].outputs:
+            self.skipped = (
+                "every output is empty for the inputs that the model takes: give others (--input)"
+            )
         elif not inputs or count > 1:
             self._draw_others(count, seed, inputs, input_shapes)
-        self.notes = reasons if self.answers else []
 
-    def _oracles(
-        self, source: Source, reasons: list[str]
-    ) -> Iterator[tuple[str, Runtime | Reference]]:
+    def _oracles(self, reasons: list[str]) -> Iterator[tuple[str, Runtime | Reference]]:
         try:
-            yield (
-                "ONNX Runtime",
-                Runtime(self._model, threads=self._threads, custom_lib=self._custom_lib),
-            )
+            oracle = self._graph.open()
         except Error:
             raise  # the library of operators, which is the caller's
+        except OracleDied as died:
+            reasons.append(f"ONNX Runtime: {died}")
+            if died.timed_out:
+                return
         except Exception as error:  # each runtime has error types of its own
             reasons.append(f"ONNX Runtime: {first_line(error)}")
-        if self._proto.ByteSize() + _mapped_bytes(self._model) > _REFERENCE_BYTES:
+        else:
+            yield "ONNX Runtime", oracle
+        if self._proto.ByteSize() + self._graph.weight_bytes > _REFERENCE_BYTES:
             reasons.append(f"{Reference.name}: the model is too large for it")
             return
         try:
-            yield Reference.name, Reference(source)
+            self._graph = Graph(self._graph.source, whole=True)
+            yield Reference.name, self._graph.open()
         except Exception as error:
             reasons.append(f"{Reference.name}: {first_line(error)}")
 
@@ -96,43 +122,67 @@ class Original:
         self,
         oracle: Runtime | Reference,
         seed: int,
-        inputs: dict[str, Any] | None,
+        inputs: dict[str, Any],
         shapes: InputShapes | None,
     ) -> Answer | str:
-        """The first drawn inputs that the model accepts; else what it says to the likeliest."""
+        """The first drawn inputs that the model accepts; else what it says to the likeliest.
+
+        Inputs that give nothing but empty outputs are taken only where no others are found.
+        """
         first = ""
         empty: Answer | None = None
         deadline = time.perf_counter() + _SEARCH_S
         for feed in candidates(self._proto, seed, inputs, shapes):
-            began = time.perf_counter()
             try:
-                outputs = oracle.run(feed)
-                # A few drawn truths are alike by chance.
-                for _ in range(_RANDOM_RUNS if self._is_random else 0):
-                    outputs = mark_random(outputs, oracle.run(feed))
+                answer, drawn = self._answer(oracle, feed)
+            except OracleDied:
+                if empty is None:
+                    raise
+                break
             except Exception as error:
                 first = first or first_line(error)
                 if time.perf_counter() > deadline:
                     break
                 continue
-            answer = Answer(oracle, feed, outputs, time.perf_counter() - began)
-            if _says_something(answer):
+            if not is_empty(answer.outputs):
+                self._drawn.append(drawn)
                 return answer
-            # Nothing to compare: drawn sizes of 0, say. Other inputs may give more.
             empty = empty or answer
             if time.perf_counter() > deadline:
                 break
+        if empty is not None:
+            self._drawn.append({})
         return empty or first or "no inputs to try"
 
-    @property
-    def _is_random(self) -> bool:
-        return has_random_op(self._proto)
+    def _answer(
+        self, oracle: Runtime | Reference, feed: dict[str, Any]
+    ) -> tuple[Answer, dict[str, Any]]:
+        """The outputs for one set of inputs, and what random operators drew for them."""
+        began = time.perf_counter()
+        outputs = oracle.run(feed)
+        took = time.perf_counter() - began
+        if not has_random_op(self._proto):
+            return Answer(oracle, feed, outputs, took), {}
+        names = self._graph.outputs
+        random = [o for o in self._graph.drawn if o not in names]
+        piece = self._graph.piece([*names, *random], {})
+        values = piece(feed)
+        drawn: dict[str, Any] = {}
+        for _ in range(_RANDOM_RUNS):
+            other = piece(feed)
+            drawn.update({n: values[n] for n in random if not agree(values[n], other[n])})
+        outputs = [values[n] for n in names]
+        # What is drawn inside nested graphs, or given out as it is, is random all the same.
+        piece = self._graph.piece(names, drawn)
+        for _ in range(_RANDOM_RUNS):
+            outputs = mark_random(outputs, piece({**feed, **drawn}).values())
+        return Answer(oracle, feed, outputs, took), drawn
 
     def _draw_others(
         self,
         count: int,
         seed: int,
-        inputs: dict[str, Any] | None,
+        inputs: dict[str, Any],
         shapes: InputShapes | None,
     ) -> None:
         first = self.answers[0]
@@ -146,110 +196,139 @@ class Original:
                 wider = larger_batch(self._proto, first, inputs, shapes, seed + k)
                 if wider is not None:
                     self.answers.append(wider)
+                    self._drawn.append({})
                     continue
-            found = self._search(first.oracle, seed + k, inputs, fixed)
-            if isinstance(found, Answer) and (_says_something(found) or not _says_something(first)):
+            if first.seconds > _SLOW_S:
+                continue
+            try:
+                found = self._search(first.oracle, seed + k, inputs, fixed)
+            except OracleDied:
+                return  # the first answer stands
+            if isinstance(found, Answer):
                 self.answers.append(found)
 
     def compare(self, target: Source) -> list[Report]:
-        """A report for each set of inputs, up to the first that finds `target` wrong."""
+        """A report for each set of inputs, up to the first that finds `target` wrong.
+
+        `ok` is None where the oracle ran out of time or memory over the target.
+        """
         reports: list[Report] = []
+        try:
+            graph = Graph(target, self._threads, self._custom_lib, whole=self._by_reference)
+        except Error as error:
+            return [Report(False, self.answers[0].oracle.name, error=first_line(error))]
         oracle: Runtime | Reference | None = None
         for k, answer in enumerate(self.answers):
             report = Report(False, answer.oracle.name, notes=list(self.notes))
             report.inputs = [describe(n, v) for n, v in answer.feed.items()]
             began = time.perf_counter()
+            # What the target no longer draws it has to compute as it was.
+            drawn = {n: v for n, v in self._drawn[k].items() if n in graph.drawn}
             try:
-                if oracle is None:
-                    oracle = self._like(answer.oracle, target)
-                found = dict(zip(oracle.outputs, oracle.run(answer.feed), strict=True))
+                if drawn:
+                    found = graph.run(graph.outputs, drawn, answer.feed)
+                else:
+                    oracle = oracle or graph.open()
+                    found = dict(zip(oracle.outputs, oracle.run(answer.feed), strict=True))
+                self._judge(report, graph, k, found, drawn)
+            except OracleDied as died:
+                report.ok = None if died.timed_out else False
+                report.skipped = str(died) if died.timed_out else None
+                report.error = None if died.timed_out else str(died)
             except Exception as error:  # whatever it raises is a finding
-                report.error = f"{type(error).__name__}: {first_line(error)}"
-            else:
-                self._judge(report, k, found)
+                report.error = first_line(error)
             report.seconds = time.perf_counter() - began + answer.seconds
             reports.append(report)
             if not report.ok:
                 break
         return reports
 
-    def _like(self, oracle: Runtime | Reference, target: Source) -> Runtime | Reference:
-        if isinstance(oracle, Reference):
-            return Reference(target)
-        return Runtime(_open(target), threads=self._threads, custom_lib=self._custom_lib)
+    @property
+    def _by_reference(self) -> bool:
+        return isinstance(self.answers[0].oracle, Reference)
 
-    def _judge(self, report: Report, k: int, found: dict[str, Any]) -> None:
-        names = [o.name for o in self._proto.graph.output]
+    def _judge(
+        self,
+        report: Report,
+        graph: Graph,
+        k: int,
+        found: dict[str, Any],
+        drawn: dict[str, Any],
+    ) -> None:
+        names = self._graph.outputs
         missing = [n for n in names if n not in found]
         if missing:
             report.error = f"the output {missing[0]!r} is gone"
             return
         answer = self.answers[k]
-        for i, name in enumerate(names):
-            c = compare(name, answer.outputs[i], found[name], answer.oracle.check_dtype)
-            if not c.ok and self._is_noise(k, i, c):
-                c.ok, c.reason = True, None
-                report.notes.append(
-                    f"{name}: differs by its last digits, as it does where the inputs' last digits do"
-                )
-            report.outputs.append(c)
+        report.outputs = self._compare_outputs(answer, found)
         report.ok = all(c.ok for c in report.outputs)
+        if not report.ok:
+            self._ask_again(report, k, found)
+        if not report.ok or has_random_op(self._proto):
+            self._compare_stretches(report, graph, answer, drawn)
         random = [c.name for c in report.outputs if c.random]
         if random:
             report.notes.append(f"{', '.join(random)}: random; compared by shape only")
 
-    def _is_noise(self, k: int, i: int, c: Comparison) -> bool:
-        """Whether an output, small by the standard of all numbers, moves no more than the original's
-        own does when each input moves by one unit in its last place: what cancels leaves so many
-        digits and no more. A difference that is large in itself never passes."""
-        if not c.near or c.mse is None:
-            return False
-        if k not in self._noise:
-            self._noise[k] = self._measure_noise(self.answers[k])
-        noise = self._noise[k]
-        return i < len(noise) and c.mse <= _NOISE**2 * noise[i]
+    def _compare_outputs(self, answer: Answer, found: dict[str, Any]) -> list[Comparison]:
+        return [
+            compare(n, w, found[n], answer.oracle.check_dtype)
+            for n, w in zip(self._graph.outputs, answer.outputs, strict=True)
+        ]
 
-    def _measure_noise(self, answer: Answer) -> list[float]:
-        """The mean square by which each output moves with its inputs' last digits."""
-        most = [0.0] * len(answer.outputs)
-        for towards in (np.inf, -np.inf):
-            moved = {n: _nudged(v, towards) for n, v in answer.feed.items()}
-            try:
-                outputs = answer.oracle.run(moved)
-            except Exception:  # a domain's edge: no measure, no excuse
-                return [0.0] * len(most)
-            for i, (x, y) in enumerate(zip(answer.outputs, outputs, strict=True)):
-                if isinstance(x, np.ndarray) and is_float(x.dtype) and x.shape == np.shape(y):
-                    with np.errstate(all="ignore"):
-                        gap = (x.astype(np.float64) - y.astype(np.float64)) ** 2
-                    gap = gap[np.isfinite(gap)]
-                    most[i] = max(most[i], float(gap.mean()) if gap.size else 0.0)
-        return most
+    def _ask_again(self, report: Report, k: int, found: dict[str, Any]) -> None:
+        """Leave out what the oracle itself answers differently to the same inputs."""
+        answer = self.answers[k]
+        piece = self._graph.piece(self._graph.outputs, self._drawn[k])
+        outputs = answer.outputs
+        for _ in range(2):
+            outputs = mark_random(outputs, piece({**answer.feed, **self._drawn[k]}).values())
+        new = [
+            n
+            for n, x, y in zip(self._graph.outputs, answer.outputs, outputs, strict=True)
+            if isinstance(y, Random) and not isinstance(x, Random)
+        ]
+        if new:
+            answer.outputs = outputs
+            report.outputs = self._compare_outputs(answer, found)
+            report.ok = all(c.ok for c in report.outputs)
+            report.notes.append(
+                f"{', '.join(new)}: {answer.oracle.name} itself answers differently twice"
+            )
 
-
-def _nudged(value: Any, towards: float) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        return np.nextafter(value, value.dtype.type(towards))
-    return value
-
-
-def _open(source: Source) -> Skeleton | bytes:
-    if isinstance(source.data, bytes) and source.readable is None:
-        return source.data
-    return Skeleton(source.name, source.readable)
-
-
-def _readable(source: Source, model: Skeleton | bytes) -> Source:
-    """What the protobuf reader is given: nothing large where that can be left out."""
-    if isinstance(model, Skeleton) and isinstance(model.model, bytes):
-        return Source(model.model)
-    return source
-
-
-def _mapped_bytes(model: Skeleton | bytes) -> int:
-    return sum(p.nbytes for p in model.places) if isinstance(model, Skeleton) else 0
-
-
-def _says_something(answer: Answer) -> bool:
-    """Whether any output has elements."""
-    return any(not isinstance(x, np.ndarray) or x.size for x in answer.outputs)
+    def _compare_stretches(
+        self, report: Report, graph: Graph, answer: Answer, drawn: dict[str, Any]
+    ) -> None:
+        """Judge by what lies between the values that both graphs name, on equal inputs."""
+        try:
+            found = compare_stretches(self._graph, graph, answer.feed, drawn, self._allowance)
+        except OracleDied:
+            raise
+        except Exception as error:  # the outputs' own verdict stands
+            report.notes.append(
+                f"the graphs cannot be compared piece by piece: {first_line(error)}"
+            )
+            return
+        report.nodes = found.compared
+        if found.wrong:
+            first = found.wrong[0]
+            if report.ok:  # what is drawn at random hides it from the outputs
+                report.error = f"{first.name}, on the way to the outputs: {first.reason}"
+            report.ok = False
+            report.notes.append(f"{first.name} is the first value that differs: {first.reason}")
+        elif not report.ok and {c.name for c in found.compared} >= {
+            c.name for c in report.outputs if not c.ok
+        }:
+            wrong = [c for c in report.outputs if not c.ok]
+            most = max(c.max_rel or 0.0 for c in wrong)
+            for c in wrong:
+                c.ok, c.reason = True, None
+            report.ok = True
+            report.notes.append(
+                f"{', '.join(c.name for c in wrong)}: differ by rounding that grows, {most:.0e} relative; "
+                f"each of {len(found.compared)} stretches agrees on equal inputs"
+            )
+        if found.unstable:
+            names = ", ".join(found.unstable[:3]) + (", ..." if len(found.unstable) > 3 else "")
+            report.notes.append(f"{names}: {answer.oracle.name} itself answers differently twice")

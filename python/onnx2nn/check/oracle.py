@@ -97,6 +97,8 @@ class Runtime:
         )
         self.name: str = self._session.about["name"]
         self.outputs: list[str] = self._session.about["outputs"]
+        # As ONNX Runtime writes them, such as tensor(float).
+        self.types: list[str] = self._session.about["types"]
 
     def run(self, feed: dict[str, Any]) -> list[Any]:
         """The outputs for one set of inputs."""

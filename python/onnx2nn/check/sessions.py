@@ -77,7 +77,8 @@ class RuntimeSession:
             self._session = ort.InferenceSession(model, options, providers=providers)
         self.outputs = [o.name for o in self._session.get_outputs()]
         self._inputs = {i.name for i in self._session.get_inputs()}
-        self._tensors = all(o.type.startswith("tensor(") for o in self._session.get_outputs())
+        self.types = [o.type for o in self._session.get_outputs()]
+        self._tensors = all(t.startswith("tensor(") for t in self.types)
 
     def run(self, feed: dict[str, Any]) -> list[Any]:
         """The outputs for one set of inputs."""
@@ -176,6 +177,7 @@ class ReferenceSession:
                 onnx.load_external_data_for_model(read, folder)
         self._evaluator: Any = ReferenceEvaluator(read)
         self.outputs = list(self._evaluator.output_names)
+        self.types: list[str] = []
 
     def run(self, feed: dict[str, Any]) -> list[Any]:
         """The outputs for one set of inputs."""

@@ -11,6 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from onnx2nn.check.fields import (
+    DIMS,
+    DOUBLE,
+    DOUBLES,
+    EXTERNAL,
+    FLOAT,
+    FLOATS,
+    GRAPH,
+    INITIALIZER,
+    LOCATION,
+    NAME,
+    RAW,
+    TYPE,
+    encoded,
+    fields,
+    mapped,
+    varint,
+    varints,
+)
 from onnx2nn.tensors import DTYPE_NAMES
 
 # Smaller files, and smaller tensors, are no trouble to copy.
@@ -18,10 +37,6 @@ _LARGE_FILE = 16 * 2**20
 _LARGE_TENSOR = 2**16
 # How often mapped pages are given back while a model runs.
 _TRIM_S = 0.01
-# Field numbers of ModelProto, GraphProto, TensorProto and StringStringEntryProto (onnx.proto).
-_GRAPH, _INITIALIZER = 7, 5
-_DIMS, _TYPE, _FLOATS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 1, 2, 4, 8, 9, 10, 13, 14
-_FLOAT, _DOUBLE = 1, 11
 # Element types that numpy shares with ONNX Runtime, byte for byte.
 _SHARED = {1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13}
 
@@ -69,20 +84,20 @@ class Skeleton:
 
     def _map(self, name: str) -> mmap.mmap:
         if name not in self._maps:
-            self._maps[name] = _mapped(os.path.join(self.folder, name))
+            self._maps[name] = mapped(os.path.join(self.folder, name))
         return self._maps[name]
 
     def _without_weights(self, data: mmap.mmap, name: str) -> Iterator[bytes]:
-        for field, start, body, end in _fields(data, 0, len(data)):
-            if field != _GRAPH:
+        for field, start, body, end in fields(data, 0, len(data)):
+            if field != GRAPH:
                 yield data[start:end]
                 continue
             graph = b"".join(self._graph(data, body, end, name))
-            yield _field(_GRAPH, graph)
+            yield encoded(GRAPH, graph)
 
     def _graph(self, data: mmap.mmap, body: int, end: int, name: str) -> Iterator[bytes]:
-        for field, start, inner, stop in _fields(data, body, end):
-            if field == _INITIALIZER:
+        for field, start, inner, stop in fields(data, body, end):
+            if field == INITIALIZER:
                 yield self._tensor(data, start, inner, stop, name)
             else:
                 yield data[start:stop]
@@ -92,20 +107,20 @@ class Skeleton:
         dims: list[int] = []
         kind, name, external = 0, "", {}
         place: tuple[str, int, int] | None = None
-        for field, first, inner, stop in _fields(data, body, end):
+        for field, first, inner, stop in fields(data, body, end):
             packed = data[first] & 7 == 2
-            if field == _DIMS:
-                dims += _varints(data, inner, stop)
-            elif field == _TYPE:
-                kind = _varint(data, inner)[0]
-            elif field == _NAME:
+            if field == DIMS:
+                dims += varints(data, inner, stop)
+            elif field == TYPE:
+                kind = varint(data, inner)[0]
+            elif field == NAME:
                 name = data[inner:stop].decode(errors="replace")
-            elif field == _EXTERNAL:
-                entry = {f: data[i:j].decode() for f, _, i, j in _fields(data, inner, stop)}
+            elif field == EXTERNAL:
+                entry = {f: data[i:j].decode() for f, _, i, j in fields(data, inner, stop)}
                 external[entry.get(1, "")] = entry.get(2, "")
             large = stop - inner >= _LARGE_TENSOR and packed
-            values = (field, kind) in ((_FLOATS, _FLOAT), (_DOUBLES, _DOUBLE))
-            if large and (field == _RAW or (values and place is None)):
+            values = (field, kind) in ((FLOATS, FLOAT), (DOUBLES, DOUBLE))
+            if large and (field == RAW or (values and place is None)):
                 place = (file, inner, stop - inner)
             else:
                 rest.append(data[first:stop])
@@ -117,14 +132,14 @@ class Skeleton:
             return data[start:end]
         elif not external:
             for key, value in zip(("location", "offset", "length"), place):
-                text = _field(1, key.encode()) + _field(2, str(value).encode())
-                rest.append(_field(_EXTERNAL, text))
-            rest.append(bytes([_LOCATION << 3, 1]))
+                text = encoded(1, key.encode()) + encoded(2, str(value).encode())
+                rest.append(encoded(EXTERNAL, text))
+            rest.append(bytes([LOCATION << 3, 1]))
         if name and kind in _SHARED:
             found = Place(name, place[0], DTYPE_NAMES[kind], tuple(dims), place[1])
             if found.nbytes == place[2]:
                 self.places.append(found)
-        return _field(_INITIALIZER, b"".join(rest))
+        return encoded(INITIALIZER, b"".join(rest))
 
     def _external(self, entry: dict[str, str]) -> tuple[str, int, int] | None:
         """Where external data lies; None leaves it to ONNX Runtime to say what is wrong with it."""
@@ -149,7 +164,7 @@ class Weights:
         self._maps: dict[str, mmap.mmap] = {}
         for p in places:
             if p.file not in self._maps:
-                self._maps[p.file] = _mapped(os.path.join(folder, p.file))
+                self._maps[p.file] = mapped(os.path.join(folder, p.file))
             data = np.frombuffer(self._maps[p.file], p.dtype, math.prod(p.shape), p.offset)
             self.arrays[p.name] = data.reshape(p.shape)
         self._stop = threading.Event()
@@ -184,63 +199,5 @@ class Weights:
             self.trim()
 
 
-def _mapped(path: str) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-
-
 def _has_data_beside(path: str) -> bool:
     return os.path.exists(path + ".data") or os.path.exists(path + "_data")
-
-
-def _varint(data: Any, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-
-
-def _varints(data: Any, at: int, end: int) -> list[int]:
-    found = []
-    while at < end:
-        value, at = _varint(data, at)
-        found.append(value)
-    return found
-
-
-def _fields(data: Any, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, start, start of the content, end) of each field of a message."""
-    while at < end:
-        start = at
-        key, at = _varint(data, at)
-        body = at
-        match key & 7:
-            case 0:
-                at = _varint(data, at)[1]
-            case 1:
-                at += 8
-            case 2:
-                size, body = _varint(data, at)
-                at = body + size
-            case 5:
-                at += 4
-            case kind:
-                raise ValueError(f"wire type {kind} at byte {start}")
-        if at > end:
-            raise ValueError(f"the field at byte {start} is cut off")
-        yield key >> 3, start, body, at
-
-
-def _field(number: int, content: bytes) -> bytes:
-    key, size = number << 3 | 2, len(content)
-    out = bytearray()
-    for value in (key, size):
-        while value > 127:
-            out.append(value & 127 | 128)
-            value >>= 7
-        out.append(value)
-    return bytes(out) + content

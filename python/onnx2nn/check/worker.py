@@ -80,7 +80,7 @@ def _do(sessions: dict[int, Any], request: dict[str, Any]) -> Any:
         case "run_all":
             return _within(sessions[request["handle"]].run_all(request["feed"]), request["memory"])
     sessions[request["handle"]] = session
-    return {"name": session.name, "outputs": session.outputs}
+    return {"name": session.name, "outputs": session.outputs, "types": session.types}
 
 
 def _within(values: Any, memory: int) -> Any:

@@ -149,10 +149,10 @@ def run_module(net: "nn.Module", feed: dict[str, Any], proto: Any) -> list[Any]:
 
 
 def _declared(value_info: Any) -> str | None:
-    from onnx2nn.check.inputs import _tensor_type
+    from onnx2nn.check.roles import tensor_type
     from onnx2nn.tensors import DTYPE_NAMES
 
-    tensor = _tensor_type(value_info.type) if value_info is not None else None
+    tensor = tensor_type(value_info.type) if value_info is not None else None
     return DTYPE_NAMES.get(tensor.elem_type) if tensor is not None else None
 
 

@@ -58,6 +58,7 @@ def simplify_file(
     found: dict[str, Any],
 ) -> ExitCode:
     """Simplify the request's model to `out`, checked against it; fills `found`."""
+    from onnx2nn.check.fields import stored_bytes
     from onnx2nn.simplification import simplify_checked
 
     a = request.values
@@ -90,10 +91,10 @@ def simplify_file(
     wrong = next((r for r in outcome.reports if not r.ok), None)
     report = wrong if wrong is not None else next(reversed(outcome.reports), None)
     code = verdict(skipped, report) if asked else ExitCode.DONE
-    if not outcome.ok:
+    if outcome.ok is False:
         code = ExitCode.WRONG
     stats = {k: v for k, v in outcome.result.items() if k not in ("log", "files", "model")}
-    files = [str(f) for f in outcome.result.get("files", [out])] if outcome.ok else []
+    files = [str(f) for f in outcome.result.get("files", [out])] if outcome.ok is not False else []
     found["files"] += files
     found["diagnostics"] = stats.pop("diagnostics", [])
     found["simplified"] = {k: v for k, v in stats.items() if k not in ("ok", "readable")}
@@ -108,7 +109,8 @@ def simplify_file(
         print_simplified(stats)
         if rules["why_not"]:
             print_misses(stats.get("misses", []), rules["why_not"])
-        size = f"{human_bytes(os.path.getsize(a.model))} -> "
+        # With the data beside them, whichever of the two has any.
+        size = f"{human_bytes(stored_bytes(a.model))} -> "
         size += human_bytes(sum(map(os.path.getsize, files))) if files else "not written"
         nodes = f"{stats['nodes_before']} -> {stats['nodes_after']} nodes"
         print(f"{printable(a.model)} -> {printable(out)}: {nodes}, {size}")

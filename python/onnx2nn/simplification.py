@@ -70,9 +70,10 @@ def size_of(text: str | None) -> int | None:
 
 @contextlib.contextmanager
 def _staging(out: Path) -> Iterator[Path]:
-    """A new hidden folder beside `out`.
+    """A new folder in a new hidden one beside `out`.
 
-    It is locked while it is in use: what a killed run leaves is removed by the next.
+    The hidden one is locked while it is in use: what a killed run leaves is removed by the next.
+    Whoever writes into a folder locks that one, and would wait for us were it the same.
     """
     parent = Path(os.path.realpath(out)).parent
     while True:
@@ -88,7 +89,9 @@ def _staging(out: Path) -> Iterator[Path]:
             break
         os.close(lock)
     try:
-        yield folder
+        staged = folder / "staged"
+        staged.mkdir()
+        yield staged
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)

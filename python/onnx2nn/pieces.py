@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+__all__ = ["least_size", "save"]
+
 # Smaller tensors stay in the model: readers want shapes and axes at hand.
 _SMALL = 1024
 _ALIGNMENT = 4096

@@ -44,6 +44,7 @@ def test_rounding_that_grows_is_right_with_a_note() -> None:
     original = Original(model(TWO_STEPS, w=w, v=v), 1)
     [report] = original.compare(model(ONE_STEP, u=w @ v))
     assert report.ok, report
+    assert all(c.rounding for c in report.outputs)
     assert "rounding that grows" in report.notes[-1]
     assert "stretches agrees on equal inputs" in report.notes[-1]
 

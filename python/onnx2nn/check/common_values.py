@@ -17,6 +17,8 @@ from onnx2nn.check.compare import Comparison, compare, is_float
 from onnx2nn.check.oracle import OracleDied, OracleError
 from onnx2nn.check.pieces import EPSILONS, Graph, constant_value
 
+__all__ = ["Allowance", "Stretches", "compare_stretches", "rounding"]
+
 # What the values of one run may hold together.
 _BATCH_BYTES = 256 * 2**20
 # How often the last digits are moved to see what that does, and by how much more another order of

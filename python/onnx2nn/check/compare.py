@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["Bar", "Comparison", "Random", "agree", "compare", "flatten", "is_float"]
+
 # A floating output is right when its mean squared error is below both of these: the first scaled by
 # the output's mean square where that is above 1, the second times its variance.
 _MSE = 1e-7

@@ -11,6 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from onnx2nn.check.compare import Comparison, is_float
 from onnx2nn.check.written import run_module
 
+__all__ = ["note_double"]
+
 # Larger modules are not copied.
 _MAX_BYTES = 2**30
 

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+__all__ = ["encoded", "fields", "mapped", "stored_bytes", "varint", "varints"]
+
 # Field numbers of ModelProto, GraphProto, TensorProto and StringStringEntryProto (onnx.proto).
 GRAPH, INITIALIZER = 7, 5
 DIMS, TYPE, FLOATS, NAME, RAW, DOUBLES, EXTERNAL, LOCATION = 1, 2, 4, 8, 9, 10, 13, 14

@@ -12,6 +12,8 @@ from onnx2nn.check.inputs import Unfit
 from onnx2nn.check.roles import Wanted, wanted_inputs
 from onnx2nn.tensors import DTYPE_NAMES, numpy_dtype
 
+__all__ = ["check_shapes", "given_inputs"]
+
 
 def given_inputs(
     proto: Any, inputs: Mapping[str, Any] | str | os.PathLike[str] | None

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 
     from onnx2nn.check.bounds import Tape
 
+__all__ = [
+    "Hook",
+    "Stop",
+    "Traced",
+    "check_nodes",
+    "compare_node",
+    "difference",
+    "given_back",
+    "node_values",
+    "take_weights",
+    "trace",
+]
+
 # What the intermediates of one run may hold together.
 _BATCH_BYTES = 512 * 2**20
 # A difference of so many units in the last place of an element, or of the root mean square of all, needs

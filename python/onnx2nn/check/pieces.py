@@ -13,6 +13,8 @@ from onnx2nn.check.skeleton import Skeleton
 from onnx2nn.check.values import captured, is_random
 from onnx2nn.tensors import DTYPE_NAMES
 
+__all__ = ["EPSILONS", "Graph", "Piece", "constant_value"]
+
 _NUMBERS = {name: number for number, name in DTYPE_NAMES.items()}
 # How far a value is off that is rounded once: half of these, as parts of it.
 EPSILONS = {

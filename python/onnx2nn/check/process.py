@@ -23,6 +23,22 @@ from typing import Any, ParamSpec, TypeVar
 
 from onnx2nn.api import Error
 
+__all__ = [
+    "MEMORY_SHARE",
+    "TIMEOUT_S",
+    "Limits",
+    "OracleDied",
+    "OracleError",
+    "Session",
+    "Worker",
+    "allowing",
+    "limits",
+    "start",
+    "stop",
+    "within_limits",
+    "worker",
+]
+
 # How long a model may take to be opened, or to run once.
 TIMEOUT_S = 120.0
 # How much of the memory that is free when the process starts it may take.

@@ -8,6 +8,8 @@ from typing import Any
 from onnx2nn.api import Source, native
 from onnx2nn.check.oracle import read_proto
 
+__all__ = ["readable"]
+
 # TensorProto.EXTERNAL.
 _EXTERNAL = 1
 

@@ -22,6 +22,8 @@ from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.check.values import NodeValues
 from onnx2nn.check.written import run_module
 
+__all__ = ["Recogniser", "Replayed", "Seen", "check_recognised", "missing", "run_watched"]
+
 # How many values of one shape and type that are still to come are tried for a result.
 _TRIED = 8
 # Elements of a value that are looked at first, and how far one may be off to be looked at further.

@@ -10,6 +10,8 @@ from onnx2nn.check.compare import Comparison, Random
 if TYPE_CHECKING:
     from onnx2nn.check.oracle import Reference, Runtime
 
+__all__ = ["Answer", "Difference", "Report", "describe"]
+
 
 @dataclass
 class Difference:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+__all__ = ["Role", "Wanted", "free_zeros", "tensor_type", "wanted_inputs"]
+
 # Operators through which a value keeps its meaning; the number is the input that carries it.
 _CARRIERS = {
     "Cast": 0,

@@ -11,6 +11,8 @@ import numpy as np
 from onnx2nn.check.skeleton import Place, Weights
 from onnx2nn.tensors import DTYPE_NAMES, is_torch_only, numpy_dtype
 
+__all__ = ["LibraryError", "ReferenceSession", "RuntimeSession", "is_ml"]
+
 # Types that ONNX Runtime hands over only as raw bits.
 _RAW_TYPES = range(16, 29)
 _BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}

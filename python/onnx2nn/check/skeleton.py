@@ -32,6 +32,8 @@ from onnx2nn.check.fields import (
 )
 from onnx2nn.tensors import DTYPE_NAMES
 
+__all__ = ["Place", "Skeleton", "Weights"]
+
 # Smaller files, and smaller tensors, are no trouble to copy.
 _LARGE_FILE = 16 * 2**20
 _LARGE_TENSOR = 2**16

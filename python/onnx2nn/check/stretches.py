@@ -15,6 +15,8 @@ from onnx2nn.check.oracle import first_line, read_proto
 from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.check.values import NodeValues, NoValues
 
+__all__ = ["check_stretches"]
+
 _MADE = "/made by its node"
 
 

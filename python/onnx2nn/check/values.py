@@ -15,6 +15,8 @@ from onnx2nn.check.oracle import (
 )
 from onnx2nn.check.result import Answer
 
+__all__ = ["NoValues", "NodeValues", "captured", "has_random_op", "is_random"]
+
 _RANDOM_OPS = {
     "Bernoulli",
     "Dropout",

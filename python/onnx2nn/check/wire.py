@@ -18,6 +18,8 @@ import numpy as np
 
 from onnx2nn.tensors import numpy_dtype
 
+__all__ = ["receive", "send"]
+
 _HEADER = struct.Struct("<QQ")
 # Where arrays begin in the shared memory: as aligned as any of them asks for.
 _ALIGNMENT = 64

@@ -17,6 +17,8 @@ from onnx2nn.check import wire
 from onnx2nn.check.sessions import LibraryError, ReferenceSession, RuntimeSession
 from onnx2nn.check.skeleton import Place
 
+__all__ = ["main"]
+
 # How often to look whether the parent still lives, where it cannot be told by a signal.
 _WATCH_S = 0.5
 _PR_SET_PDEATHSIG = 1

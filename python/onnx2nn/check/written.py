@@ -17,6 +17,8 @@ from onnx2nn.check.oracle import first_line
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = ["emitted_line", "is_program", "load_written", "run_module"]
+
 _counter = itertools.count(1)
 
 

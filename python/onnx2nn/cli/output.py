@@ -39,7 +39,7 @@ __all__ = [
 
 _NARROW = 64  # columns
 _COLOURS = {"error": "31", "warning": "33", "note": "36"}
-_RED, _GREEN, _YELLOW, _DIM, _BOLD = "31", "32", "33", "2", "1"
+_RED, _GREEN, _YELLOW, _DIM = "31", "32", "33", "2"
 
 
 # ---- Text ----

@@ -200,6 +200,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   python.trace = c.options.trace;
   python.comments_origin = c.options.comments_origin;
   python.header = header(c);
+  python.budget = &c.model->budget();
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

@@ -573,6 +573,7 @@ Text Printer::text(const Expr& e) {
 void Printer::line(std::size_t indent, const std::string& lead, const Text& t,
                    const std::string& trail) {
   out_ += statement_text(indent, lead, t, trail);
+  if (options_.budget != nullptr) options_.budget->check(Resource::Source, out_.size(), lead);
 }
 
 int nesting(const Expr& e, const std::unordered_map<int, int>& depth) {

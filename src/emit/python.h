@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "support/budget.h"
 #include "torch/program.h"
 
 namespace onnx2nn::emit {
@@ -16,6 +17,7 @@ struct PythonOptions {
       functions;                 // names and sources that the program calls beside the runtime's
   bool trace = false;            // `x = _trace(name, x)` after each statement; nothing is inlined
   bool comments_origin = false;  // "# <ONNX node>" behind each line
+  const Budget* budget = nullptr;  // for the source; null: as much as there is
 };
 
 /// The file's text, formatted as `ruff format` does (88 columns). The source imports torch only,

@@ -9,6 +9,9 @@ using Term = Dim::Term;
 
 // Expressions of more terms than this are not worth keeping: they become unknown.
 constexpr std::size_t kMaxTerms = 24;
+// As are longer products, and longer texts: symbols are sizes of inputs, of which a size has a few.
+constexpr std::size_t kMaxFactors = 16;
+constexpr std::size_t kMaxText = 2000;
 
 bool factors_less(const std::vector<Dim::AtomPtr>& a, const std::vector<Dim::AtomPtr>& b) {
   return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end(),
@@ -105,6 +108,10 @@ Dim Dim::from_terms(std::vector<Term> terms, std::int64_t constant) {
   }
   std::erase_if(merged, [](const Term& t) { return t.coefficient == 0; });
   if (merged.size() > kMaxTerms) return {};
+  std::size_t text = 0;
+  for (const Term& t : merged)
+    for (const AtomPtr& f : t.factors) text += f->key.size();
+  if (text > kMaxText) return {};
   Dim d(constant);
   if (!merged.empty()) d.terms_ = std::make_shared<const std::vector<Term>>(std::move(merged));
   return d;
@@ -132,6 +139,12 @@ std::optional<std::string> Dim::symbol_name() const {
 bool Dim::never_negative() const {
   const auto bound = least(*this);
   return bound && *bound >= 0;
+}
+
+std::size_t Dim::weight() const {
+  std::size_t sum = 1;
+  for (const Term& t : terms()) sum += 1 + t.factors.size();
+  return sum;
 }
 
 std::string Dim::str() const {
@@ -177,10 +190,12 @@ Dim operator*(const Dim& a, const Dim& b) {
   const Term one_b{{}, b.constant_};
   std::int64_t constant = 0;
   bool overflow = false;
+  bool too_long = false;
   auto product = [&](const Term& x, const Term& y) {
     Term t;
     overflow |= __builtin_mul_overflow(x.coefficient, y.coefficient, &t.coefficient);
     if (t.coefficient == 0) return;
+    too_long |= x.factors.size() + y.factors.size() > kMaxFactors;
     t.factors = x.factors;
     t.factors.insert(t.factors.end(), y.factors.begin(), y.factors.end());
     if (t.factors.empty()) {
@@ -197,7 +212,7 @@ Dim operator*(const Dim& a, const Dim& b) {
   }
   for (const Term& y : b.terms()) product(one_a, y);
   product(one_a, one_b);
-  if (overflow) return {};
+  if (overflow || too_long) return {};
   return Dim::from_terms(std::move(out), constant);
 }
 

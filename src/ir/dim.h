@@ -52,6 +52,9 @@ class Dim {
   /// Whether it is a sum of products of symbols, which are sizes, so that it cannot be negative.
   bool never_negative() const;
 
+  /// How much there is to keep: its terms and their factors.
+  std::size_t weight() const;
+
   std::string str() const;  // "?" where unknown
 
   friend Dim operator+(const Dim& a, const Dim& b);

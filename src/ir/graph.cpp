@@ -200,10 +200,16 @@ void Graph::move_before(Node* node, Node* before) {
 
 std::string ModelInfo::add_symbol(std::string_view name) {
   // Symbols are printed; a name that is no identifier gets one.
-  std::string id;
-  for (const char c : name.substr(0, 40)) id += is_alphanumeric(c) ? c : '_';
-  if (is_digit(id[0])) id = "d" + id;
-  while (symbols.count(id) != 0) id += "_";
+  std::string stem;
+  for (const char c : name.substr(0, 40)) stem += is_alphanumeric(c) ? c : '_';
+  if (is_digit(stem[0])) stem = "d" + stem;
+  // Numbers go on where they stopped, so that many symbols of one beginning stay linear.
+  std::size_t& attempt = symbol_attempts[stem];
+  std::string id = stem;
+  while (symbols.count(id) != 0) {
+    ++attempt;
+    id = stem + "_" + (attempt > 1 ? std::to_string(attempt) : "");
+  }
   symbols[id] = std::string(name);
   return id;
 }

@@ -17,6 +17,7 @@
 
 #include "ir/tensor.h"
 #include "ir/type.h"
+#include "support/budget.h"
 
 namespace onnx2nn::ops {
 struct OpDef;
@@ -217,21 +218,26 @@ struct ModelInfo {
   /// constants, and not defaults that a caller may change.
   bool weights_are_inputs = false;
   std::map<std::string, std::string> symbols;  // a dimension's symbol -> its name in the file
+  std::map<std::string, std::size_t> symbol_attempts;  // a symbol's beginning -> how many have it
   /// A symbol that is none yet for the dimension that the file calls `name`, which is not empty.
   std::string add_symbol(std::string_view name);
 };
 
 class Model {
  public:
-  Model() : graph(std::make_unique<Graph>(this)) {}
+  explicit Model(std::uint64_t file_bytes = 0)
+      : graph(std::make_unique<Graph>(this)), budget_(std::make_unique<Budget>(file_bytes)) {}
   ModelInfo info;
   std::unique_ptr<Graph> graph;
+  /// What all stages together may add to the file; charging it changes nothing of the model.
+  Budget& budget() const { return *budget_; }
   std::int64_t opset(const std::string& domain) const;
   std::string new_name(
       std::string_view stem);  // a value name that nobody has been given yet by this function
 
  private:
   std::uint64_t next_id_ = 0;
+  std::unique_ptr<Budget> budget_;
 };
 
 /// Calls `visit(Node&)` for each node of `graph` and of all graphs nested in it, outer nodes first.

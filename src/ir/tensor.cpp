@@ -162,6 +162,12 @@ std::vector<double> Tensor::to_doubles() const {
 }
 
 bool Tensor::is_splat() const {
+  // Rules ask it of a constant for each of its readers.
+  if (!is_splat_) is_splat_ = find_splat();
+  return *is_splat_;
+}
+
+bool Tensor::find_splat() const {
   if (size_ == 0) return false;
   if (dtype_ == DType::String) {
     for (const std::string& s : strings_)

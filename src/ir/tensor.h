@@ -80,6 +80,7 @@ class Tensor {
   std::string str() const;
 
  private:
+  bool find_splat() const;
   [[noreturn]] void no_element(std::int64_t i) const;
 
   DType dtype_;
@@ -87,6 +88,7 @@ class Tensor {
   std::int64_t size_;
   ByteSource source_;
   std::vector<std::string> strings_;
+  mutable std::optional<bool> is_splat_;  // once it was asked
 };
 
 /// Bytes that `count` elements of `dtype` take when packed.

@@ -29,8 +29,8 @@ using wire::Reader;
 
 // Graphs in graphs, functions in functions, types in types: a real model needs three or four.
 constexpr int kMaxDepth = 48;
-// Inlining multiplies nodes; past this the file is taken to be hostile.
-constexpr std::size_t kMaxInlinedNodes = 500'000;
+// A longer name of a caller is not repeated in the names of what it calls.
+constexpr std::size_t kMaxPrefix = 512;
 
 struct RawNode {
   std::vector<std::string_view> inputs;
@@ -41,18 +41,20 @@ struct RawNode {
   std::uint64_t offset = 0;
 };
 
+using AttributesByName = std::unordered_map<std::string_view, Reader>;
+
 struct Function {
   std::string_view name, domain, overload;
   std::vector<std::string_view> inputs, outputs;
   std::vector<RawNode> nodes;
-  std::vector<Reader> attribute_defaults;
+  AttributesByName attribute_defaults;
   std::map<std::string, std::int64_t> opsets;
 };
 
 /// Attributes of the node that calls a function, for `ref_attr_name`.
 struct CallAttributes {
-  const std::vector<Reader>* given = nullptr;
-  const std::vector<Reader>* defaults = nullptr;
+  AttributesByName given;
+  const AttributesByName* defaults = nullptr;
   const CallAttributes* outer = nullptr;
 };
 
@@ -170,9 +172,11 @@ class Importer {
   Importer(std::shared_ptr<const InputFile> file, const ReadOptions& options,
            Diagnostics& diagnostics)
       : file_(file),
-        tensors_(file, ExternalData(file->on_disk() ? file->path() : "", options.folder,
-                                    options.data_roots)),
-        model_(std::make_unique<ir::Model>()),
+        model_(std::make_unique<ir::Model>(file->size())),
+        tensors_(file,
+                 ExternalData(file->on_disk() ? file->path() : "", options.folder,
+                              options.data_roots),
+                 model_->budget()),
         drop_undefined_outputs_(options.drop_undefined_outputs),
         diagnostics_(diagnostics) {}
 
@@ -257,7 +261,7 @@ class Importer {
           f.outputs.push_back(m.text());
           break;
         case 7:
-          f.nodes.push_back(read_node(m.message("NodeProto")));
+          f.nodes.push_back(read_listed_node(m.message("NodeProto")));
           break;
         case 9: {
           const auto [domain, version] = read_opset(m.message("OperatorSetIdProto"));
@@ -267,9 +271,11 @@ class Importer {
         case 10:
           f.domain = m.text();
           break;
-        case 11:
-          f.attribute_defaults.push_back(m.message("AttributeProto"));
+        case 11: {
+          const Reader a = m.message("AttributeProto");
+          f.attribute_defaults.emplace(text_field(a, 1), a);
           break;
+        }
         case 13:
           f.overload = m.text();
           break;
@@ -413,7 +419,7 @@ class Importer {
     while (m.next()) {
       switch (m.field()) {
         case 1:
-          nodes.push_back(read_node(m.message("NodeProto")));
+          nodes.push_back(read_listed_node(m.message("NodeProto")));
           break;
         case 2:
           graph.name = m.string();
@@ -442,6 +448,9 @@ class Importer {
           m.skip();
       }
     }
+    const std::size_t values =
+        inputs.size() + outputs.size() + value_infos.size() + initializers.size();
+    model_->budget().charge(Resource::Bytes, values * sizeof(Value), "the graph " + graph.name);
     for (auto& [name, type, info] : inputs) {
       if (scope.values.count(name) != 0)
         throw Error("bad-model", "the graph input \"" + std::string(name) + "\" is there twice");
@@ -655,8 +664,7 @@ class Importer {
     if (const auto it = functions_.find(function_key(raw.domain, raw.op_type, raw.overload));
         it != functions_.end())
       return inline_function(graph, it->second, raw, inputs, scope, call, prefix, depth);
-    if (!prefix.empty() && ++inlined_nodes_ > kMaxInlinedNodes)
-      throw Error("bad-model", "the model's functions expand to too many nodes");
+    charge(raw, prefix);
     const std::string domain = canonical_domain(raw.domain);
     if (raw.op_type == "Constant" && domain.empty() && raw.outputs.size() == 1) {
       if (ir::TensorPtr t = constant_tensor(raw, call, depth)) {
@@ -757,9 +765,8 @@ class Importer {
       for (std::string_view& output : nodes.back().outputs)
         if (scope.values.count(output) != 0) output = {};
     }
-    inlined_nodes_ += nodes.size();
-    if (inlined_nodes_ > kMaxInlinedNodes)
-      throw Error("bad-model", "the model's gradients expand to too many nodes");
+    // Each is looked at below, whether it is added or not.
+    model_->budget().charge(Resource::Nodes, nodes.size(), "a Gradient");
     // What does not depend on the inputs is computed outside already.
     Scope order_scope;
     for (const std::size_t i : topological_order(nodes, order_scope)) {
@@ -775,6 +782,7 @@ class Importer {
                        const std::string& prefix, int depth) {
     if (depth > kMaxDepth)
       throw Error("bad-model", "the function " + std::string(f.name) + " calls itself");
+    charge(raw, prefix);
     // A body sees its inputs only, not the caller's names; an absent one stays absent.
     Scope body;
     std::vector<RawNode> nodes = f.nodes;
@@ -790,15 +798,18 @@ class Importer {
     for (RawNode& n : nodes)
       for (std::string_view& name : n.inputs)
         if (absent.count(name) != 0) name = {};
-    const CallAttributes inner{&raw.attributes, &f.attribute_defaults, &call};
+    CallAttributes inner{{}, &f.attribute_defaults, &call};
+    for (const Reader& a : raw.attributes) inner.given.emplace(text_field(a, 1), a);
+    const bool named = !raw.name.empty() && prefix.size() + raw.name.size() < kMaxPrefix;
     const std::string inner_prefix =
-        prefix +
-        (raw.name.empty() ? std::string(f.name) + "_" + std::to_string(inlined_++)
-                          : std::string(raw.name)) +
+        (named ? prefix + std::string(raw.name)
+               : prefix.substr(0, kMaxPrefix / 2) + std::string(f.name.substr(0, kMaxPrefix / 4)) +
+                     "_" + std::to_string(inlined_++)) +
         "/";
     const auto* caller_opsets = std::exchange(opsets_, &f.opsets);
     add_nodes(graph, nodes, body, inner, f.opsets, inner_prefix, depth + 1);
     opsets_ = caller_opsets;
+    const std::unordered_set<Value*> given(inputs.begin(), inputs.end());
     for (std::size_t i = 0; i < f.outputs.size() && i < raw.outputs.size(); ++i) {
       if (raw.outputs[i].empty()) continue;
       Value* v = body.find(f.outputs[i]);
@@ -807,7 +818,7 @@ class Importer {
                                      " does not define its output \"" + std::string(f.outputs[i]) +
                                      "\"");
       if (v->producer() != nullptr && v->producer()->graph() == &graph && !renamed_.count(v) &&
-          std::find(inputs.begin(), inputs.end(), v) == inputs.end()) {
+          given.count(v) == 0) {
         v->name = prefix + std::string(raw.outputs[i]);  // the caller's name is the one people know
         renamed_.insert(v);
       }
@@ -822,6 +833,25 @@ class Importer {
     if (value == nullptr)
       fail("bad-model", "Constant: the attribute {} has the wrong type", a.name);
     return *value;
+  }
+
+  /// Nodes that the file lists may be many; those that functions and gradients make of them are
+  /// limited, and so is what they copy.
+  RawNode read_listed_node(Reader m) {
+    model_->budget().add_listed_nodes(1);
+    return read_node(m);
+  }
+
+  void charge(const RawNode& raw, const std::string& prefix) {
+    Budget& budget = model_->budget();
+    const std::string_view who = raw.name.empty() ? raw.op_type : raw.name;
+    budget.charge(Resource::Nodes, 1, who);
+    std::uint64_t bytes = raw.inputs.size() * sizeof(ir::Use) + raw.op_type.size() +
+                          raw.domain.size() + raw.name.size() + raw.doc_string.size();
+    for (const std::string_view o : raw.outputs) bytes += sizeof(Value) + o.size();
+    for (const auto& [key, value] : raw.metadata) bytes += key.size() + value.size();
+    bytes += prefix.size() * (raw.outputs.size() + 1);
+    budget.charge(Resource::Bytes, bytes, who);
   }
 
   ir::TensorPtr constant_tensor(const RawNode& raw, const CallAttributes& call, int depth) {
@@ -850,7 +880,8 @@ class Importer {
     return nullptr;
   }
 
-  /// The attribute, or nothing where it refers to one that the function's caller did not give.
+  /// The attribute, or nothing where it refers to one that the function's caller did not give, or
+  /// holds graphs and has no `owner`.
   std::optional<Attribute> read_attribute(Reader m, Node* owner, Graph* graph, const Scope& scope,
                                           const CallAttributes& call, int depth) {
     Attribute a;
@@ -923,18 +954,22 @@ class Importer {
       }
     }
     if (!reference.empty()) {
-      for (const auto* list : {call.given, call.defaults}) {
+      static const CallAttributes kNone;
+      for (const auto* list : {&call.given, call.defaults}) {
         if (list == nullptr) continue;
-        for (const Reader& r : *list) {
-          if (text_field(r, 1) != reference) continue;
-          auto found = read_attribute(r, owner, graph, scope,
-                                      call.outer ? *call.outer : CallAttributes{}, depth + 1);
-          if (found) found->name = a.name;
-          return found;
-        }
+        const auto it = list->find(reference);
+        if (it == list->end()) continue;
+        auto found = read_attribute(it->second, owner, graph, scope,
+                                    call.outer != nullptr ? *call.outer : kNone, depth + 1);
+        if (found) found->name = a.name;
+        return found;
       }
       return std::nullopt;
     }
+    std::uint64_t copied = a.name.size() + 8 * (ints.size() + floats.size()) +
+                           (s ? s->size() : 0) + strings.size() * sizeof(std::string);
+    for (const std::string& text : strings) copied += text.size();
+    model_->budget().charge(Resource::Bytes, copied, "the attribute " + a.name);
     // Files of IR version 1 have no type; what is there says it.
     if (type == 0)
       type = f                  ? 1
@@ -966,6 +1001,7 @@ class Importer {
         break;
       case 5: {
         if (graphs.size() != 1) throw missing();
+        if (owner == nullptr) return std::nullopt;
         a.data = nested(graphs[0], owner, scope, call, depth);
         break;
       }
@@ -983,6 +1019,7 @@ class Importer {
         a.data = std::move(tensors);
         break;
       case 10: {
+        if (owner == nullptr) return std::nullopt;
         Attribute::Graphs all;
         for (const Reader& g : graphs) all.push_back(nested(g, owner, scope, call, depth));
         a.data = std::move(all);
@@ -1009,15 +1046,14 @@ class Importer {
   }
 
   std::shared_ptr<const InputFile> file_;
-  TensorReader tensors_;
   std::unique_ptr<ir::Model> model_;
+  TensorReader tensors_;
   const std::map<std::string, std::int64_t>* opsets_ = nullptr;
   bool open_as_number_ = false;  // in the type that is being read
   std::map<std::string, Function> functions_;
   std::map<std::string, std::string> symbols_;
   std::set<std::string> kept_;
   std::unordered_set<Value*> renamed_;
-  std::size_t inlined_nodes_ = 0;
   std::size_t inlined_ = 0;
   bool drop_undefined_outputs_;
   Diagnostics& diagnostics_;

@@ -14,10 +14,6 @@ using ir::DType;
 using wire::Reader;
 using wire::WireType;
 
-// A dense form of a sparse tensor is refused above this size: a few bytes must not become
-// gigabytes.
-constexpr std::uint64_t kMaxDenseBytes = std::uint64_t{1} << 30U;
-
 std::uint64_t parse_size(const std::string& text, const char* what) {
   std::uint64_t v = 0;
   const auto r = std::from_chars(text.data(), text.data() + text.size(), v);
@@ -52,6 +48,7 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
     return it == entries.end() ? std::string() : it->second;
   };
   const auto file = external_data_.open(get("location"));
+  if (counted_.insert(file->path()).second) budget_.add_file(file->size());
   const std::uint64_t offset =
       get("offset").empty() ? 0 : parse_size(get("offset"), "external data offset");
   const std::uint64_t size = file->size();
@@ -170,6 +167,10 @@ TensorReader::Named TensorReader::read(Reader m) {
   const auto dtype = static_cast<DType>(data_type);
   try {
     const std::int64_t count = element_count(dims);
+    std::uint64_t copied = pieces.size() + 2 * sizeof(std::int64_t) * numbers.size() +
+                           sizeof(std::string) * strings.size();
+    for (const std::string& s : strings) copied += s.size();
+    budget_.charge(Resource::Bytes, copied, "the tensor " + out.name);
     if (dtype == DType::String) {
       out.tensor = std::make_shared<const ir::Tensor>(std::move(dims), std::move(strings));
       return out;
@@ -236,9 +237,7 @@ TensorReader::Named TensorReader::read_sparse(Reader m) {
   if (v.dtype() == DType::String || ir::is_sub_byte(v.dtype()))
     throw Error("unsupported-dtype", "sparse tensor of " + std::string(ir::info(v.dtype()).name));
   const std::uint64_t size = ir::packed_size(v.dtype(), count);
-  if (size > kMaxDenseBytes)
-    throw Error("bad-model",
-                "a sparse tensor would take " + std::to_string(size) + " bytes as a dense one");
+  budget_.charge(Resource::Bytes, size, "the sparse tensor " + values.name);
   const auto width = static_cast<std::size_t>(ir::info(v.dtype()).bits) / 8;
   const bool coordinates = at.rank() == 2;
   if (coordinates &&

@@ -3,11 +3,13 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "ir/tensor.h"
 #include "onnx/external_data.h"
 #include "onnx/wire.h"
+#include "support/budget.h"
 #include "support/input_file.h"
 
 namespace onnx2nn::onnx {
@@ -15,8 +17,9 @@ namespace onnx2nn::onnx {
 /// Tensors' bytes come from the model's own file and from its external data.
 class TensorReader {
  public:
-  TensorReader(std::shared_ptr<const InputFile> file, ExternalData external_data)
-      : file_(std::move(file)), external_data_(std::move(external_data)) {}
+  /// What it copies and expands is charged to `budget`.
+  TensorReader(std::shared_ptr<const InputFile> file, ExternalData external_data, Budget& budget)
+      : file_(std::move(file)), external_data_(std::move(external_data)), budget_(budget) {}
 
   struct Named {
     std::string name;
@@ -32,6 +35,8 @@ class TensorReader {
 
   std::shared_ptr<const InputFile> file_;
   ExternalData external_data_;
+  Budget& budget_;
+  std::set<std::string> counted_;  // paths of external data that the budget knows
 };
 
 }  // namespace onnx2nn::onnx

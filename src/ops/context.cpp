@@ -197,6 +197,12 @@ Ints NodeContext::axes(Ints list, std::size_t rank) const {
   return list;
 }
 
+std::vector<bool> NodeContext::axis_mask(const Ints& list, std::size_t rank) const {
+  std::vector<bool> mask(rank, false);
+  for (const std::int64_t a : list) mask[static_cast<std::size_t>(axis(a, rank))] = true;
+  return mask;
+}
+
 std::vector<std::string> NodeContext::unread_attributes() const {
   std::vector<std::string> out;
   for (std::size_t i = 0; i < read_.size(); ++i)
@@ -306,10 +312,16 @@ Diagnostic diagnose(const ir::Node& node, const Error& error) {
   d.domain = node.domain;
   d.opset = node.opset;
   d.hint = error.hint();
+  constexpr std::size_t kLongestName = 500;
+  constexpr std::size_t kMostText = 4000;
   for (std::size_t i = 0; i < node.input_count(); ++i) {
     if (i > 0) d.inputs += "\n";
-    d.inputs += node.input(i) != nullptr ? node.input(i)->name + "  " + node.input(i)->type.str()
-                                         : "(absent)";
+    if (d.inputs.size() > kMostText) {
+      d.inputs += fmt::format("({} more)", node.input_count() - i);
+      break;
+    }
+    const ir::Value* v = node.input(i);
+    d.inputs += v != nullptr ? v->name.substr(0, kLongestName) + "  " + v->type.str() : "(absent)";
   }
   return d;
 }

@@ -80,6 +80,8 @@ class NodeContext {
   /// A normalised axis in [0, rank); an Error where it is out of range.
   std::int64_t axis(std::int64_t axis, std::size_t rank) const;
   Ints axes(Ints axes, std::size_t rank) const;
+  /// Says of each axis whether it is in `list`.
+  std::vector<bool> axis_mask(const Ints& list, std::size_t rank) const;
 
   /// Names of attributes that nothing has read.
   std::vector<std::string> unread_attributes() const;
@@ -118,6 +120,8 @@ class InferContext : public NodeContext {
   /// Infers a nested graph, whose inputs' types have been set. Errors go to `found` where it is
   /// given.
   void infer_graph(ir::Graph& graph, Diagnostics* found = nullptr);
+  /// So much has been inferred that nothing more is to be inferred twice.
+  bool in_a_hurry() const;
   /// A symbol that nothing else has.
   Dim fresh_symbol();
   /// `type` without the dimensions that only say something in terms of symbols made since `mark`.

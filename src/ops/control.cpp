@@ -1,7 +1,9 @@
 // If, Loop, Scan and SequenceMap: nested graphs as Python's own statements.
 // https://onnx.ai/onnx/operators/onnx__Loop.html and its neighbours.
 #include <algorithm>
+#include <optional>
 #include <set>
+#include <unordered_map>
 
 #include "ops/lower.h"
 #include "ops/names.h"
@@ -78,7 +80,7 @@ std::vector<Type> infer_carried(InferContext& c, ir::Graph& body, std::vector<Ty
   constexpr std::size_t kMaxDepth = 4;
   const std::uint64_t mark = c.mark();
   for (int attempt = depth_of(c.node().graph()) > kMaxDepth ? kMaxTries : 0;; ++attempt) {
-    const bool last = attempt >= kMaxTries;
+    const bool last = attempt >= kMaxTries || c.in_a_hurry();
     if (last)
       for (Type& t : carried) t = without_shape(t);
     forget_shapes(body);
@@ -111,27 +113,12 @@ void check_outputs(const NodeContext& c, const ir::Graph& body, std::size_t inpu
 
 // ---------------------------------------------------------------- names of results
 
-bool reads(const torch::Expr& e, int id) {
-  if (e.kind == torch::ExprKind::Var && e.var->id == id) return true;
-  return std::any_of(e.args.begin(), e.args.end(), [&](const auto& a) { return reads(*a, id); }) ||
-         std::any_of(e.keywords.begin(), e.keywords.end(),
-                     [&](const auto& k) { return reads(*k.second, id); });
-}
-
-bool reads(const Stmt& s, int id) {
-  const auto any = [&](const Block& b) {
-    return std::any_of(b.begin(), b.end(), [&](const Stmt& t) { return reads(t, id); });
-  };
-  return reads(*s.value, id) || any(s.body) || any(s.orelse);
-}
-
-bool assigns(const Stmt& s, int id) {
-  const auto any = [&](const Block& b) {
-    return std::any_of(b.begin(), b.end(), [&](const Stmt& t) { return assigns(t, id); });
-  };
-  return std::any_of(s.targets.begin(), s.targets.end(),
-                     [&](const VarPtr& v) { return v->id == id; }) ||
-         any(s.body) || any(s.orelse);
+/// Calls visit(id) for each variable that `e` reads.
+template <typename Visit>
+void for_each_read(const torch::Expr& e, const Visit& visit) {
+  if (e.kind == torch::ExprKind::Var) visit(e.var->id);
+  for (const auto& a : e.args) for_each_read(*a, visit);
+  for (const auto& [_, v] : e.keywords) for_each_read(*v, visit);
 }
 
 Stmt assignment(std::vector<VarPtr> targets, Ex value) {
@@ -147,33 +134,70 @@ Stmt effect(Ex value) {
   return s;
 }
 
-/// Makes every variable of `block` that goes by `id` the variable `to`: a result that an inner node
-/// named before is several of them.
-void become(const Block& block, int id, const torch::Var& to) {
-  for (const Stmt& s : block) {
-    for (const VarPtr& v : s.targets)
-      if (v->id == id) *v = to;
-    become(s.body, id, to);
-    become(s.orelse, id, to);
+/// Where the statements of a block assign and read variables, inner blocks included; found in one
+/// walk, so that a block of many results stays linear.
+class BlockIndex {
+ public:
+  explicit BlockIndex(Block& block) : block_(block) {
+    for (std::size_t i = 0; i < block.size(); ++i) add(block[i], i);
   }
-}
+
+  void push(Stmt s) {
+    add(s, block_.size());
+    block_.push_back(std::move(s));
+  }
+  /// The first statement that assigns `id`, and the last one that reads it.
+  std::optional<std::size_t> first_assigned(int id) const { return find(first_assigned_, id); }
+  std::optional<std::size_t> last_read(int id) const { return find(last_read_, id); }
+
+  /// Makes every variable that goes by `id` the variable `to`: a result that an inner node named
+  /// before is several of them. False where the block assigns none.
+  bool rename(int id, const torch::Var& to) {
+    const auto it = targets_.find(id);
+    if (it == targets_.end()) return false;
+    std::vector<VarPtr> renamed = std::move(it->second);
+    targets_.erase(it);
+    for (const VarPtr& v : renamed) *v = to;
+    std::vector<VarPtr>& all = targets_[to.id];
+    all.insert(all.end(), renamed.begin(), renamed.end());
+    return true;
+  }
+
+ private:
+  static std::optional<std::size_t> find(const std::unordered_map<int, std::size_t>& map, int id) {
+    const auto it = map.find(id);
+    return it == map.end() ? std::nullopt : std::optional(it->second);
+  }
+
+  void add(const Stmt& s, std::size_t i) {
+    for_each_read(*s.value, [&](int id) { last_read_[id] = i; });
+    for (const VarPtr& v : s.targets) {
+      first_assigned_.emplace(v->id, i);
+      targets_[v->id].push_back(v);
+    }
+    for (const Block* inner : {&s.body, &s.orelse})
+      for (const Stmt& t : *inner) add(t, i);
+  }
+
+  Block& block_;
+  std::unordered_map<int, std::size_t> first_assigned_;
+  std::unordered_map<int, std::size_t> last_read_;
+  std::unordered_map<int, std::vector<VarPtr>> targets_;
+};
 
 /// Gives the variable that a branch assigned its result to the result's name, so that no copy is
 /// needed.
-bool rename(const Ex& value, const VarPtr& to, const Block& block, std::set<int>& taken) {
+bool rename(const Ex& value, const VarPtr& to, BlockIndex& block, std::set<int>& taken) {
   if (value->kind != torch::ExprKind::Var || taken.count(value->var->id) != 0) return false;
-  const int id = value->var->id;
-  if (std::none_of(block.begin(), block.end(), [&](const Stmt& s) { return assigns(s, id); }))
-    return false;
-  become(block, id, *to);
+  if (!block.rename(value->var->id, *to)) return false;
   *value->var = *to;
   taken.insert(to->id);
   return true;
 }
 
 /// Ends `block` with `to = value`.
-void settle(Block& block, const VarPtr& to, const Ex& value, std::set<int>& taken) {
-  if (!rename(value, to, block, taken)) block.push_back(assignment({to}, value));
+void settle(BlockIndex& block, const VarPtr& to, const Ex& value, std::set<int>& taken) {
+  if (!rename(value, to, block, taken)) block.push(assignment({to}, value));
 }
 
 bool is_scalar(const ir::Value* v) {
@@ -242,15 +266,17 @@ void lower_if(LowerContext& c) {
   s.body = c.block(then_graph, {}, yes);
   s.orelse = c.block(else_graph, {}, no);
   std::set<int> taken;
+  BlockIndex body(s.body);
+  BlockIndex orelse(s.orelse);
   std::vector<std::pair<const ir::Value*, VarPtr>> results;
   for (std::size_t i = 0; i < c.output_count(); ++i) {
     const ir::Value* v = c.node().output(i);
     if (v == nullptr || !v->has_uses()) continue;
     results.emplace_back(v, output_var(c, i));
     const VarPtr& var = results.back().second;
-    settle(s.body, var, tensor(c, yes[i], then_graph.output(i)), taken);
+    settle(body, var, tensor(c, yes[i], then_graph.output(i)), taken);
     taken.erase(var->id);  // the branches never both run
-    settle(s.orelse, var, tensor(c, no[i], else_graph.output(i)), taken);
+    settle(orelse, var, tensor(c, no[i], else_graph.output(i)), taken);
     taken.insert(var->id);
   }
   if (s.body.empty() && s.orelse.empty()) return;
@@ -302,29 +328,37 @@ struct Carried {
 /// Ends a loop's body: gives each carried variable its next value, all at once.
 void advance(Block& body, std::vector<Carried>& carried) {
   std::set<int> taken;
-  for (const Carried& k : carried)
-    if (k.var) taken.insert(k.var->id);
+  // Each variable's number of other values whose next one reads it.
+  std::unordered_map<int, std::size_t> readers;
+  for (const Carried& k : carried) {
+    std::set<int> read;
+    for_each_read(*k.next, [&](int id) { read.insert(id); });
+    if (k.var) {
+      taken.insert(k.var->id);
+      read.erase(k.var->id);
+    }
+    for (const int id : read) ++readers[id];
+  }
+  BlockIndex index(body);
   std::vector<Carried*> rest;
   for (Carried& k : carried) {
     if (!k.var || (k.next->kind == torch::ExprKind::Var && k.next->var->id == k.var->id)) continue;
-    const bool used_elsewhere = std::any_of(carried.begin(), carried.end(), [&](const Carried& o) {
-      return &o != &k && reads(*o.next, k.var->id);
-    });
-    bool free = k.next->kind == torch::ExprKind::Var && !used_elsewhere;
+    bool free = k.next->kind == torch::ExprKind::Var && readers.count(k.var->id) == 0;
     // The old value must not be read once the new one has its name.
-    bool assigned = false;
-    for (std::size_t i = 0; free && i < body.size(); ++i) {
-      const bool here = assigns(body[i], k.next->var->id);
-      if (reads(body[i], k.var->id) && (assigned || (here && body[i].kind != Stmt::Kind::Assign)))
-        free = false;
-      assigned = assigned || here;
+    if (free) {
+      const auto set = index.first_assigned(k.next->var->id);
+      const auto read = index.last_read(k.var->id);
+      if (set && read)
+        free = *read < *set || (*read == *set && body[*set].kind == Stmt::Kind::Assign);
     }
-    if (!free || !rename(k.next, k.var, body, taken)) rest.push_back(&k);
+    if (!free || !rename(k.next, k.var, index, taken)) rest.push_back(&k);
   }
   bool at_once = false;
-  for (std::size_t i = 0; i < rest.size(); ++i)
-    for (std::size_t j = 0; j < i; ++j)
-      at_once = at_once || reads(*rest[i]->next, rest[j]->var->id);
+  std::set<int> before;
+  for (const Carried* k : rest) {
+    for_each_read(*k->next, [&](int id) { at_once = at_once || before.count(id) != 0; });
+    before.insert(k->var->id);
+  }
   if (!at_once) {
     for (Carried* k : rest) body.push_back(assignment({k->var}, k->next));
     return;
@@ -336,6 +370,13 @@ void advance(Block& body, std::vector<Carried>& carried) {
     values.push_back(k->next);
   }
   body.push_back(assignment(std::move(targets), torch::tuple(values)));
+}
+
+bool reads_any(const torch::Expr& e, const std::vector<Carried>& carried) {
+  std::set<int> read;
+  for_each_read(e, [&](int id) { read.insert(id); });
+  return std::any_of(carried.begin(), carried.end(),
+                     [&](const Carried& k) { return k.var && read.count(k.var->id) != 0; });
 }
 
 /// A variable for a body's input, assigned its first value before the loop.
@@ -481,8 +522,7 @@ void lower_loop(LowerContext& c) {
     if (condition) {
       carried.push_back({condition, keep});
       keep = Ex(condition);
-    } else if (std::any_of(carried.begin(), carried.end(),
-                           [&](const Carried& k) { return k.var && reads(*keep, k.var->id); })) {
+    } else if (reads_any(*keep, carried)) {
       const VarPtr var = c.new_var("keep");
       loop.body.push_back(assignment({var}, keep));
       keep = Ex(var);

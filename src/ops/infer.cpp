@@ -38,6 +38,7 @@ std::uint64_t newest_symbol(const Dim& dim) {
 struct Inference {
   Diagnostics& diagnostics;
   std::uint64_t next_symbol = 0;
+  bool in_a_hurry = false;  // too much has been inferred several times
 
   Dim fresh() { return Dim::symbol(kFreshMark + std::to_string(next_symbol++)); }
 
@@ -48,6 +49,7 @@ struct Inference {
   }
 
   void run(ir::Graph& graph) {
+    Budget& budget = graph.model()->budget();
     for (ir::Value* v : graph.inputs) name_unknown_dims(v);
     for (ir::Node* n = graph.first(); n != nullptr; n = n->next()) {
       check_interrupt();
@@ -59,6 +61,7 @@ struct Inference {
           if (!d.is_const()) d = Dim::unknown();
       }
       n->unsound = false;
+      if (!budget.take(Resource::Inferences, 1)) in_a_hurry = true;
       if (n->op != nullptr && n->op->infer != nullptr) {
         InferContext c(*n, *this);
         try {
@@ -70,17 +73,39 @@ struct Inference {
       } else {
         for (ir::Graph* g : n->subgraphs()) run(*g);
       }
-      for (ir::Value* v : n->outputs())
-        if (v != nullptr) name_unknown_dims(v);
+      for (ir::Value* v : n->outputs()) {
+        if (v == nullptr) continue;
+        keep(*v, budget);
+        name_unknown_dims(v);
+      }
     }
+  }
+
+  /// Sizes that there is no room for become unknown.
+  static void keep(ir::Value& v, Budget& budget) {
+    const auto weight = [](const Dims& dims) {
+      std::size_t sum = 0;
+      for (const Dim& d : dims) sum += d.weight();
+      return sum;
+    };
+    if (v.contents && !budget.take(Resource::Expressions, weight(*v.contents))) v.contents.reset();
+    Dims& dims = v.type.shape.dims();
+    if (budget.take(Resource::Expressions, weight(dims))) return;
+    for (Dim& d : dims)
+      if (!d.is_const()) d = Dim::unknown();
   }
 };
 
 void InferContext::infer_graph(ir::Graph& graph, Diagnostics* found) {
   if (found == nullptr) return inference_.run(graph);
-  Inference trial{*found, inference_.next_symbol};
+  Inference trial{*found, inference_.next_symbol, inference_.in_a_hurry};
   trial.run(graph);
   inference_.next_symbol = trial.next_symbol;
+  inference_.in_a_hurry = trial.in_a_hurry;
+}
+
+bool InferContext::in_a_hurry() const {
+  return inference_.in_a_hurry;
 }
 
 Dim InferContext::fresh_symbol() {
@@ -100,6 +125,7 @@ Type InferContext::without_symbols_since(std::uint64_t mark, Type type) const {
 }
 
 void infer_graph(ir::Graph& graph, Diagnostics& diagnostics) {
+  graph.model()->budget().restart(Resource::Expressions);
   Inference inference{diagnostics};
   // Inputs keep the symbols that an earlier run gave them: new ones must differ.
   for (const ir::Value* v : graph.inputs)

@@ -201,12 +201,16 @@ Ex Lowering::device() {
   return kNone;
 }
 
+void Lowering::bind_symbol(const std::string& symbol, const ir::Value* value, std::int64_t dim) {
+  if (symbols_.emplace(symbol, std::pair(value, dim)).second) bound_.push_back(symbol);
+}
+
 void Lowering::bind_symbols(const ir::Value* value) {
   if (!value->type.is_tensor() || !value->type.shape.has_rank()) return;
   const Dims& dims = value->type.shape.dims();
   for (std::size_t i = 0; i < dims.size(); ++i)
-    if (const auto s = dims[i].symbol_name(); s && symbols_.count(*s) == 0)
-      symbols_[*s] = {value, static_cast<std::int64_t>(i)};
+    if (const auto s = dims[i].symbol_name())
+      bind_symbol(*s, value, static_cast<std::int64_t>(i));
 }
 
 void Lowering::define(const ir::Value* value, Lowered lowered) {
@@ -214,8 +218,7 @@ void Lowering::define(const ir::Value* value, Lowered lowered) {
   // A Python integer that nothing else is known of, such as a loop's counter, stands for its
   // symbol.
   if (!is_tensor && lowered.elements.size() == 1 && value->contents && value->contents->size() == 1)
-    if (const auto s = value->contents->front().symbol_name(); s && symbols_.count(*s) == 0)
-      symbols_[*s] = {value, 0};
+    if (const auto s = value->contents->front().symbol_name()) bind_symbol(*s, value, 0);
   values_[value] = std::move(lowered);
   if (is_tensor) bind_symbols(value);
 }
@@ -427,13 +430,13 @@ torch::Block Lowering::lower_block(const ir::Graph& graph, const std::vector<Low
     Lowering& l;
     torch::Block* block;
     const ir::Node* node;
-    std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols;
+    std::size_t bound;
     ~Scope() {
       l.block_ = block;
       l.node_ = node;
-      l.symbols_ = std::move(symbols);
+      for (; l.bound_.size() > bound; l.bound_.pop_back()) l.symbols_.erase(l.bound_.back());
     }
-  } scope{*this, std::exchange(block_, &block), node_, symbols_};
+  } scope{*this, std::exchange(block_, &block), node_, bound_.size()};
   for (std::size_t i = 0; i < graph.inputs.size() && i < inputs.size(); ++i)
     define(graph.inputs[i], inputs[i]);
   lower_nodes(graph);

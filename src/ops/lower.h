@@ -74,6 +74,7 @@ class Lowering {
   void check_attributes(const NodeContext& c);
   bool lower_as_integers(const ir::Node& node);
   void define(const ir::Value* value, Lowered lowered);
+  void bind_symbol(const std::string& symbol, const ir::Value* value, std::int64_t dim);
   void bind_symbols(const ir::Value* value);
   Lowered lowered(const ir::Value* value);
   Ex tensor_of(const ir::Value* value);
@@ -99,6 +100,7 @@ class Lowering {
   std::unordered_map<const ir::Value*, Lowered> values_;
   std::unordered_map<const ir::Node*, bool> done_;  // nodes that another node's lowering took along
   std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols_;
+  std::vector<std::string> bound_;  // of symbols_, in the order in which they became known
   std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
   std::unordered_map<const ir::Value*, bool> in_module_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;

@@ -112,7 +112,22 @@ std::optional<std::vector<Ex>> LowerContext::sizes(const Shape& shape) {
   return out;
 }
 
+namespace {
+
+std::size_t nodes_of(const torch::Expr& e) {
+  std::size_t sum = 1;
+  for (const auto& a : e.args) sum += nodes_of(*a);
+  for (const auto& [_, v] : e.keywords) sum += nodes_of(*v);
+  return sum;
+}
+
+}  // namespace
+
 void LowerContext::emit(Stmt statement) {
+  // What a part of an expression takes until it is printed.
+  constexpr std::size_t kBytes = 16;
+  node_.graph()->model()->budget().charge(Resource::Source, kBytes * nodes_of(*statement.value),
+                                          node_.name.empty() ? node_.op_type : node_.name);
   statement.origin = node_.name;
   l_.block_->push_back(std::move(statement));
 }

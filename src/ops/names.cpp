@@ -37,18 +37,30 @@ std::string snake(std::string_view op_type) {
   return to_identifier(out);
 }
 
+namespace {
+
+// Modules nest no deeper, and their names are no longer; what says otherwise gets a flat name.
+constexpr std::size_t kMaxParts = 64;
+constexpr std::size_t kMaxPart = 200;
+
+}  // namespace
+
 std::optional<std::vector<std::string>> key_components(std::string_view name) {
+  if (name.size() > kMaxParts * kMaxPart) return std::nullopt;
   std::vector<std::string> out;
   for (const std::string_view part : split(name, '.')) {
     if (!torch::is_ascii_identifier(part) && !is_number(part)) return std::nullopt;
     out.emplace_back(part);
   }
-  if (out.empty() || is_number(out[0])) return std::nullopt;
+  if (out.empty() || is_number(out[0]) || out.size() > kMaxParts) return std::nullopt;
+  if (std::any_of(out.begin(), out.end(), [](const auto& part) { return part.size() > kMaxPart; }))
+    return std::nullopt;
   return out;
 }
 
 std::optional<std::vector<std::string>> scope_path(std::string_view node_name) {
-  if (node_name.empty() || node_name[0] != '/') return std::nullopt;
+  if (node_name.empty() || node_name[0] != '/' || node_name.size() > kMaxParts * kMaxPart)
+    return std::nullopt;
   std::vector<std::string> out;
   const auto parts = split(node_name.substr(1), '/');
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
@@ -60,7 +72,7 @@ std::optional<std::vector<std::string>> scope_path(std::string_view node_name) {
     out.insert(out.end(), components->begin() + static_cast<std::ptrdiff_t>(from),
                components->end());
   }
-  if (out.empty()) return std::nullopt;
+  if (out.empty() || out.size() > kMaxParts) return std::nullopt;
   return out;
 }
 

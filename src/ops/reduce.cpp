@@ -40,11 +40,10 @@ bool reduces_nothing(const NodeContext& c) {
 Shape reduced_shape(const NodeContext& c, const Ints& axes, bool keep) {
   const Shape& s = c.shape(0);
   if (!s.has_rank()) return {};
-  const Ints a = c.axes(axes, s.rank());
+  const std::vector<bool> along = c.axis_mask(axes, s.rank());
   Dims out;
   for (std::size_t i = 0; i < s.rank(); ++i) {
-    const bool reduced =
-        a.empty() || std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) != a.end();
+    const bool reduced = axes.empty() || along[i];
     if (!reduced) {
       out.push_back(s[i]);
     } else if (keep) {

@@ -208,10 +208,9 @@ void infer_squeeze(InferContext& c) {
   const auto axes = c.ints("axes", 1);
   if (!axes && c.has_ints("axes", 1)) return c.set(0, c.dtype(0));
   if (axes && !axes->empty()) {
-    const Ints a = c.axes(*axes, s.rank());
+    const std::vector<bool> dropped = c.axis_mask(*axes, s.rank());
     for (std::size_t i = 0; i < s.rank(); ++i)
-      if (std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) == a.end())
-        out.push_back(s[i]);
+      if (!dropped[i]) out.push_back(s[i]);
   } else {
     for (const Dim& d : s.dims()) {
       if (!d.is_const()) return c.set(0, c.dtype(0));
@@ -251,11 +250,11 @@ void infer_unsqueeze(InferContext& c) {
   }
   const std::size_t rank = s.rank() + axes->size();
   if (rank > ir::kMaxRank) c.fail("the output would have " + std::to_string(rank) + " dimensions");
-  const Ints a = c.axes(*axes, rank);
+  const std::vector<bool> inserted = c.axis_mask(*axes, rank);
   Dims out;
   std::size_t from = 0;
   for (std::size_t i = 0; i < rank; ++i) {
-    if (std::find(a.begin(), a.end(), static_cast<std::int64_t>(i)) != a.end()) {
+    if (inserted[i]) {
       out.emplace_back(1);
     } else {
       if (from >= s.rank()) c.fail("an axis is there twice");

@@ -1,5 +1,6 @@
 // Branches whose condition is known, and loops whose trips are.
 #include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "passes/rules.h"
@@ -138,19 +139,25 @@ bool unroll_loop(Rewriter& w, ir::Node& n) {
   return inline_trip(w, n, **body, carried);
 }
 
+/// Leaves out what is `dropped`, of a list whose first `skip` elements are before what that counts.
 template <typename T>
-void erase_at(std::vector<T>& list, std::size_t i) {
-  if (i < list.size()) list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
+void drop(std::vector<T>& list, const std::vector<bool>& dropped, std::size_t skip = 0) {
+  std::vector<T> kept;
+  for (std::size_t i = 0; i < list.size(); ++i)
+    if (i < skip || i - skip >= dropped.size() || !dropped[i - skip])
+      kept.push_back(std::move(list[i]));
+  list = std::move(kept);
 }
 
-void drop_output(Rewriter& w, ir::Graph& g, std::size_t i) {
+void drop_graph_outputs(Rewriter& w, ir::Graph& g, const std::vector<bool>& dropped,
+                        std::size_t skip = 0) {
   std::vector<ir::Value*> kept;
-  for (std::size_t k = 0; k < g.output_count(); ++k) kept.push_back(g.output(k));
-  erase_at(kept, i);
+  for (std::size_t i = 0; i < g.output_count(); ++i) kept.push_back(g.output(i));
+  drop(kept, dropped, skip);
   w.set_inputs(*g.return_node(), kept);
-  erase_at(g.output_names, i);
-  erase_at(g.output_types, i);
-  erase_at(g.output_infos, i);
+  drop(g.output_names, dropped, skip);
+  drop(g.output_types, dropped, skip);
+  drop(g.output_infos, dropped, skip);
 }
 
 /// `n` on `inputs`, without the outputs that are in `dropped`.
@@ -178,6 +185,8 @@ void drop_outputs(Rewriter& w, ir::Node& n, std::span<ir::Value* const> inputs,
 std::vector<bool> needed_carried(const ir::Graph& body, const std::vector<bool>& used,
                                  std::size_t carried) {
   std::vector<bool> needed(carried, false);
+  std::unordered_map<const ir::Value*, std::size_t> carried_at;
+  for (std::size_t i = 0; i < carried; ++i) carried_at.emplace(body.inputs[i + 2], i);
   std::unordered_set<const ir::Value*> seen;
   std::vector<const ir::Value*> work = {body.output(0)};
   for (std::size_t i = 0; i < used.size(); ++i)
@@ -188,11 +197,10 @@ std::vector<bool> needed_carried(const ir::Graph& body, const std::vector<bool>&
     // What nested graphs hold themselves is looked through as a whole.
     if (v == nullptr || v->graph() != &body || !seen.insert(v).second) continue;
     const ir::Node* n = v->producer();
-    for (std::size_t i = 0; n == nullptr && i < carried; ++i)
-      if (body.inputs[i + 2] == v) {
-        needed[i] = true;
-        work.push_back(body.output(i + 1));
-      }
+    if (const auto it = carried_at.find(v); n == nullptr && it != carried_at.end()) {
+      needed[it->second] = true;
+      work.push_back(body.output(it->second + 1));
+    }
     if (n == nullptr) continue;
     for (std::size_t i = 0; i < n->input_count(); ++i) work.push_back(n->input(i));
     for (const ir::Graph* g : n->subgraphs()) {
@@ -223,13 +231,11 @@ bool drop_of_loop(Rewriter& w, ir::Node& n, ir::Graph& body, const std::vector<b
   std::vector<ir::Value*> inputs = {n.input(0), n.input(1)};
   for (std::size_t i = 0; i < carried; ++i)
     if (!dropped[i]) inputs.push_back(n.input(i + 2));
-  for (std::size_t i = dropped.size(); i-- > 0;) {
-    if (!dropped[i]) continue;
-    drop_output(w, body, i + 1);
-    if (i >= carried) continue;
-    erase_at(body.inputs, i + 2);
-    erase_at(body.input_infos, i + 2);
-  }
+  drop_graph_outputs(w, body, dropped, 1);
+  const std::vector<bool> not_carried(dropped.begin(),
+                                      dropped.begin() + static_cast<std::ptrdiff_t>(carried));
+  drop(body.inputs, not_carried, 2);
+  drop(body.input_infos, not_carried, 2);
   drop_outputs(w, n, inputs, dropped);
   return true;
 }
@@ -238,12 +244,9 @@ bool drop_of_branches(Rewriter& w, ir::Node& n, const std::vector<bool>& used) {
   const auto branches = n.subgraphs();
   for (const ir::Graph* g : branches)
     if (g->output_count() != n.output_count()) return false;
-  std::vector<bool> dropped(used.size());
-  for (std::size_t i = used.size(); i-- > 0;) {
-    dropped[i] = !used[i];
-    if (dropped[i])
-      for (ir::Graph* g : branches) drop_output(w, *g, i);
-  }
+  std::vector<bool> dropped(used);
+  dropped.flip();
+  for (ir::Graph* g : branches) drop_graph_outputs(w, *g, dropped);
   ir::Value* const inputs[] = {n.input(0)};
   drop_outputs(w, n, inputs, dropped);
   return true;

@@ -60,6 +60,18 @@ bool may_fold(const Rewriter& w, const ir::Node& n) {
   return kMoves.count(n.op_type) != 0 && weight->constant->byte_size() <= kMaxMoved;
 }
 
+/// Charges what was read and made; what only gives its input other dimensions does neither.
+void charge(Budget& budget, const ir::Node& n, const std::vector<ir::TensorPtr>& computed) {
+  std::uint64_t made = 0;
+  for (const ir::TensorPtr& t : computed)
+    if (t && !(n.input(0) != nullptr && n.input(0)->constant &&
+               t->source().is_same_place(n.input(0)->constant->source())))
+      made += t->byte_size();
+  if (made == 0) return;
+  budget.spend(Resource::Folded, made);
+  budget.spend(Resource::Steps, constant_bytes(n) + made);
+}
+
 bool foldable(const ir::Node& n) {
   return n.op != nullptr && !ops::is_random(n);
 }
@@ -156,15 +168,18 @@ bool fold_constants(Rewriter& w, ir::Node& n) {
   if (!foldable(n) || !all_constant(n) || !may_fold(w, n)) return false;
   // What the model's constants may grow by is counted over all of its graphs.
   const std::int64_t most = w.room_to_grow() + freed_with(n);
+  Budget& budget = w.model().budget();
+  if (constant_bytes(n) > budget.left(Resource::Steps)) return false;
   std::optional<std::vector<ir::TensorPtr>> computed;
   try {
     computed = eval::evaluate(
-        n, std::min(static_cast<std::uint64_t>(std::max<std::int64_t>(most, 0)),
-                    w.options().max_constant));
+        n, std::min({static_cast<std::uint64_t>(std::max<std::int64_t>(most, 0)),
+                     w.options().max_constant, budget.left(Resource::Folded)}));
   } catch (const Error&) {
     return false;
   }
   if (!computed) return false;
+  charge(budget, n, *computed);
   std::int64_t added = 0;
   std::vector<std::pair<ir::Value*, ir::TensorPtr>> wanted;
   for (std::size_t i = 0; i < computed->size() && i < n.output_count(); ++i) {
@@ -217,13 +232,17 @@ class Between {
   void compute(ir::Node& n) {
     if (!foldable(n) || n.op_type == "Return" || !all_constant(n) || !may_fold(w_, n)) return;
     if (weight_of(n) != nullptr) return;
+    Budget& budget = w_.model().budget();
+    if (constant_bytes(n) > budget.left(Resource::Steps)) return;
     std::optional<std::vector<ir::TensorPtr>> computed;
     try {
-      computed = eval::evaluate(n, std::min(kMostBetween - bytes_, w_.options().max_constant));
+      computed = eval::evaluate(n, std::min({kMostBetween - bytes_, w_.options().max_constant,
+                                             budget.left(Resource::Folded)}));
     } catch (const Error&) {
       return;
     }
     if (!computed) return;
+    charge(budget, n, *computed);
     for (std::size_t i = 0; i < n.output_count(); ++i)
       if (n.output(i) != nullptr && n.output(i)->has_uses() &&
           (i >= computed->size() || !(*computed)[i]))

@@ -207,17 +207,29 @@ std::size_t merge_equal_contents(Rewriter& w, ir::Graph& g, std::size_t most) {
 // w = {1, 2}; v = {1, 2}   =>   w for v, where type, shape and every bit are the same
 std::size_t merge_equal_initializers(Rewriter& w, ir::Graph& g, std::size_t most) {
   std::unordered_map<std::string, std::vector<ir::Value*>> seen;
+  constexpr std::size_t kFew = 8;
+  std::unordered_map<std::string, std::vector<ir::Value*>> seen_whole;
   std::size_t merged = 0;
   for (ir::Value* v : g.initializers) {
     if (merged == most) break;
     if (!v->constant || !v->has_uses() || (v->is_graph_input && !w.model().info.weights_are_inputs))
       continue;
-    auto& equals = seen[initializer_key(*v->constant)];
-    const auto it = std::find_if(equals.begin(), equals.end(), [&](const ir::Value* other) {
+    const auto equal = [&](const ir::Value* other) {
       return same_bytes(*v->constant, *other->constant);
-    });
-    if (it == equals.end()) {
-      equals.push_back(v);
+    };
+    std::string key = initializer_key(*v->constant);
+    auto* equals = &seen[key];
+    auto it = std::find_if(equals->begin(), equals->end(), equal);
+    if (it == equals->end() && equals->size() >= kFew) {
+      // Where many begin and end alike, a hash of the whole tells them apart.
+      const Hash128 h = hash128(v->constant->bytes());
+      append(key, h.low);
+      append(key, h.high);
+      equals = &seen_whole[key];
+      it = std::find_if(equals->begin(), equals->end(), equal);
+    }
+    if (it == equals->end()) {
+      equals->push_back(v);
     } else {
       w.replace(v, *it);
       ++merged;

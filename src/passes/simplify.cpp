@@ -25,7 +25,6 @@ class Simplifier {
  public:
   Simplifier(ir::Model& model, const Options& options, std::map<std::string, std::size_t>& counts)
       : model_(model), options_(options), rewriter_(model, options), counts_(counts) {
-    ir::for_each_node(*model.graph, [this](const ir::Node&) { budget_ += kRewritesPerNode; });
     rewriter_.grow(-static_cast<std::int64_t>(most_growth(*model.graph, !options.change_weights)));
     for (const Rule* r : all_rules()) {
       if (!enabled(r->name, r->in_conversion)) continue;
@@ -50,13 +49,10 @@ class Simplifier {
   }
   bool exhausted() const { return done_ >= options_.stop_after || is_endless(); }
   /// Two rules undo each other, or one finds work in what it made.
-  bool is_endless() const { return done_ >= budget_; }
+  bool is_endless() const { return endless_; }
   const std::string& last_rule() const { return last_rule_; }
 
  private:
-  // Real models need two or three for a node.
-  static constexpr std::size_t kRewritesPerNode = 50;
-
   bool enabled(std::string_view rule, bool in_conversion) const {
     if (options_.disabled.count(rule) != 0) return false;
     if (!options_.only.empty()) return options_.only.count(rule) != 0;
@@ -66,6 +62,7 @@ class Simplifier {
   void note(std::string_view rule, const std::string& node, std::size_t times = 1) {
     counts_[std::string(rule)] += times;
     done_ += times;
+    endless_ = endless_ || !model_.budget().take(Resource::Rewrites, times);
     last_rule_ = rule;
     if (options_.log != nullptr)
       for (std::size_t i = 0; i < times; ++i) options_.log->emplace_back(rule, node);
@@ -74,9 +71,7 @@ class Simplifier {
   void drain() {
     while (ir::Node* n = rewriter_.pop()) {
       if (is_dead(*n)) {
-        rewriter_.erase(*n);
-        ++counts_[std::string(kRemoveDead)];
-        ++removed_;
+        remove_dead(*n);
         continue;
       }
       visit(*n);
@@ -86,6 +81,17 @@ class Simplifier {
   static bool is_dead(const ir::Node& n) {
     return std::none_of(n.outputs().begin(), n.outputs().end(),
                         [](const ir::Value* v) { return v != nullptr && v->has_uses(); });
+  }
+
+  /// What folding made on the way to something else is let go with its last reader.
+  void remove_dead(ir::Node& n) {
+    std::vector<ir::Value*> inputs;
+    for (std::size_t i = 0; i < n.input_count(); ++i) inputs.push_back(n.input(i));
+    rewriter_.erase(n);
+    for (ir::Value* v : inputs)
+      if (v != nullptr && v->constant && !v->is_graph_input && !v->has_uses()) v->constant.reset();
+    ++counts_[std::string(kRemoveDead)];
+    ++removed_;
   }
 
   void visit(ir::Node& n) {
@@ -136,7 +142,7 @@ class Simplifier {
   std::vector<const Rule*> general_;
   std::unordered_map<std::string_view, std::vector<const Rule*>> by_op_;
   std::size_t done_ = 0;
-  std::size_t budget_ = 10'000;
+  bool endless_ = false;
   std::string last_rule_;
   std::size_t removed_ = 0;  // dead nodes: what shared a value with one may be fused now
 };

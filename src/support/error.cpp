@@ -37,13 +37,47 @@ std::string_view severity_name(Severity severity) {
   return "error";
 }
 
+namespace {
+
+// Nobody reads more; a hostile model has as many as nodes, each with names as long as its file.
+constexpr std::size_t kMostListed = 1000;
+constexpr std::size_t kLongestText = 4000;
+
+void shorten(std::string& text) {
+  if (text.size() <= kLongestText) return;
+  std::size_t end = kLongestText;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;
+  text.resize(end);
+  text += "...";
+}
+
+}  // namespace
+
+void Diagnostics::add(Diagnostic d) {
+  if (list_.size() < kMostListed) {
+    for (std::string* text : {&d.message, &d.node, &d.op_type, &d.domain, &d.inputs, &d.hint})
+      shorten(*text);
+    list_.push_back(std::move(d));
+    return;
+  }
+  if (++unlisted_ == 1) {
+    Diagnostic more;
+    more.severity = d.severity;
+    more.code = "more";
+    list_.push_back(std::move(more));
+  }
+  Diagnostic& more = list_.back();
+  if (d.severity == Severity::Error) more.severity = Severity::Error;
+  more.message = fmt::format("{} more are not listed", unlisted_);
+}
+
 void Diagnostics::add(Severity severity, std::string code, std::string message, std::string hint) {
   Diagnostic d;
   d.severity = severity;
   d.code = std::move(code);
   d.message = std::move(message);
   d.hint = std::move(hint);
-  list_.push_back(std::move(d));
+  add(std::move(d));
 }
 
 void Diagnostics::add(const Error& error) {
@@ -51,7 +85,7 @@ void Diagnostics::add(const Error& error) {
 }
 
 void Diagnostics::append(const Diagnostics& other) {
-  list_.insert(list_.end(), other.list_.begin(), other.list_.end());
+  for (const Diagnostic& d : other.list_) add(d);
 }
 
 std::size_t Diagnostics::count(Severity severity) const {

@@ -75,7 +75,9 @@ struct Diagnostic {
 
 class Diagnostics {
  public:
-  void add(Diagnostic diagnostic) { list_.push_back(std::move(diagnostic)); }
+  /// Of very many the first are kept, and the last one says how many there are beyond; long texts
+  /// are cut.
+  void add(Diagnostic diagnostic);
   void add(Severity severity, std::string code, std::string message, std::string hint = {});
   /// What `error` says, as an error about no node.
   void add(const Error& error);
@@ -96,6 +98,7 @@ class Diagnostics {
 
  private:
   std::vector<Diagnostic> list_;
+  std::size_t unlisted_ = 0;
 };
 
 }  // namespace onnx2nn

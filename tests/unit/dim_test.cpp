@@ -134,5 +134,14 @@ TEST(Dim, ExpressionsDoNotGrowWithoutBound) {
   EXPECT_FALSE(d.known());
 }
 
+TEST(Dim, ProductsOfManyFactorsAreUnknown) {
+  Dim d = Dim::symbol("n");
+  for (int i = 0; i < 4; ++i) d = d * d;
+  EXPECT_EQ(d.terms()[0].factors.size(), 16U);
+  EXPECT_EQ(d.weight(), 18U);
+  EXPECT_FALSE((d * Dim::symbol("m")).known());
+  EXPECT_FALSE((d * d).known());
+}
+
 }  // namespace
 }  // namespace onnx2nn::ir

@@ -24,7 +24,7 @@ constexpr std::array<Limit, kResourceCount> kLimits = {{
     {"nodes", 100'000, 0, 16, "its functions multiply: inline them first, with onnx.inliner"},
     {"bytes of names, attributes and tensors", 256 * kMiB, 64, 0,
      "store its sparse tensors as dense ones, and inline its functions with onnx.inliner"},
-    {"bytes of folded constants", 512 * kMiB, 64, 0, ""},
+    {"bytes of folded constants", 256 * kMiB, 64, 0, ""},
     {"steps of folding", 1024 * kMiB, 64, 0, ""},
     {"inferences of a node", 200'000, 0, 40, ""},
     {"terms of dimensions", 1'000'000, 0, 128, ""},

@@ -1,6 +1,8 @@
 """`verify`: right is right, wrong is named, and what was not checked is said."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -277,3 +279,15 @@ def test_a_model_in_half_precision_is_no_more_exact_for_full_outputs(dtype: str,
             return x * 1.5 + 0.001
 
     assert onnx2nn.verify(model, Rounded()).ok == ok
+
+
+def test_check_without_the_compiler_of_torch(tmp_path: Path) -> None:
+    """Its import takes as long as the whole check of a small model."""
+    model = Path(__file__).parents[2] / "examples/digits.onnx"
+    program = (
+        "import sys, onnx2nn\n"
+        f"onnx2nn.convert({str(model)!r}, 'net.py')\n"
+        f"assert onnx2nn.verify({str(model)!r}, 'net.py').ok\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)

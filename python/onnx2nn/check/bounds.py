@@ -81,6 +81,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
     `given` says of a tensor that its value is known, but for `error`: nothing before it counts.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be guarded against torch's compiler, whose import takes over a second."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self._made: Any = WeakTensorKeyDictionary()

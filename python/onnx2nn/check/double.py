@@ -20,6 +20,11 @@ _MAX_BYTES = 2**30
 class _Wider(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
     """Makes in double precision what source asks for in single."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be guarded against torch's compiler, whose import takes over a second."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

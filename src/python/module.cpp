@@ -119,6 +119,15 @@ auto run_native(Work&& work) {
   return result;
 }
 
+nb::dict external_files(nb::handle model, const std::vector<std::string>& locations,
+                        nb::handle data_roots) {
+  nb::dict out;
+  for (const auto& [location, path] :
+       onnx2nn::external_files(path_of(model), locations, folders("data_roots", data_roots)))
+    out[nb::str(location.data(), location.size())] = path_text(path);
+  return out;
+}
+
 onnx2nn::ConvertOptions options_of(const nb::dict& d) {
   onnx2nn::ConvertOptions o;
   for (const auto& [key, value] : d) {
@@ -494,7 +503,7 @@ NB_MODULE(_native, m) {
   m.def("op_table", &op_table);
   m.def("convert", &convert, "model"_a, "options"_a = nb::dict());
   m.def("simplify", &simplify, "model"_a, "out_path"_a = nb::none(), "options"_a = nb::dict());
-  m.def("external_files", &onnx2nn::external_files, "model"_a, "locations"_a, "data_roots"_a);
+  m.def("external_files", &external_files, "model"_a, "locations"_a, "data_roots"_a);
   m.def("simplify_rules", &simplify_rules);
   m.def("rule_of", [](const std::string& name) { return std::string(cli::rule_of(name)); },
         "name"_a);

@@ -1,5 +1,6 @@
 """Models as others than the core can read them: ONNX Runtime and ONNX's reference evaluator."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -45,8 +46,10 @@ def readable(
     if any(real != os.path.join(folder, location) for location, real in files.items()):
         folder = os.path.commonpath([os.path.dirname(real) for real in files.values()])
         for entry in entries:
-            if entry.value in files:
-                entry.value = os.path.relpath(files[entry.value], folder)
+            # A name of a file that is no text cannot be said there.
+            with contextlib.suppress(UnicodeEncodeError, ValueError):
+                if entry.value in files:
+                    entry.value = os.path.relpath(files[entry.value], folder)
         changed = True
     return replace(source, readable=(proto.SerializeToString(), folder)) if changed else source
 

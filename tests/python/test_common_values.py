@@ -250,3 +250,22 @@ def test_sizes_count_external_data(external: bool, tmp_path: Path) -> None:
     assert size > 64 * 64 * 4
     (tmp_path / "text.onnx").write_text("no model")
     assert stored_bytes(str(tmp_path / "text.onnx")) == 8
+
+
+def test_large_weights_stay_in_their_file_for_the_oracle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from onnx2nn.check import skeleton
+    from onnx2nn.check.oracle import read_proto
+    from onnx2nn.check.readable import readable
+    from onnx2nn.check.verification import verify
+
+    monkeypatch.setattr(skeleton, "_LARGE_FILE", 0)
+    monkeypatch.setattr(skeleton, "_LARGE_TENSOR", 1024)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(ONE_STEP, u=of(0, 64, 64) / 1e4).data)
+    source = readable(Source(str(path)))
+    assert read_proto(source).ByteSize() < 1000
+    report = verify(str(path))
+    assert report.ok
+    assert report.nodes or report.outputs

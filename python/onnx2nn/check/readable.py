@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx2nn.api import Source, native
 from onnx2nn.check.oracle import read_proto
+from onnx2nn.check.skeleton import Skeleton
 
 __all__ = ["readable"]
 
@@ -30,7 +31,7 @@ def readable(
     path = source.data if isinstance(source.data, str) else None
     is_link = path is not None and os.path.realpath(path) != os.path.abspath(path)
     if not (drop_undefined_outputs or roots or is_link):
-        return source
+        return _without_weights(source)
     proto = read_proto(source)
     changed = drop_undefined_outputs and _drop_undefined_outputs(proto.graph)
     entries = [
@@ -52,6 +53,15 @@ def readable(
                     entry.value = os.path.relpath(files[entry.value], folder)
         changed = True
     return replace(source, readable=(proto.SerializeToString(), folder)) if changed else source
+
+
+def _without_weights(source: Source) -> Source:
+    """The source, with a version for others that leaves large weights in the file where they lie."""
+    if isinstance(source.data, str) and source.readable is None:
+        skeleton = Skeleton(source.data)
+        if isinstance(skeleton.model, bytes):
+            return replace(source, readable=(skeleton.model, skeleton.folder))
+    return source
 
 
 def _drop_undefined_outputs(graph: Any) -> bool:

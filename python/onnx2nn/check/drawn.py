@@ -135,7 +135,7 @@ def check_on_drawn(
 
 def _run(traced: Traced, drawn: Drawn) -> dict[str, Comparison]:
     hook = traced.hook
-    hook.want, hook.give, hook.found, hook.last = drawn.want, drawn.give, {}, None
+    hook.want, hook.give, hook.found = drawn.want, drawn.give, {}
     traced.run(drawn.feed)
     hook.want, hook.give = None, {}
     return hook.found

@@ -55,7 +55,7 @@ class Hook:
 
     want: the right values by name, None to measure. give: values to go on with instead of those.
     against: values of another model, to be compared in place of those that the hook is called with.
-    last: the name after which nothing is left to compare.
+    left: the names that are still to come; it `stops` after the last of them.
     """
 
     tape: "Tape"
@@ -63,7 +63,8 @@ class Hook:
     want: dict[str, Any] | None = None
     give: dict[str, Any] = field(default_factory=dict)
     against: dict[str, Any] = field(default_factory=dict)
-    last: str | None = None
+    left: set[str] = field(default_factory=set)
+    stops: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     found: dict[str, Comparison] = field(default_factory=dict)
 
@@ -79,7 +80,8 @@ class Hook:
             self.found[name] = compare_node(
                 name, want, value, self.tape, self.check_dtype, self.against.get(name)
             )
-        if name == self.last:
+        self.left.discard(name)
+        if self.stops and not self.left:
             raise Stop
         bare = want.value if isinstance(want, Random) else want
         return given_back(self.give.get(name, bare), value, self.tape)
@@ -306,14 +308,14 @@ def check_nodes(traced: Traced, values: NodeValues, answer: Answer, report: Repo
         before = sorted({n for name in batch for n in needs[name]} - inside)
         want = values.right([*before, *batch])
         shown.update({n: describe(n, v) for n, v in want.items()})
-        hook.want, hook.found, hook.last = want, {}, batch[-1]
+        hook.want, hook.found, hook.left, hook.stops = want, {}, set(batch), True
         for name in before:
             hook.found[name] = Comparison(name, True)
         traced.run(answer.feed)
         found.update({n: c for n, c in hook.found.items() if n in inside})
         if any(not c.ok for n, c in hook.found.items() if n in inside):
             break
-    hook.want, hook.last = None, None
+    hook.want, hook.stops = None, False
     report.nodes = [found[n] for n in traced.names if n in found]
     wrong = next((c for c in report.nodes if not c.ok), None)
     if wrong is not None:

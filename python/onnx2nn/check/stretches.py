@@ -40,7 +40,7 @@ def check_stretches(
         raise NoValues(first_line(error)) from error
     made = dict(zip(oracle.outputs, found, strict=True))
     hook = traced.hook
-    hook.want, hook.found, hook.last = real, {}, None
+    hook.want, hook.found = real, {}
     hook.against = {n: made[n + _MADE] if n in inputs else made[n] for n in names}
     traced.run(answer.feed)
     hook.want, hook.against = None, {}

@@ -35,7 +35,8 @@ void check(const ir::Node& node, std::uint32_t needed, std::int32_t most, std::s
 /// lists of nodes meanwhile: what they drop may hold none.
 bool may_hold_graph(std::string_view name) {
   static constexpr std::string_view kNames[] = {"then_branch", "else_branch",  "body",    "function",
-                                                "encoder",     "init_decoder", "decoder"};
+                                                "encoder",     "init_decoder", "decoder", "score_mod",
+                                                "prob_mod"};
   return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
 }
 

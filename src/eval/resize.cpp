@@ -28,7 +28,11 @@ std::optional<float> coordinate(const Axis& a, std::int64_t i, std::string_view 
   if (a.scale == 1.0F) return x;
   if (mode == "half_pixel") return (x + 0.5F) / a.scale - 0.5F;
   if (mode == "pytorch_half_pixel") return a.m > 1 ? (x + 0.5F) / a.scale - 0.5F : 0.0F;
-  if (mode == "align_corners") return a.m == 1 ? 0.0F : x * (n - 1.0F) / (m - 1.0F);
+  if (mode == "align_corners") {
+    // Runtime and standard differ where the scaled size is no whole number.
+    if (a.scale * n != m) return std::nullopt;
+    return a.m == 1 ? 0.0F : x * (n - 1.0F) / (m - 1.0F);
+  }
   if (mode == "asymmetric") return x / a.scale;
   if (mode != "half_pixel_symmetric") return std::nullopt;
   const float offset = n / 2.0F * (1.0F - m / (a.scale * n));

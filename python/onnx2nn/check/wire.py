@@ -67,10 +67,15 @@ class _Writer:
         return start, value.nbytes
 
 
+def _text(value: Any) -> str:
+    """A string; the zero that numpy fills arrays of strings with is an empty one."""
+    return "" if isinstance(value, int) and value == 0 else str(value)
+
+
 def _texts(value: Any) -> list[Any]:
     """The strings of an array; what is no string goes as what it is."""
     return [
-        [x.decode("utf-8", "surrogateescape"), 1] if isinstance(x, bytes) else [str(x), 0]
+        [x.decode("utf-8", "surrogateescape"), 1] if isinstance(x, bytes) else [_text(x), 0]
         for x in value.reshape(-1).tolist()
     ]
 

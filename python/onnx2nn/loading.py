@@ -7,8 +7,8 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable
-from types import FunctionType, ModuleType
+from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -88,12 +88,19 @@ def load(
     return net
 
 
-def build(conversion: Any, names: dict[str, Any] | None = None) -> nn.Module:
-    """The module of a native Conversion; `names` are put into the source's namespace first."""
+def build(
+    conversion: Any,
+    names: dict[str, Any] | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> nn.Module:
+    """The module of a native Conversion; `names` are put into the source's namespace first.
+
+    state: weights to take instead of the model's, where key and shape are the same.
+    """
     net_class = run_source(conversion.source, conversion.class_name, names)
     with _OnMeta() if conversion.weights else contextlib.nullcontext():
         net = net_class()
-    assign_weights(net, conversion)
+    assign_weights(net, conversion, state or {})
     net.eval()
     assert isinstance(net, nn.Module)
     return net
@@ -230,8 +237,10 @@ def weight_tensor(
     return flat.view(shape)
 
 
-def assign_weights(net: nn.Module, conversion: Any) -> None:
-    """Put a conversion's weights into a module that was built on the meta device.
+def assign_weights(
+    net: nn.Module, conversion: Any, state: Mapping[str, torch.Tensor] = MappingProxyType({})
+) -> None:
+    """Put a conversion's weights, or those of `state`, into a module that was built on the meta device.
 
     Every place that shares a parameter gets the same new one, so that tied weights stay tied.
     """
@@ -248,7 +257,10 @@ def assign_weights(net: nn.Module, conversion: Any) -> None:
         placeholder = by_key.get(w["key"])
         if placeholder is None:
             raise Error(f"internal: the emitted class has no place for the weight {w['key']}")
-        value = weight_tensor(conversion, index, w, maps)
+        given = state.get(w["key"])
+        fits = given is not None and given.shape == placeholder.shape
+        value = given if fits else weight_tensor(conversion, index, w, maps)
+        assert value is not None
         if value.shape != placeholder.shape:
             raise Error(
                 f"internal: weight {w['key']} has shape {list(value.shape)} where the emitted "

@@ -150,6 +150,16 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
                 pending.pop()
             return self._known(value)
 
+    def terms(self, value: Tensor) -> float:
+        """How many products are summed for each element of a value, seen through what only moves it."""
+        call = self._call(value)
+        while call is not None and call.name in _MOVES and isinstance(call.args[0], Tensor):
+            call = self._call(call.args[0])
+        first = _PRODUCTS.get(call.name) if call is not None else None
+        if call is None or first is None:
+            return 1.0
+        return _terms(call.name, call.args[first], call.args[first + 1])
+
     def _call(self, value: Tensor) -> _Call | None:
         return self._made[value][0] if value in self._made and value not in self._given else None
 
@@ -251,6 +261,11 @@ def _wide(x: Any) -> Tensor:
     t = x if isinstance(x, Tensor) else torch.as_tensor(x)
     t = t.abs() if t.is_complex() else t
     return torch.nan_to_num(t.to(torch.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _size(x: Tensor, kind: torch.dtype) -> Tensor:
+    """The same as _wide, in a narrower type, of absolute values: weights may be large."""
+    return torch.nan_to_num_(x.abs().to(kind), nan=0.0, posinf=0.0)
 
 
 def _eps(x: Tensor) -> float:
@@ -614,7 +629,7 @@ def _product(first: int) -> Any:
                 y = alpha * torch.matmul(a, b)
             return cast(Tensor, y.to(torch.float64))
 
-        a, b = _wide(left).abs(), _wide(right).abs()
+        a, b = _size(left, kind), _size(right, kind)
         size = run(a, b)
         error: Any = 0.0
         if not _is_zero(known(left)):
@@ -789,6 +804,18 @@ _SMOOTH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **dict.fromkeys(("leaky_relu", "hardshrink", "softshrink", "nan_to_num"), _of_both),
 }
 
+# Products that are summed, and where their operands begin.
+_PRODUCTS = {
+    "mm": 0,
+    "bmm": 0,
+    "mv": 0,
+    "dot": 0,
+    "addmm": 1,
+    "baddbmm": 1,
+    "addmv": 1,
+    "convolution": 0,
+}
+
 _RULES: dict[str, Any] = {
     **{name: _elementwise(size) for name, size in _SMOOTH.items()},
     **dict.fromkeys(("add", "sub", "rsub"), _add),
@@ -801,9 +828,7 @@ _RULES: dict[str, Any] = {
     "where": _where,
     "masked_fill": _masked_fill,
     "_to_copy": _cast,
-    **dict.fromkeys(("mm", "bmm", "mv", "dot"), _product(0)),
-    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1)),
-    "convolution": _product(0),
+    **{name: _product(first) for name, first in _PRODUCTS.items()},
     **dict.fromkeys(
         ("sum", "mean", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d"), _linear_map
     ),

@@ -691,9 +691,12 @@ def _softmax(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:
 def _batch_norm(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:
     x, weight, bias, mean, var, training = call.args[:6]
     trains = call.name == "native_batch_norm" and training
-    if trains or not isinstance(mean, Tensor):
-        return _tried(call, known)
     shape = [1, -1, *[1] * (x.dim() - 2)]
+    if trains or not isinstance(mean, Tensor):
+        dims = [d for d in range(x.dim()) if d != 1]
+        weight, bias = (w.reshape(shape) if isinstance(w, Tensor) else w for w in (weight, bias))
+        rest = _tried(call, known)[1:]
+        return [_normalised(call, known(x), dims, weight, bias, float(call.args[-1])), *rest]
     one = torch.ones(mean.shape, dtype=torch.float64)
     scale = (_wide(weight).abs() if isinstance(weight, Tensor) else one) / torch.sqrt(
         _wide(var) + float(call.args[-1])
@@ -708,21 +711,28 @@ def _batch_norm(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:
 def _layer_norm(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:
     x, shape, weight, bias, eps = call.args[:5]
     dims = list(range(-len(shape), 0))
-    wide, e = _wide(x), _full(known(x), x)
+    return [_normalised(call, known(x), dims, weight, bias, float(eps))]
+
+
+def _normalised(
+    call: _Call, error: Bound, dims: list[int], weight: Any, bias: Any, eps: float
+) -> Tensor:
+    """What is left of a value when its mean over `dims` is taken off and it is divided by its spread."""
+    x, out = call.args[0], call.outs[0]
+    wide, e = _wide(x), _full(error, x)
     mean = wide.mean(dims, keepdim=True)
-    var = ((wide - mean) ** 2).mean(dims, keepdim=True) + float(eps)
+    var = ((wide - mean) ** 2).mean(dims, keepdim=True) + eps
     scale = _wide(weight).abs() if isinstance(weight, Tensor) else 1.0
     shift = _wide(bias).abs() if isinstance(bias, Tensor) else 0.0
     normed = (wide - mean).abs() / var.sqrt()
     # The variance may be computed as the mean square less the square of the mean.
     square = (wide**2).mean(dims, keepdim=True) / var
-    size = (
-        (wide.abs() + wide.abs().mean(dims, keepdim=True)) / var.sqrt() + normed * square
-    ) * scale
+    size = (wide.abs() + wide.abs().mean(dims, keepdim=True)) / var.sqrt() + normed * square
     moved = (e + e.mean(dims, keepdim=True)) / var.sqrt()
     moved = moved + normed * ((normed * e).mean(dims, keepdim=True) / var.sqrt())
-    n = float(math.prod(shape))
-    return [moved * scale + _own(call.outs[0], size + shift, n)]
+    # Squares have one sign: a long sum of them outgrows its terms, and its rounding is no random walk.
+    n = float(math.prod(x.shape[d] for d in dims)) ** 1.2
+    return moved * scale + _own(out, size * scale + shift, n)
 
 
 def _sorted(call: _Call, known: Callable[[Any], Bound]) -> list[Bound]:

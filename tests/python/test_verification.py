@@ -291,3 +291,36 @@ def test_check_without_the_compiler_of_torch(tmp_path: Path) -> None:
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
+
+
+def test_every_output_of_a_branch_is_checked_on_equal_inputs(tmp_path: Path) -> None:
+    """Branches name their values in an order of their own."""
+    tiny = tiny_probabilities()
+    nodes = [*tiny.graph.node[:2], helper.make_node("Neg", ["p"], ["a_in"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [5, 6]) for n in ("p", "a_in")]
+    then = helper.make_graph(nodes, "then", [], ends)
+    other = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "fc.weight"], ["q"]),
+            helper.make_node("Neg", ["q"], ["r"]),
+        ],
+        "else",
+        [],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [5, 6]) for n in ("q", "r")],
+    )
+    choice = helper.make_node(
+        "If", ["c"], ["z", "a"], "choice", then_branch=then, else_branch=other
+    )
+    graph = helper.make_graph(
+        [choice],
+        "g",
+        [tiny.graph.input[0], helper.make_tensor_value_info("c", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [5, 6]) for n in ("z", "a")],
+        tiny.graph.initializer[:2],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    report = onnx2nn.verify(tmp_path / "m.onnx")
+    assert report.ok, report.outputs
+    assert [c.name for c in report.nodes] == ["z", "a"]
+    assert any(c.rounding for c in report.outputs)

@@ -156,9 +156,10 @@ std::int64_t freed_with(const ir::Node& n) {
   return sum;
 }
 
-/// A weight that is one number stays a number: each run would have room for a few more of them.
-bool is_fill(const Rewriter& w, const ir::Node& n) {
-  return n.is("ConstantOfShape") && w.options().change_weights;
+/// A weight that is one number stays a number, and a shared one is not copied for another rank: each
+/// run would have room for a few more of them.
+bool is_copy(const Rewriter& w, const ir::Node& n) {
+  return (n.is("ConstantOfShape") || n.is("Unsqueeze")) && w.options().change_weights;
 }
 
 void put_constant(Rewriter& w, ir::Value& v, const ir::Value* weight, const ir::TensorPtr& t) {
@@ -172,7 +173,7 @@ void put_constant(Rewriter& w, ir::Value& v, const ir::Value* weight, const ir::
 bool fold_constants(Rewriter& w, ir::Node& n) {
   if (!foldable(n) || !all_constant(n) || !may_fold(w, n)) return false;
   // What the model's constants may grow by is counted over all of its graphs.
-  const std::int64_t most = (is_fill(w, n) ? 0 : w.room_to_grow()) + freed_with(n);
+  const std::int64_t most = (is_copy(w, n) ? 0 : w.room_to_grow()) + freed_with(n);
   Budget& budget = w.model().budget();
   if (constant_bytes(n) > budget.left(Resource::Steps)) return false;
   std::optional<std::vector<ir::TensorPtr>> computed;
@@ -303,7 +304,7 @@ class Between {
     for (const ir::Value* v : freed)
       added -= static_cast<std::int64_t>(v->constant->byte_size());
     const bool fills = std::all_of(nodes.begin(), nodes.end(),
-                                   [&](const ir::Node* n) { return is_fill(w_, *n); });
+                                   [&](const ir::Node* n) { return is_copy(w_, *n); });
     if (wanted.empty() || added > (fills ? 0 : w_.room_to_grow())) return false;
     w_.grow(added);
     std::sort(wanted.begin(), wanted.end(),

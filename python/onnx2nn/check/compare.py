@@ -35,8 +35,6 @@ class Comparison:
     # Right, though beyond the usual bar: each node is right on equal inputs.
     rounding: bool = False
     reason: str | None = None
-    # Wrong only by the standard of the output's own spread, which may be all rounding.
-    near: bool = False
     # Mean squared errors against the same module in double precision, where that could be had.
     oracle_mse: float | None = None
     own_mse: float | None = None
@@ -46,7 +44,6 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         d = asdict(self)
-        del d["near"]
         d["shape"] = None if self.shape is None else list(self.shape)
         return {
             k: v if not isinstance(v, float) or np.isfinite(v) else str(v) for k, v in d.items()
@@ -230,6 +227,6 @@ def _compare_floats(c: Comparison, a: Any, b: Any, dtype: str, bar: Bar | None) 
         c.ok = False
         c.reason = f"mean squared error {c.mse:.3g}"
     elif c.mse > _MSE_OF_VARIANCE * spread:
-        c.ok, c.near = False, True
+        c.ok = False
         c.reason = f"mean squared error {c.mse:.3g} against a variance of {spread:.3g}"
     return c

@@ -38,7 +38,6 @@ _SETTINGS |= {
 }
 # How many values before one that differs are gone back to, and how many that differ are looked at.
 _FARTHEST, _ALARMS = 3, 8
-_MADE = "/made by its node"
 
 
 @dataclass
@@ -83,9 +82,8 @@ class Drawing:
     def before(self, name: str, size: float) -> Iterator[Drawn]:
         """Only the values that lie so many values before this one, for some such numbers."""
         needs = self._values.needs([*self._names, *self._feed])
-        level, seen = needs.get(name, set()), set()
+        level = needs.get(name, set())
         for _ in range(_FARTHEST):
-            seen |= level
             further = {m for n in level for m in needs.get(n, set())} or level
             level = {*further, *(n for n in level if n in self._feed)}
             chosen = [n for n in level if n in self._real]
@@ -96,18 +94,16 @@ class Drawing:
         """What the oracle refuses to run on drawn values tells nothing."""
         inner = [n for n in chosen if n not in self._feed]
         try:
-            oracle = self._values.oracle(self._values.cut(inner, self._names, self._real, _MADE))
+            opened = self._values.opened(inner, self._names, self._real)
         except Exception:  # each runtime has error types of its own
             return
         for size in sizes:
             rng = np.random.default_rng(int(1 / size))
             give = {n: _like(rng, self._real[n], size) for n in chosen}
             try:
-                outputs = oracle.run({**self._feed, **give})
+                want = opened.run({**self._feed, **give})
             except Exception:  # some operator takes no such numbers
                 continue
-            found = dict(zip(oracle.outputs, outputs, strict=True))
-            want = {n: found[n + _MADE] if n in inner else found[n] for n in self._names}
             feed = {n: give.get(n, v) for n, v in self._feed.items()}
             yield Drawn(size, give, want, feed)
 

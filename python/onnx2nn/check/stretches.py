@@ -17,8 +17,6 @@ from onnx2nn.check.values import NodeValues, NoValues
 
 __all__ = ["check_stretches"]
 
-_MADE = "/made by its node"
-
 
 def check_stretches(
     traced: Traced, values: NodeValues, target: Source, answer: Answer, report: Report
@@ -34,14 +32,12 @@ def check_stretches(
     real = values.right(names)
     inputs = [n for n in names if _can_be_fed(real.get(n))]
     try:
-        oracle = other.oracle(other.cut(inputs, names, real, _MADE))
-        found = oracle.run({**answer.feed, **{n: real[n] for n in inputs}})
+        opened = other.opened(inputs, names, real)
+        made = opened.run({**answer.feed, **{n: real[n] for n in inputs}})
     except Exception as error:  # each runtime has error types of its own
         raise NoValues(first_line(error)) from error
-    made = dict(zip(oracle.outputs, found, strict=True))
     hook = traced.hook
-    hook.want, hook.found = real, {}
-    hook.against = {n: made[n + _MADE] if n in inputs else made[n] for n in names}
+    hook.want, hook.found, hook.against = real, {}, made
     traced.run(answer.feed)
     hook.want, hook.against = None, {}
     report.nodes = [hook.found[n] for n in names if n in hook.found]

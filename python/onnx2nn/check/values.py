@@ -1,6 +1,7 @@
 """The oracle's intermediate values, and its answers where a model is cut open at them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from onnx2nn.api import Source
@@ -15,8 +16,10 @@ from onnx2nn.check.oracle import (
 )
 from onnx2nn.check.result import Answer
 
-__all__ = ["NoValues", "NodeValues", "captured", "has_random_op", "is_random"]
+__all__ = ["NoValues", "NodeValues", "Opened", "captured", "has_random_op", "is_random"]
 
+# What follows a value's name where the model is cut open at it: what its node makes of what is given.
+_MADE = "/made by its node"
 _RANDOM_OPS = {
     "Bernoulli",
     "Dropout",
@@ -63,13 +66,29 @@ class NoValues(Exception):  # noqa: N818
     """The oracle gives its outputs but not its intermediate values; the text says why."""
 
 
+@dataclass
+class Opened:
+    """A model that is cut open: what its nodes make of values that are given.
+
+    made: by value, what its node's own result is called there.
+    """
+
+    oracle: Runtime
+    made: dict[str, str]
+
+    def run(self, feed: dict[str, Any]) -> dict[str, Any]:
+        """The results by the values' own names; raises what ONNX Runtime raises."""
+        found = dict(zip(self.oracle.outputs, self.oracle.run(feed), strict=True))
+        return {n: found[name] for n, name in self.made.items()}
+
+
 class NodeValues:
     """The oracle's values of a model's nodes, for one set of inputs."""
 
     def __init__(self, source: Source, proto: Any, answer: Answer, threads: int = 0) -> None:
         self.source, self.proto, self._answer, self._threads = source, proto, answer, threads
         functions = {(f.domain, f.name): f for f in proto.functions}
-        self._producers = {n: node for node in proto.graph.node for n in node.output if n}
+        self._last: tuple[list[str], dict[str, Any]] | None = None
         self._random = {
             n for node in proto.graph.node if is_random(node, functions) for n in node.output if n
         }
@@ -77,23 +96,37 @@ class NodeValues:
     def right(self, names: list[str]) -> dict[str, Any]:
         """The values of these names from one run; those that are drawn anew each time are marked.
 
-        Raises NoValues where the oracle fails.
+        Asked for the same names again, it answers without another run. Raises NoValues where the oracle fails.
         """
         answer = self._answer
         if not names:
             return {}
+        if self._last is not None and self._last[0] == names:
+            return self._last[1]
         try:
             if isinstance(answer.oracle, Reference):
                 everything = answer.oracle.run_all(answer.feed)
                 found = {n: everything[n] for n in names if n in everything}
             else:
-                oracle = self.oracle(with_outputs(self.proto, names))
+                oracle = self._oracle(with_outputs(self.proto, names))
                 found = dict(zip(oracle.outputs, oracle.run(answer.feed), strict=True))
         except Exception as error:  # each runtime has error types of its own
             raise NoValues(first_line(error)) from error
-        return {n: Random(v) if n in self._random else v for n, v in found.items()}
+        marked = {n: Random(v) if n in self._random else v for n, v in found.items()}
+        self._last = list(names), marked
+        return marked
 
-    def oracle(self, model: bytes) -> Runtime:
+    def opened(self, inputs: list[str], outputs: list[str], known: dict[str, Any]) -> "Opened":
+        """The model cut open at some of its values, which become inputs beside its own.
+
+        outputs: the values to be given out. known: an array for each of `inputs`, whose type and
+        shape they get. Raises what ONNX Runtime raises for such a model.
+        """
+        taken = set(inputs)
+        made = {n: n + _MADE if n in taken else n for n in outputs}
+        return Opened(self._oracle(self._cut(taken, made.values(), known)), made)
+
+    def _oracle(self, model: bytes) -> Runtime:
         """ONNX Runtime for another form of the model, with the same weights."""
         return Runtime(
             model,
@@ -102,33 +135,25 @@ class NodeValues:
             exact=multiplies_bytes(self.proto),
         )
 
-    def cut(
-        self, inputs: list[str], outputs: list[str], known: dict[str, Any], suffix: str
-    ) -> bytes:
-        """The model with some of its values as inputs; what their nodes make has `suffix` behind its name.
-
-        outputs: what the model gives out instead of its own outputs, each under the name that it then
-        has. known: an array for each of `inputs`, whose type and shape they get.
-        """
+    def _cut(self, taken: set[str], outputs: Iterable[str], known: dict[str, Any]) -> bytes:
+        """The model with the values of `taken` as inputs; what their nodes make is called otherwise."""
         import onnx
 
         model = onnx.ModelProto()
         model.CopyFrom(self.proto)
-        graph, taken = model.graph, set(inputs)
+        graph = model.graph
         for node in graph.node:
             for k, name in enumerate(node.output):
                 if name in taken:
-                    node.output[k] = name + suffix
+                    node.output[k] = name + _MADE
         kept = [v for v in graph.value_info if v.name not in taken]
         del graph.value_info[:], graph.output[:]
         graph.value_info.extend(kept)
-        for name in inputs:
+        for name in sorted(taken):
             kind = onnx.helper.np_dtype_to_tensor_dtype(known[name].dtype)
             shape = list(known[name].shape)
             graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
-        graph.output.extend(
-            onnx.ValueInfoProto(name=n + suffix if n in taken else n) for n in outputs
-        )
+        graph.output.extend(onnx.ValueInfoProto(name=n) for n in outputs)
         return bytes(model.SerializeToString())
 
     def needs(self, names: list[str]) -> dict[str, set[str]]:

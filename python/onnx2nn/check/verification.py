@@ -374,9 +374,9 @@ def _check_by_nodes(
         drawing = Drawing(values, traced.names, answer)
         drawn = list(drawing.all())
         agree = check_on_drawn(traced, drawn, drawing, values, answer, report)
-    edited = target is not None and not _is_conversion(target, source, options)
     # A module of the caller's own may well compute by other steps: its outputs count, while they are right.
-    if agree and edited and (not report.ok or isinstance(target, (str, os.PathLike))):
+    held = target is not None and (not report.ok or isinstance(target, (str, os.PathLike)))
+    if agree and held and not _is_conversion(target, source, options):
         from onnx2nn.check.recognised import check_recognised
         from onnx2nn.loading import load
 

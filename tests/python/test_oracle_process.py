@@ -17,7 +17,7 @@ import onnx.parser
 import pytest
 
 from onnx2nn.api import Error, Source
-from onnx2nn.check import process
+from onnx2nn.check import process, worker
 from onnx2nn.check.oracle import OracleDied, OracleError, Reference, Runtime
 from onnx2nn.check.verification import verify
 
@@ -151,12 +151,24 @@ def test_a_loop_without_end_is_not_checked(limits: process.Limits) -> None:
 def test_memory_has_a_limit(limits: process.Limits) -> None:
     limits.memory = 2**30
     runtime = Runtime(doubling(24))
+    first = process.worker()
     with pytest.raises(OracleError, match=r"more memory than the 1\.0 GiB"):
         runtime.run({"x0": np.zeros(64, np.float32)})
+    assert not first.alive  # with all that it still held
     assert Runtime(relu()).run(feed())[0].tolist() == [0, 2]
     # What is computed and would not fit twice is no answer either.
     with pytest.raises(OracleError, match="more memory"):
         Runtime(doubling(21)).run({"x0": np.zeros(64, np.float32)})
+
+
+def test_threads_of_a_machine_of_many_cores_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 128)
+    assert worker._threads(0, 2**30) == 2
+    assert worker._threads(64, 2**30) == 2
+    assert worker._threads(1, 2**30) == 1
+    # The runtime's own choice, where there is room for it, or no limit.
+    assert worker._threads(0, 2**40) == 0
+    assert worker._threads(0, 0) == 0
 
 
 def test_it_leaves_most_of_the_memory_alone_by_default() -> None:

@@ -225,6 +225,9 @@ class Worker:
                 raise
         if "error" not in answer:
             return answer["value"]
+        if answer["kind"] == "memory":
+            # What it took before it gave up is still held: the next question gets a new process.
+            self.kill()
         raise _error(answer["kind"], answer["error"], self._allowed())
 
     def _allowed(self) -> int:

@@ -22,6 +22,10 @@ __all__ = ["main"]
 # How often to look whether the parent still lives, where it cannot be told by a signal.
 _WATCH_S = 0.5
 _PR_SET_PDEATHSIG = 1
+# What the runtimes say where an allocation fails, or the stack of a thread.
+_OUT_OF_MEMORY = ("bad_alloc", "BFCArena", "Cannot allocate memory")
+# A thread's stack and the heap that it allocates from count, whether they are written to or not.
+_THREAD_BYTES = 64 * 2**20
 
 
 def main(descriptor: int, parent: int, with_parent: bool) -> None:
@@ -65,7 +69,7 @@ def _answer(channel: socket.socket, sessions: dict[int, Any], request: dict[str,
         text, kind = str(error), "library"
     except Exception as error:  # each runtime has error types of its own
         text = str(error).strip() or type(error).__name__
-        kind = "memory" if "bad_alloc" in text or "BFCArena" in text else "refused"
+        kind = "memory" if any(sign in text for sign in _OUT_OF_MEMORY) else "refused"
     wire.send(channel, {"error": text, "kind": kind})
 
 
@@ -74,6 +78,7 @@ def _do(sessions: dict[int, Any], request: dict[str, Any]) -> Any:
         case "runtime":
             arguments = request["arguments"]
             places = [Place(*p) for p in arguments.pop("places")]
+            arguments["threads"] = _threads(arguments["threads"], request["memory"])
             session: Any = RuntimeSession(**arguments, places=places)
         case "reference":
             session = ReferenceSession(**request["arguments"])
@@ -83,6 +88,15 @@ def _do(sessions: dict[int, Any], request: dict[str, Any]) -> Any:
             return _within(sessions[request["handle"]].run_all(request["feed"]), request["memory"])
     sessions[request["handle"]] = session
     return {"name": session.name, "outputs": session.outputs, "types": session.types}
+
+
+def _threads(wanted: int, memory: int) -> int:
+    """How many threads a session gets: no more than an eighth of the memory is for them.
+
+    On a machine of many cores their stacks alone would fill a small limit. 0 is the runtime's choice.
+    """
+    most = max(memory // 8 // _THREAD_BYTES, 1)
+    return most if memory and (wanted or os.cpu_count() or 1) > most else wanted
 
 
 def _within(values: Any, memory: int) -> Any:

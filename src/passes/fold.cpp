@@ -4,7 +4,7 @@
 #include <set>
 
 #include "eval/eval.h"
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 #include "passes/rules.h"
 
 namespace onnx2nn::passes {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 #include "passes/match.h"
 #include "passes/rules.h"
 

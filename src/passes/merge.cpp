@@ -4,7 +4,7 @@
 #include <cstring>
 #include <unordered_map>
 
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 #include "passes/rules.h"
 #include "support/hash.h"
 #include "support/interrupt.h"

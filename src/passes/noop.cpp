@@ -4,7 +4,7 @@
 #include <numeric>
 #include <set>
 
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 #include "passes/match.h"
 #include "passes/rules.h"
 

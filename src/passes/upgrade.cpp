@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "ops/context.h"
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 #include "passes/match.h"
 #include "passes/rewriter.h"
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "ops/lower.h"
-#include "ops/pass_on.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

@@ -1,4 +1,4 @@
-#include "ops/pass_on.h"
+#include "ops/onnx/pass_on.h"
 
 #include "ops/names.h"
 

@@ -3,7 +3,7 @@
 // https://onnx.ai/onnx/operators/onnx__GridSample.html and its neighbours.
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/widen.h"
+#include "ops/onnx/widen.h"
 #include "support/checked.h"
 
 namespace onnx2nn::ops {

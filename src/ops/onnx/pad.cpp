@@ -8,7 +8,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/widen.h"
+#include "ops/onnx/widen.h"
 #include "support/checked.h"
 
 namespace onnx2nn::ops {

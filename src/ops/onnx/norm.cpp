@@ -4,7 +4,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 
 namespace onnx2nn::ops {
 namespace {

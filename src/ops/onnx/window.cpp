@@ -1,4 +1,4 @@
-#include "ops/window.h"
+#include "ops/onnx/window.h"
 
 #include <algorithm>
 

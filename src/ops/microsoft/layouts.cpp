@@ -1,6 +1,6 @@
 // com.microsoft.nchwc and com.ms.internal.nhwc: operators of ai.onnx in layouts that runtimes keep
 // to themselves. passes/layouts.cpp says them in ai.onnx before anything else sees them.
-#include "ops/microsoft.h"
+#include "ops/microsoft/microsoft.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

@@ -1,7 +1,7 @@
 // com.microsoft: layers of hybrid language models, and tensor operations that torch has natively.
 // https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
-#include "ops/microsoft.h"
-#include "ops/pass_on.h"
+#include "ops/microsoft/microsoft.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

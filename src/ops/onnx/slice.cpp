@@ -5,7 +5,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/widen.h"
+#include "ops/onnx/widen.h"
 
 namespace onnx2nn::ops {
 namespace {

@@ -1,4 +1,4 @@
-#include "ops/ml_trees.h"
+#include "ops/ml/trees.h"
 
 #include <algorithm>
 #include <array>

@@ -1,10 +1,10 @@
 // com.microsoft: quantised operators. Packed weights stay packed in the file and are made real in
 // forward. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
-#include "ops/microsoft.h"
+#include "ops/microsoft/microsoft.h"
 
 #include <algorithm>
 
-#include "ops/pass_on.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

@@ -1,4 +1,4 @@
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 
 #include <cstdint>
 #include <optional>

@@ -1,13 +1,13 @@
 // com.microsoft: activations, norms, fused products and convolutions, and operators that ai.onnx
 // has too. https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md Attention,
 // generation, hybrid models, what is quantised and signals have files of their own beside this one.
-#include "ops/microsoft.h"
+#include "ops/microsoft/microsoft.h"
 
 #include <algorithm>
 
-#include "ops/pass_on.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
-#include "ops/training.h"
+#include "ops/onnx/training.h"
 
 namespace onnx2nn::ops {
 

@@ -5,8 +5,8 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/training.h"
-#include "ops/widen.h"
+#include "ops/onnx/training.h"
+#include "ops/onnx/widen.h"
 
 namespace onnx2nn::ops {
 namespace {

@@ -4,9 +4,9 @@
 #include <algorithm>
 
 #include "ops/lower.h"
-#include "ops/pass_on.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
-#include "ops/widen.h"
+#include "ops/onnx/widen.h"
 
 namespace onnx2nn::ops {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/widen.h"
-#include "ops/window.h"
+#include "ops/onnx/widen.h"
+#include "ops/onnx/window.h"
 #include "support/checked.h"
 
 namespace onnx2nn::ops {

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "ops/lower.h"
-#include "ops/ml_trees.h"
+#include "ops/ml/trees.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

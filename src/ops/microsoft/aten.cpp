@@ -1,6 +1,6 @@
 // org.pytorch.aten: calls of torch's own functions, which exporters write where ONNX has no
 // operator.
-#include "ops/microsoft.h"
+#include "ops/microsoft/microsoft.h"
 #include "ops/registry.h"
 #include "torch/schema.h"
 

@@ -1,8 +1,8 @@
 // com.microsoft: BeamSearch, GreedySearch and Sampling, whose decoders (and encoder) are nested graphs.
 // https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 // The graphs become functions inside forward, which a helper's loop calls.
-#include "ops/microsoft.h"
-#include "ops/pass_on.h"
+#include "ops/microsoft/microsoft.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

@@ -1,7 +1,7 @@
 // Losses, and ai.onnx.preview.training: gradients and the optimisers' steps.
 // https://onnx.ai/onnx/operators/onnx__SoftmaxCrossEntropyLoss.html and its neighbours.
 #include "ops/lower.h"
-#include "ops/pass_on.h"
+#include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {

@@ -4,7 +4,7 @@
 
 #include "ops/lower.h"
 #include "ops/registry.h"
-#include "ops/widen.h"
+#include "ops/onnx/widen.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {

@@ -44,6 +44,7 @@ class Outcome:
     result: dict[str, Any]
     reports: "list[Report]" = field(default_factory=list)
     skipped: str | None = None  # why nothing was checked
+    died: bool = False  # whether the oracle's process ended over it
     # Where the answer is wrong: the rule at fault, and the node that it rewrote.
     culprit: tuple[str, str] | None = None
 
@@ -109,7 +110,7 @@ def simplify_checked(
     """Simplify `model` to `out`, and compare the two in ONNX Runtime before `out` is there.
 
     check_n: how many random inputs to compare on; 0 checks nothing.
-    check: `inputs`, `input_shapes`, `seed`, `threads`, `custom_lib`; see `Original`.
+    check: `inputs`, `input_shapes`, `seed`, `nodes`, `atol`, ...; see `Original`.
     progress: called with "check" when the simplified model is there.
     options: of the simplification: `input_shapes`, `disabled`, `only`, `external_data`, ...
     """
@@ -143,11 +144,11 @@ def simplify_checked(
             input_shapes=shapes or None,
             **given,
         )
-        outcome = Outcome(None, result, skipped=original.skipped)
+        outcome = Outcome(None, result, skipped=original.skipped, died=original.died)
         if original.skipped is None:
             outcome.reports = original.compare(Source(str(aside)))
             last = outcome.reports[-1]
-            outcome.ok, outcome.skipped = last.ok, last.skipped
+            outcome.ok, outcome.skipped, outcome.died = last.ok, last.skipped, last.died
         if outcome.ok is False:
 
             def is_right(target: Path) -> bool:

@@ -91,6 +91,11 @@ constexpr Option kNodes{
     .help = "check each node on the right inputs: always, never, or auto, which leaves it out only "
             "where the outputs agree and a run takes long",
     .fallback = "auto", .choices = "always auto never", .python_only = true, .section = kCheck};
+constexpr Option kValues{
+    .name = "nodes", .spellings = "--nodes", .metavar = "WHEN", .kind = Kind::Choice,
+    .help = "check the values that both models name, each on the right inputs: always, never, or "
+            "auto, which does so where outputs differ",
+    .fallback = "auto", .choices = "always auto never", .python_only = true, .section = kCheck};
 constexpr Option kAtol{.name = "atol", .spellings = "--atol", .metavar = "X", .kind = Kind::Number,
                        .help = "an output is right within this absolute difference",
                        .python_only = true, .section = kCheck};
@@ -170,8 +175,8 @@ constexpr const Option* kSimplifyOptions[] = {
     &kModelToSimplify, &kOut,     &kCheckN,    &kForce,          &kInputShape,     &kDataRoot,
     &kDropUndefined,   &kOpset,   &kExternalData, &kJson,        &kQuiet,          &kListRules,
     &kDisable,         &kSkipOptimization, &kOnly, &kWhyNot,     &kStopAfter,      &kNoLargeTensor,
-    &kNoCheck,         &kInput,   &kTestInputShape, &kSeed,      &kThreads,        &kOracleTimeout,
-    &kOracleMemory};
+    &kNoCheck,         &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
+    &kRtol,            &kThreads, &kOracleTimeout,  &kOracleMemory};
 constexpr const Option* kVerifyOptions[] = {
     &kModel,        &kTarget,         &kDataRoot, &kDropUndefined, &kNoSimplify, &kFuse,
     &kAllowUnknown, &kJson,           &kQuiet,    &kInput,         &kVerifyShape, &kSeed,

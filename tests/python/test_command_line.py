@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto as T
 from onnx import helper as h
@@ -321,7 +322,8 @@ def test_not_checked_is_no_success(command: str, wrong: str, python: Run) -> Non
     code, out, _ = python(command, "m.onnx", *given)
     assert code == ExitCode.NOT_CHECKED
     assert "NOT CHECKED: " in out
-    assert "--no-check" in out
+    assert "--input FILE" in out
+    assert ("--no-check" in out) == (command != "verify")  # which takes no such option
     if wrong == "dtype":
         assert "float64" in out
         assert "float32" in out
@@ -333,6 +335,29 @@ def test_not_checked_is_no_success(command: str, wrong: str, python: Run) -> Non
     assert conforms(result, SCHEMA) == []
     if command != "verify":
         assert python(command, "m.onnx", *given, "--no-check")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["convert", "verify", "simplify"])
+def test_an_oracle_that_died_is_given_more_and_no_other_inputs(command: str, python: Run) -> None:
+    endless = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]> g (float[2] x) => (float[2] y)
+        <int64 n = {9223372036854775807}, bool c = {1}> {
+            y = Loop <body = b (int64 i, bool g, float[2] u) => (bool h, float[2] v)
+                { h = Identity (g)  v = Sin (u) }> (n, c, x) }"""
+    )
+    onnx.save(endless, "endless.onnx")
+    code, out, _ = python(command, "endless.onnx", "--oracle-timeout", "0.3")
+    assert code == ExitCode.NOT_CHECKED
+    assert "--oracle-timeout S" in out
+    assert "--input FILE" not in out
+
+
+def test_a_bar_of_ones_own_for_a_simplified_model(python: Run) -> None:
+    for words, right in ([], True), (["--atol", "1e-3"], True), (["--nodes", "always"], True):
+        code, out, _ = python("simplify", "m.onnx", "s.onnx", "--json", *words)
+        result = json.loads(out)
+        assert (code == 0) == right
+        assert bool(result["check"]["nodes"]) == ("always" in words)
 
 
 def test_without_what_a_check_needs(python: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,28 @@ def test_rounding_that_grows_is_right_with_a_note() -> None:
     assert "stretches agrees on equal inputs" in report.notes[-1]
 
 
+def test_a_bar_of_ones_own_counts_in_place_of_what_lies_between() -> None:
+    w, v = of(1, 64, 64), of(2, 64, 64)
+    other = model(ONE_STEP, u=w @ v)
+    for atol, right in (1e-6, False), (3.0, True):
+        [report] = Original(model(TWO_STEPS, w=w, v=v), 1, atol=atol).compare(other)
+        assert report.ok is right
+    assert report.nodes == []
+    [report] = Original(model(TWO_STEPS, w=w, v=v), 1, atol=3.0, nodes="always").compare(other)
+    assert report.ok
+    assert report.nodes
+    [report] = Original(model(TWO_STEPS, w=w, v=v), 1, nodes="never").compare(other)
+    assert not report.ok
+
+
+def test_values_on_the_way_count_though_the_outputs_agree() -> None:
+    text = "g (float[n,64] x) => (bool y) <float k = {0}> { a = Abs (x) b = ReduceSum (%s) y = Less (b, k) }"
+    original = Original(model(text % "a"), 1, nodes="always")
+    [report] = original.compare(model(text.replace("= Abs", "= Exp") % "a"))
+    assert report.ok is False
+    assert "a is the first value that differs" in report.notes[-1]
+
+
 @pytest.mark.parametrize("fault", ["weight", "operator", "scale"])
 def test_a_fault_before_chaos_is_found(fault: str) -> None:
     w, v = of(1, 64, 64), of(2, 64, 64)

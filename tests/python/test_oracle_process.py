@@ -261,9 +261,9 @@ def test_many_bytes_travel_quickly_and_leave_nothing() -> None:
     runtime = Runtime(doubling(17))  # 32 MiB of the same numbers
     x = np.random.default_rng(0).standard_normal(64).astype(np.float32)
     [y] = runtime.run({"x0": x})
-    before = time.perf_counter()
+    before = time.process_time()
     [y] = runtime.run({"x0": x})
-    assert time.perf_counter() - before < 1.0
+    assert time.process_time() - before < 1.0
     np.testing.assert_array_equal(y.reshape(-1, 64), np.broadcast_to(x, (2**17, 64)))
     y[:] = 0  # it is ours
     open_files = len(os.listdir("/proc/self/fd"))
@@ -311,7 +311,7 @@ def test_it_ends_with_a_program_that_ends() -> None:
     program = run(ASK)
     out, _ = program.communicate()
     assert program.returncode == 0
-    assert wait_until(lambda: is_gone(int(out.split()[0])), 1.0)
+    assert wait_until(lambda: is_gone(int(out.split()[0])))
 
 
 def test_interrupting_ends_the_run_at_once() -> None:
@@ -325,10 +325,9 @@ except KeyboardInterrupt:
     assert program.stdout is not None
     worker = int(program.stdout.readline().split()[0])
     time.sleep(0.3)
-    before = time.monotonic()
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does
-    out, _ = program.communicate()
-    assert time.monotonic() - before < 2
+    # Long before the run would have been given up, however busy the machine is.
+    out, _ = program.communicate(timeout=process.TIMEOUT_S / 2)
     assert out.strip() == "[0.0, 2.0]"
     assert is_gone(worker)
 
@@ -398,18 +397,16 @@ def test_starting_waits_for_nothing_and_imports_no_torch() -> None:
 import sys, time
 from pathlib import Path
 from onnx2nn.check import process
-before = time.perf_counter()
+receive, process._receive = process._receive, None  # whoever waited for an answer would fail
 process.start()
-took = time.perf_counter() - before
+process._receive = receive
 files = Path(f"/proc/{process.worker().pid}/maps").read_text
 while "onnxruntime" not in files():
     time.sleep(0.01)
 time.sleep(0.2)
-print(took, "torch" in files(), {"torch", "numpy", "onnxruntime"} & set(sys.modules))
+print("torch" in files(), {"torch", "numpy", "onnxruntime"} & set(sys.modules))
 """
-    took, *rest = run(code).communicate()[0].split(maxsplit=1)
-    assert float(took) < 0.2
-    assert rest == ["False set()\n"]
+    assert run(code).communicate()[0] == "False set()\n"
 
 
 def test_sessions_are_closed_where_nobody_has_them() -> None:

@@ -3,27 +3,25 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from onnx2nn.api import Error, InputShapes, Source
 from onnx2nn.check.common_values import Allowance, compare_stretches, rounding
-from onnx2nn.check.compare import Comparison, Random, agree, compare
+from onnx2nn.check.compare import Bar, Comparison, Random, agree, compare
 from onnx2nn.check.given import check_shapes, given_inputs
 from onnx2nn.check.inputs import Unfit, candidates
 from onnx2nn.check.oracle import OracleDied, Reference, Runtime, first_line
 from onnx2nn.check.pieces import Graph
 from onnx2nn.check.result import Answer, Report, describe
+from onnx2nn.check.search import Refused, is_empty, larger_batch, mark_random, search
 from onnx2nn.check.values import has_random_op
-from onnx2nn.check.verification import is_empty, larger_batch, mark_random
 
 __all__ = ["Original"]
 
 # The reference evaluator computes in Python: larger models would take it hours.
 _REFERENCE_BYTES = 256 * 2**20
-# When to stop looking for inputs that the model accepts.
-_SEARCH_S = 30.0
 # How often a model with random operators is asked again: a few drawn truths are alike by chance.
 _RANDOM_RUNS = 4
 # Where one run takes longer, it is not repeated for other inputs, but for one of another batch size.
@@ -35,8 +33,10 @@ class Original:
 
     inputs: values by name or a file of them, for one comparison; without them `count` sets are drawn
     from `seed` on. input_shapes: dims by name, for what is drawn. custom_lib: a library of operators
-    to register. allowance: what rounding is allowed; see `onnx2nn.check.common_values`.
-    `skipped` says why there is no answer.
+    to register. nodes: whether to compare the values on the way too; "auto" does so where outputs
+    differ, or numbers are drawn at random. atol, rtol: a bar of one's own for the outputs.
+    allowance: what rounding is allowed; see `onnx2nn.check.common_values`.
+    `skipped` says why there is no answer, `died` that the oracle's process ended over it.
     """
 
     def __init__(
@@ -49,17 +49,21 @@ class Original:
         seed: int = 0,
         threads: int = 0,
         custom_lib: str | None = None,
+        nodes: Literal["always", "auto", "never"] = "auto",
+        atol: float | None = None,
+        rtol: float | None = None,
         allowance: Allowance = rounding,
     ) -> None:
+        self._bar = None if atol is None and rtol is None else Bar(atol or 0.0, rtol or 0.0)
+        self._nodes = nodes
         self._threads, self._custom_lib = threads, custom_lib
         self._allowance = allowance
         self._graph = Graph(source, threads, custom_lib)
         self._proto = self._graph.proto
         self.skipped: str | None = None
+        self.died = False
         self.answers: list[Answer] = []
         self.notes: list[str] = []
-        # For each answer, what its random operators drew.
-        self._drawn: list[dict[str, Any]] = []
         try:
             given = given_inputs(self._proto, inputs)
             check_shapes(self._proto, input_shapes)
@@ -77,19 +81,17 @@ class Original:
         reasons: list[str] = []
         for name, oracle in self._oracles(reasons):
             try:
-                found = self._search(oracle, seed, inputs, input_shapes)
-            except OracleDied as died:
-                reasons.append(f"{name}: {died}")
-                if died.timed_out:
-                    break  # another would take longer still
-                continue
-            if isinstance(found, Answer):
-                self.answers = [found]
+                self.answers = [self._search(oracle, seed, inputs, input_shapes)]
                 break
-            reasons.append(f"{name}: {found}")
+            except (OracleDied, Refused) as error:
+                reasons.append(f"{name}: {error}")
+                self.died |= isinstance(error, OracleDied)
+                if isinstance(error, OracleDied) and error.timed_out:
+                    break  # another would take longer still
         if not self.answers:
             self.skipped = "; ".join(reasons)
             return
+        self.died = False
         self.notes = reasons
         if is_empty(self.answers[0].outputs) and self.answers[0].outputs:
             self.skipped = (
@@ -105,6 +107,7 @@ class Original:
             raise  # the library of operators, which is the caller's
         except OracleDied as died:
             reasons.append(f"ONNX Runtime: {died}")
+            self.died = True
             if died.timed_out:
                 return
         except Exception as error:  # each runtime has error types of its own
@@ -126,45 +129,17 @@ class Original:
         seed: int,
         inputs: dict[str, Any],
         shapes: InputShapes | None,
-    ) -> Answer | str:
-        """The first drawn inputs that the model accepts; else what it says to the likeliest.
+    ) -> Answer:
+        feeds = candidates(self._proto, seed, inputs, shapes)
+        return search(lambda feed: self._answer(oracle, feed), feeds)
 
-        Inputs that give nothing but empty outputs are taken only where no others are found.
-        """
-        first = ""
-        empty: Answer | None = None
-        deadline = time.perf_counter() + _SEARCH_S
-        for feed in candidates(self._proto, seed, inputs, shapes):
-            try:
-                answer, drawn = self._answer(oracle, feed)
-            except OracleDied:
-                if empty is None:
-                    raise
-                break
-            except Exception as error:
-                first = first or first_line(error)
-                if time.perf_counter() > deadline:
-                    break
-                continue
-            if not is_empty(answer.outputs):
-                self._drawn.append(drawn)
-                return answer
-            empty = empty or answer
-            if time.perf_counter() > deadline:
-                break
-        if empty is not None:
-            self._drawn.append({})
-        return empty or first or "no inputs to try"
-
-    def _answer(
-        self, oracle: Runtime | Reference, feed: dict[str, Any]
-    ) -> tuple[Answer, dict[str, Any]]:
+    def _answer(self, oracle: Runtime | Reference, feed: dict[str, Any]) -> Answer:
         """The outputs for one set of inputs, and what random operators drew for them."""
         began = time.perf_counter()
         outputs = oracle.run(feed)
         took = time.perf_counter() - began
         if not has_random_op(self._proto):
-            return Answer(oracle, feed, outputs, took), {}
+            return Answer(oracle, feed, outputs, took)
         names = self._graph.outputs
         random = [o for o in self._graph.drawn if o not in names]
         piece = self._graph.piece([*names, *random], {})
@@ -178,7 +153,7 @@ class Original:
         piece = self._graph.piece(names, drawn)
         for _ in range(_RANDOM_RUNS):
             outputs = mark_random(outputs, piece({**feed, **drawn}).values())
-        return Answer(oracle, feed, outputs, took), drawn
+        return Answer(oracle, feed, outputs, took, drawn)
 
     def _draw_others(
         self,
@@ -198,16 +173,15 @@ class Original:
                 wider = larger_batch(self._proto, first, inputs, shapes, seed + k)
                 if wider is not None:
                     self.answers.append(wider)
-                    self._drawn.append({})
                     continue
             if first.seconds > _SLOW_S:
                 continue
             try:
-                found = self._search(first.oracle, seed + k, inputs, fixed)
+                self.answers.append(self._search(first.oracle, seed + k, inputs, fixed))
             except OracleDied:
                 return  # the first answer stands
-            if isinstance(found, Answer):
-                self.answers.append(found)
+            except Refused:
+                continue
 
     def compare(self, target: Source) -> list[Report]:
         """A report for each set of inputs, up to the first that finds `target` wrong.
@@ -220,22 +194,23 @@ class Original:
         except Error as error:
             return [Report(False, self.answers[0].oracle.name, error=first_line(error))]
         oracle: Runtime | Reference | None = None
-        for k, answer in enumerate(self.answers):
+        for answer in self.answers:
             report = Report(False, answer.oracle.name, notes=list(self.notes))
             report.inputs = [describe(n, v) for n, v in answer.feed.items()]
             began = time.perf_counter()
             # What the target no longer draws it has to compute as it was.
-            drawn = {n: v for n, v in self._drawn[k].items() if n in graph.drawn}
+            drawn = {n: v for n, v in answer.drawn.items() if n in graph.drawn}
             try:
                 if drawn:
                     found = graph.run(graph.outputs, drawn, answer.feed)
                 else:
                     oracle = oracle or graph.open()
                     found = dict(zip(oracle.outputs, oracle.run(answer.feed), strict=True))
-                self._judge(report, graph, k, found, drawn)
+                self._judge(report, graph, answer, found, drawn)
             except OracleDied as died:
                 report.ok = None if died.timed_out else False
                 report.skipped = str(died) if died.timed_out else None
+                report.died = True
                 report.error = None if died.timed_out else str(died)
             except Exception as error:  # whatever it raises is a finding
                 report.error = first_line(error)
@@ -253,7 +228,7 @@ class Original:
         self,
         report: Report,
         graph: Graph,
-        k: int,
+        answer: Answer,
         found: dict[str, Any],
         drawn: dict[str, Any],
     ) -> None:
@@ -262,30 +237,33 @@ class Original:
         if missing:
             report.error = f"the output {missing[0]!r} is gone"
             return
-        answer = self.answers[k]
         report.outputs = self._compare_outputs(answer, found)
         report.ok = all(c.ok for c in report.outputs)
         if not report.ok:
-            self._ask_again(report, k, found)
-        if not report.ok or has_random_op(self._proto):
+            self._ask_again(report, answer, found)
+        if self._wants_stretches(report):
             self._compare_stretches(report, graph, answer, drawn)
         random = [c.name for c in report.outputs if c.random]
         if random:
             report.notes.append(f"{', '.join(random)}: random; compared by shape only")
 
+    def _wants_stretches(self, report: Report) -> bool:
+        if self._nodes != "auto":
+            return self._nodes == "always"
+        return not report.ok or has_random_op(self._proto)
+
     def _compare_outputs(self, answer: Answer, found: dict[str, Any]) -> list[Comparison]:
         return [
-            compare(n, w, found[n], answer.oracle.check_dtype)
+            compare(n, w, found[n], answer.oracle.check_dtype, bar=self._bar)
             for n, w in zip(self._graph.outputs, answer.outputs, strict=True)
         ]
 
-    def _ask_again(self, report: Report, k: int, found: dict[str, Any]) -> None:
+    def _ask_again(self, report: Report, answer: Answer, found: dict[str, Any]) -> None:
         """Leave out what the oracle itself answers differently to the same inputs."""
-        answer = self.answers[k]
-        piece = self._graph.piece(self._graph.outputs, self._drawn[k])
+        piece = self._graph.piece(self._graph.outputs, answer.drawn)
         outputs = answer.outputs
         for _ in range(2):
-            outputs = mark_random(outputs, piece({**answer.feed, **self._drawn[k]}).values())
+            outputs = mark_random(outputs, piece({**answer.feed, **answer.drawn}).values())
         new = [
             n
             for n, x, y in zip(self._graph.outputs, answer.outputs, outputs, strict=True)
@@ -319,9 +297,11 @@ class Original:
                 report.error = f"{first.name}, on the way to the outputs: {first.reason}"
             report.ok = False
             report.notes.append(f"{first.name} is the first value that differs: {first.reason}")
-        elif not report.ok and {c.name for c in found.compared} >= {
-            c.name for c in report.outputs if not c.ok
-        }:
+        elif (
+            not report.ok
+            and self._bar is None
+            and {c.name for c in found.compared} >= {c.name for c in report.outputs if not c.ok}
+        ):
             wrong = [c for c in report.outputs if not c.ok]
             most = max(c.max_rel or 0.0 for c in wrong)
             for c in wrong:

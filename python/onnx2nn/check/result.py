@@ -42,7 +42,7 @@ class Difference:
 class Report:
     """What `verify` found. `ok` is True where all that was compared is right, None where nothing was.
 
-    `skipped` says why nothing was compared; `error` what the converted module raised;
+    `skipped` says why nothing was compared, `died` that the oracle's process ended over it; `error` what the converted module raised;
     `nodes` holds a Comparison for each intermediate value where they were asked for.
     """
 
@@ -56,6 +56,7 @@ class Report:
     error: str | None = None
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    died: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.ok)
@@ -86,12 +87,16 @@ class Report:
 
 @dataclass
 class Answer:
-    """What the oracle says: for which inputs, and the outputs by name."""
+    """What the oracle says: for which inputs, and the outputs in the model's order.
+
+    drawn: what random operators drew for them, by the values' names.
+    """
 
     oracle: "Runtime | Reference"
     feed: dict[str, Any]
     outputs: list[Any]
     seconds: float
+    drawn: dict[str, Any] = field(default_factory=dict)
 
 
 def describe(name: str, value: Any) -> tuple[str, str, list[int] | None]:

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from onnx2nn.api import InputShapes, Model, Source, as_source, run_native
 from onnx2nn.check import process
-from onnx2nn.check.compare import Bar, Random, agree, compare
+from onnx2nn.check.compare import Bar, compare
 from onnx2nn.check.drawn import Drawing, Drawn, check_on_drawn
 from onnx2nn.check.given import check_shapes, given_inputs
-from onnx2nn.check.inputs import Unfit, candidates, wanted_inputs
+from onnx2nn.check.inputs import Unfit, candidates
 from onnx2nn.check.nodes import check_nodes, take_weights, trace
 from onnx2nn.check.oracle import (
     OracleDied,
@@ -28,6 +26,7 @@ from onnx2nn.check.oracle import (
 from onnx2nn.check.readable import readable
 from onnx2nn.check.result import Answer, Difference, Report, describe
 from onnx2nn.check.roles import free_zeros
+from onnx2nn.check.search import BATCH, Refused, is_empty, larger_batch, mark_random, search
 from onnx2nn.check.stretches import check_stretches
 from onnx2nn.check.values import NodeValues, NoValues, has_random_op
 from onnx2nn.check.written import emitted_line, is_program, load_written, run_module
@@ -37,11 +36,6 @@ if TYPE_CHECKING:
 
 # An oracle quicker than this is always run twice, so that whatever is random in it is noticed.
 _QUICK_S = 1.0
-# A second batch size, to find one that was baked in; left out where one run is slow.
-_BATCH = 3
-_SLOW_S = 5.0
-# When to stop looking for inputs that the model accepts.
-_SEARCH_S = 30.0
 # Where the runs take longer and agree, nodes are not looked at one by one.
 _PATIENCE_S = 10.0
 
@@ -134,7 +128,7 @@ def verify(
                 got = run_module(net, answer.feed, proto)
         except OracleDied as error:
             report.ok = None
-            report.skipped = f"{target}: {error}"
+            report.skipped, report.died = f"{target}: {error}", True
         except Exception as error:  # whatever emitted code raises is a finding
             report.ok = False
             report.error = f"{type(error).__name__}: {first_line(error)}{emitted_line(error)}"
@@ -155,10 +149,10 @@ def verify(
         compare_with(larger)
         if report.ok:
             report.outputs, report.inputs = first, first_inputs
-            report.notes.append(f"right with a batch of {_BATCH} too")
+            report.notes.append(f"right with a batch of {BATCH} too")
         else:
             answer = larger
-            report.notes.append(f"right with a batch of 1, wrong with one of {_BATCH}")
+            report.notes.append(f"right with a batch of 1, wrong with one of {BATCH}")
     if _wants_nodes(nodes, per_node, report, time.perf_counter() - began):
         tell("check node by node")
         values = NodeValues(source, proto, answer, threads)
@@ -209,84 +203,34 @@ def find_answer(
             continue
         except Exception as error:  # each runtime has error types of its own
             reasons.append(f"{name}: {first_line(error)}")
+            report.died |= isinstance(error, OracleDied)
             if isinstance(error, OracleDied) and error.timed_out:
                 break  # another would take longer still
             continue
-        first = ""
-        timed_out = False
-        found: Answer | None = None
-        deadline = time.perf_counter() + _SEARCH_S
-        for feed in candidates(proto, seed, given, shapes):
-            try:
-                began = time.perf_counter()
-                outputs = oracle.run(feed)
-                took = time.perf_counter() - began
-                if took < _QUICK_S or has_random_op(proto):
-                    outputs = mark_random(outputs, oracle.run(feed))
-            except OracleDied as error:
-                first, timed_out = first or str(error), error.timed_out
+
+        def ask(feed: dict[str, Any], oracle: Runtime | Reference = oracle) -> Answer:
+            began = time.perf_counter()
+            outputs = oracle.run(feed)
+            took = time.perf_counter() - began
+            if took < _QUICK_S or has_random_op(proto):
+                outputs = mark_random(outputs, oracle.run(feed))
+            return Answer(oracle, feed, outputs, took)
+
+        try:
+            found = search(ask, candidates(proto, seed, given, shapes))
+        except (OracleDied, Refused) as error:
+            reasons.append(f"{name}: {error}")
+            report.died |= isinstance(error, OracleDied)
+            if isinstance(error, OracleDied) and error.timed_out:
                 break
-            except Exception as error:
-                first = first or first_line(error)
-                if time.perf_counter() > deadline:
-                    break
-                continue
-            if found is None or not is_empty(outputs):
-                found = Answer(oracle, feed, outputs, took)
-            if not is_empty(outputs) or time.perf_counter() > deadline:
-                break
-        if found is not None:
-            report.oracle = oracle.name
-            report.inputs = [describe(n, v) for n, v in found.feed.items()]
-            report.notes += reasons
-            return found
-        reasons.append(f"{name}: {first or 'no inputs to try'}")
-        if timed_out:
-            break
+            continue
+        report.oracle = oracle.name
+        report.inputs = [describe(n, v) for n, v in found.feed.items()]
+        report.notes += reasons
+        report.died = False
+        return found
     report.skipped = "; ".join(reasons)
     return None
-
-
-def larger_batch(
-    proto: Any,
-    answer: Answer,
-    given: dict[str, Any] | None,
-    shapes: InputShapes | None,
-    seed: int,
-) -> Answer | None:
-    """The answer for a larger batch, where the model leaves that free and the oracle takes it."""
-    random = any(isinstance(y, Random) for y in answer.outputs) or has_random_op(proto)
-    if given or shapes or random or answer.seconds > _SLOW_S:
-        return None
-    free = {
-        w.name: [_BATCH, *answer.feed[w.name].shape[1:]]
-        for w in wanted_inputs(proto)
-        if w.dims and isinstance(w.dims[0], str) and isinstance(answer.feed[w.name], np.ndarray)
-    }
-    if not free or any(answer.feed[name].shape[0] != 1 for name in free):
-        return None
-    fixed = {n: list(v.shape) for n, v in answer.feed.items() if isinstance(v, np.ndarray)}
-    feed = next(candidates(proto, seed, None, {**fixed, **free}), None)
-    if feed is None:
-        return None
-    try:
-        return Answer(answer.oracle, feed, answer.oracle.run(feed), answer.seconds)
-    except Exception:  # the first dim was no batch, or some other input would have to grow too
-        return None
-
-
-def is_empty(outputs: Iterable[Any]) -> bool:
-    """Whether outputs hold no elements at all, so that none of them can be wrong."""
-    bare = (y.value if isinstance(y, Random) else y for y in outputs)
-    return all(isinstance(y, np.ndarray) and y.size == 0 for y in bare)
-
-
-def mark_random(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """The first run's outputs, marked where the second gave others."""
-    return [
-        x if isinstance(x, Random) or agree(x, y) else Random(x)
-        for x, y in zip(first, second, strict=True)
-    ]
 
 
 def _is_onnx(target: Any) -> bool:
@@ -445,8 +389,6 @@ __all__ = [
     "describe",
     "find_answer",
     "has_random_op",
-    "larger_batch",
     "load_written",
-    "mark_random",
     "verify",
 ]

@@ -84,16 +84,7 @@ def run(request: Request) -> ExitCode:
         # A fixed shape is also the one to check with.
         check["input_shapes"] = {**(fixed or {}), **(check["input_shapes"] or {})} or None
         with Stages(4, a.quiet or a.json) as stages:
-            report = verify(
-                a.model,
-                done.files[0],
-                progress=stages,
-                nodes=a.nodes,
-                atol=a.atol,
-                rtol=a.rtol,
-                **check,
-                **options,
-            )
+            report = verify(a.model, done.files[0], progress=stages, **check, **options)
         skipped = report.skipped
     code = ExitCode.DONE if a.no_check else verdict(skipped, report)
     if a.json:
@@ -109,7 +100,8 @@ def run(request: Request) -> ExitCode:
         print_json(result(request, code, **found))
         return code
     if skipped is not None:
-        print_not_checked(skipped, not a.no_check, report is not None, a.quiet)
+        died = report is not None and report.died
+        print_not_checked(skipped, request, report is not None, died, not a.no_check)
     elif report is not None:
         print_report(report, done.files[0], a.quiet)
     if code in (ExitCode.DONE, ExitCode.NOT_CHECKED) and not a.quiet:

@@ -143,18 +143,29 @@ def print_diagnostics(model: str, diagnostics: list[Diagnostic], quiet: bool = F
         print(head + ("\n" + rest if rest else ""), file=sys.stderr)
 
 
-def print_not_checked(why: str, asked: bool, tried: bool, quiet: bool) -> None:
+def print_not_checked(
+    why: str, request: Request, tried: bool, died: bool, asked: bool = True
+) -> None:
     """That nothing was compared, why, and, where it was asked for, what to do.
 
-    tried: the oracle was there, and other inputs may be what it takes.
+    tried: the oracle was there, and other inputs may be what it takes; or it `died` over these.
     """
     if not asked:
-        if not quiet:
+        if not request.values.quiet:
             print(f"not checked: {printable_lines(why)}")
         return
     print(f"{paint(sys.stdout, 'NOT CHECKED', _YELLOW)}: {printable_lines(why)}")
-    others = "give inputs that the model takes (--input FILE, --test-input-shape NAME:DIMS), or "
-    print(f"    {others if tried else ''}do without a check: --no-check")
+    hints = []
+    if died:
+        hints.append("allow it more (--oracle-timeout S, --oracle-memory SIZE)")
+    elif tried:
+        hints.append(
+            "give inputs that the model takes (--input FILE, --test-input-shape NAME:DIMS)"
+        )
+    if request.command != "verify":
+        hints.append("do without a check: --no-check")
+    if hints:
+        print(f"    {', or '.join(hints)}")
 
 
 def _number(value: float | None) -> str:

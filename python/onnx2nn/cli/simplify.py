@@ -115,7 +115,7 @@ def simplify_file(
         nodes = f"{stats['nodes_before']} -> {stats['nodes_after']} nodes"
         print(f"{printable(a.model)} -> {printable(out)}: {nodes}, {size}")
     if skipped is not None or report is None:
-        print_not_checked(skipped or "not asked for", asked, missing is None, a.quiet)
+        print_not_checked(skipped or "not asked for", request, missing is None, outcome.died, asked)
     else:
         print_report(report, out, a.quiet)
     if outcome.culprit is not None:

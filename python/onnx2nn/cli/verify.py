@@ -24,9 +24,6 @@ def run(request: Request) -> ExitCode:
                 a.target,
                 per_node=a.per_node,
                 progress=stages,
-                nodes=a.nodes,
-                atol=a.atol,
-                rtol=a.rtol,
                 **check_options(a),
                 **conversion_options(a),
             )
@@ -36,7 +33,7 @@ def run(request: Request) -> ExitCode:
         check = report.to_dict() if report is not None else {"ok": None, "skipped": skipped}
         print_json(result(request, code, target=a.target, check=check))
     elif skipped is not None:
-        print_not_checked(skipped, True, report is not None, a.quiet)
+        print_not_checked(skipped, request, report is not None, report is not None and report.died)
     elif report is not None:
         print_report(report, a.target or a.model, a.quiet, a.per_node)
     return code

@@ -697,13 +697,24 @@ class Importer {
       if (Value* v = n->output(i)) scope.values[raw.outputs[i]] = v;
   }
 
-  /// The branches of an If have no inputs; some writers list what they use of the graph around.
+  /// The branches of an If have no inputs; some writers list what they use of the graph around, or
+  /// their own initialisers.
   static void bind_branch_inputs(Graph& branch, const Scope& scope) {
-    std::erase_if(branch.inputs, [&](Value* v) {
-      Value* outer = scope.find(v->name);
-      if (outer != nullptr) v->replace_all_uses(outer);
-      return outer != nullptr;
-    });
+    std::vector<Value*> left;
+    std::vector<ir::ValueInfo> infos;
+    for (std::size_t i = 0; i < branch.inputs.size(); ++i) {
+      Value* v = branch.inputs[i];
+      if (v->constant) {
+        v->is_graph_input = false;
+      } else if (Value* outer = scope.find(v->name)) {
+        v->replace_all_uses(outer);
+      } else {
+        left.push_back(v);
+        infos.push_back(std::move(branch.input_infos[i]));
+      }
+    }
+    branch.inputs = std::move(left);
+    branch.input_infos = std::move(infos);
   }
 
   /// Gradient differentiates the part of the graph between the values that its attributes name: that

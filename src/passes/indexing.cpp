@@ -7,9 +7,12 @@ namespace {
 
 /// An axis counted from the first, of `v`'s rank; nothing where that is needed and not known.
 std::optional<std::int64_t> axis_of(std::int64_t axis, const ir::Value* v) {
-  if (axis >= 0) return axis;
-  if (v == nullptr || !v->type.is_tensor() || !v->type.shape.has_rank()) return std::nullopt;
-  return axis + static_cast<std::int64_t>(v->type.shape.rank());
+  if (v == nullptr || !v->type.is_tensor() || !v->type.shape.has_rank())
+    return axis >= 0 ? std::optional(axis) : std::nullopt;
+  const auto rank = static_cast<std::int64_t>(v->type.shape.rank());
+  // A node of its neighbours may be unsound, and mean an axis that is not there.
+  if (axis < -rank || axis >= rank) return std::nullopt;
+  return axis < 0 ? axis + rank : axis;
 }
 
 /// The index of the only element that a Slice takes along one axis, all others being whole, and that

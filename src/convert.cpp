@@ -137,7 +137,8 @@ void describe_weights(Impl& c) {
   for (const auto& p : c.program.params) {
     WeightInfo w;
     w.key = p->key();
-    w.dtype = ir::info(p->dtype).torch_name;
+    w.dtype = ir::info(p->tensor->dtype()).torch_name;
+    if (p->quantized) w.quantized = p->quantized->key();
     w.shape = p->shape;
     w.trainable = p->trainable;
     w.is_buffer = !p->trainable;
@@ -284,7 +285,7 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
     for (const auto& p : impl_->program.params) {
       emit::WeightEntry e;
       e.key = p->key();
-      e.dtype = emit::weight_dtype(ir::info(p->dtype).torch_name);
+      e.dtype = emit::weight_dtype(ir::info(p->tensor->dtype()).torch_name);
       e.shape = p->shape;
       e.source = p->tensor->source();
       e.transpose = p->transpose;

@@ -66,8 +66,8 @@ struct PortInfo {
 
 /// One parameter or buffer.
 struct WeightInfo {
-  std::string key;  // in the state_dict
-  std::string dtype;
+  std::string key;    // in the state_dict
+  std::string dtype;  // of the bytes: where the weight is stored in integers, theirs
   std::vector<std::int64_t> shape;
   bool trainable = false;
   bool is_buffer = false;
@@ -75,6 +75,9 @@ struct WeightInfo {
   std::uint64_t offset = 0;
   std::uint64_t nbytes = 0;
   bool transpose = false;  // the bytes are those of a matrix [shape[1], shape[0]]
+  /// Of a scale or zero point: the key of the weight in integers that it makes real. It is in the
+  /// file, but not in the state_dict.
+  std::string quantized;
   std::string onnx_name;
 };
 

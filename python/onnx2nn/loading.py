@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from onnx2nn.api import (
@@ -25,6 +26,7 @@ from onnx2nn.api import (
     diagnostic_text,
     run_native,
 )
+from onnx2nn.runtime.quantization import dequantized
 
 __all__ = ["load"]
 
@@ -44,6 +46,7 @@ def load(
     fuse: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
+    keep_quantized: bool = False,
 ) -> nn.Module:
     """An ONNX model as an nn.Module in eval mode, with its weights mapped from the file.
 
@@ -54,12 +57,16 @@ def load(
 
     device: where the weights go, "meta" for none; the CPU where it is not given.
     dtype: a floating type that floating weights are brought to.
+    keep_quantized: weights that the model holds as integers stay so, and are made real with each
+        use: less memory, more time, and nothing to train. Otherwise they are parameters.
     The other options are those of `convert`.
     Raises Error, with all diagnostics, where the model cannot be read or converted; warnings go to
     the logger "onnx2nn".
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype: {dtype!r} is not a floating torch.dtype")
+    if not isinstance(keep_quantized, bool):
+        raise TypeError(f"keep_quantized: {keep_quantized!r} is not True or False")
     source = as_source(model)
     options = {
         "simplify": simplify,
@@ -74,7 +81,7 @@ def load(
     for d in conversion.diagnostics:
         if d.get("severity") == "warning":
             _log.warning("%s", diagnostic_text(source.name, d))
-    net = build(conversion)
+    net = build(conversion, keep_quantized=keep_quantized)
     # A model that had to be saved to a temporary folder keeps it while it is in use.
     if source.folder is not None:
         object.__setattr__(net, "_onnx2nn_folder", source.folder)
@@ -92,6 +99,7 @@ def build(
     conversion: Any,
     names: dict[str, Any] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
+    keep_quantized: bool = False,
 ) -> nn.Module:
     """The module of a native Conversion; `names` are put into the source's namespace first.
 
@@ -100,7 +108,7 @@ def build(
     net_class = run_source(conversion.source, conversion.class_name, names)
     with _OnMeta() if conversion.weights else contextlib.nullcontext():
         net = net_class()
-    assign_weights(net, conversion, state or {})
+    assign_weights(net, conversion, state or {}, keep_quantized)
     net.eval()
     assert isinstance(net, nn.Module)
     return net
@@ -237,8 +245,36 @@ def weight_tensor(
     return flat.view(shape)
 
 
+class _Dequantized(nn.Module):
+    """What a weight is that stays in integers: less their zero point, times their scale."""
+
+    def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", zero_point)
+
+    def forward(self, integers: torch.Tensor) -> torch.Tensor:
+        stored = {"weight": integers, **{f"weight.{k}": b for k, b in self.named_buffers()}}
+        return dequantized(stored)["weight"]
+
+
+def _keep_integers(
+    net: nn.Module, key: str, integers: torch.Tensor, beside: Mapping[str, torch.Tensor]
+) -> None:
+    """Puts `integers` in the place of a weight that is computed from them with each use."""
+    path, _, name = key.rpartition(".")
+    owner = net.get_submodule(path)
+    delattr(owner, name)
+    owner.register_buffer(name, integers)
+    real = _Dequantized(beside[f"{key}.scale"], beside.get(f"{key}.zero_point"))
+    parametrize.register_parametrization(owner, name, real, unsafe=True)
+
+
 def assign_weights(
-    net: nn.Module, conversion: Any, state: Mapping[str, torch.Tensor] = MappingProxyType({})
+    net: nn.Module,
+    conversion: Any,
+    state: Mapping[str, torch.Tensor] = MappingProxyType({}),
+    keep_quantized: bool = False,
 ) -> None:
     """Put a conversion's weights, or those of `state`, into a module that was built on the meta device.
 
@@ -253,7 +289,15 @@ def assign_weights(
                     by_key[f"{prefix}.{name}" if prefix else name] = tensor
                     slots.setdefault(id(tensor), []).append((table, name))
     maps = _Maps()
+    # Scales and zero points by the weight in integers that they make real.
+    quantizers: dict[str, dict[str, torch.Tensor]] = {}
     for index, w in enumerate(conversion.weights):
+        if w.get("quantized"):
+            beside = weight_tensor(conversion, index, w, maps)
+            quantizers.setdefault(w["quantized"], {})[w["key"]] = beside
+    for index, w in enumerate(conversion.weights):
+        if w.get("quantized"):
+            continue
         placeholder = by_key.get(w["key"])
         if placeholder is None:
             raise Error(f"internal: the emitted class has no place for the weight {w['key']}")
@@ -261,6 +305,11 @@ def assign_weights(
         fits = given is not None and given.shape == placeholder.shape
         value = given if fits else weight_tensor(conversion, index, w, maps)
         assert value is not None
+        if keep_quantized and w["key"] in quantizers:
+            _keep_integers(net, w["key"], value, quantizers[w["key"]])
+            continue
+        if not fits and w["key"] in quantizers:
+            value = dequantized({w["key"]: value, **quantizers[w["key"]]})[w["key"]]
         if value.shape != placeholder.shape:
             raise Error(
                 f"internal: weight {w['key']} has shape {list(value.shape)} where the emitted "

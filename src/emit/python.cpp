@@ -634,7 +634,8 @@ bool Printer::try_inline(const Stmt& s, const Stmt* next) {
     inlined_[id] = s.value.ptr();
     return true;
   }
-  if (user.kind != ExprKind::Aten || value.kind == ExprKind::Helper) return false;
+  const bool rounds = user.kind == ExprKind::Helper && user.text == "fake_quantize";
+  if ((user.kind != ExprKind::Aten && !rounds) || value.kind == ExprKind::Helper) return false;
   const auto base = [](const Expr& e) {
     return std::string_view(e.text).substr(0, e.text.find('.'));
   };
@@ -836,7 +837,7 @@ void Printer::init() {
     line(8, path_of(m->path) + " = ", call("nn." + m->type, std::move(args)));
   }
   for (const auto& p : program_.params) {
-    if (of_modules.count(p.get()) != 0) continue;
+    if (of_modules.count(p.get()) != 0 || p->quantized) continue;
     containers(p->path);
     std::vector<Text> dims;
     for (const std::int64_t d : p->shape) dims.push_back(atom(std::to_string(d)));
@@ -867,6 +868,9 @@ std::string Printer::run() {
   }
   scan_block(program_.forward, 0);
   extend_captured();
+  const bool quantized = std::any_of(program_.params.begin(), program_.params.end(),
+                                     [](const auto& p) { return p->quantized != nullptr; });
+  if (quantized) helpers_.insert("dequantized");
   std::set<std::string> of_runtime = helpers_;
   std::string supplied;
   for (const auto& [name, source] : options_.functions) {
@@ -989,11 +993,9 @@ std::string Printer::run() {
   if (!program_.params.empty()) {
     if (!pth) out += "    from safetensors.torch import load_file\n\n";
     out += "    with torch.device(\"meta\"):\n        model = " + program_.class_name + "()\n";
-    if (pth) {
-      out += "    state = torch.load(weights, mmap=True, weights_only=True)\n";
-    } else {
-      out += "    state = load_file(weights)\n";
-    }
+    const std::string read =
+        pth ? "torch.load(weights, mmap=True, weights_only=True)" : "load_file(weights)";
+    out += "    state = " + (quantized ? "dequantized(" + read + ")" : read) + "\n";
     out += "    model.load_state_dict(state, strict=True, assign=True)\n";
     out += "    return model.eval()\n";
   } else {

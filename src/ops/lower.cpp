@@ -137,8 +137,7 @@ Ex Lowering::constant_expr(std::string_view hint, const Ex& value) {
   return Ex(torch::Ex::with_text(torch::ExprKind::Constant, path[0]));
 }
 
-/// The bytes as torch holds them: sub-byte types widened.
-static ir::TensorPtr widen(const ir::TensorPtr& t) {
+ir::TensorPtr widen(const ir::TensorPtr& t) {
   if (!ir::is_sub_byte(t->dtype())) return t;
   if (ir::is_narrow_float(t->dtype())) {
     std::vector<float> v;
@@ -154,24 +153,20 @@ static ir::TensorPtr widen(const ir::TensorPtr& t) {
 ParamPtr Lowering::param_of(const ir::Value* value) {
   if (auto it = params_.find(value); it != params_.end()) return it->second;
   auto p = std::make_shared<torch::Param>();
-  p->tensor = widen(value->constant);
-  p->dtype = p->tensor->dtype();
-  p->shape = p->tensor->dims();
-  p->trainable = value->is_initializer && ir::info(value->constant->dtype()).kind == 'f' &&
-                 ir::info(value->constant->dtype()).bits >= 16;
-  p->onnx_name = value->name;
-  auto components = key_components(value->name);
+  const std::string own_name = weight_name(value);
+  auto components = key_components(own_name);
   // A container's numbered children are modules, never parameters.
   if (components && is_number(components->back()))
-    components = std::vector<std::string>{to_identifier(value->name)};
+    components = std::vector<std::string>{to_identifier(own_name)};
   if (!components) {
-    std::string_view name = value->name;
+    std::string_view name = own_name;
     if (const auto slash = name.rfind('/');
         slash != std::string_view::npos && slash + 1 < name.size())
       name = name.substr(slash + 1);
     components = std::vector<std::string>{to_identifier(name)};
     if (name.empty() || is_digit(name[0]) || name.find("::") != std::string_view::npos)
-      components = std::vector<std::string>{value->is_initializer ? "weight" : "constant"};
+      components =
+          std::vector<std::string>{named(value)->is_initializer ? "weight" : "constant"};
   }
   // No container of torch holds parameters, buffers and modules alike under numbers.
   while (components->size() > 1 && is_number(components->back())) {
@@ -180,6 +175,10 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
     components->back() += "_" + last;
   }
   p->path = claim_path(std::move(*components));
+  store(p, value);
+  p->shape = weight_type(value)->dims;
+  p->trainable = named(value)->is_initializer && ir::info(weight_type(value)->dtype).kind == 'f' &&
+                 ir::info(weight_type(value)->dtype).bits >= 16;
   params_[value] = p;
   program_.params.push_back(p);
   return p;
@@ -296,11 +295,12 @@ bool Lowering::is_counted(const Dim& dim) const {
 
 Lowered Lowering::lowered(const ir::Value* value) {
   if (value == nullptr) throw Error("bad-model", "an input or output that it needs is missing");
+  value = first_of(value);
   if (const auto it = values_.find(value); it != values_.end()) return it->second;
-  if (!value->constant)
+  if (!is_weight(value))
     throw Error("skipped", "depends on a value that could not be converted: " + value->name);
   Lowered out;
-  if (value->constant->dtype() == DType::String) {
+  if (value->constant && value->constant->dtype() == DType::String) {
     std::vector<Ex> strings;
     for (const std::string& s : value->constant->strings()) strings.emplace_back(s);
     Args reshaped{helper("string_array", {list(strings)})};

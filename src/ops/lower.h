@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ops/context.h"
+#include "support/checked.h"
 #include "torch/program.h"
 
 namespace onnx2nn::ops {
@@ -45,13 +46,29 @@ struct Lowered {
 /// A weight of a module under construction.
 struct ModuleParam {
   std::string name;            // in the module: "weight"
-  ir::Value* value = nullptr;  // a constant; null: `tensor` is its value
+  const ir::Value* value = nullptr;  // a weight; null: `tensor` is its value
   bool transpose = false;
   std::vector<std::int64_t> shape;  // as the module has it; empty: the tensor's (transposed)
   ir::TensorPtr tensor;
   bool buffer = false;
   const ir::Value* source =
       nullptr;  // what `tensor` was computed from: equal modules of equal sources are one
+};
+
+/// A weight that the file holds in integers: (integers - zero_point) * scale, computed in float32.
+struct QuantizedWeight {
+  const ir::Value* integers = nullptr;  // a constant, which names the weight
+  ir::TensorPtr scale;       // of the weight's rank, or one element; its dtype is the weight's
+  ir::TensorPtr zero_point;  // of the same shape; null for zero
+  const ir::Value* same_as = nullptr;  // the first value that was made so
+};
+
+/// What modules ask of a weight before they take it.
+struct WeightType {
+  DType dtype = DType::Undefined;
+  Ints dims;
+  std::size_t rank() const { return dims.size(); }
+  std::int64_t size() const { return element_count(dims); }
 };
 
 /// State of one lowering: the program that grows, and what values have become.
@@ -84,6 +101,16 @@ class Lowering {
   Ex device();
   torch::VarPtr new_var(std::string hint, const ir::Value* value);
   torch::ParamPtr param_of(const ir::Value* value);
+  /// Constant, or made of constants by a node that `load` does the work of.
+  bool is_weight(const ir::Value* value) const;
+  /// The first of the values that are one weight in integers; else the value itself.
+  const ir::Value* first_of(const ir::Value* value) const;
+  std::optional<WeightType> weight_type(const ir::Value* value) const;
+  /// The weight's name as its author had it; the constant that has it.
+  std::string weight_name(const ir::Value* value) const;
+  const ir::Value* named(const ir::Value* value) const;
+  /// Sets what a parameter, whose path and layout are known, is stored as.
+  void store(const torch::ParamPtr& param, const ir::Value* value);
   Ex param_expr(const torch::ParamPtr& param);
   /// A new buffer of the module, as an expression.
   Ex buffer(std::string_view hint, const ir::TensorPtr& tensor);
@@ -103,6 +130,7 @@ class Lowering {
   std::vector<std::string> bound_;  // of symbols_, in the order in which they became known
   std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
   std::unordered_map<const ir::Value*, bool> in_module_;
+  std::unordered_map<const ir::Value*, QuantizedWeight> quantized_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;
@@ -122,6 +150,8 @@ class LowerContext : public NodeContext {
   // ---- inputs
   /// Input `i` as a tensor (or sequence, ...); None where it is absent.
   Ex in(std::size_t i);
+  /// A value that is known already, though no input of this node.
+  Ex value(const ir::Value* value) { return l_.tensor_of(value); }
   /// The same, but a constant of one element and rank 0 is a Python number: for the operand of an
   /// elementwise operator whose other operand is a tensor of the same dtype.
   Ex operand(std::size_t i);
@@ -173,6 +203,13 @@ class LowerContext : public NodeContext {
   void emit(torch::Stmt statement);
 
   // ---- weights
+  /// Input `i` as a weight: a constant, or one that is stored in integers.
+  std::optional<WeightType> weight(std::size_t i) const { return l_.weight_type(input(i)); }
+  std::optional<WeightType> weight_type(const ir::Value* value) const {
+    return l_.weight_type(value);
+  }
+  /// Output 0 is a weight that is stored so.
+  void keep_quantized(QuantizedWeight weight);
   /// A call of a torch.nn module with these weights; nothing where a weight is not constant or is
   /// shared in a way that a module cannot say (then use the function instead).
   std::optional<Ex> module(const std::string& type, const Args& args, const Kwargs& keywords,
@@ -210,6 +247,8 @@ class LowerContext : public NodeContext {
   Args strings_;                      // the strings that they are places of
 };
 
+/// The bytes as torch holds them: sub-byte types widened.
+ir::TensorPtr widen(const ir::TensorPtr& tensor);
 /// ATen's spelling of a constant's element as a Python number.
 Ex number(const ir::Tensor& tensor, std::int64_t i = 0);
 /// Nested Python lists of a small constant.

@@ -220,11 +220,19 @@ std::string key_text(const Ex& e) {
 
 std::optional<Ex> LowerContext::module(const std::string& type, const Args& args,
                                        const Kwargs& keywords,
-                                       const std::vector<ModuleParam>& params,
+                                       const std::vector<ModuleParam>& given,
                                        const Args& call_args) {
-  for (const ModuleParam& p : params)
-    if (p.value != nullptr && (!p.value->constant || ir::is_sub_byte(p.value->constant->dtype())))
+  std::vector<ModuleParam> params = given;
+  for (ModuleParam& p : params) {
+    if (p.value == nullptr) continue;
+    p.value = l_.first_of(p.value);
+    const auto weight = l_.weight_type(p.value);
+    if (!weight || ir::is_sub_byte(weight->dtype)) return std::nullopt;
+    // A scale for each element lies as the weight does.
+    const bool moved = !p.shape.empty() && p.shape != weight->dims;
+    if (moved && !p.value->constant && l_.quantized_.at(p.value).scale->size() != 1)
       return std::nullopt;
+  }
   std::string key = type;
   for (const Ex& a : args) key += "|" + key_text(a);
   for (const auto& [k, v] : keywords) key += "|" + k + "=" + key_text(v);
@@ -254,8 +262,9 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   // The path: the weights' own prefix, else the node's scope, else the operator and a number.
   std::vector<std::string> path;
   for (const ModuleParam& p : params) {
-    if (p.value == nullptr || !p.value->is_initializer) continue;
-    if (auto components = key_components(p.value->name);
+    if (p.value == nullptr || !l_.named(p.value)->is_initializer) continue;
+    const std::string name = l_.weight_name(p.value);
+    if (auto components = key_components(name);
         components && components->size() > 1 && components->back() == p.name) {
       components->pop_back();
       path = std::move(*components);
@@ -263,7 +272,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
     }
     // "attention.in_proj_bias" is of attention.in_proj.
     const std::string suffix = "_" + p.name;
-    if (auto components = key_components(p.value->name)) {
+    if (auto components = key_components(name)) {
       std::string& last = components->back();
       if (last.size() <= suffix.size() || !last.ends_with(suffix)) continue;
       last.resize(last.size() - suffix.size());
@@ -283,22 +292,27 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   m->path = l_.claim_path(path);
   for (const ModuleParam& p : params) {
     auto param = std::make_shared<torch::Param>();
-    param->tensor = p.value != nullptr ? p.value->constant : p.tensor;
-    param->dtype = param->tensor->dtype();
-    param->shape = p.shape.empty() ? param->tensor->dims() : p.shape;
-    if (p.transpose && p.shape.empty()) std::swap(param->shape[0], param->shape[1]);
-    param->transpose = p.transpose;
-    param->trainable = !p.buffer && ir::info(param->dtype).kind == 'f';
     param->path = m->path;
     param->path.push_back(p.name);
+    param->transpose = p.transpose;
+    Ints dims;
     if (p.value != nullptr) {
-      param->onnx_name = p.value->name;
+      l_.store(param, p.value);
+      dims = l_.weight_type(p.value)->dims;
+    } else {
+      param->tensor = p.tensor;
+      param->dtype = param->tensor->dtype();
+      dims = param->tensor->dims();
+    }
+    param->shape = p.shape.empty() ? dims : p.shape;
+    if (p.transpose && p.shape.empty()) std::swap(param->shape[0], param->shape[1]);
+    param->trainable = !p.buffer && ir::info(param->dtype).kind == 'f';
+    if (p.value != nullptr) {
       l_.params_[p.value] = param;
       // Another use of the weight reads the module's parameter, in ONNX's layout.
       Ex ex = l_.param_expr(param);
       if (p.transpose) ex = aten("t", {ex});
-      if (param->shape != p.value->constant->dims() && !p.transpose)
-        ex = aten("reshape", {ex, Ex(p.value->constant->dims())});
+      if (param->shape != dims && !p.transpose) ex = aten("reshape", {ex, Ex(dims)});
       l_.values_[p.value] = {.ex = ex};
     }
     m->params.emplace_back(p.name, param);

@@ -220,6 +220,7 @@ nb::list weights(const onnx2nn::Conversion& c) {
     d["offset"] = w.offset;
     d["nbytes"] = w.nbytes;
     d["transpose"] = w.transpose;
+    d["quantized"] = w.quantized.empty() ? nb::object(nb::none()) : text(w.quantized);
     d["onnx_name"] = text(w.onnx_name);
     out.append(d);
   }

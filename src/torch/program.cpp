@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "support/text.h"
 
@@ -65,6 +66,11 @@ void remove_unused(Program& program) {
   std::erase_if(program.params, [&](const ParamPtr& p) {
     const auto it = read_before.find(p.get());
     return it != read_before.end() && it->second > 0 && uses.params[p.get()] == 0;
+  });
+  std::unordered_set<const Param*> kept;
+  for (const ParamPtr& p : program.params) kept.insert(p.get());
+  std::erase_if(program.params, [&](const ParamPtr& p) {
+    return p->quantized != nullptr && kept.count(p->quantized.get()) == 0;
   });
 }
 

@@ -22,6 +22,9 @@ struct Param {
   bool trainable = false;                // nn.Parameter; else a buffer
   bool transpose = false;                // the tensor is 2-D and stored the other way round
   std::string onnx_name;
+  /// Of the scale or zero point of a weight that the file holds in integers: that weight. They are in
+  /// the file only, where `load` makes the weight real by them, and no members of the module.
+  std::shared_ptr<Param> quantized;
   std::string key() const;
 };
 using ParamPtr = std::shared_ptr<Param>;

@@ -4,10 +4,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto
 from onnx.backend.test.case.test_case import TestCase
 
 from int8_weights import int8_weights
@@ -16,30 +14,37 @@ from onnx2nn.runtime import quantization as qz
 from . import ort_nodes as ort
 from . import tensor_cases as tc
 
-BITS = {TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.UINT2: 2, TensorProto.INT2: 2}
+RNG = np.random.default_rng(7)
 
 
-def carrier(element_type: int) -> torch.dtype:
-    name = str(onnx.helper.tensor_dtype_to_np_dtype(element_type))
-    return getattr(torch, tc.WIDENED.get(name, name))
+def test_fake_quantize_rounds_as_onnx_does() -> None:
+    """Every step, halves between them and what saturates; its gradient is 1 inside and 0 outside."""
+    x = np.concatenate([np.arange(-400, 400) * np.float32(0.0625), RNG.normal(0, 20, 1000)])
+    x = np.append(x, [np.inf, -np.inf, -0.0]).astype(np.float32)
+    for scale, zero in [(0.125, 3), (0.1, 128), (0.0123, 0)]:
+        quantum = np.float32(scale)
+        steps = np.clip(np.rint(x / quantum) + zero, 0, 255).astype(np.uint8)
+        expected = (steps.astype(np.int32) - zero).astype(np.float32) * quantum
+        tensor = torch.from_numpy(x).requires_grad_()
+        y = qz.fake_quantize(tensor, float(quantum), zero, 0, 255)
+        assert y.detach().numpy().tobytes() == expected.tobytes()
+        y.sum().backward()
+        inside = (x / quantum >= -zero) & (x / quantum <= 255 - zero)
+        assert torch.equal(tensor.grad, torch.from_numpy(inside.astype(np.float32)))
 
 
-@pytest.mark.parametrize("case", **tc.named(tc.cases_of("QuantizeLinear")))
-def test_quantize_linear(case: TestCase) -> None:
-    element_type = case.model.graph.output[0].type.tensor_type.elem_type
-
-    def call(v: list[Any], a: dict[str, Any]) -> Any:
-        a.pop("output_dtype", None)
-        return qz.quantize_linear(
-            *v, dtype=carrier(element_type), bits=BITS.get(element_type, 0), **a
-        )
-
-    tc.check(case, call)
-
-
-@pytest.mark.parametrize("case", **tc.named(tc.cases_of("DequantizeLinear")))
-def test_dequantize_linear(case: TestCase) -> None:
-    tc.check(case, lambda v, a: qz.dequantize_linear(*v, **a))
+@pytest.mark.parametrize("stored", [torch.int8, torch.uint8, torch.int32])
+def test_dequantized_takes_up_scales_and_zero_points(stored: torch.dtype) -> None:
+    weight = torch.arange(6, dtype=stored).reshape(2, 3)
+    scale = torch.tensor([[0.5], [0.25]])
+    state = {"a.weight": weight, "a.weight.scale": scale, "norm.scale": scale, "index": weight}
+    expected = weight.float() * scale
+    if stored != torch.int32:
+        state["a.weight.zero_point"] = torch.tensor([[1], [2]], dtype=stored)
+        expected = (weight.float() - torch.tensor([[1.0], [2.0]])) * scale
+    got = qz.dequantized(state)
+    assert list(got) == ["a.weight", "norm.scale", "index"]
+    assert torch.equal(got["a.weight"], expected)
 
 
 HELPERS = {
@@ -52,9 +57,6 @@ HELPERS = {
 @pytest.mark.parametrize("case", **tc.named(tc.cases_of(*HELPERS)))
 def test_node_case(case: TestCase) -> None:
     tc.check(case, lambda v, a: HELPERS[case.model.graph.node[0].op_type](*v))
-
-
-RNG = np.random.default_rng(7)
 
 
 def random_integers(*shape: int, dtype: Any = np.uint8) -> np.ndarray:

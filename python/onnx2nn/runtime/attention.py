@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx2nn.runtime.quantization import dequantized, unpack_bits
+from onnx2nn.runtime.quantization import real_values, unpack_bits
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -1344,15 +1344,15 @@ def q_embed_layer_norm(
     """com.microsoft QEmbedLayerNormalization: EmbedLayerNormalization of tables of bytes."""
     segments = None
     if segment_embedding is not None and segment_scale is not None:
-        segments = dequantized(segment_embedding, segment_scale, segment_zero_point)
+        segments = real_values(segment_embedding, segment_scale, segment_zero_point)
     y, lengths, _ = embed_layer_norm(
         input_ids,
         segment_ids,
-        dequantized(word_embedding, word_scale, word_zero_point),
-        dequantized(position_embedding, position_scale, position_zero_point),
+        real_values(word_embedding, word_scale, word_zero_point),
+        real_values(position_embedding, position_scale, position_zero_point),
         segments,
-        dequantized(gamma, gamma_scale, gamma_zero_point),
-        dequantized(beta, beta_scale, beta_zero_point),
+        real_values(gamma, gamma_scale, gamma_zero_point),
+        real_values(beta, beta_scale, beta_zero_point),
         mask,
         epsilon=epsilon,
     )

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx2nn.runtime.casting import cast_float8, cast_narrow_float
 from onnx2nn.runtime.recurrent import (
     clip_symmetric,
     drop_empty,
@@ -18,7 +17,23 @@ from onnx2nn.runtime.recurrent import (
 )
 
 
-def spread_blocks(value: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
+def dequantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the weights real that are stored as integers beside their scales."""
+    for key in [k for k in state if f"{k}.scale" in state]:
+        scale, zero = state.pop(f"{key}.scale"), state.pop(f"{key}.zero_point", 0)
+        state[key] = ((state[key].float() - zero) * scale.float()).to(scale.dtype)
+    return state
+
+
+def fake_quantize(x: Tensor, scale: float, zero: int, low: int, high: int) -> Tensor:
+    """torch.fake_quantize_per_tensor_affine, but with ONNX's division and rounding."""
+    steps = (x / scale).clamp(low - zero, high - zero)
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
+def spread_blocks(
+    value: Tensor, x: Tensor, *, axis: int, block_size: int = 0
+) -> Tensor:
     """Shapes a scale or zero point to broadcast with x: one value, one a slice, or one a block."""
     if value.numel() == 1 and value.dim() <= 1:
         return value.reshape([])
@@ -30,67 +45,10 @@ def spread_blocks(value: Tensor, x: Tensor, axis: int, block_size: int) -> Tenso
     return value.reshape(shape)
 
 
-def integer_limits(dtype: torch.dtype, bits: int = 0) -> tuple[int, int]:
-    """The least and the largest value of an integer dtype, or of `bits` of it."""
-    bits = bits or 8 * dtype.itemsize
-    if dtype.is_signed:
-        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    return 0, (1 << bits) - 1
-
-
-def quantize_linear(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None = None,
-    *,
-    dtype: torch.dtype = torch.uint8,
-    bits: int = 0,
-    mantissa: int = 0,
-    axis: int = 1,
-    block_size: int = 0,
-    saturate: int = 1,
-    precision: torch.dtype | None = None,
-) -> Tensor:
-    """ONNX QuantizeLinear: torch's quantises to few types, and never in blocks.
-
-    `dtype` is what the result is carried in (float32 for floats of 4 and 6 bits, whose `mantissa`
-    says which), `bits` is 2 or 4 for integers narrower than that.
-    """
-    scale = spread_blocks(scale, x, axis, block_size)
-    if precision is not None:
-        scaled = x.to(precision) / scale.to(precision)
-    elif x.dtype.is_floating_point:
-        scaled = x / scale.to(x.dtype)
-    else:
-        scaled = x.to(scale.dtype) / scale
-    if mantissa:
-        return cast_narrow_float(scaled, mantissa=mantissa)
-    if dtype.is_floating_point:
-        return cast_float8(scaled, dtype, saturate=saturate)
-    low, high = integer_limits(dtype, bits)
-    rounded = scaled.float().round()
-    if zero_point is not None:
-        rounded = rounded + spread_blocks(zero_point.float(), x, axis, block_size)
-    return rounded.clamp(low, high).to(dtype)
-
-
-def dequantize_linear(
-    x: Tensor,
-    scale: Tensor,
-    zero_point: Tensor | None = None,
-    *,
-    axis: int = 1,
-    block_size: int = 0,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """ONNX DequantizeLinear: torch's knows few types, and no blocks."""
-    value = x.float()
-    if zero_point is not None and not x.dtype.is_floating_point:
-        value = x.to(torch.int32) if x.dtype != torch.int32 else x
-        value = value - spread_blocks(zero_point.to(torch.int32), x, axis, block_size)
-        value = value.float()
-    scaled = value * spread_blocks(scale.float(), x, axis, block_size)
-    return scaled.to(scale.dtype if dtype is None else dtype)
+def integer_limits(dtype: torch.dtype) -> tuple[int, int]:
+    """The least and the largest value of an integer dtype."""
+    limits = torch.iinfo(dtype)
+    return limits.min, limits.max
 
 
 def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -170,7 +128,7 @@ def qlinear_matmul(
     return rounded.clamp(low, high).to(y_zero_point.dtype)
 
 
-def dequantized(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
+def real_values(x: Tensor, scale: Tensor, zero_point: Tensor | None) -> Tensor:
     """Integers to real values by one scale and zero point."""
     value = x.float() if zero_point is None else x.float() - zero_point.float()
     return value * scale.float()
@@ -212,7 +170,7 @@ def qlinear_mul(
     c_zero_point: Tensor | None = None,
 ) -> Tensor:
     """com.microsoft QLinearMul: torch's quantised mul needs tensors of its own quantised types."""
-    product = dequantized(a, a_scale, a_zero_point) * dequantized(
+    product = real_values(a, a_scale, a_zero_point) * real_values(
         b, b_scale, b_zero_point
     )
     return requantize(product, c_scale, c_zero_point, a.dtype)
@@ -224,7 +182,7 @@ def qlinear_concat(
     """com.microsoft QLinearConcat: parts come as tensor, scale and zero point."""
     parts = [
         requantize(
-            dequantized(*inputs[i : i + 3]), y_scale, y_zero_point, y_zero_point.dtype
+            real_values(*inputs[i : i + 3]), y_scale, y_zero_point, y_zero_point.dtype
         )
         for i in range(0, len(inputs), 3)
     ]
@@ -246,10 +204,10 @@ def qlinear_where(
     return torch.where(
         condition,
         requantize(
-            dequantized(x, x_scale, x_zero_point), z_scale, z_zero_point, x.dtype
+            real_values(x, x_scale, x_zero_point), z_scale, z_zero_point, x.dtype
         ),
         requantize(
-            dequantized(y, y_scale, y_zero_point), z_scale, z_zero_point, y.dtype
+            real_values(y, y_scale, y_zero_point), z_scale, z_zero_point, y.dtype
         ),
     )
 
@@ -265,7 +223,7 @@ def qlinear_reduce_mean(
     keepdims: int = 1,
 ) -> Tensor:
     """com.microsoft QLinearReduceMean: torch has no mean from integers to integers."""
-    value = dequantized(x, x_scale, x_zero_point)
+    value = real_values(x, x_scale, x_zero_point)
     y = value.mean(axes or list(range(x.dim())), keepdim=bool(keepdims))
     return requantize(y, y_scale, y_zero_point, x.dtype)
 
@@ -278,7 +236,7 @@ def qlinear_sigmoid(
     y_zero_point: Tensor | None = None,
 ) -> Tensor:
     """com.microsoft QLinearSigmoid: torch has no sigmoid from integers to integers."""
-    y = torch.sigmoid(dequantized(x, x_scale, x_zero_point))
+    y = torch.sigmoid(real_values(x, x_scale, x_zero_point))
     return requantize(y, y_scale, y_zero_point, x.dtype)
 
 
@@ -292,7 +250,7 @@ def qlinear_leaky_relu(
     alpha: float = 0.01,
 ) -> Tensor:
     """com.microsoft QLinearLeakyRelu: torch has no leaky relu from integers to integers."""
-    y = F.leaky_relu(dequantized(x, x_scale, x_zero_point), alpha)
+    y = F.leaky_relu(real_values(x, x_scale, x_zero_point), alpha)
     return requantize(y, y_scale, y_zero_point, x.dtype)
 
 
@@ -307,7 +265,7 @@ def qlinear_softmax(
     axis: int = -1,
 ) -> Tensor:
     """com.microsoft QLinearSoftmax: before opset 13 all axes from `axis` on are one."""
-    value = dequantized(x, x_scale, x_zero_point)
+    value = real_values(x, x_scale, x_zero_point)
     if opset < 13:
         axis %= x.dim()
         flat = value.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
@@ -333,7 +291,7 @@ def qlinear_average_pool(
     channels_last: int = 0,
 ) -> Tensor:
     """com.microsoft QLinearAveragePool: torch pools neither integers nor with uneven padding."""
-    value = dequantized(x, x_scale, x_zero_point)
+    value = real_values(x, x_scale, x_zero_point)
     value = value.movedim(-1, 1) if channels_last else value
     rank = len(kernel_shape)
     strides = strides or [1] * rank

@@ -122,12 +122,12 @@ std::string dimensional(const char* stem, std::size_t n) {
 }
 
 /// Whether the weight (and the bias, where there is one) has the shape that a module would have.
-bool fits_module(const NodeContext& c, std::int64_t features) {
-  const ir::Tensor* w = c.constant(1);
-  if (w == nullptr || w->size() == 0 || !ir::is_float(w->dtype())) return false;
+bool fits_module(const LowerContext& c, std::int64_t features) {
+  const auto w = c.weight(1);
+  if (!w || w->size() == 0 || !ir::is_float(w->dtype)) return false;
   if (!c.has_input(2)) return true;
-  const ir::Tensor* b = c.constant(2);
-  return b != nullptr && b->rank() == 1 && b->dims()[0] == features && b->dtype() == w->dtype();
+  const auto b = c.weight(2);
+  return b && b->rank() == 1 && b->dims[0] == features && b->dtype == w->dtype;
 }
 
 std::vector<ModuleParam> weight_and_bias(const NodeContext& c) {
@@ -137,9 +137,9 @@ std::vector<ModuleParam> weight_and_bias(const NodeContext& c) {
 }
 
 std::optional<Ex> conv_module(LowerContext& c, const Window& w, std::int64_t group, const Ex& x) {
-  const ir::Tensor* weight = c.constant(1);
-  if (weight == nullptr || weight->rank() < 2) return std::nullopt;
-  const std::int64_t out = weight->dims()[0];
+  const auto weight = c.weight(1);
+  if (!weight || weight->rank() < 2) return std::nullopt;
+  const std::int64_t out = weight->dims[0];
   if (!fits_module(c, out) || out % group != 0) return std::nullopt;
   Kwargs kw{{"kernel_size", Ex(w.kernel)}};
   add_unless(kw, "stride", w.strides, 1);
@@ -147,7 +147,7 @@ std::optional<Ex> conv_module(LowerContext& c, const Window& w, std::int64_t gro
   add_unless(kw, "dilation", w.dilations, 1);
   if (group != 1) kw.emplace_back("groups", group);
   if (!c.has_input(2)) kw.emplace_back("bias", false);
-  return c.module(dimensional("Conv", w.n), {checked_mul(weight->dims()[1], group), out}, kw,
+  return c.module(dimensional("Conv", w.n), {checked_mul(weight->dims[1], group), out}, kw,
                   weight_and_bias(c), {x});
 }
 
@@ -271,12 +271,11 @@ void infer_conv_transpose(InferContext& c) {
 }
 
 std::optional<Ex> conv_transpose_module(LowerContext& c, const Transposed& t, std::int64_t group) {
-  const ir::Tensor* weight = c.constant(1);
-  if (weight == nullptr || weight->rank() < 2 || weight->dims()[0] % group != 0)
-    return std::nullopt;
+  const auto weight = c.weight(1);
+  if (!weight || weight->rank() < 2 || weight->dims[0] % group != 0) return std::nullopt;
   const Window& w = t.window;
-  const std::int64_t in = weight->dims()[0];
-  const std::int64_t features = checked_mul(weight->dims()[1], group);
+  const std::int64_t in = weight->dims[0];
+  const std::int64_t features = checked_mul(weight->dims[1], group);
   if (in == 0 || !fits_module(c, features)) return std::nullopt;
   Kwargs kw{{"kernel_size", Ex(w.kernel)}};
   add_unless(kw, "stride", w.strides, 1);

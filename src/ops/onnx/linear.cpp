@@ -54,22 +54,20 @@ std::pair<const ir::Node*, ir::Value*> following_bias(LowerContext& c, std::int6
   const ir::Node* add = c.only_user("Add");
   if (add == nullptr || add->opset < 7 || add->input_count() != 2) return {};
   ir::Value* bias = add->input(add->input(0) == c.node().output(0) ? 1 : 0);
-  if (bias == nullptr || !bias->constant) return {};
-  const ir::Tensor& t = *bias->constant;
-  if (t.rank() != 1 || t.dims()[0] != features || t.dtype() != dtype) return {};
+  const auto t = c.weight_type(bias);
+  if (!t || t->rank() != 1 || t->dims[0] != features || t->dtype != dtype) return {};
   return {add, bias};
 }
 
 /// A product with a constant matrix is nn.Linear, which keeps it the other way round.
 bool lower_as_linear(LowerContext& c) {
-  const ir::Tensor* weight = c.constant(1);
-  if (weight == nullptr || weight->rank() != 2 || weight->size() == 0 ||
-      !ir::is_float(weight->dtype()))
+  const auto weight = c.weight(1);
+  if (!weight || weight->rank() != 2 || weight->size() == 0 || !ir::is_float(weight->dtype))
     return false;
-  if (c.dtype(0) != weight->dtype() || c.is_constant(0) || c.rank(0) == 0U) return false;
-  const Args sizes{weight->dims()[0], weight->dims()[1]};
+  if (c.dtype(0) != weight->dtype || c.weight(0) || c.rank(0) == 0U) return false;
+  const Args sizes{weight->dims[0], weight->dims[1]};
   std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1), .transpose = true}};
-  if (const auto [add, bias] = following_bias(c, weight->dims()[1], weight->dtype());
+  if (const auto [add, bias] = following_bias(c, weight->dims[1], weight->dtype);
       add != nullptr) {
     params.push_back({.name = "bias", .value = bias});
     if (const auto y = c.module("Linear", sizes, {}, params, {c.in(0)})) {
@@ -140,22 +138,21 @@ void infer_gemm(InferContext& c) {
 }
 
 std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
-  const ir::Tensor* weight = c.constant(1);
+  const auto weight = c.weight(1);
   const bool plain =
-      g.alpha == 1.0 && (g.beta == 1.0 || !c.has_input(2)) && !g.trans_a && !c.is_constant(0);
-  if (!plain || weight == nullptr || weight->rank() != 2 || weight->size() == 0 ||
-      !ir::is_float(weight->dtype()))
+      g.alpha == 1.0 && (g.beta == 1.0 || !c.has_input(2)) && !g.trans_a && !c.weight(0);
+  if (!plain || !weight || weight->rank() != 2 || weight->size() == 0 ||
+      !ir::is_float(weight->dtype))
     return std::nullopt;
-  const std::int64_t in = weight->dims()[g.trans_b ? 1 : 0];
-  const std::int64_t out = weight->dims()[g.trans_b ? 0 : 1];
+  const std::int64_t in = weight->dims[g.trans_b ? 1 : 0];
+  const std::int64_t out = weight->dims[g.trans_b ? 0 : 1];
   std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1), .transpose = !g.trans_b}};
   Kwargs kw;
   if (c.has_input(2)) {
-    const ir::Tensor* bias = c.constant(2);
+    const auto bias = c.weight(2);
     // A row of its own rank is as good as a vector.
-    const bool vector = bias != nullptr && bias->size() == out &&
-                        bias->dtype() == weight->dtype() &&
-                        (bias->rank() == 1 || (bias->rank() == 2 && bias->dims()[0] == 1));
+    const bool vector = bias && bias->size() == out && bias->dtype == weight->dtype &&
+                        (bias->rank() == 1 || (bias->rank() == 2 && bias->dims[0] == 1));
     if (!vector) return std::nullopt;
     params.push_back({.name = "bias", .value = c.input(2), .shape = {out}});
   } else {

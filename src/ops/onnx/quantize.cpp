@@ -3,28 +3,74 @@
 // slice along `axis`, 19 float8, 21 blocks, `output_dtype` and four-bit types, 23 `precision`.
 // Weights stay quantised in the file; they are made real where they are used.
 #include "ops/lower.h"
+#include "ops/onnx/widen.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {
 namespace {
 
-bool is_float8(DType t) {
-  return ir::is_float(t) && ir::info(t).bits == 8;
+/// One value for all, or one for each slice along `axis`, or for each block of slices.
+struct Layout {
+  bool single = false;
+  std::optional<std::int64_t> axis;  // counted from the first; unknown where the rank is
+  std::int64_t given_axis = 1;
+  std::int64_t block = 0;
+};
+
+Layout layout_of(const NodeContext& c) {
+  Layout out;
+  out.block = c.attr_int("block_size", 0);
+  if (out.block < 0) c.fail("block_size is negative");
+  out.given_axis = c.attr_int("axis", 1);
+  const Shape& scale = c.shape(1);
+  out.single = (scale.has_rank() && scale.rank() == 0) ||
+               (out.block == 0 && scale.has_rank() && scale.rank() == 1 && scale[0].is_const() &&
+                scale[0].value() == 1);
+  if (!out.single && c.rank(0)) out.axis = c.axis(out.given_axis, *c.rank(0));
+  return out;
 }
 
-/// Where one scale serves a slice or a block: `axis` and `block_size` as keywords.
-void add_layout(LowerContext& c, Kwargs& kw) {
-  const std::int64_t block = c.attr_int("block_size", 0);
-  std::int64_t axis = c.attr_int("axis", 1);
-  if (block < 0) c.fail("block_size is negative");
-  const auto scale_rank = c.rank(1);
-  const bool one_scale =
-      (scale_rank && *scale_rank == 0) ||
-      (block == 0 && scale_rank == 1U && c.shape(1)[0].is_const() && c.shape(1)[0].value() == 1);
-  if (one_scale) return;
-  if (c.rank(0)) axis = c.axis(axis, *c.rank(0));
-  if (axis != 1) kw.emplace_back("axis", Ex(axis));
-  if (block != 0) kw.emplace_back("block_size", Ex(block));
+/// The constant input `i` so that it broadcasts with input 0, where it can without a copy.
+ir::TensorPtr broadcastable(const NodeContext& c, std::size_t i, const Layout& layout) {
+  const ir::TensorPtr& t = c.input(i)->constant;
+  if (layout.single) return t->size() == 1 ? t->reshaped({}) : nullptr;
+  if (layout.block != 0 || !layout.axis || t->rank() != 1) return nullptr;
+  Ints dims(*c.rank(0), 1);
+  dims[static_cast<std::size_t>(*layout.axis)] = t->size();
+  return t->reshaped(dims);
+}
+
+/// A scale or zero point, input `i`, so that it broadcasts with input 0: a number where it is one.
+Ex spread(LowerContext& c, std::size_t i, const Layout& layout) {
+  if (c.is_constant(i) && ir::info(c.dtype(i)).bits >= 8) {
+    if (const ir::TensorPtr t = broadcastable(c, i, layout))
+      return t->rank() == 0 ? number(*t) : c.buffer(c.input(i)->name, t);
+  }
+  Ex value = c.in(i);
+  if (c.is_constant(i)) value = c.buffer(c.input(i)->name, c.input(i)->constant);
+  if (layout.single) return c.rank(i) == 0U ? value : aten("squeeze", {value});
+  if (layout.block == 0 && layout.axis) {
+    // Trailing ones broadcast it along its axis.
+    const auto after = static_cast<std::int64_t>(*c.rank(0)) - 1 - *layout.axis;
+    Ints dims(static_cast<std::size_t>(after) + 1, 1);
+    dims[0] = -1;
+    return after == 0 ? value : aten("reshape", {value, Ex(dims)});
+  }
+  Kwargs kw;
+  kw.emplace_back("axis", Ex(layout.axis.value_or(layout.given_axis)));
+  if (layout.block != 0) kw.emplace_back("block_size", Ex(layout.block));
+  return helper("spread_blocks", {value, c.in(0)}, kw);
+}
+
+struct Limits {
+  std::int64_t low = 0;
+  std::int64_t high = 0;
+};
+
+Limits limits_of(DType t) {
+  const int bits = static_cast<int>(ir::info(t).bits);
+  if (ir::info(t).kind == 'u') return {0, (std::int64_t{1} << bits) - 1};
+  return {-(std::int64_t{1} << (bits - 1)), (std::int64_t{1} << (bits - 1)) - 1};
 }
 
 // ---------------------------------------------------------------- QuantizeLinear
@@ -42,17 +88,33 @@ void lower_quantize(LowerContext& c) {
   c.ignore_attr("output_dtype");
   const DType to = quantized_dtype(c);
   if (to == DType::Undefined) c.unsupported("the zero point's type is not known");
-  Args args{c.in(0), c.in(1)};
-  if (c.has_input(2)) args.push_back(c.in(2));
-  Kwargs kw;
-  if (to != DType::UInt8) kw.emplace_back("dtype", Ex(ir::carrier(to)));
-  if (ir::is_sub_byte(to) && ir::is_integer(to)) kw.emplace_back("bits", Ex(ir::info(to).bits));
-  if (ir::is_narrow_float(to)) kw.emplace_back("mantissa", Ex(ir::narrow_mantissa(to)));
-  add_layout(c, kw);
-  if (c.attr_int("saturate", 1) == 0 && is_float8(to)) kw.emplace_back("saturate", Ex(0));
-  if (const DType p = c.attr_dtype("precision", DType::Undefined); p != DType::Undefined)
-    kw.emplace_back("precision", Ex(p));
-  c.out(0, helper("quantize_linear", args, kw));
+  const Layout layout = layout_of(c);
+  const DType precision = c.attr_dtype("precision", DType::Undefined);
+  const bool saturate = c.attr_int("saturate", 1) != 0;
+  const DType t = precision != DType::Undefined ? precision
+                  : ir::is_float(c.dtype(0))    ? c.dtype(0)
+                                                : c.dtype(1);
+  const auto as_real = [&](const Ex& x, DType from) {
+    const bool is_tensor = x->kind != torch::ExprKind::Float;
+    return from != t && is_tensor ? to_dtype(x, t) : x;
+  };
+  Ex y = aten("div.Tensor", {as_real(c.in(0), c.dtype(0)), as_real(spread(c, 1, layout), c.dtype(1))});
+  if (ir::is_narrow_float(to))
+    return c.out(0, helper("cast_narrow_float", {y}, {{"mantissa", Ex(ir::narrow_mantissa(to))}}));
+  if (ir::is_float(to)) {
+    Kwargs kw;
+    if (!saturate) kw.emplace_back("saturate", Ex(0));
+    return c.out(0, helper("cast_float8", {y, Ex(to)}, kw));
+  }
+  if (t != DType::Float32) y = to_dtype(y, DType::Float32);
+  y = aten("round", {y});
+  if (c.has_input(2)) {
+    const Ex zero = spread(c, 2, layout);
+    if (zero->kind != torch::ExprKind::Int || zero->integer != 0)
+      y = aten(zero->kind == torch::ExprKind::Int ? "add.Scalar" : "add.Tensor", {y, zero});
+  }
+  const Limits limits = limits_of(to);
+  c.out(0, to_dtype(aten("clamp", {y, limits.low, limits.high}), ir::carrier(to)));
 }
 
 // ---------------------------------------------------------------- DequantizeLinear
@@ -65,13 +127,84 @@ void infer_dequantize(InferContext& c) {
   c.set(0, real_dtype(c), c.shape(0));
 }
 
+bool is_zero(const ir::Tensor& t) {
+  for (std::int64_t i = 0; i < t.size(); ++i)
+    if (t.int_at(i) != 0) return false;
+  return true;
+}
+
+/// Integers that are constant stay so in the file, and are a real weight to all who read it.
+bool keep_as_weight(LowerContext& c, const Layout& layout) {
+  const DType from = c.dtype(0);
+  const DType to = real_dtype(c);
+  const bool known = from == DType::Int8 || from == DType::UInt8 || from == DType::Int16 ||
+                     from == DType::UInt16 || from == DType::Int32 || from == DType::Int4 ||
+                     from == DType::UInt4 || from == DType::Int2 || from == DType::UInt2;
+  if (!known || !c.is_constant(0) || !c.is_constant(1) || to != c.dtype(1)) return false;
+  if (to != DType::Float32 && to != DType::Float16 && to != DType::BFloat16) return false;
+  QuantizedWeight weight;
+  weight.integers = c.input(0);
+  weight.scale = broadcastable(c, 1, layout);
+  if (weight.scale == nullptr) return false;
+  if (c.has_input(2)) {
+    if (!c.is_constant(2)) return false;
+    if (!is_zero(*c.constant(2))) {
+      weight.zero_point = broadcastable(c, 2, layout);
+      // Only what float32 holds may be subtracted in it.
+      if (weight.zero_point == nullptr || from == DType::Int32) return false;
+    }
+  }
+  c.keep_quantized(std::move(weight));
+  return true;
+}
+
+/// A number that is rounded by QuantizeLinear and read back at once, by the same scale.
+bool lower_pair(LowerContext& c) {
+  const ir::Node* q = c.input(0)->producer();
+  if (q == nullptr || q->op_type != "QuantizeLinear" || q->graph() != c.node().graph()) return false;
+  const NodeContext quantize(*q);
+  const DType t = quantize.dtype(0);
+  const DType integers = c.dtype(0);
+  const bool plain = (t == DType::Float32 || (t == DType::Float16 && ir::info(integers).bits <= 8)) &&
+                     ir::is_integer(integers) && ir::info(integers).bits <= 16 &&
+                     c.dtype(1) == t && quantize.dtype(1) == t && real_dtype(c) == t &&
+                     quantize.attr_dtype("precision", t) == t;
+  if (!plain || !layout_of(c).single || !layout_of(quantize).single) return false;
+  const auto same = [&](std::size_t i) {
+    if (c.input(i) == quantize.input(i)) return true;
+    const ir::Tensor* a = c.constant(i);
+    const ir::Tensor* b = quantize.constant(i);
+    return a != nullptr && b != nullptr && a->same(*b);
+  };
+  const auto scale = c.const_number(1);
+  if (!scale || !same(1) || (c.has_input(2) && !c.is_constant(2)) || !same(2)) return false;
+  const Limits limits = limits_of(integers);
+  const std::int64_t zero = c.has_input(2) ? c.constant(2)->int_at(0) : 0;
+  c.out(0, helper("fake_quantize",
+                  {c.value(quantize.input(0)), Ex(*scale), Ex(zero), limits.low, limits.high}));
+  return true;
+}
+
 void lower_dequantize(LowerContext& c) {
-  Args args{c.in(0), c.in(1)};
-  if (c.has_input(2)) args.push_back(c.in(2));
-  Kwargs kw;
-  add_layout(c, kw);
-  if (const DType to = real_dtype(c); to != c.dtype(1)) kw.emplace_back("dtype", Ex(to));
-  c.out(0, helper("dequantize_linear", args, kw));
+  const Layout layout = layout_of(c);
+  if (keep_as_weight(c, layout) || lower_pair(c)) return;
+  const DType from = c.dtype(0);
+  Ex y = c.in(0);
+  const bool is_float = ir::is_float(from);
+  if (!is_float && c.has_input(2)) {
+    const Ex zero = spread(c, 2, layout);
+    const bool number = zero->kind == torch::ExprKind::Int;
+    if (!number || zero->integer != 0)
+      y = aten(number ? "sub.Scalar" : "sub.Tensor",
+               {to_dtype(y, DType::Int32), number ? zero : to_dtype(zero, DType::Int32)});
+  }
+  if (from != DType::Float32) y = to_dtype(y, DType::Float32);
+  Ex scale = spread(c, 1, layout);
+  if (c.dtype(1) != DType::Float32 && scale->kind != torch::ExprKind::Float)
+    scale = to_dtype(scale, DType::Float32);
+  y = aten("mul.Tensor", {y, scale});
+  const DType to = real_dtype(c);
+  c.out(0, to == DType::Float32 ? y : to_dtype(y, to));
 }
 
 // ---------------------------------------------------------------- DynamicQuantizeLinear

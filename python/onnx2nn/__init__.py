@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx2nn.check.verification import Report, verify
     from onnx2nn.loading import load
     from onnx2nn.simplification import simplify
+    from onnx2nn.transfer.weights import weights_for
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "register_op",
     "simplify",
     "verify",
+    "weights_for",
 ]
 
 # No submodule may be called as one of these: importing it would put the module in the way.
@@ -41,6 +43,7 @@ _HOME = {
     "register_op": "api",
     "simplify": "simplification",
     "verify": "check.verification",
+    "weights_for": "transfer.weights",
 }
 
 

@@ -117,6 +117,15 @@ constexpr Option kTarget{.name = "target", .metavar = "TARGET", .kind = Kind::Pa
                          .help = "x.py, x.pth or another .onnx (default: convert MODEL)",
                          .has_place = true};
 
+constexpr Option kModule{
+    .name = "module", .metavar = "MODULE:CLASS", .kind = Kind::Text,
+    .help = "what makes the module without arguments, such as package.module:Class; the folder "
+            "here is looked in too",
+    .has_place = true, .required = true};
+constexpr Option kWeights{.name = "output", .spellings = "-o --output", .metavar = "OUTPUT",
+                          .kind = Kind::Path,
+                          .help = "x.safetensors (default: CLASS.safetensors here)"};
+
 // ---- Simplification ----
 
 constexpr Option kOut{
@@ -182,6 +191,9 @@ constexpr const Option* kVerifyOptions[] = {
     &kAllowUnknown, &kJson,           &kQuiet,    &kInput,         &kVerifyShape, &kSeed,
     &kNodes,        &kPerNode,        &kAtol,     &kRtol,          &kThreads,    &kOracleTimeout,
     &kOracleMemory};
+constexpr const Option* kTransferOptions[] = {
+    &kModel, &kModule,      &kWeights, &kForce,         &kDataRoot,    &kJson, &kQuiet,
+    &kInput, &kVerifyShape, &kSeed,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kInspectOptions[] = {&kModel, &kInputShape, &kDataRoot, &kDropUndefined,
                                              &kNoSimplify, &kAllowUnknown, &kJson, &kQuiet};
 constexpr const Option* kCompletionOptions[] = {&kShell};
@@ -201,6 +213,8 @@ constexpr Example kVerifyExamples[] = {
     {"verify model.onnx net.py", "compare; names the first node that differs"},
     {"verify model.onnx small.onnx", "two ONNX files"},
     {"verify model.onnx --atol 1e-3", "with a bar of one's own"}};
+constexpr Example kTransferExamples[] = {
+    {"transfer model.onnx nets.resnet:ResNet", "ResNet.safetensors, for load_state_dict"}};
 constexpr Example kInspectExamples[] = {
     {"inspect model.onnx", "what is in it, and what would not convert"}};
 constexpr Example kCompletionExamples[] = {
@@ -213,6 +227,8 @@ constexpr Command kCommands[] = {
     {"simplify", "write a smaller ONNX model that does the same", kSimplifyOptions,
      kSimplifyExamples},
     {"verify", "compare a conversion with ONNX Runtime", kVerifyOptions, kVerifyExamples, true},
+    {"transfer", "write the weights for a module of your own", kTransferOptions,
+     kTransferExamples, true},
     {"inspect", "show what is in a model and what would not convert", kInspectOptions,
      kInspectExamples},
     {"completion", "print a completion script for a shell", kCompletionOptions,

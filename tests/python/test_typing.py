@@ -51,7 +51,7 @@ def test_a_type_checker_finds_wrong_calls(tmp_path: Path) -> None:
 
 
 def test_public_functions_name_their_options() -> None:
-    for name in ("convert", "inspect", "load", "simplify", "verify"):
+    for name in ("convert", "inspect", "load", "simplify", "verify", "weights_for"):
         for p in inspect.signature(getattr(onnx2nn, name)).parameters.values():
             assert p.kind is not p.VAR_KEYWORD, name
             assert p.annotation is not p.empty, (name, p.name)

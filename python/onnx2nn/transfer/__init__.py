@@ -1,0 +1,1 @@
+"""Weights of an ONNX model for a module that somebody already has."""

@@ -133,22 +133,44 @@ PortInfo port_info(const torch::Port& p) {
   return {p.onnx_name, p.var ? p.var->hint : "", p.kind, p.dtype, p.shape};
 }
 
+WeightPiece place_of(const ByteSource& source) {
+  WeightPiece out;
+  if (source.on_disk()) {
+    out.file = source.file()->path();
+    out.file_offset = source.file_offset();
+  }
+  out.nbytes = source.size();
+  return out;
+}
+
 void describe_weights(Impl& c) {
   for (const auto& p : c.program.params) {
     WeightInfo w;
     w.key = p->key();
-    w.dtype = ir::info(p->tensor->dtype()).torch_name;
+    w.dtype = ir::info(p->stored_dtype()).torch_name;
     if (p->quantized) w.quantized = p->quantized->key();
     w.shape = p->shape;
     w.trainable = p->trainable;
     w.is_buffer = !p->trainable;
-    const ByteSource& s = p->tensor->source();
-    if (s.on_disk()) {
-      w.file = s.file()->path();
-      w.offset = s.file_offset();
+    w.persistent = p->persistent;
+    if (p->tensor) {
+      const WeightPiece whole = place_of(p->tensor->source());
+      w.file = whole.file;
+      w.offset = whole.file_offset;
+      w.nbytes = whole.nbytes;
+      w.transpose = p->transpose;
     }
-    w.nbytes = s.size();
-    w.transpose = p->transpose;
+    for (const torch::Piece& piece : p->pieces) {
+      WeightPiece part = place_of(piece.tensor->source());
+      part.offset = piece.offset;
+      part.rows = piece.rows;
+      part.columns = piece.columns;
+      part.stride = piece.stride;
+      part.transpose = piece.transpose;
+      w.nbytes += static_cast<std::uint64_t>(piece.rows * piece.columns) *
+                  static_cast<std::uint64_t>(ir::info(p->stored_dtype()).bits / 8);
+      w.pieces.push_back(std::move(part));
+    }
     w.onnx_name = p->onnx_name;
     c.stats.weight_bytes += w.nbytes;
     c.weights.push_back(std::move(w));
@@ -181,8 +203,9 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   passes::plain_layouts(*c.model, custom, c.diagnostics);
   if (c.diagnostics.has_errors()) return;
   if (c.options.simplify) {
-    passes::simplify(*c.model, passes::for_conversion(c.options.fuse), c.diagnostics,
-                     c.stats.rules);
+    passes::Options options = passes::for_conversion(c.options.fuse);
+    options.kept = custom;
+    passes::simplify(*c.model, options, c.diagnostics, c.stats.rules);
   } else {
     ops::infer_graph(graph, c.diagnostics);
   }
@@ -269,8 +292,9 @@ const ConversionStats& Conversion::stats() const {
   return impl_->stats;
 }
 
-std::string_view Conversion::weight_bytes(std::size_t i) const {
-  const auto b = impl_->program.params.at(i)->tensor->bytes();
+std::string_view Conversion::weight_bytes(std::size_t i, std::size_t piece) const {
+  const torch::Param& p = *impl_->program.params.at(i);
+  const auto b = (p.pieces.empty() ? p.tensor : p.pieces.at(piece).tensor)->bytes();
   return {reinterpret_cast<const char*>(b.data()), b.size()};
 }
 
@@ -285,10 +309,13 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
     for (const auto& p : impl_->program.params) {
       emit::WeightEntry e;
       e.key = p->key();
-      e.dtype = emit::weight_dtype(ir::info(p->tensor->dtype()).torch_name);
+      e.dtype = emit::weight_dtype(ir::info(p->stored_dtype()).torch_name);
       e.shape = p->shape;
-      e.source = p->tensor->source();
+      if (p->tensor) e.source = p->tensor->source();
       e.transpose = p->transpose;
+      for (const torch::Piece& piece : p->pieces)
+        e.parts.push_back({piece.tensor->source(), piece.offset, piece.rows, piece.columns,
+                           piece.stride, piece.transpose});
       entries.push_back(std::move(e));
     }
     const bool is_pth = to_lower(weights).ends_with(".pth");
@@ -309,8 +336,11 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
     }
     files.add_head(python_path, [&](std::string_view tag) { return source_for(*impl_, tag); });
     // Half of its weights may have come from before a change.
-    for (const emit::WeightEntry& e : entries)
+    for (const emit::WeightEntry& e : entries) {
       if (e.source.on_disk()) e.source.file()->check_unchanged();
+      for (const emit::WeightPart& part : e.parts)
+        if (part.source.on_disk()) part.source.file()->check_unchanged();
+    }
     files.commit();
     if (const std::string why = why_not_imported(python.stem().string()); !why.empty())
       impl_->diagnostics.add(Severity::Warning, "bad-name",

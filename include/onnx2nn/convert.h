@@ -64,6 +64,18 @@ struct PortInfo {
       shape;  // numbers, symbols or "?"; nothing where the rank is unknown
 };
 
+/// A matrix of elements of a tensor of the model, as part of a weight.
+struct WeightPiece {
+  std::string file;  // where the tensor's bytes lie; empty where only in memory
+  std::uint64_t file_offset = 0;
+  std::uint64_t nbytes = 0;  // of the tensor
+  std::int64_t offset = 0;   // of the first element, in elements
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::int64_t stride = 0;  // elements from one row to the next as stored
+  bool transpose = false;   // what is stored are `columns` rows
+};
+
 /// One parameter or buffer.
 struct WeightInfo {
   std::string key;    // in the state_dict
@@ -71,6 +83,7 @@ struct WeightInfo {
   std::vector<std::int64_t> shape;
   bool trainable = false;
   bool is_buffer = false;
+  bool persistent = true;  // an entry of the state_dict
   std::string file;  // where its bytes lie; empty where only in memory
   std::uint64_t offset = 0;
   std::uint64_t nbytes = 0;
@@ -78,6 +91,7 @@ struct WeightInfo {
   /// Of a scale or zero point: the key of the weight in integers that it makes real. It is in the
   /// file, but not in the state_dict.
   std::string quantized;
+  std::vector<WeightPiece> pieces;  // one after the other; `file` and `offset` say nothing then
   std::string onnx_name;
 };
 
@@ -116,8 +130,8 @@ class Conversion {
   const std::vector<PortInfo>& outputs() const;
   const std::vector<WeightInfo>& weights() const;
   const ConversionStats& stats() const;
-  /// The bytes of weight `i` as the model holds them.
-  std::string_view weight_bytes(std::size_t i) const;
+  /// The bytes of weight `i` as the model holds them; of the tensor of `piece` where it has pieces.
+  std::string_view weight_bytes(std::size_t i, std::size_t piece = 0) const;
   /// Writes the source to `python_path` and the weights beside it (or to `weights_path`), all or
   /// nothing. Returns the files written, or nothing and an added diagnostic.
   std::vector<std::string> write(const std::string& python_path,

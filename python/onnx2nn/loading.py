@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import linecache
 import logging
+import math
 import os
 import sys
 import weakref
@@ -221,24 +222,43 @@ def weight_tensor(
     """
     dtype = getattr(torch, w["dtype"].removeprefix("torch."))
     shape = list(w["shape"])
-    count = 1
-    for d in shape:
-        count *= d
-    if not w["file"]:
-        raw = np.asarray(conversion.weight_data(index)).reshape(-1).view(np.uint8)
-    else:
-        offset, nbytes = w["offset"], w["nbytes"]
-        data = maps(w["file"])
-        if offset + nbytes > data.size:
-            raise Error(f"{w['file']}: ends before the weight {w['key']}: has it been changed?")
-        raw = data[offset : offset + nbytes]
-    if raw.size != count * dtype.itemsize:
-        raise Error(f"weight {w['key']}: {raw.size} bytes for {dtype} of shape {shape}")
+    count = math.prod(shape)
     if count == 0:
         return torch.empty(shape, dtype=dtype)
-    if raw.ctypes.data % dtype.itemsize or not raw.flags.writeable:
-        raw = raw.copy()
-    flat = torch.from_numpy(raw).view(dtype)
+
+    def stored(place: dict[str, Any], data: Any, start: int, end: int) -> torch.Tensor:
+        """Its elements from `start` to `end`, which are copied where they lie misaligned."""
+        if not place["file"]:
+            raw = np.asarray(data()).reshape(-1).view(np.uint8)
+        else:
+            offset, nbytes = place["offset"], place["nbytes"]
+            mapped = maps(place["file"])
+            if offset + nbytes > mapped.size:
+                raise Error(
+                    f"{place['file']}: ends before the weight {w['key']}: has it been changed?"
+                )
+            raw = mapped[offset : offset + nbytes]
+        if raw.size < end * dtype.itemsize:
+            raise Error(f"weight {w['key']}: {raw.size} bytes for {dtype} of shape {shape}")
+        raw = raw[start * dtype.itemsize : end * dtype.itemsize]
+        if raw.ctypes.data % dtype.itemsize or not raw.flags.writeable:
+            raw = raw.copy()
+        return torch.from_numpy(raw).view(dtype)
+
+    def matrix(number: int, piece: dict[str, Any]) -> torch.Tensor:
+        """The elements of a piece in torch's order, as one dimension."""
+        rows, columns, stride = piece["rows"], piece["columns"], piece["stride"]
+        strides = (1, stride) if piece["transpose"] else (stride, 1)
+        last = (rows - 1) * strides[0] + (columns - 1) * strides[1]
+        start = piece["start"]
+        flat = stored(piece, lambda: conversion.weight_data(index, number), start, start + last + 1)
+        return flat.as_strided((rows, columns), strides).reshape(-1)
+
+    if w.get("pieces"):
+        return torch.cat([matrix(i, piece) for i, piece in enumerate(w["pieces"])]).view(shape)
+    if w["nbytes"] != count * dtype.itemsize:
+        raise Error(f"weight {w['key']}: {w['nbytes']} bytes for {dtype} of shape {shape}")
+    flat = stored(w, lambda: conversion.weight_data(index), 0, count)
     if w.get("transpose"):
         # `shape` is what the module has; the file holds it transposed.
         return flat.view(shape[::-1]).t()

@@ -60,28 +60,35 @@ void run_jobs(std::size_t count, bool two, Buffers& buffers, const Work& work) {
   if (failure) std::rethrow_exception(failure);
 }
 
+/// A stored matrix and where it goes, transposed.
+struct Matrix {
+  const ByteSource* source;
+  std::uint64_t begin;   // of its first element in `source`, in bytes
+  std::uint64_t stride;  // elements from one row to the next
+  std::uint64_t rows;
+  std::uint64_t columns;
+  std::uint64_t item;    // bytes of an element
+  std::uint64_t target;  // in the file
+};
+
 /// A part of a matrix to be transposed; rows and columns are those of the source.
 struct Tile {
-  const PlacedWeight* weight;
-  std::uint64_t all_rows;
-  std::uint64_t all_columns;
-  std::uint64_t item;
+  Matrix all;
   std::uint64_t row;
   std::uint64_t rows;
   std::uint64_t column;
   std::uint64_t columns;
   std::uint64_t place = 0;  // in the matrix buffer
 
-  bool is_in_memory() const {
-    const ByteSource& source = weight->entry->source;
-    return !source.on_disk();
+  bool is_in_memory() const { return !all.source->on_disk(); }
+  std::uint64_t source_offset() const {
+    return all.begin + (row * all.stride + column) * all.item;
   }
-  std::uint64_t source_offset() const { return (row * all_columns + column) * item; }
   /// Between rows in the buffer: a cache line more than a row, so that rows do not share their
   /// cache sets.
   std::uint64_t stride() const {
-    if (is_in_memory()) return all_columns * item;
-    return (columns * item + kCacheLine - 1) / kCacheLine * kCacheLine + kCacheLine;
+    if (is_in_memory()) return all.stride * all.item;
+    return (columns * all.item + kCacheLine - 1) / kCacheLine * kCacheLine + kCacheLine;
   }
   std::uint64_t buffer_size() const { return is_in_memory() ? 0 : rows * stride(); }
 };
@@ -91,31 +98,28 @@ struct Tile {
 /// where that makes what is read too short, both are cut, and what is written stays longer, because
 /// a write costs the system several times what a read does.
 template <typename Add>
-void for_each_tile(const PlacedWeight& weight, const Add& add) {
+void for_each_tile(const Matrix& all, const Add& add) {
   constexpr std::uint64_t kShortestRead = 2048;
   constexpr std::uint64_t kUsualRead = 4096;
   constexpr std::uint64_t kLongestWrite = std::uint64_t{1} << 16;
   Tile tile{};
-  tile.weight = &weight;
-  tile.all_rows = static_cast<std::uint64_t>(weight.entry->shape[1]);
-  tile.all_columns = static_cast<std::uint64_t>(weight.entry->shape[0]);
-  tile.item = weight_item_size(weight.entry->dtype);
-  const std::uint64_t block = kCacheLine / tile.item;
+  tile.all = all;
+  const std::uint64_t block = kCacheLine / all.item;
   /// How many rows of `row_size` bytes the buffer holds, or the same for columns.
   const auto fit = [&](std::uint64_t row_size) {
     return std::max(kMatrixBuffer / (row_size + 2 * kCacheLine) / block * block, block);
   };
-  std::uint64_t height = tile.all_rows;
+  std::uint64_t height = all.rows;
   std::uint64_t width = kMatrixBuffer / height < 3 * kCacheLine
                             ? 0
                             : (kMatrixBuffer / height - 2 * kCacheLine) / kCacheLine * block;
-  if (width < tile.all_columns && width * tile.item < kShortestRead) width = kUsualRead / tile.item;
-  width = std::min(width, tile.all_columns);
-  height = std::min({height, fit(width * tile.item), kLongestWrite / tile.item});
-  for (tile.row = 0; tile.row < tile.all_rows; tile.row += height) {
-    tile.rows = std::min(height, tile.all_rows - tile.row);
-    for (tile.column = 0; tile.column < tile.all_columns; tile.column += width) {
-      tile.columns = std::min(width, tile.all_columns - tile.column);
+  if (width < all.columns && width * all.item < kShortestRead) width = kUsualRead / all.item;
+  width = std::min(width, all.columns);
+  height = std::min({height, fit(width * all.item), kLongestWrite / all.item});
+  for (tile.row = 0; tile.row < all.rows; tile.row += height) {
+    tile.rows = std::min(height, all.rows - tile.row);
+    for (tile.column = 0; tile.column < all.columns; tile.column += width) {
+      tile.columns = std::min(width, all.columns - tile.column);
       add(tile);
     }
   }
@@ -127,13 +131,26 @@ class Streamer {
  public:
   Streamer(AtomicFile& file, bool two) : file_(file), two_(two) {}
 
-  void copy(const PlacedWeight& weight) {
-    for (std::uint64_t at = 0; at < weight.size; at += kCopySize)
-      copies_.push_back({&weight, at, std::min(kCopySize, weight.size - at)});
+  /// `size` bytes from `begin` of `source` on go to `target`.
+  void copy(const ByteSource& source, std::uint64_t begin, std::uint64_t size,
+            std::uint64_t target) {
+    for (std::uint64_t at = 0; at < size; at += kCopySize)
+      copies_.push_back({&source, begin + at, std::min(kCopySize, size - at), target + at, {}});
   }
 
-  void transpose(const PlacedWeight& weight) {
-    for_each_tile(weight, [&](Tile tile) {
+  /// Rows that are stored apart are written one after the other.
+  void gather(const Matrix& rows) {
+    const std::uint64_t size = rows.columns * rows.item;
+    const std::uint64_t each = std::max<std::uint64_t>(kJobSize / size, 1);
+    for (std::uint64_t row = 0; row < rows.rows; row += each) {
+      const std::uint64_t count = std::min(each, rows.rows - row);
+      copies_.push_back({rows.source, rows.begin + row * rows.stride * rows.item, size,
+                         rows.target + row * size, {count, rows.stride * rows.item}});
+    }
+  }
+
+  void transpose(const Matrix& matrix) {
+    for_each_tile(matrix, [&](Tile tile) {
       if (used_ + tile.buffer_size() > kMatrixBuffer) run();
       tile.place = used_;
       used_ += tile.buffer_size();
@@ -150,7 +167,7 @@ class Streamer {
     run_jobs(reads_.size(), two_, buffers_, [&](std::size_t i, Buffer&) { read(reads_[i]); });
     run_jobs(copies_.size() + writes_.size(), two_, buffers_, [&](std::size_t i, Buffer& buffer) {
       if (i < copies_.size()) {
-        copy_bytes(copies_[i]);
+        copy_bytes(copies_[i], buffer);
       } else {
         write(writes_[i - copies_.size()], buffer);
       }
@@ -164,9 +181,14 @@ class Streamer {
 
  private:
   struct Copy {
-    const PlacedWeight* weight;
+    const ByteSource* source;
     std::uint64_t begin;
     std::uint64_t size;
+    std::uint64_t target;
+    struct {
+      std::uint64_t count = 0;   // of runs of `size`; 0: one
+      std::uint64_t stride = 0;  // bytes between them in the source
+    } rows;
   };
   /// Some rows or columns of a tile.
   struct Part {
@@ -183,39 +205,48 @@ class Streamer {
 
   /// How many columns are transposed at once: whole cache lines.
   static std::uint64_t block_columns(const Tile& tile) {
-    const std::uint64_t block = kCacheLine / tile.item;
-    return std::max(kJobSize / (tile.rows * tile.item) / block * block, block);
+    const std::uint64_t block = kCacheLine / tile.all.item;
+    return std::max(kJobSize / (tile.rows * tile.all.item) / block * block, block);
   }
 
-  void copy_bytes(const Copy& copy) {
-    const ByteSource& source = copy.weight->entry->source;
-    const std::uint64_t target = copy.weight->offset + copy.begin;
-    if (source.on_disk()) {
+  void copy_bytes(const Copy& copy, Buffer& buffer) {
+    const ByteSource& source = *copy.source;
+    if (copy.rows.count > 0) {
+      const auto size = static_cast<std::size_t>(copy.size);
+      const auto all = static_cast<std::size_t>(copy.rows.count) * size;
+      if (buffer.size() < all) buffer.resize(all);
+      const std::span<std::byte> out = std::span(buffer).first(all);
+      for (std::size_t r = 0; r < copy.rows.count; ++r)
+        source.read(static_cast<std::size_t>(copy.begin + r * copy.rows.stride),
+                    out.subspan(r * size, size));
+      file_.write_at(copy.target, out);
+    } else if (source.on_disk()) {
       // The system copies into a file one at a time anyway, and waits at the cost of a processor.
       const std::scoped_lock lock(copying_);
-      file_.copy_at(target, *source.file(), source.file_offset() + copy.begin, copy.size);
+      file_.copy_at(copy.target, *source.file(), source.file_offset() + copy.begin, copy.size);
     } else {
-      file_.write_at(target, source.bytes(static_cast<std::size_t>(copy.begin),
-                                          static_cast<std::size_t>(copy.size)));
+      file_.write_at(copy.target, source.bytes(static_cast<std::size_t>(copy.begin),
+                                               static_cast<std::size_t>(copy.size)));
     }
   }
 
   void read(const Part& part) {
     const Tile& tile = tiles_[part.tile];
-    const ByteSource& source = tile.weight->entry->source;
-    const auto row_size = static_cast<std::size_t>(tile.columns * tile.item);
+    const ByteSource& source = *tile.all.source;
+    const auto row_size = static_cast<std::size_t>(tile.columns * tile.all.item);
     const auto stride = static_cast<std::size_t>(tile.stride());
     const std::span<std::byte> out(matrices_.get() + tile.place + part.first * tile.stride(),
                                    static_cast<std::size_t>(part.count * tile.stride()));
-    const std::uint64_t source_stride = tile.all_columns * tile.item;
+    const std::uint64_t source_stride = tile.all.stride * tile.all.item;
     const std::uint64_t start =
         source.file_offset() + tile.source_offset() + part.first * source_stride;
-    if (tile.columns == tile.all_columns) {
+    if (tile.columns == tile.all.stride) {
       source.file()->read_rows(start, out.first(out.size() - stride + row_size), row_size, stride);
       return;
     }
     if (tile.row == 0 && tile.column == 0 && part.first == 0)
-      source.file()->prefetch(source.file_offset(), tile.weight->size);
+      source.file()->prefetch(source.file_offset() + tile.all.begin,
+                              (tile.all.rows - 1) * source_stride + tile.all.columns * tile.all.item);
     for (std::size_t r = 0; r < part.count; ++r)
       source.file()->read(start + r * source_stride, out.subspan(r * stride, row_size));
   }
@@ -223,19 +254,19 @@ class Streamer {
   void write(const Part& part, Buffer& buffer) {
     const Tile& tile = tiles_[part.tile];
     const std::byte* from = tile.is_in_memory()
-                                ? tile.weight->entry->source.bytes().data() + tile.source_offset()
+                                ? tile.all.source->bytes().data() + tile.source_offset()
                                 : matrices_.get() + tile.place;
-    const auto run = static_cast<std::size_t>(tile.rows * tile.item);
+    const auto run = static_cast<std::size_t>(tile.rows * tile.all.item);
     const auto count = static_cast<std::size_t>(part.count);
     if (buffer.size() < count * run) buffer.resize(count * run);
-    transpose_block(from + part.first * tile.item, static_cast<std::size_t>(tile.stride()),
+    transpose_block(from + part.first * tile.all.item, static_cast<std::size_t>(tile.stride()),
                     buffer.data(), run, static_cast<std::size_t>(tile.rows), count,
-                    static_cast<std::size_t>(tile.item));
+                    static_cast<std::size_t>(tile.all.item));
     const std::span<const std::byte> done = std::span(buffer).first(count * run);
-    const std::uint64_t target_stride = tile.all_rows * tile.item;
+    const std::uint64_t target_stride = tile.all.rows * tile.all.item;
     const std::uint64_t target =
-        tile.weight->offset + (tile.column + part.first) * target_stride + tile.row * tile.item;
-    if (tile.rows == tile.all_rows) return file_.write_at(target, done);
+        tile.all.target + (tile.column + part.first) * target_stride + tile.row * tile.all.item;
+    if (tile.rows == tile.all.rows) return file_.write_at(target, done);
     for (std::size_t i = 0; i < count; ++i)
       file_.write_at(target + i * target_stride, done.subspan(i * run, run));
   }
@@ -251,6 +282,24 @@ class Streamer {
   Buffers buffers_;
   std::mutex copying_;
 };
+
+void add_part(Streamer& streamer, const WeightPart& part, std::uint64_t item,
+              std::uint64_t target) {
+  Matrix stored{&part.source,
+                static_cast<std::uint64_t>(part.offset) * item,
+                static_cast<std::uint64_t>(part.stride),
+                static_cast<std::uint64_t>(part.transpose ? part.columns : part.rows),
+                static_cast<std::uint64_t>(part.transpose ? part.rows : part.columns),
+                item,
+                target};
+  if (part.transpose && stored.rows > 1 && stored.columns > 1) {
+    streamer.transpose(stored);
+  } else if (stored.rows == 1 || stored.stride == stored.columns) {
+    streamer.copy(part.source, stored.begin, stored.rows * stored.columns * item, target);
+  } else {
+    streamer.gather(stored);
+  }
+}
 
 }  // namespace
 
@@ -270,11 +319,19 @@ void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights) {
   for (const PlacedWeight& weight : weights) {
     const WeightEntry& entry = *weight.entry;
     if (weight.size == 0 || entry.fill) continue;
+    const std::uint64_t item = weight_item_size(entry.dtype);
     // A matrix of one row or column has the same bytes either way.
     if (entry.transpose && entry.shape[0] > 1 && entry.shape[1] > 1) {
-      streamer.transpose(weight);
-    } else {
-      streamer.copy(weight);
+      const auto rows = static_cast<std::uint64_t>(entry.shape[1]);
+      const auto columns = static_cast<std::uint64_t>(entry.shape[0]);
+      streamer.transpose({&entry.source, 0, columns, rows, columns, item, weight.offset});
+    } else if (entry.parts.empty()) {
+      streamer.copy(entry.source, 0, weight.size, weight.offset);
+    }
+    std::uint64_t at = weight.offset;
+    for (const WeightPart& part : entry.parts) {
+      add_part(streamer, part, item, at);
+      at += static_cast<std::uint64_t>(part.rows) * static_cast<std::uint64_t>(part.columns) * item;
     }
   }
   streamer.run();

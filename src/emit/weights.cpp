@@ -65,6 +65,26 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
+/// The parts lie within their sources, and are as many elements as the weight has.
+void check_parts(const WeightEntry& entry) {
+  const std::uint64_t item = row_of(entry.dtype).size;
+  std::int64_t count = 0;
+  for (const WeightPart& part : entry.parts) {
+    const std::int64_t runs = part.transpose ? part.columns : part.rows;
+    const std::int64_t run = part.transpose ? part.rows : part.columns;
+    ONNX2NN_CHECK(part.offset >= 0 && runs > 0 && run > 0 && part.stride >= run,
+                  "an empty part of " + entry.key);
+    const std::int64_t end = checked_add(
+        checked_add(part.offset, checked_mul(runs - 1, part.stride, "weight size")), run);
+    ONNX2NN_CHECK(checked_mul(static_cast<std::uint64_t>(end), item, "weight size") <=
+                      part.source.size(),
+                  "a part beyond its source: " + entry.key);
+    count = checked_add(count, checked_mul(runs, run, "weight size"), "weight size");
+  }
+  ONNX2NN_CHECK(count == element_count(entry.shape) && !entry.transpose && !entry.fill,
+                "parts that do not make up " + entry.key);
+}
+
 /// What both formats need: keys unique and UTF-8, sources of the size that the shape says, aliases
 /// that lead to a weight. Returns the target of each alias by index.
 std::vector<std::optional<std::size_t>> check_entries(std::span<const WeightEntry> entries) {
@@ -90,6 +110,10 @@ std::vector<std::optional<std::size_t>> check_entries(std::span<const WeightEntr
     }
     ONNX2NN_CHECK(!entry.transpose || (entry.shape.size() == 2 && !entry.fill),
                   "only a stored matrix can be transposed: " + entry.key);
+    if (!entry.parts.empty()) {
+      check_parts(entry);
+      continue;
+    }
     if (!entry.fill && entry.source.size() != size)
       fail("bad-model", "weight {} has {} bytes, its shape needs {}", printable(entry.key),
            entry.source.size(), size);

@@ -17,14 +17,27 @@
 
 namespace onnx2nn::emit {
 
+/// A matrix of elements of a run of bytes, as part of a weight.
+struct WeightPart {
+  ByteSource source;
+  std::int64_t offset = 0;  // of the first element in `source`, in elements
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::int64_t stride = 0;  // elements from one row to the next as stored
+  bool transpose = false;   // what is stored are `columns` rows, to be transposed
+};
+
 struct WeightEntry {
   std::string key;                  // in the state_dict; UTF-8
   std::string dtype;                // as safetensors names it: "F32", "BF16", "I64", ...; or "C128"
   std::vector<std::int64_t> shape;  // as written
-  /// The bytes, little-endian and row-major; not looked at where `fill` or `alias_of` is set.
+  /// The bytes, little-endian and row-major; not looked at where `parts`, `fill` or `alias_of` is
+  /// set.
   ByteSource source;
   /// `source` is a matrix [shape[1], shape[0]].
   bool transpose = false;
+  /// What it is put together from, one part after the other; empty: `source` is all.
+  std::vector<WeightPart> parts;
   /// Computes the weight into a buffer of its whole size. Called on the calling thread, each one
   /// alone.
   std::function<void(std::span<std::byte>)> fill;

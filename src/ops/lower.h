@@ -51,8 +51,8 @@ struct ModuleParam {
   std::vector<std::int64_t> shape;  // as the module has it; empty: the tensor's (transposed)
   ir::TensorPtr tensor;
   bool buffer = false;
-  const ir::Value* source =
-      nullptr;  // what `tensor` was computed from: equal modules of equal sources are one
+  /// What it is put together from, where it is no tensor as it is.
+  std::vector<torch::Piece> pieces;
 };
 
 /// A weight that the file holds in integers: (integers - zero_point) * scale, computed in float32.

@@ -216,6 +216,20 @@ std::string key_text(const Ex& e) {
   return out;
 }
 
+/// Tells apart what weights are made of: equal modules of equal sources are one.
+std::string source_text(const ModuleParam& p) {
+  const auto address = [](const void* at) {
+    return std::to_string(reinterpret_cast<std::uintptr_t>(at));
+  };
+  if (p.value != nullptr) return address(p.value);
+  std::string out = address(p.tensor.get());
+  for (const torch::Piece& piece : p.pieces)
+    for (const std::int64_t n : {piece.offset, piece.rows, piece.columns, piece.stride,
+                                 std::int64_t{piece.transpose}})
+      out += "," + address(piece.tensor.get()) + ":" + std::to_string(n);
+  return out;
+}
+
 }  // namespace
 
 std::optional<Ex> LowerContext::module(const std::string& type, const Args& args,
@@ -237,9 +251,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   for (const Ex& a : args) key += "|" + key_text(a);
   for (const auto& [k, v] : keywords) key += "|" + k + "=" + key_text(v);
   for (const ModuleParam& p : params)
-    key +=
-        "|" + p.name + (p.transpose ? "^" : "=") +
-        std::to_string(reinterpret_cast<std::uintptr_t>(p.value != nullptr ? p.value : p.source));
+    key += "|" + p.name + (p.transpose ? "^" : "=") + source_text(p);
   const auto called = [&](const torch::ModulePtr& m) {
     auto e = Ex::make(torch::ExprKind::Module);
     e->module = m;
@@ -301,8 +313,9 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
       dims = l_.weight_type(p.value)->dims;
     } else {
       param->tensor = p.tensor;
-      param->dtype = param->tensor->dtype();
-      dims = param->tensor->dims();
+      param->pieces = p.pieces;
+      param->dtype = param->stored_dtype();
+      if (p.tensor) dims = p.tensor->dims();
     }
     param->shape = p.shape.empty() ? dims : p.shape;
     if (p.transpose && p.shape.empty()) std::swap(param->shape[0], param->shape[1]);

@@ -39,6 +39,8 @@ struct Options {
   std::vector<std::pair<std::string, std::string>>* log = nullptr;
   /// Nodes may become operators of any opset, each by itself: conversion has no opset to keep.
   bool any_opset = false;
+  /// Operators, by domain and type, that the user has code for: they stay as they are.
+  std::set<std::pair<std::string, std::string>> kept;
   /// Rules of which it is asked why they left nodes alone that they almost took. `misses` holds
   /// what is true of the graph as it is in the end.
   std::set<std::string, std::less<>> why_not;
@@ -58,7 +60,7 @@ struct RuleInfo {
   std::string_view name;
   std::string_view what;
 };
-/// All rules, in the order in which a node meets them.
+/// All rules of simplification, in the order in which a node meets them.
 std::vector<RuleInfo> rules();
 
 /// Infers and rewrites `model` until nothing changes; counts in `counts` how often each rule did

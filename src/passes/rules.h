@@ -18,6 +18,7 @@ struct Rule {
   /// The operators of ai.onnx that it is about; empty for all of every domain.
   std::vector<std::string_view> ops;
   bool in_conversion = false;  // the emitted source is better for it
+  bool conversion_only = false;  // what it makes is torch's, and in no file
 };
 
 std::span<const Rule> fold_rules();
@@ -33,6 +34,7 @@ std::span<const Rule> reduce_rules();
 std::span<const Rule> movement_rules();
 std::span<const Rule> attention_rules();
 std::span<const Rule> pad_rules();
+std::span<const Rule> recurrent_rules();
 
 /// Rules about whole graphs.
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";

@@ -14,7 +14,7 @@ std::span<const Rule* const> all_rules() {
     for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), indexing_rules(),
                               control_flow_rules(), conv_rules(), gemm_rules(), norm_rules(),
                               activation_rules(), reduce_rules(), movement_rules(),
-                              attention_rules(), pad_rules()})
+                              attention_rules(), pad_rules(), recurrent_rules()})
       for (const Rule& r : family) all.push_back(&r);
     return all;
   }();
@@ -28,6 +28,7 @@ class Simplifier {
     rewriter_.grow(-static_cast<std::int64_t>(most_growth(*model.graph, !options.change_weights)));
     for (const Rule* r : all_rules()) {
       if (!enabled(r->name, r->in_conversion)) continue;
+      if (r->conversion_only && !options.any_opset) continue;
       if (r->ops.empty()) general_.push_back(r);
       for (const std::string_view op : r->ops) by_op_[op].push_back(r);
     }
@@ -95,7 +96,7 @@ class Simplifier {
   }
 
   void visit(ir::Node& n) {
-    if (n.unsound) return;
+    if (n.unsound || options_.kept.count({n.domain, n.op_type}) != 0) return;
     if (try_rules(general_, n)) return;
     if (!n.domain.empty()) return;
     if (const auto it = by_op_.find(n.op_type); it != by_op_.end()) try_rules(it->second, n);
@@ -151,7 +152,8 @@ class Simplifier {
 
 std::vector<RuleInfo> rules() {
   std::vector<RuleInfo> out;
-  for (const Rule* r : all_rules()) out.push_back({r->name, r->what});
+  for (const Rule* r : all_rules())
+    if (!r->conversion_only) out.push_back({r->name, r->what});
   out.push_back({kOwnConstants, "what a nested graph gives out is a constant of its own"});
   out.push_back({kMergeInitializers, "equal constants become one"});
   out.push_back({kMergeContents, "shape arithmetic that comes to the same becomes one"});

@@ -221,6 +221,21 @@ nb::list weights(const onnx2nn::Conversion& c) {
     d["nbytes"] = w.nbytes;
     d["transpose"] = w.transpose;
     d["quantized"] = w.quantized.empty() ? nb::object(nb::none()) : text(w.quantized);
+    d["persistent"] = w.persistent;
+    nb::list pieces;
+    for (const auto& piece : w.pieces) {
+      nb::dict e;
+      e["file"] = piece.file.empty() ? nb::object(nb::none()) : path_text(piece.file);
+      e["offset"] = piece.file_offset;
+      e["nbytes"] = piece.nbytes;
+      e["start"] = piece.offset;
+      e["rows"] = piece.rows;
+      e["columns"] = piece.columns;
+      e["stride"] = piece.stride;
+      e["transpose"] = piece.transpose;
+      pieces.append(e);
+    }
+    d["pieces"] = pieces;
     d["onnx_name"] = text(w.onnx_name);
     out.append(d);
   }
@@ -259,9 +274,9 @@ nb::dict stats(const onnx2nn::Conversion& c) {
   return d;
 }
 
-nb::object weight_data(const onnx2nn::Conversion& c, std::size_t i) {
+nb::object weight_data(const onnx2nn::Conversion& c, std::size_t i, std::size_t piece) {
   if (i >= c.weights().size()) throw nb::index_error("no such weight");
-  const std::string_view bytes = c.weight_bytes(i);
+  const std::string_view bytes = c.weight_bytes(i, piece);
   auto* copy = new std::string(bytes);
   const nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::string*>(p); });
   return nb::cast(
@@ -488,7 +503,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("outputs", [](const onnx2nn::Conversion& c) { return ports(c.outputs()); })
       .def_prop_ro("weights", &weights)
       .def_prop_ro("stats", &stats)
-      .def("weight_data", &weight_data, "i"_a)
+      .def("weight_data", &weight_data, "i"_a, "piece"_a = 0)
       .def(
           "write",
           [](onnx2nn::Conversion& c, const nb::object& python, const nb::object& weights_path) {

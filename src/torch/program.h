@@ -13,19 +13,33 @@
 
 namespace onnx2nn::torch {
 
-/// A parameter or buffer; its value is a tensor of the ONNX file.
+/// A matrix of elements of a tensor of the ONNX file, as part of a parameter.
+struct Piece {
+  ir::TensorPtr tensor;
+  std::int64_t offset = 0;  // of the first element
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  std::int64_t stride = 0;  // elements from one row to the next as stored
+  bool transpose = false;   // what is stored are `columns` rows, each `rows` elements
+};
+
+/// A parameter or buffer; its value is a tensor of the ONNX file, or pieces of some.
 struct Param {
   std::vector<std::string> path;  // components of its state_dict key
-  ir::TensorPtr tensor;
+  ir::TensorPtr tensor;       // null where it has pieces
+  std::vector<Piece> pieces;  // what it is put together from, one after the other
   std::vector<std::int64_t> shape;       // as torch has it
   ir::DType dtype = ir::DType::Float32;  // as torch has it (int4 as int8, ...)
   bool trainable = false;                // nn.Parameter; else a buffer
   bool transpose = false;                // the tensor is 2-D and stored the other way round
+  bool persistent = true;                // an entry of the state_dict
   std::string onnx_name;
   /// Of the scale or zero point of a weight that the file holds in integers: that weight. They are in
   /// the file only, where `load` makes the weight real by them, and no members of the module.
   std::shared_ptr<Param> quantized;
   std::string key() const;
+  /// Of the bytes in the file.
+  ir::DType stored_dtype() const { return (tensor ? tensor : pieces.at(0).tensor)->dtype(); }
 };
 using ParamPtr = std::shared_ptr<Param>;
 

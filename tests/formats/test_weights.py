@@ -323,3 +323,60 @@ def test_over_four_gigabytes(maker: Maker) -> None:
         assert archive.read("archive/data/2") == maker.expected["after"].numpy().tobytes()
     path.unlink()
     source.unlink()
+
+
+def test_weights_are_put_together_from_parts(tmp_path: Path) -> None:
+    """Rows in another order, columns of a wider matrix, and both transposed; small ones and ones that no
+    buffer holds."""
+    make = Maker(tmp_path)
+    make.data += b"\x00"  # a part's offset is in elements
+    for name, rows, columns in (("small", 12, 8), ("large", 3000, 3072)):
+        at = len(make.data) // 4
+        make.data += b"\x00" * (4 * at + 4 - len(make.data))
+        begin = len(make.data) // 4
+        stored = torch.randn(rows, columns, generator=make.generator)
+        make.data += stored.numpy().tobytes()
+        third, half = rows // 3, columns // 2
+
+        def part(
+            offset: int, rows: int, columns: int, *, transpose: bool = False, stride: int = columns
+        ) -> dict[str, Any]:
+            return {
+                "file": str(make.source),
+                "offset": offset,
+                "rows": rows,
+                "columns": columns,
+                "stride": stride,
+                "transpose": transpose,
+            }
+
+        def add(key: str, expected: torch.Tensor, *parts: dict[str, Any]) -> None:
+            make.weights.append(
+                {"key": key, "dtype": "F32", "shape": list(expected.shape), "parts": parts}
+            )
+            make.expected[key] = as_bytes(expected.contiguous())
+
+        add(
+            f"{name}.rows",
+            torch.cat([stored[2 * third :], stored[:third], stored[third : 2 * third]]),
+            part(begin + 2 * third * columns, rows - 2 * third, columns),
+            part(begin, third, columns),
+            part(begin + third * columns, third, columns),
+        )
+        add(f"{name}.columns", stored[:, half:], part(begin + half, rows, columns - half))
+        add(
+            f"{name}.turned",
+            torch.cat([stored[:, half:].t(), stored[:, :half].t()]),
+            part(begin + half, columns - half, rows, transpose=True),
+            part(begin, half, rows, transpose=True),
+        )
+        add(f"{name}.row", stored[1], part(begin + columns, 1, columns))
+    for file in ("w.safetensors", "w.pth"):
+        (path,) = make.write(file)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, weights_only=True)
+        )
+        assert state.keys() == make.expected.keys()
+        make.check(state)

@@ -38,6 +38,15 @@ int run(int argc, char** argv) {
       if (!file) file = InputFile::open(item.at("file").get<std::string>());
       entry.source = ByteSource::of_file(file, item.at("offset").get<std::uint64_t>(),
                                          item.at("length").get<std::uint64_t>());
+    } else if (item.contains("parts")) {
+      for (const auto& part : item.at("parts")) {
+        auto& file = files[part.at("file").get<std::string>()];
+        if (!file) file = InputFile::open(part.at("file").get<std::string>());
+        entry.parts.push_back(
+            {ByteSource::of_file(file, 0, file->size()), part.at("offset").get<std::int64_t>(),
+             part.at("rows").get<std::int64_t>(), part.at("columns").get<std::int64_t>(),
+             part.at("stride").get<std::int64_t>(), part.at("transpose").get<bool>()});
+      }
     } else if (item.contains("repeat")) {
       const auto byte = static_cast<std::byte>(item.at("repeat").get<int>());
       entry.fill = [byte](std::span<std::byte> out) { std::fill(out.begin(), out.end(), byte); };

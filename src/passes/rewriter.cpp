@@ -104,6 +104,45 @@ ir::Node* Rewriter::add(std::string_view op_type, std::span<ir::Value* const> in
   return n;
 }
 
+ir::Node* Rewriter::add_new(std::string_view op_type, std::span<ir::Value* const> inputs,
+                            std::string_view stem, ir::Type type, std::int64_t opset,
+                            ir::Node& before) {
+  const std::vector<std::string> names = {model_.new_name(stem)};
+  ir::Node* n = before.graph()->add_node(std::string(op_type), "", inputs, names, &before);
+  n->name = before.name;
+  n->op = ops::find_op("", op_type);
+  n->opset = opset;
+  n->output(0)->type = std::move(type);
+  push(n);
+  return n;
+}
+
+ir::Node* Rewriter::add_many(std::string_view op_type, std::span<ir::Value* const> inputs,
+                             std::span<ir::Value* const> like, ir::Node& before) {
+  std::vector<std::string> names;
+  for (const ir::Value* v : like) names.push_back(v->name);
+  ir::Node* n = before.graph()->add_node(std::string(op_type), "", inputs, names, &before);
+  n->name = before.name;
+  n->op = ops::find_op("", op_type);
+  n->opset = before.domain.empty() ? before.opset : std::max<std::int64_t>(1, model_.opset(""));
+  for (std::size_t i = 0; i < like.size(); ++i) {
+    n->output(i)->type = like[i]->type;
+    n->output(i)->contents = like[i]->contents;
+    n->output(i)->declared = like[i]->declared;
+  }
+  push(n);
+  return n;
+}
+
+ir::Node* Rewriter::add_torch(std::string_view form, std::span<ir::Value* const> inputs,
+                              std::span<ir::Value* const> like, ir::Node& before) {
+  ir::Node* n = add_many(form, inputs, like, before);
+  n->domain = ops::kTorchDomain;
+  n->op = &ops::torch_form(form);
+  n->opset = 1;
+  return n;
+}
+
 ir::Value* Rewriter::constant(ir::Graph& g, std::string_view stem, ir::TensorPtr tensor) {
   return g.add_initializer(std::string(stem), std::move(tensor), false);
 }

@@ -16,6 +16,7 @@
 
 #include "ir/graph.h"
 #include "ops/context.h"
+#include "ops/torch_forms.h"
 #include "passes/passes.h"
 
 namespace onnx2nn::passes {
@@ -39,6 +40,17 @@ class Rewriter {
   /// A node of ai.onnx before `before`, whose only output has the name, type and opset of `like`'s.
   ir::Node* add(std::string_view op_type, std::span<ir::Value* const> inputs, const ir::Value& like,
                 ir::Node& before);
+  /// The same, of another type than `like`, and with a name of its own: for what is new on the way
+  /// to a value that stays.
+  ir::Node* add_new(std::string_view op_type, std::span<ir::Value* const> inputs,
+                    std::string_view stem, ir::Type type, std::int64_t opset, ir::Node& before);
+  /// A node of ai.onnx with several outputs, which take the names and types of the values `like`.
+  ir::Node* add_many(std::string_view op_type, std::span<ir::Value* const> inputs,
+                     std::span<ir::Value* const> like, ir::Node& before);
+  /// A form of torch (ops/torch_forms.h) before `before`; its outputs take the names and types of
+  /// the values `like`.
+  ir::Node* add_torch(std::string_view form, std::span<ir::Value* const> inputs,
+                      std::span<ir::Value* const> like, ir::Node& before);
   /// A constant that is no weight.
   ir::Value* constant(ir::Graph& g, std::string_view stem, ir::TensorPtr tensor);
   /// A weight computed from `from`, under its name.

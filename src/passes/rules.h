@@ -35,6 +35,7 @@ std::span<const Rule> movement_rules();
 std::span<const Rule> attention_rules();
 std::span<const Rule> pad_rules();
 std::span<const Rule> recurrent_rules();
+std::span<const Rule> parts_rules();
 
 /// Rules about whole graphs.
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";

@@ -26,12 +26,9 @@ class Detector(nn.Module):
         x = F.interpolate(small, scale_factor=2.0, mode="nearest")
         x = torch.cat([x, large], dim=1)
         x = self.head(x).reshape(small.shape[0], 6, -1).transpose(1, 2)
-        squashed = torch.sigmoid(x)
-        part0 = squashed[:, :, :2]
-        part1 = squashed[:, :, 2:4]
-        x = squashed[:, :, 4:]
-        centres = part0 + self.grid
-        return torch.cat([centres, part1, x], dim=2)
+        x, part1, part2 = torch.sigmoid(x).split(2, dim=2)
+        x = x + self.grid
+        return torch.cat([x, part1, part2], dim=2)
 
 
 def load(

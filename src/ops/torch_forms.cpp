@@ -1,0 +1,102 @@
+#include "ops/torch_forms.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "ops/lower.h"
+#include "support/error.h"
+
+namespace onnx2nn::ops {
+namespace {
+
+void infer_same(InferContext& c) {
+  c.set(0, c.type(0));
+}
+
+// ---------------------------------------------------------------- ScaledDotProductAttention
+
+void infer_attention(InferContext& c) {
+  const Shape& q = c.shape(0);
+  const Shape& v = c.shape(2);
+  if (!q.has_rank() || !v.has_rank() || q.rank() == 0 || v.rank() == 0)
+    return c.set(0, c.dtype(0));
+  Dims out = q.dims();
+  out.back() = v.dims().back();
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_attention(LowerContext& c) {
+  Kwargs kw;
+  if (c.has_input(3)) kw.emplace_back("attn_mask", c.in(3));
+  if (c.attr_int("is_causal", 0) != 0) kw.emplace_back("is_causal", Ex(true));
+  if (c.has_attr("scale")) kw.emplace_back("scale", Ex(c.attr_float("scale", 1.0)));
+  if (c.attr_int("enable_gqa", 0) != 0) kw.emplace_back("enable_gqa", Ex(true));
+  c.out(0, aten("scaled_dot_product_attention", {c.in(0), c.in(1), c.in(2)}, kw));
+}
+
+// ---------------------------------------------------------------- Unbind
+
+void infer_unbind(InferContext& c) {
+  const Shape& s = c.shape(0);
+  const std::int64_t axis = c.attr_int("axis");
+  for (std::size_t i = 0; i < c.output_count(); ++i) {
+    Dims out = s.dims();
+    if (s.has_rank()) out.erase(out.begin() + static_cast<std::ptrdiff_t>(axis));
+    c.set(i, c.dtype(0), s.has_rank() ? Shape(std::move(out)) : Shape());
+  }
+}
+
+void lower_unbind(LowerContext& c) {
+  c.outs(aten("unbind.int", {c.in(0), c.attr_int("axis")}));
+}
+
+// ---------------------------------------------------------------- Roll, Normalize
+
+void lower_roll(LowerContext& c) {
+  const Ints shifts = *c.attr_ints("shifts");
+  const Ints axes = *c.attr_ints("axes");
+  c.out(0, aten("roll", {c.in(0), Ex(shifts), Ex(axes)}));
+}
+
+void lower_normalize(LowerContext& c) {
+  Kwargs kw{{"dim", Ex(c.attr_int("axis"))}};
+  constexpr double kTorchs = 1e-12;
+  if (const double eps = c.attr_float("epsilon", kTorchs);
+      static_cast<float>(eps) != static_cast<float>(kTorchs))
+    kw.emplace_back("eps", Ex(eps));
+  c.out(0, torch::call("F.normalize", {c.in(0)}, kw));
+}
+
+constexpr OpDef kForms[] = {
+    {.type = "ScaledDotProductAttention",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_attention,
+     .lower = lower_attention},
+    {.type = "Unbind",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_unbind,
+     .lower = lower_unbind},
+    {.type = "Roll",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_same,
+     .lower = lower_roll},
+    {.type = "Normalize",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_same,
+     .lower = lower_normalize},
+};
+
+}  // namespace
+
+const OpDef& torch_form(std::string_view type) {
+  const auto* it = std::find_if(std::begin(kForms), std::end(kForms),
+                                [&](const OpDef& op) { return op.type == type; });
+  ONNX2NN_CHECK(it != std::end(kForms), "no such form of torch");
+  return *it;
+}
+
+}  // namespace onnx2nn::ops

@@ -34,10 +34,9 @@ class Transformer(nn.Module):
         x = self.encoder.layer["0"].attention.query(norm1)
         q_heads = x.reshape(batch, -1, 4, 4).transpose(1, 2)
         x = self.encoder.layer["0"].attention.key(norm1)
-        k_split = x.reshape(batch, -1, 4, 4)
+        keys = x.reshape(batch, -1, 4, 4).transpose(1, 2)
         x = self.encoder.layer["0"].attention.value(norm1)
         x = x.reshape(batch, -1, 4, 4).transpose(1, 2)
-        keys = k_split.transpose(1, 2)
         x = F.scaled_dot_product_attention(q_heads, keys, x).transpose(1, 2)
         x = x.reshape(batch, hidden.shape[1], 16)
         residual_1 = self.encoder.layer["0"].attention.output(x) + hidden

@@ -94,7 +94,6 @@ constexpr std::array kRows = std::to_array<Row>({
     {"index_put", plain(2)},
     {"stack", plain(0)},
     {"where", plain(2)},
-    {"roll", plain(1)},
     {"clamp", {StyleKind::Torch, {}, kPostfix, 0, false, true}},
     {"full", plain(1)},
     {"full_like", plain(1)},

@@ -55,7 +55,10 @@ void lower_unbind(LowerContext& c) {
 void lower_roll(LowerContext& c) {
   const Ints shifts = *c.attr_ints("shifts");
   const Ints axes = *c.attr_ints("axes");
-  c.out(0, aten("roll", {c.in(0), Ex(shifts), Ex(axes)}));
+  // Several shifts stay several, even where they are equal.
+  const bool one = shifts.size() == 1;
+  c.out(0, torch::call("torch.roll", {c.in(0), one ? Ex(shifts[0]) : Ex(shifts)},
+                       {{"dims", one ? Ex(axes[0]) : Ex(axes)}}));
 }
 
 void lower_normalize(LowerContext& c) {

@@ -28,6 +28,10 @@ constexpr std::uint64_t kMaxMoved = 16 * 1024 * 1024;
 
 /// The model's weight among the inputs: what people train, as opposed to the constants of formulas.
 const ir::Value* weight_of(const ir::Node& n) {
+  // One number, written over part of a constant: an exporter's way of filling a slice.
+  if (n.is("ScatterND") && n.input(2) != nullptr && n.input(2)->constant &&
+      n.input(2)->constant->is_splat())
+    return nullptr;
   for (std::size_t i = 0; i < n.input_count(); ++i) {
     const ir::Value* v = n.input(i);
     if (v != nullptr && v->is_initializer && v->constant && ir::is_float(v->constant->dtype()) &&

@@ -255,6 +255,40 @@ bool squeeze_reduced(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+
+// Div(x, Clip(ReduceL2(x), 1e-12)), the latter expanded perhaps   =>   Normalize(x)
+bool fuse_normalize(Rewriter& w, ir::Node& n) {
+  ir::Value* x = n.input(0);
+  const ir::Value* norm = n.input(1);
+  if (const ir::Node* expand = sole_producer(norm, "Expand")) norm = expand->input(0);
+  if (x == nullptr || !same_type(x, n.output(0)) || !ir::is_float(x->type.dtype)) return false;
+  std::optional<double> epsilon;
+  const ir::Node* clip = sole_producer(norm, "Clip");
+  if (clip != nullptr) {
+    constexpr std::int64_t kInputs = 11;
+    if (clip->opset < kInputs || clip->input(2) != nullptr) return false;
+    epsilon = splat(clip->input(1));
+    norm = clip->input(0);
+  } else if (const auto most = norm != nullptr && norm->has_one_use()
+                                   ? with_number(norm->producer(), "Max")
+                                   : std::nullopt) {
+    epsilon = most->number;
+    norm = most->x;
+  }
+  const ir::Node* l2 = sole_producer(norm, "ReduceL2");
+  if (l2 == nullptr || l2->input(0) != x || !epsilon || !(*epsilon > 0.0)) return false;
+  const auto axes = kept_axes(*l2);
+  if (!axes || axes->size() != 1) return w.miss(n, "the norm is not along one axis");
+  ir::Value* const inputs[] = {x};
+  ir::Value* const like[] = {n.output(0)};
+  ir::Node* made = w.add_torch("Normalize", inputs, like, n);
+  const auto rank = static_cast<std::int64_t>(x->type.shape.rank());
+  set_attr(*made, "axis", axes->front() == rank - 1 ? -1 : axes->front());
+  set_attr(*made, "epsilon", *epsilon);
+  w.replace(n.output(0), made->output(0));
+  return true;
+}
+
 }  // namespace
 
 std::span<const Rule> reduce_rules() {
@@ -277,6 +311,12 @@ std::span<const Rule> reduce_rules() {
        .what = "roots of sums of squares",
        .apply = fuse_l2,
        .ops = {"Sqrt"}},
+      {.name = "fuse-normalize",
+       .what = "a vector over its length, for torch",
+       .apply = fuse_normalize,
+       .ops = {"Div"},
+       .in_conversion = true,
+       .conversion_only = true},
       {.name = "fuse-reduced-axes",
        .what = "axes that are reduced, and brought back or dropped next",
        .apply = fuse_reduced_axes,

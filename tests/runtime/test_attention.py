@@ -11,7 +11,8 @@ from onnx.backend.test.case.test_case import TestCase
 from onnx.reference import ReferenceEvaluator
 
 from int8_weights import int8_weights
-from onnx2nn.runtime import attention as at
+from onnx2nn.runtime import attention, grouped, multi_head, rotary, transformer
+from onnx2nn.runtime import experts as moe
 
 from . import ort_nodes as ort
 from . import tensor_cases as tc
@@ -22,7 +23,7 @@ PRECISION = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.b
 def call_attention(v: list[Any], a: dict[str, Any], scores: bool) -> Any:
     if "softmax_precision" in a:
         a["softmax_precision"] = PRECISION[a["softmax_precision"]]
-    return at.onnx_attention(*v, qk_matmul_output=scores, **a)
+    return attention.onnx_attention(*v, qk_matmul_output=scores, **a)
 
 
 # The reference sums bfloat16 one by one and rounds each time; torch rounds once, which is nearer.
@@ -52,13 +53,13 @@ def call_flex(v: list[Any], a: dict[str, Any]) -> Any:
     for name in ("score_mod", "prob_mod"):
         if name in a:
             a[name] = graph_function(a[name])
-    return at.flex_attention(*v, **a)
+    return attention.flex_attention(*v, **a)
 
 
 HELPERS = {
-    "RotaryEmbedding": lambda v, a: at.rotary_embedding(*v, **a),
-    "LinearAttention": lambda v, a: at.linear_attention(*v, **a),
-    "SwiGLU": lambda v, a: at.swish_gated_unit(*v, **a),
+    "RotaryEmbedding": lambda v, a: attention.rotary_embedding(*v, **a),
+    "LinearAttention": lambda v, a: attention.linear_attention(*v, **a),
+    "SwiGLU": lambda v, a: attention.swish_gated_unit(*v, **a),
     "FlexAttention": call_flex,
 }
 
@@ -94,7 +95,7 @@ def test_bias_split_gelu() -> None:
     x, bias = ort.tensors([f32(2, 3, 8), f32(8)])
     value, gate = (x + bias)[..., :4], (x + bias)[..., 4:]
     wanted = value * gate * 0.5 * (1 + torch.erf(gate / 2**0.5))
-    torch.testing.assert_close(at.bias_split_gelu(x, bias), wanted)
+    torch.testing.assert_close(transformer.bias_split_gelu(x, bias), wanted)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -103,11 +104,11 @@ def test_skip_norms(bias: bool, skip_shape: tuple[int, ...]) -> None:
     x, skip, gamma, beta = f32(2, 3, 8), f32(*skip_shape), f32(8), f32(8)
     b = f32(8) if bias else None
     wanted = ort.run_node("SkipLayerNormalization", [x, skip, gamma, beta, b], 4, epsilon=1e-5)
-    got = at.skip_layer_norm(*ort.tensors([x, skip, gamma, beta, b]), epsilon=1e-5)
+    got = transformer.skip_layer_norm(*ort.tensors([x, skip, gamma, beta, b]), epsilon=1e-5)
     ort.assert_close(got[0], wanted[0])
     ort.assert_close(got[3], wanted[3])
     wanted = ort.run_node("SkipSimplifiedLayerNormalization", [x, skip, gamma, b], 4, epsilon=1e-5)
-    both = at.skip_simplified_layer_norm(*ort.tensors([x, skip, gamma, b]), epsilon=1e-5)
+    both = transformer.skip_simplified_layer_norm(*ort.tensors([x, skip, gamma, b]), epsilon=1e-5)
     ort.assert_close(both[0], wanted[0])
     ort.assert_close(both[3], wanted[3])
 
@@ -115,7 +116,7 @@ def test_skip_norms(bias: bool, skip_shape: tuple[int, ...]) -> None:
 def test_simplified_layer_norm() -> None:
     x = [f32(2, 3, 8), f32(8)]
     wanted = ort.run_node("SimplifiedLayerNormalization", x, 1, "", axis=-1, epsilon=1e-5)
-    ort.assert_close(at.simplified_layer_norm(*ort.tensors(x))[0], wanted[0])
+    ort.assert_close(transformer.simplified_layer_norm(*ort.tensors(x))[0], wanted[0])
 
 
 @pytest.mark.parametrize("segments", [False, True])
@@ -134,7 +135,7 @@ def test_embed_layer_norm(segments: bool, mask: bool, positions: bool) -> None:
         np.array([[1, 1, 1, 0], [1, 1, 0, 0]], np.int32) if mask else None,
         RNG.integers(0, 6, (2, 4)).astype(np.int32) if positions else None,
     ]
-    compare("EmbedLayerNormalization", at.embed_layer_norm, x, 3, epsilon=1e-5)
+    compare("EmbedLayerNormalization", transformer.embed_layer_norm, x, 3, epsilon=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,7 @@ def test_embed_layer_norm(segments: bool, mask: bool, positions: bool) -> None:
 )
 def test_fused_matmul(attributes: dict[str, Any]) -> None:
     a, b = f32(4, 4, 4, 4), f32(4, 4, 4, 4)
-    compare("FusedMatMul", at.fused_matmul, [a, b], **attributes)
+    compare("FusedMatMul", transformer.fused_matmul, [a, b], **attributes)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_fused_activation(activation: str, params: list[float]) -> None:
     extra = {"activation_params": params} if params else {}
     wanted = ort.run_node("FusedConv", [x, w, b], activation=activation, **extra)[0]
     y = torch.nn.functional.conv2d(*ort.tensors([x, w, b]))
-    ort.assert_close(at.fused_activation(y, activation, *params), wanted, 1e-4)
+    ort.assert_close(transformer.fused_activation(y, activation, *params), wanted, 1e-4)
 
 
 @pytest.mark.parametrize("interleaved", [0, 1])
@@ -180,7 +181,7 @@ def test_ms_rotary_embedding(interleaved: int, positions: str, form: str) -> Non
     ids = np.array([2]) if positions == "offset" else RNG.integers(0, 10, (2, 3))
     extra = {"num_heads": 4, "rotary_embedding_dim": 4} if form == "partial" else {}
     inputs = [x, ids.astype(np.int64), f32(10, width), f32(10, width)]
-    compare("RotaryEmbedding", at.ms_rotary_embedding, inputs, interleaved=interleaved, **extra)
+    compare("RotaryEmbedding", rotary.ms_rotary_embedding, inputs, interleaved=interleaved, **extra)
 
 
 GQA_OPTIONS: list[dict[str, Any]] = [
@@ -247,7 +248,7 @@ def test_group_query_attention(stage: str, options: dict[str, Any]) -> None:
     extra = {}
     if norms:
         extra = dict(zip(("q_norm_weight", "k_norm_weight"), ort.tensors(norms)))
-    got = at.group_query_attention(*ort.tensors(x), **options, **extra)
+    got = grouped.group_query_attention(*ort.tensors(x), **options, **extra)
     ort.assert_close(got[0], wanted[0], 1e-4)
     for i in range(batch):
         # What lies behind a sample's last key is not defined.
@@ -310,7 +311,7 @@ def test_multi_head_attention(mask: str, options: dict[str, Any]) -> None:
         )
     except Exception as error:
         pytest.skip(f"ONNX Runtime refuses it: {str(error)[-120:]}")
-    got = at.multi_head_attention(*ort.tensors(x), num_heads=heads, **options)
+    got = multi_head.multi_head_attention(*ort.tensors(x), num_heads=heads, **options)
     for y, z in zip(got, wanted):
         ort.assert_close(y, z, 1e-4)
 
@@ -338,11 +339,11 @@ def test_ms_attention(mask: str, past: int, options: dict[str, Any], quantised: 
         scales = [np.array(0.01, np.float32), np.array(0.02, np.float32)]
         zeros = [np.array(120, np.uint8), np.array(4, np.int8)]
         inputs = [x, w, bias, *scales, index, *zeros, state]
-        op, helper = "QAttention", at.qattention
+        op, helper = "QAttention", multi_head.qattention
     else:
         inputs = [f32(batch, length, hidden), f32(hidden, 3 * heads * size), bias, index, state]
         inputs.append(added)
-        op, helper = "Attention", at.ms_attention
+        op, helper = "Attention", multi_head.ms_attention
     try:
         wanted = ort.run_node(op, inputs, 2, num_heads=heads, **options)
     except Exception as error:
@@ -364,7 +365,7 @@ def test_bifurcation_detector(seed: int) -> None:
         if seed % 2:
             pred[rng.integers(0, len(pred))] += 1
     x = [src, cur, np.array(start, np.int64), pred]
-    compare("BifurcationDetector", at.bifurcation_detector, x, 2)
+    compare("BifurcationDetector", transformer.bifurcation_detector, x, 2)
 
 
 def routed(tokens: int, experts: int) -> list[np.ndarray]:
@@ -393,7 +394,7 @@ def test_mixture_of_experts(activation: str, normalize: int, fusion: int) -> Non
         wanted = ort.run_node("MoE", x, **options)[0]
     except Exception as error:
         pytest.skip(f"ONNX Runtime refuses it: {str(error)[-120:]}")
-    ort.assert_close(at.mixture_of_experts(*ort.tensors(x), **options), wanted, 1e-3)
+    ort.assert_close(moe.mixture_of_experts(*ort.tensors(x), **options), wanted, 1e-3)
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "identity", "swiglu"])
@@ -443,7 +444,7 @@ def test_quantised_mixture_of_experts(activation: str, bits: int, block: int, ze
         wanted = ort.run_node("QMoE", x, extra={"weights_prepacked": 0}, **options)[0]
     except Exception as error:
         pytest.skip(f"ONNX Runtime refuses it: {str(error)[-120:]}")
-    got = at.quantised_mixture_of_experts(*ort.tensors(x), **options)
+    got = moe.quantised_mixture_of_experts(*ort.tensors(x), **options)
     ort.assert_close(got, wanted, 1e-3 * float(np.abs(wanted).max()))
 
 
@@ -472,7 +473,7 @@ def test_sparse_attention(stage: str, options: dict[str, Any]) -> None:
         x += [f32(64, size // 2), f32(64, size // 2)]
     options |= {"num_heads": heads, "kv_num_heads": kv_heads, "sparse_block_size": block}
     wanted = ort.run_node("SparseAttention", x, 3, shared={1: 3, 2: 4}, **options)
-    got = at.sparse_attention(*ort.tensors(x), **options)
+    got = grouped.sparse_attention(*ort.tensors(x), **options)
     ort.assert_close(got[0], wanted[0], 1e-4)
     np.testing.assert_allclose(got[1][:, :, :total], wanted[1][:, :, :total], 1e-4, 1e-4)
 
@@ -490,14 +491,14 @@ def test_paged_attention_as_grouped(options: dict[str, Any], rotary: int) -> Non
     caches = [torch.from_numpy(f32(16, size // 2)) for _ in range(2)]
     starts = torch.tensor([0, 3, 4, 9], dtype=torch.int32)
     options = options | {"num_heads": heads, "kv_num_heads": kv_heads, "do_rotary": rotary}
-    y, key_pool, _ = at.paged_attention(
+    y, key_pool, _ = grouped.paged_attention(
         q, k, v, *pool, starts, torch.tensor(past), table, *caches, **options
     )
     for i, (length, old) in enumerate(zip(lengths, past)):
         rows = slice(int(starts[i]), int(starts[i + 1]))
         olds = [p[table[i, :2].long()].flatten(0, 1)[:old].transpose(0, 1)[None] for p in pool]
         total = length + old
-        wanted, key_now, _, _ = at.group_query_attention(
+        wanted, key_now, _, _ = grouped.group_query_attention(
             *(part[rows][None] for part in (q, k, v)),
             *olds,
             torch.tensor([total - 1]),

@@ -1,0 +1,124 @@
+"""com.microsoft's rotary embeddings and position biases."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnx2nn.runtime.heads import merge_heads, rotate_heads, split_heads
+
+
+def ms_rotary_embedding(
+    x: Tensor,
+    position_ids: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> Tensor:
+    """com.microsoft RotaryEmbedding: as ONNX's, but one position may stand for the first."""
+    if x.dim() == 3 and not (num_heads and rotary_embedding_dim):
+        num_heads = x.shape[2] // (2 * cos_cache.shape[1])
+    heads = split_heads(x, num_heads)
+    if position_ids.dim() == 1:
+        steps = torch.arange(heads.shape[2], device=x.device)
+        position_ids = (position_ids + steps).expand(heads.shape[0], -1)
+    cos, sin = (
+        F.embedding(position_ids, cos_cache),
+        F.embedding(position_ids, sin_cache),
+    )
+    y = rotate_heads(heads, cos, sin, interleaved)
+    return merge_heads(y) if x.dim() == 3 else y
+
+
+def multimodal_rotary_embedding(
+    x: Tensor,
+    position_ids: Tensor,
+    cos_cache: Tensor,
+    sin_cache: Tensor,
+    *,
+    mrope_section: list[int],
+    interleaved: int = 0,
+    mrope_layout: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+    scale: float = 1.0,
+) -> Tensor:
+    """com.microsoft MRotaryEmbedding: positions in time, height and width share the angles."""
+    if x.dim() == 3 and not (num_heads and rotary_embedding_dim):
+        num_heads = x.shape[2] // (2 * cos_cache.shape[1])
+    heads = split_heads(x, num_heads)
+    angles = F.embedding(position_ids, torch.cat([cos_cache, sin_cache], -1))
+    if scale != 1.0:
+        angles = angles * scale
+    both = []
+    for streams in angles.chunk(2, -1):
+        if mrope_layout == 0:
+            parts = streams.split_with_sizes(mrope_section, -1)
+            both.append(torch.cat([part[i] for i, part in enumerate(parts)], -1))
+            continue
+        mixed = streams[0].clone()
+        for i in (1, 2):
+            places = slice(i, 3 * mrope_section[i], 3)
+            mixed[..., places] = streams[i][..., places]
+        both.append(mixed)
+    y = rotate_heads(heads, both[0], both[1], interleaved)
+    return merge_heads(y) if x.dim() == 3 else y
+
+
+def gemma_rotary_embedding(
+    emb: Tensor, q: Tensor, q_rot: Tensor, k: Tensor, k_rot: Tensor
+) -> tuple[Tensor, Tensor]:
+    """com.microsoft GemmaRotaryEmbedding: halves turned by angles given in float32."""
+    sin, cos = (part.to(q.dtype).unsqueeze(1) for part in (emb.sin(), emb.cos()))
+    return q * cos + q_rot * sin, k * cos + k_rot * sin
+
+
+def relative_position_bias(
+    bias_table: Tensor,
+    query_length: int,
+    key_length: int,
+    *,
+    max_distance: int,
+    is_bidirectional: int = 0,
+) -> Tensor:
+    """com.microsoft RelativePositionBias: T5's, whose buckets widen with the distance.
+
+    The table's numbers lie head by head, although its shape says [buckets, heads].
+    """
+    buckets, heads = bias_table.shape
+    device = bias_table.device
+    ahead = torch.arange(key_length, device=device)
+    ahead = ahead - torch.arange(query_length, device=device).unsqueeze(1)
+    first, count = torch.zeros_like(ahead), buckets
+    if is_bidirectional:
+        count = buckets // 2
+        first = torch.where(ahead > 0, count, 0)
+        distance = ahead.abs()
+    else:
+        distance = (-ahead).clamp(min=0)
+    exact = count // 2
+    rate = (count - exact) / math.log(max_distance / exact)
+    far = exact + ((distance.clamp(min=1).float() / exact).log() * rate).long()
+    place = first + torch.where(distance < exact, distance, far.clamp(max=count - 1))
+    return bias_table.reshape(heads, buckets)[:, place].unsqueeze(0)
+
+
+def gated_relative_position_bias(
+    query: Tensor,
+    query_bias: Tensor,
+    rel_pos: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eco_a: Tensor,
+    *,
+    num_heads: int,
+) -> Tensor:
+    """com.microsoft GatedRelativePositionBias: a position bias scaled by gates of the query."""
+    q = split_heads(query + query_bias, num_heads)
+    gates = torch.unflatten(q @ weight + bias, -1, (2, -1)).sum(-1)
+    update, reset = torch.sigmoid(gates).chunk(2, dim=-1)
+    return (update * (reset * eco_a - 1.0) + 2.0) * rel_pos

@@ -158,7 +158,9 @@ def test_attention(past: int, mask: str | None, attrs: dict[str, Any]) -> None:
     while x[-1] is None:
         x.pop()
     options = {"attrs": {"num_heads": 2, **attrs}, "constants": [1, 2], "atol": 1e-4}
-    ms("Attention", x, outputs=2 if past else 1, **options)
+    source = ms("Attention", x, outputs=2 if past else 1, **options)
+    assert source.count("\ndef ") == 1  # that of load
+    assert source.count("nn.Linear(16, 48)") == source.count("scaled_dot_product_attention") == 1
 
 
 @pytest.mark.parametrize("form", ["plain", "cross", "past", "bias"])

@@ -1,6 +1,7 @@
 // com.microsoft: attention with its many inputs, rotary embeddings, embeddings and experts.
 // https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 #include "ops/microsoft/microsoft.h"
+#include "ops/microsoft/plain_attention.h"
 #include "ops/onnx/pass_on.h"
 #include "ops/registry.h"
 
@@ -50,6 +51,7 @@ void lower_attention(LowerContext& c) {
   require_absent(c, 6, "past_sequence_length");
   c.ignore_attr("past_present_share_buffer");
   c.ignore_attr("rotary_embedding_dim");
+  if (lower_plain_attention(c)) return;
   outs_of(c,
           helper("ms_attention", pass_inputs(c, 0, 6),
                  pass_attributes(c, {{"num_heads"},
@@ -118,6 +120,7 @@ void add_buffer(LowerContext& c, Kwargs& kw, std::size_t length, std::size_t ind
 }
 
 void lower_multi_head(LowerContext& c) {
+  if (lower_plain_multi_head(c)) return;
   Kwargs kw = pass_attributes(c, {{"num_heads"}, kScale, kMaskValue, {"unidirectional"}});
   if (c.has_output(3)) kw.emplace_back("qk", Ex(true));
   if (c.has_input(6)) add_buffer(c, kw, 8, 9);
@@ -303,6 +306,7 @@ void infer_embed(InferContext& c) {
 
 void lower_embed(LowerContext& c) {
   c.ignore_attr("mask_index_type");  // about the type of an output that a mask alone decides
+  if (lower_plain_embed(c)) return;
   outs_of(c,
           helper("embed_layer_norm", pass_inputs(c, 0, 9),
                  pass_attributes(c, {{"epsilon", AttrKind::Float}})),

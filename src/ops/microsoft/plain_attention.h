@@ -1,0 +1,17 @@
+// Attention and embeddings of com.microsoft that torch says itself.
+#pragma once
+
+#include "ops/lower.h"
+
+namespace onnx2nn::ops {
+
+/// Each lowers its node and says so, or leaves it untouched where a runtime helper is needed.
+
+/// Attention: a projection and one call of scaled_dot_product_attention.
+bool lower_plain_attention(LowerContext& c);
+/// MultiHeadAttention with query, key and value of their own.
+bool lower_plain_multi_head(LowerContext& c);
+/// EmbedLayerNormalization: lookups, a sum and a norm.
+bool lower_plain_embed(LowerContext& c);
+
+}  // namespace onnx2nn::ops

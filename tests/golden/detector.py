@@ -25,7 +25,7 @@ class Detector(nn.Module):
         """
         x = F.interpolate(small, scale_factor=2.0, mode="nearest")
         x = torch.cat([x, large], dim=1)
-        x = self.head(x).reshape(small.shape[0], 6, -1).transpose(1, 2)
+        x = self.head(x).flatten(2).transpose(1, 2)
         x, part1, part2 = torch.sigmoid(x).split(2, dim=2)
         x = x + self.grid
         return torch.cat([x, part1, part2], dim=2)

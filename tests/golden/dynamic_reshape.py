@@ -14,10 +14,8 @@ class DynamicReshape(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: f32[batch, time, 16] -> y: f32[batch, 8, 2*time]"""
-        batch = x.shape[0]
-        time = x.shape[1]
-        x = x.reshape(batch, time, 4, -1).transpose(1, 2)
-        return x.reshape(batch, -1, time * 2)
+        by_head = x.unflatten(-1, (4, 4)).transpose(1, 2)
+        return by_head.reshape(x.shape[0], -1, x.shape[1] * 2)
 
 
 def load(

@@ -29,16 +29,15 @@ class Transformer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: f32[batch, seq, 16] -> output: f32[batch, seq, 16]"""
-        batch = hidden.shape[0]
         norm1 = self.encoder.layer["0"].norm1(hidden)
-        x = self.encoder.layer["0"].attention.query(norm1)
-        q_heads = x.reshape(batch, -1, 4, 4).transpose(1, 2)
-        x = self.encoder.layer["0"].attention.key(norm1)
-        keys = x.reshape(batch, -1, 4, 4).transpose(1, 2)
-        x = self.encoder.layer["0"].attention.value(norm1)
-        x = x.reshape(batch, -1, 4, 4).transpose(1, 2)
+        x = self.encoder.layer["0"].attention.query(norm1).unflatten(-1, (4, 4))
+        q_heads = x.transpose(1, 2)
+        x = self.encoder.layer["0"].attention.key(norm1).unflatten(-1, (4, 4))
+        keys = x.transpose(1, 2)
+        x = self.encoder.layer["0"].attention.value(norm1).unflatten(-1, (4, 4))
+        x = x.transpose(1, 2)
         x = F.scaled_dot_product_attention(q_heads, keys, x).transpose(1, 2)
-        x = x.reshape(batch, hidden.shape[1], 16)
+        x = x.flatten(2)
         residual_1 = self.encoder.layer["0"].attention.output(x) + hidden
         x = self.encoder.layer["0"].norm2(residual_1)
         x = F.gelu(self.encoder.layer["0"].mlp.up(x))

@@ -1,8 +1,11 @@
 """Operators about shapes: every opset, negative axes and bounds, dynamic and empty shapes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 import onnx2nn
@@ -281,3 +284,31 @@ def test_split_whose_numbers_of_outputs_differ_is_refused() -> None:
     x = np.ones((6, 2), np.float32)
     with pytest.raises(onnx2nn.Error, match="num_outputs is 3, and there are 2 outputs"):
         check("Split", [x], opset=18, attrs={"num_outputs": 3}, outputs=2, expected=[x[:3], x[3:]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "said"),
+    [
+        ("n,3,8", "0, 3, 2, 4", "x.unflatten(-1, (2, 4))"),
+        ("n,6,8", "0, 2, 3, 8", "x.unflatten(1, (2, 3))"),
+        ("n,m,8", "0, 0, -1, 4", "x.unflatten(-1, (2, 4))"),
+        ("n,3,2,4", "0, 3, 8", "x.flatten(2)"),
+        ("n,3,2,4", "0, -1", "x.flatten(1)"),
+        ("n,2,3,4", "0, 6, 4", "x.flatten(1, 2)"),
+        ("n,3,8", "0, 1, 3, 8", "x.reshape("),  # an axis of one is no part of another
+        ("n,4,6", "0, 2, 2, 2, 3", "x.reshape("),
+        ("n,4,6", "0, 6, 4", "x.reshape("),
+    ],
+)
+def test_neighbouring_axes(shape: str, target: str, said: str, tmp_path: Path) -> None:
+    """What joins or splits one axis says nothing of the others, whose sizes stay free."""
+    count = target.count(",") + 1
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[{shape}] x) => (float[{", ".join("?" * count)}] y) '
+        f"<int64[{count}] s = {{{target}}}> {{ y = Reshape(x, s) }}"
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    onnx2nn.convert(tmp_path / "m.onnx", tmp_path / "m.py")
+    source = (tmp_path / "m.py").read_text()
+    assert said in source, source
+    assert onnx2nn.verify(tmp_path / "m.onnx", tmp_path / "m.py").ok

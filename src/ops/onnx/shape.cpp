@@ -124,6 +124,52 @@ void infer_reshape(InferContext& c) {
   if (const auto v = c.contents(0); v && target->size() <= 1) c.set_contents(0, *v);
 }
 
+/// Whether `a` from `i` on is `b` from `j` on, provably.
+bool same_tail(const Dims& a, std::size_t i, const Dims& b, std::size_t j) {
+  return a.size() - i == b.size() - j &&
+         std::equal(a.begin() + static_cast<std::ptrdiff_t>(i), a.end(),
+                    b.begin() + static_cast<std::ptrdiff_t>(j));
+}
+
+/// Neighbouring axes as one, or one as several: said without the sizes of the others, which stay
+/// free so. Nothing where more than that happens.
+std::optional<Ex> as_flatten(LowerContext& c) {
+  const Shape& from = c.shape(0);
+  const Shape& to = c.node().output(0)->type.shape;
+  if (!from.has_rank() || !to.has_rank() || from.rank() == to.rank() || from.rank() == 0 ||
+      to.rank() == 0)
+    return std::nullopt;
+  const bool joins = from.rank() > to.rank();
+  const Dims& many = joins ? from.dims() : to.dims();
+  const Dims& few = joins ? to.dims() : from.dims();
+  const std::size_t count = many.size() - few.size() + 1;
+  std::size_t at = 0;
+  while (at + 1 < few.size() && many[at] == few[at]) ++at;
+  // A one before the axes may have been taken for one of them.
+  for (;; --at) {
+    const Dims parts(many.begin() + static_cast<std::ptrdiff_t>(at),
+                     many.begin() + static_cast<std::ptrdiff_t>(at + count));
+    if (same_tail(many, at + count, few, at + 1) && Shape(parts).element_count() == few[at]) {
+      const auto axis = static_cast<std::int64_t>(at);
+      if (joins) {
+        Args args{c.in(0), axis};
+        if (at + count < many.size()) args.emplace_back(axis + static_cast<std::int64_t>(count) - 1);
+        return aten("flatten.using_ints", args);
+      }
+      Args sizes;
+      std::size_t open = 0;
+      for (const Dim& d : parts) {
+        if (d.is_const() && d.value() <= 1) return std::nullopt;
+        open += d.is_const() ? 0 : 1;
+        sizes.push_back(d.is_const() ? Ex(d.value()) : Ex(-1));
+      }
+      if (open > 1) return std::nullopt;
+      return aten("unflatten.int", {c.in(0), at + 1 == few.size() ? Ex(-1) : Ex(axis), list(sizes)});
+    }
+    if (at == 0) return std::nullopt;
+  }
+}
+
 void lower_reshape(LowerContext& c) {
   c.carry_strings({0});
   c.ignore_attr("consumed_inputs");
@@ -135,6 +181,7 @@ void lower_reshape(LowerContext& c) {
     return c.out(0, helper("reshape_copy_zeros", {c.in(0), c.int_list(1)},
                            {{"allowzero", Ex(allow_zero ? 1 : 0)}}));
   }
+  if (const auto flat = as_flatten(c)) return c.out(0, *flat);
   const Shape& in = c.shape(0);
   const Dims asked = *reshape_asked(c);
   std::vector<Ex> sizes;

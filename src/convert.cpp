@@ -11,6 +11,7 @@
 #include "emit/python.h"
 #include "emit/runtime_source.h"
 #include "emit/weights.h"
+#include "free_dims.h"
 #include "input_shapes.h"
 #include "module_name.h"
 #include "onnx/external_data.h"
@@ -198,6 +199,8 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   ops::check_operands(graph, c.diagnostics);
   if (c.diagnostics.has_errors()) return;
   apply_input_shapes(*c.model, c.options.input_shapes);
+  free_dims(*c.model, c.options.free_dims, c.diagnostics);
+  if (c.diagnostics.has_errors()) return;
   std::set<std::pair<std::string, std::string>> custom;
   for (const CustomOp& op : c.options.custom_ops) custom.emplace(op.domain, op.op_type);
   passes::plain_layouts(*c.model, custom, c.diagnostics);

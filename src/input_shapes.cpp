@@ -13,7 +13,9 @@
 namespace onnx2nn {
 namespace {
 
-constexpr const char* kFixed = "the model fixes it: export it again with a dynamic axis";
+constexpr const char* kFixed =
+    "the model fixes it: --dynamic-batch or --dynamic NAME:AXIS may open it, else export it again with "
+    "a dynamic axis";
 
 std::string quoted(std::string_view name) {
   return "\"" + printable(name) + "\"";

@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "free_dims.h"
 #include "input_shapes.h"
 #include "onnx/message.h"
 #include "onnx/reader.h"
@@ -281,7 +282,8 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Inp
   count(*model, result.nodes_before, result.op_types_before, result.weight_bytes_before);
   if (const ir::Node* gradient = gradient_in(*model)) {
     const std::string why = gradient->describe() + " names values of the graph";
-    if (options.opset || !options.input_shapes.empty() || !data.empty())
+    if (options.opset || !options.input_shapes.empty() || !options.free_dims.empty() ||
+        !data.empty())
       fail("unsupported-operator", "{}, so that the graph has to stay as it is", why);
     diagnostics.add(Severity::Warning, "left-as-it-is", why + ": nothing was changed");
     count(*model, result.nodes_after, result.op_types_after, result.weight_bytes_after);
@@ -292,6 +294,8 @@ void run(Simplified& result, Diagnostics& diagnostics, std::shared_ptr<const Inp
   ops::check_operands(*model->graph, diagnostics);
   if (diagnostics.has_errors()) return;
   apply_input_shapes(*model, options.input_shapes);
+  free_dims(*model, options.free_dims, diagnostics);
+  if (diagnostics.has_errors()) return;
   {
     const Defaults defaults(*model);
     if (options.opset && !raise_opset(*model, *options.opset, diagnostics, result.rules)) return;

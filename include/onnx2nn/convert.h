@@ -34,12 +34,21 @@ using InputDim = std::variant<std::int64_t, std::string>;
 /// By the name of the input.
 using InputShapes = std::map<std::string, std::vector<InputDim>>;
 
+/// Dims of inputs that the model fixes, and that are to be open.
+struct FreeDims {
+  /// The first dims of inputs, where they are of one size.
+  bool batch = false;
+  std::vector<std::pair<std::string, std::int64_t>> axes;  // of the input of that name
+  bool empty() const { return !batch && axes.empty(); }
+};
+
 struct ConvertOptions {
   bool simplify = true;
   /// Folds batch norms and the like into the weights before them, for inference.
   bool fuse = false;
   /// Shapes for inputs, in place of dims that the model leaves open.
   InputShapes input_shapes;
+  FreeDims free_dims;
   std::string class_name;    // from the file's name where empty
   std::string weights_name;  // "<stem>.safetensors" where empty; a name in ".pth" is a state_dict
   bool trace = false;        // `x = _trace(name, x)` after each statement

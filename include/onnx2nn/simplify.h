@@ -24,6 +24,7 @@ namespace onnx2nn {
 struct SimplifyOptions {
   /// Shapes for inputs, in place of dims that the model leaves open; they are written.
   InputShapes input_shapes;
+  FreeDims free_dims;
   std::vector<std::string> disabled;  // rules
   std::vector<std::string> only;      // rules; all where empty
   /// Rewrites after which it stops, to find the one at fault.

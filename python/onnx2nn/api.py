@@ -15,6 +15,7 @@ from types import CodeType
 from typing import Any, Protocol, TypeAlias
 
 __all__ = [
+    "Axes",
     "Converted",
     "Diagnostic",
     "Error",
@@ -38,6 +39,8 @@ class ModelProto(Protocol):
 
 # Dims by input name: numbers, or None, -1 or a name for a dim that stays open.
 InputShapes: TypeAlias = Mapping[str, Sequence[int | str | None]]
+# Axes by input name.
+Axes: TypeAlias = Mapping[str, int | Sequence[int]]
 Diagnostic: TypeAlias = dict[str, Any]
 
 # protobuf serialises nothing above this size.
@@ -166,6 +169,8 @@ def core_options(
     *,
     simplify: bool = True,
     input_shapes: InputShapes | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
     class_name: str | None = None,
     allow_unknown: bool = False,
     fuse: bool = False,
@@ -179,6 +184,7 @@ def core_options(
     """The options of a conversion as the core takes them; those at their default are left out."""
     options: dict[str, Any] = {
         "class_name": class_name,
+        "dynamic_batch": dynamic_batch,
         "allow_unknown": allow_unknown,
         "fuse": fuse,
         "comments_origin": comments_origin,
@@ -191,6 +197,8 @@ def core_options(
     chosen["simplify"] = simplify
     if input_shapes:
         chosen["input_shapes"] = core_shapes(input_shapes)
+    if dynamic:
+        chosen["dynamic"] = core_axes(dynamic)
     if roots := _paths("data_roots", data_roots):
         chosen["data_roots"] = roots
     if _custom_ops:
@@ -211,6 +219,17 @@ def core_shapes(shapes: InputShapes) -> dict[str, list[int | str]]:
             for d in dims
         ]
     return out
+
+
+def core_axes(axes: Axes) -> list[tuple[str, int]]:
+    """Axes as the core takes them. TypeError where they are none."""
+    if not isinstance(axes, Mapping):
+        raise TypeError(f"dynamic: {axes!r} is not a dict of axes by input name")
+    return [
+        (name, _whole("dynamic", axis))
+        for name, given in axes.items()
+        for axis in (given if isinstance(given, (list, tuple)) else [given])
+    ]
 
 
 def _whole(option: str, value: Any) -> int:
@@ -379,6 +398,8 @@ def convert(
     *,
     simplify: bool = True,
     input_shapes: InputShapes | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
     class_name: str | None = None,
     allow_unknown: bool = False,
     fuse: bool = False,
@@ -395,6 +416,8 @@ def convert(
         folder. Missing folders are made.
     simplify: False converts the graph as it is.
     input_shapes: dims by input name that overrule the model's; None, -1 or a name leaves one open.
+    dynamic_batch: open the first dims of inputs, where the file fixes them but the graph takes any.
+    dynamic: open these axes, by input name.
     class_name: of the emitted class.
     allow_unknown: write a stub that raises for each operator that is not known.
     fuse: fold batch normalisation into weights, for inference.
@@ -412,6 +435,8 @@ def convert(
     options = core_options(
         simplify=simplify,
         input_shapes=input_shapes,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         class_name=class_name,
         allow_unknown=allow_unknown,
         fuse=fuse,
@@ -465,6 +490,8 @@ def inspect(
     *,
     simplify: bool = True,
     input_shapes: InputShapes | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
     allow_unknown: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
@@ -480,6 +507,8 @@ def inspect(
     options = core_options(
         simplify=simplify,
         input_shapes=input_shapes,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
         allow_unknown=allow_unknown,
         data_roots=data_roots,
         drop_undefined_outputs=drop_undefined_outputs,
@@ -509,6 +538,8 @@ def simplify_unchecked(
     out: str | os.PathLike[str] | None = None,
     *,
     input_shapes: InputShapes | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
     disabled: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     why_not: Sequence[str] | None = None,
@@ -532,6 +563,8 @@ def simplify_unchecked(
     source = as_source(model)
     options: dict[str, Any] = {
         "input_shapes": core_shapes(input_shapes) if input_shapes else None,
+        "dynamic_batch": dynamic_batch or None,
+        "dynamic": core_axes(dynamic) if dynamic else None,
         "disabled": disabled,
         "only": only,
         "why_not": why_not,

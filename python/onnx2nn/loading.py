@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from onnx2nn.api import (
+    Axes,
     Error,
     InputShapes,
     Model,
@@ -42,6 +43,8 @@ def load(
     dtype: torch.dtype | None = None,
     simplify: bool = True,
     input_shapes: InputShapes | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
     class_name: str | None = None,
     allow_unknown: bool = False,
     fuse: bool = False,
@@ -72,6 +75,8 @@ def load(
     options = {
         "simplify": simplify,
         "input_shapes": input_shapes,
+        "dynamic_batch": dynamic_batch,
+        "dynamic": dynamic,
         "class_name": class_name,
         "allow_unknown": allow_unknown,
         "fuse": fuse,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx2nn.api import (
+    Axes,
     Error,
     Model,
     Source,
@@ -146,13 +147,14 @@ def simplify_checked(
         )
         outcome = Outcome(None, result, skipped=original.skipped, died=original.died)
         if original.skipped is None:
-            outcome.reports = original.compare(Source(str(aside)))
+            freed = {k: options[k] for k in ("dynamic_batch", "dynamic") if options.get(k)}
+            outcome.reports = original.compare(Source(str(aside)), **freed)
             last = outcome.reports[-1]
             outcome.ok, outcome.skipped, outcome.died = last.ok, last.skipped, last.died
         if outcome.ok is False:
 
             def is_right(target: Path) -> bool:
-                return original.compare(Source(str(target)))[-1].ok is not False
+                return original.compare(Source(str(target)), **freed)[-1].ok is not False
 
             outcome.culprit = _find_culprit(source, aside, result, options, is_right)
             return outcome
@@ -213,6 +215,8 @@ def simplify(
     *,
     input_shapes: dict[str, list[int]] | None = None,
     opset: int | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
 ) -> tuple[Any, bool]:
     """Simplify a model in memory; the signature is the one that users of onnxsim have.
 
@@ -228,6 +232,7 @@ def simplify(
     unused_output: names of outputs to leave out.
     tensor_size_threshold: folding makes no constant above this size, such as "1MB".
     opset: the opset of ai.onnx to bring the model to, a newer one than its own.
+    dynamic_batch, dynamic: dims to open, as in `convert`.
     skip_shape_inference, dynamic_input_shape, include_subgraph: of no effect. No inferred shape is
     written, dynamic shapes need no word, and nested graphs are always simplified.
     The positions may also be those that onnxsim had up to 0.3: (..., skip_fuse_bn, input_shapes,
@@ -262,6 +267,8 @@ def simplify(
         "only": None if perform_optimization else sorted({*folding, "fold-identity"}),
         "max_constant": size_of(tensor_size_threshold),
         "opset": opset,
+        "dynamic_batch": dynamic_batch,
+        "dynamic": dynamic,
     }
     if unused_output:
         model = _without_outputs(model, unused_output)

@@ -151,6 +151,15 @@ InputShapes input_shapes(const Parsed& p) {
   return out;
 }
 
+FreeDims free_dims(const Parsed& p) {
+  FreeDims out;
+  out.batch = p.flag("dynamic_batch");
+  for (const GivenShape& given : p.shapes("dynamic"))
+    for (const InputDim& axis : given.dims)
+      out.axes.emplace_back(given.input, std::get<std::int64_t>(axis));
+  return out;
+}
+
 ConvertOptions convert_options(const Parsed& p) {
   ConvertOptions o;
   o.simplify = !p.flag("no_simplify");
@@ -162,12 +171,14 @@ ConvertOptions convert_options(const Parsed& p) {
   o.data_roots = p.texts("data_root");
   o.drop_undefined_outputs = p.flag("drop_undefined_outputs");
   o.input_shapes = input_shapes(p);
+  o.free_dims = free_dims(p);
   return o;
 }
 
 SimplifyOptions simplify_options(const Parsed& p) {
   SimplifyOptions o;
   o.input_shapes = input_shapes(p);
+  o.free_dims = free_dims(p);
   o.disabled = p.texts("disable");
   o.only = p.texts("only");
   o.why_not = p.texts("why_not");

@@ -30,6 +30,13 @@ constexpr Option kInputShape{
     .help = "fix the shape of an input, such as input:1,3,224,224; -1 or a name leaves a dim open",
     .repeatable = true};
 
+constexpr Option kDynamicBatch{
+    .name = "dynamic_batch", .spellings = "--dynamic-batch",
+    .help = "open the first dim of the inputs, where the file fixes it but the graph takes any"};
+constexpr Option kDynamic{
+    .name = "dynamic", .spellings = "--dynamic", .metavar = "NAME:AXIS", .kind = Kind::FixedShape,
+    .help = "open this dim of an input, such as input:2", .repeatable = true};
+
 // ---- Conversion ----
 
 constexpr Option kOutput{
@@ -176,18 +183,20 @@ constexpr Option kShell{.name = "shell", .metavar = "SHELL", .kind = Kind::Choic
 
 constexpr const Option* kConvertOptions[] = {
     &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
+    &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
     &kCommentsOrigin, &kSimplifyPath, &kJson,      &kQuiet,        &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {
     &kModelToSimplify, &kOut,     &kCheckN,    &kForce,          &kInputShape,     &kDataRoot,
+    &kDynamicBatch,    &kDynamic,
     &kDropUndefined,   &kOpset,   &kExternalData, &kJson,        &kQuiet,          &kListRules,
     &kDisable,         &kSkipOptimization, &kOnly, &kWhyNot,     &kStopAfter,      &kNoLargeTensor,
     &kNoCheck,         &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
     &kRtol,            &kThreads, &kOracleTimeout,  &kOracleMemory};
 constexpr const Option* kVerifyOptions[] = {
-    &kModel,        &kTarget,         &kDataRoot, &kDropUndefined, &kNoSimplify, &kFuse,
+    &kModel,        &kTarget,         &kDataRoot, &kDynamicBatch,  &kDynamic,    &kDropUndefined, &kNoSimplify, &kFuse,
     &kAllowUnknown, &kJson,           &kQuiet,    &kInput,         &kVerifyShape, &kSeed,
     &kNodes,        &kPerNode,        &kAtol,     &kRtol,          &kThreads,    &kOracleTimeout,
     &kOracleMemory};

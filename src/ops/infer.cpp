@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/walk.h"
 #include "support/interrupt.h"
 
 namespace onnx2nn::ops {
@@ -39,6 +40,7 @@ struct Inference {
   Diagnostics& diagnostics;
   std::uint64_t next_symbol = 0;
   bool in_a_hurry = false;  // too much has been inferred several times
+  Visit visit = {};
 
   Dim fresh() { return Dim::symbol(kFreshMark + std::to_string(next_symbol++)); }
 
@@ -53,6 +55,7 @@ struct Inference {
     for (ir::Value* v : graph.inputs) name_unknown_dims(v);
     for (ir::Node* n = graph.first(); n != nullptr; n = n->next()) {
       check_interrupt();
+      if (visit) n = visit(*n);
       for (ir::Value* v : n->outputs()) {
         if (v == nullptr) continue;
         v->contents.reset();
@@ -98,7 +101,7 @@ struct Inference {
 
 void InferContext::infer_graph(ir::Graph& graph, Diagnostics* found) {
   if (found == nullptr) return inference_.run(graph);
-  Inference trial{*found, inference_.next_symbol, inference_.in_a_hurry};
+  Inference trial{*found, inference_.next_symbol, inference_.in_a_hurry, inference_.visit};
   trial.run(graph);
   inference_.next_symbol = trial.next_symbol;
   inference_.in_a_hurry = trial.in_a_hurry;
@@ -125,8 +128,12 @@ Type InferContext::without_symbols_since(std::uint64_t mark, Type type) const {
 }
 
 void infer_graph(ir::Graph& graph, Diagnostics& diagnostics) {
+  infer_graph(graph, diagnostics, {});
+}
+
+void infer_graph(ir::Graph& graph, Diagnostics& diagnostics, const Visit& visit) {
   graph.model()->budget().restart(Resource::Expressions);
-  Inference inference{diagnostics};
+  Inference inference{.diagnostics = diagnostics, .visit = visit};
   // Inputs keep the symbols that an earlier run gave them: new ones must differ.
   for (const ir::Value* v : graph.inputs)
     for (const Dim& d : v->type.shape.dims())

@@ -139,6 +139,11 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
       o.fuse = boolean(k, value);
     } else if (k == "input_shapes") {
       o.input_shapes = shapes(k, value);
+    } else if (k == "dynamic_batch") {
+      o.free_dims.batch = boolean(k, value);
+    } else if (k == "dynamic") {
+      o.free_dims.axes = option<std::vector<std::pair<std::string, std::int64_t>>>(
+          k, value, "a list of names and axes");
     } else if (k == "class_name") {
       o.class_name = option<std::string>(k, value, "a str");
     } else if (k == "weights_name") {
@@ -290,6 +295,11 @@ onnx2nn::SimplifyOptions simplify_options_of(const nb::dict& d) {
     if (value.is_none()) continue;
     if (k == "input_shapes") {
       o.input_shapes = shapes(k, value);
+    } else if (k == "dynamic_batch") {
+      o.free_dims.batch = boolean(k, value);
+    } else if (k == "dynamic") {
+      o.free_dims.axes = option<std::vector<std::pair<std::string, std::int64_t>>>(
+          k, value, "a list of names and axes");
     } else if (k == "disabled") {
       o.disabled = names(k, value);
     } else if (k == "only") {

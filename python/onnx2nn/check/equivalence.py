@@ -1,5 +1,6 @@
 """Whether two ONNX files compute the same, by running both: one session each, on several inputs."""
 
+import functools
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -7,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onnx2nn.api import Error, InputShapes, Source
+from onnx2nn.api import Axes, Error, InputShapes, Source
 from onnx2nn.check.common_values import Allowance, compare_stretches, rounding
 from onnx2nn.check.compare import Bar, Comparison, Random, agree, compare
+from onnx2nn.check.freed import check_freed
 from onnx2nn.check.given import check_shapes, given_inputs
 from onnx2nn.check.inputs import Unfit, candidates
 from onnx2nn.check.oracle import OracleDied, Reference, Runtime, first_line
@@ -183,9 +185,12 @@ class Original:
             except Refused:
                 continue
 
-    def compare(self, target: Source) -> list[Report]:
+    def compare(
+        self, target: Source, dynamic_batch: bool = False, dynamic: Axes | None = None
+    ) -> list[Report]:
         """A report for each set of inputs, up to the first that finds `target` wrong.
 
+        dynamic_batch, dynamic: dims that were opened in it, to be tried in another size.
         `ok` is None where the oracle ran out of time or memory over the target.
         """
         reports: list[Report] = []
@@ -207,6 +212,16 @@ class Original:
                     oracle = oracle or graph.open()
                     found = dict(zip(oracle.outputs, oracle.run(answer.feed), strict=True))
                 self._judge(report, graph, answer, found, drawn)
+                if report.ok and oracle is not None and (dynamic_batch or dynamic):
+                    check_freed(
+                        self._proto,
+                        answer,
+                        functools.partial(_outputs, oracle, self._graph.outputs),
+                        report,
+                        dynamic_batch,
+                        dynamic,
+                        self._bar,
+                    )
             except OracleDied as died:
                 report.ok = None if died.timed_out else False
                 report.skipped = str(died) if died.timed_out else None
@@ -314,3 +329,8 @@ class Original:
         if found.unstable:
             names = ", ".join(found.unstable[:3]) + (", ..." if len(found.unstable) > 3 else "")
             report.notes.append(f"{names}: {answer.oracle.name} itself answers differently twice")
+
+
+def _outputs(oracle: Runtime | Reference, names: list[str], feed: dict[str, Any]) -> list[Any]:
+    found = dict(zip(oracle.outputs, oracle.run(feed), strict=True))
+    return [found[n] for n in names]

@@ -1,15 +1,17 @@
 """`verify`: a conversion compared with ONNX Runtime, whole and node by node."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnx2nn.api import InputShapes, Model, Source, as_source, run_native
+from onnx2nn.api import Axes, InputShapes, Model, Source, as_source, run_native
 from onnx2nn.check import process
 from onnx2nn.check.compare import Bar, compare
 from onnx2nn.check.drawn import Drawing, Drawn, check_on_drawn
+from onnx2nn.check.freed import check_freed
 from onnx2nn.check.given import check_shapes, given_inputs
 from onnx2nn.check.inputs import Unfit, candidates
 from onnx2nn.check.nodes import check_nodes, take_weights, trace
@@ -56,6 +58,8 @@ def verify(
     oracle_timeout: float | None = None,
     oracle_memory: int | None = None,
     progress: Callable[[str], None] | None = None,
+    dynamic_batch: bool = False,
+    dynamic: Axes | None = None,
     simplify: bool = True,
     class_name: str | None = None,
     allow_unknown: bool = False,
@@ -92,6 +96,8 @@ def verify(
     process.start()
     options: dict[str, Any] = {
         "simplify": simplify,
+        "dynamic_batch": dynamic_batch,
+        "dynamic": dynamic,
         "class_name": class_name,
         "allow_unknown": allow_unknown,
         "fuse": fuse,
@@ -153,6 +159,9 @@ def verify(
         else:
             answer = larger
             report.notes.append(f"right with a batch of 1, wrong with one of {BATCH}")
+    if report.ok and net is not None and (dynamic_batch or dynamic):
+        run = functools.partial(run_module, net, proto=proto)
+        check_freed(proto, answer, run, report, dynamic_batch, dynamic, bar)
     if _wants_nodes(nodes, per_node, report, time.perf_counter() - began):
         tell("check node by node")
         values = NodeValues(source, proto, answer, threads)

@@ -9,6 +9,7 @@ from onnx2nn.api import Error, inspect
 __all__ = [
     "check_options",
     "conversion_options",
+    "freed",
     "input_shapes",
     "missing_for_check",
     "start_oracle",
@@ -58,7 +59,16 @@ def conversion_options(a: SimpleNamespace) -> dict[str, Any]:
         "fuse": a.fuse,
         "data_roots": a.data_root,
         "drop_undefined_outputs": a.drop_undefined_outputs,
+        **freed(a),
     }
+
+
+def freed(a: SimpleNamespace) -> dict[str, Any]:
+    """The dims that are to be opened."""
+    axes: dict[str, list[int]] = {}
+    for name, dims in a.dynamic:
+        axes.setdefault(name, []).extend(dims)
+    return {"dynamic_batch": a.dynamic_batch, "dynamic": axes}
 
 
 def start_oracle() -> None:

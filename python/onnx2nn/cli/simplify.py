@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from onnx2nn.cli.codes import ExitCode
-from onnx2nn.cli.options import check_options, input_shapes, missing_for_check, start_oracle
+from onnx2nn.cli.options import check_options, freed, input_shapes, missing_for_check, start_oracle
 from onnx2nn.cli.output import (
     human_bytes,
     paint,
@@ -77,6 +77,7 @@ def simplify_file(
             check_n=getattr(a, "check_n", 3) if check else 0,
             check=check_options(a) if check else None,
             input_shapes=fixed,
+            **freed(a),
             disabled=getattr(a, "disable", None) or None,
             max_constant=getattr(a, "no_large_tensor", None),
             external_data=getattr(a, "external_data", False),

@@ -267,6 +267,21 @@ bool fuse_relu(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+// Where(Greater(x, 20), x, Softplus(x))   =>   Softplus(x), as torch computes it anyway
+bool fuse_softplus(Rewriter& w, ir::Node& n) {
+  constexpr double kThreshold = 20.0;
+  ir::Node* softplus = sole_producer(n.input(2), "Softplus");
+  const ir::Node* greater = producer_of(n.input(0), "Greater");
+  ir::Value* x = n.input(1);
+  if (softplus == nullptr || greater == nullptr || softplus->input(0) != x ||
+      greater->input(0) != x || splat(greater->input(1)) != kThreshold ||
+      !same_type(x, n.output(0)))
+    return false;
+  ir::Value* const inputs[] = {x};
+  become(w, n, "Softplus", softplus->opset, inputs);
+  return true;
+}
+
 /// The limits as inputs of a Clip of the type of `x`.
 bool clip(Rewriter& w, ir::Node& n, const Limits& limits) {
   constexpr std::int64_t kInputs = 11;
@@ -388,6 +403,12 @@ std::span<const Rule> activation_rules() {
        .apply = fuse_relu,
        .ops = {"Max"},
        .in_conversion = true},
+      {.name = "fuse-softplus",
+       .what = "Softplus that keeps large numbers as they are, as torch's does",
+       .apply = fuse_softplus,
+       .ops = {"Where"},
+       .in_conversion = true,
+       .conversion_only = true},
       {.name = "collapse-clips",
        .what = "Clip and Relu of Clip and Relu",
        .apply = collapse_clips,

@@ -147,6 +147,28 @@ bool drop_true(Rewriter& w, ir::Node& n) {
   return false;
 }
 
+// Expand({2}, shape)   =>   ConstantOfShape(shape), which torch has a call for
+bool expand_number(Rewriter& w, ir::Node& n) {
+  const ir::Value* number = n.input(0);
+  const ir::Value* shape = n.input(1);
+  if (number == nullptr || !number->constant || number->constant->size() != 1 ||
+      number->constant->dtype() == ir::DType::String || shape == nullptr || !shape->contents ||
+      shape->constant || shape->contents->size() < number->constant->rank() ||
+      shape->contents->empty())
+    return false;
+  // What has axes may be a weight; a number has none.
+  if (number->constant->rank() > 0 && ir::is_float(number->constant->dtype())) return false;
+  for (const ir::Dim& d : *shape->contents)  // -1 would be no size
+    if (!d.never_negative() && !(d.is_const() && d.value() >= 0)) return false;
+  ir::Value* const inputs[] = {n.input(1)};
+  ir::Node* made = w.add("ConstantOfShape", inputs, *n.output(0), n);
+  constexpr std::int64_t kSince = 9;
+  made->opset = std::max(n.opset, kSince);
+  set_attr(*made, "value", number->constant->reshaped({1}));
+  w.replace(n.output(0), made->output(0));
+  return true;
+}
+
 }  // namespace
 
 std::span<const Rule> places_rules() {
@@ -155,6 +177,12 @@ std::span<const Rule> places_rules() {
        .what = "elements taken by their own places, in as many axes more",
        .apply = gather_by_place,
        .ops = {"GatherND"},
+       .in_conversion = true,
+       .conversion_only = true},
+      {.name = "expand-number",
+       .what = "one number as a tensor of a shape, for torch",
+       .apply = expand_number,
+       .ops = {"Expand"},
        .in_conversion = true,
        .conversion_only = true},
       {.name = "drop-true",

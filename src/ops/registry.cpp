@@ -22,6 +22,7 @@ std::span<const std::span<const OpDef>> all_families() {
       loss_ops(),
       maths_ops(),
       microsoft_ops(),
+      microsoft_fused_ops(),
       microsoft_attention_ops(),
       microsoft_generation_ops(),
       microsoft_hybrid_ops(),

@@ -23,6 +23,7 @@ std::span<const OpDef> linear_ops();
 std::span<const OpDef> loss_ops();
 std::span<const OpDef> maths_ops();
 std::span<const OpDef> microsoft_ops();
+std::span<const OpDef> microsoft_fused_ops();
 std::span<const OpDef> microsoft_attention_ops();
 std::span<const OpDef> microsoft_generation_ops();
 std::span<const OpDef> microsoft_hybrid_ops();

@@ -169,7 +169,9 @@ def test_a_quantised_network_can_be_fine_tuned(written: tuple[Path, Any]) -> Non
 
 @pytest.mark.parametrize("zero", [0, 3])
 @pytest.mark.parametrize("axis", [None, 0, 1])
-@pytest.mark.parametrize("op", ["MatMul", "Gemm", "ConvTranspose", "Shared", "Add", "Second"])
+@pytest.mark.parametrize(
+    "op", ["MatMul", "Gemm", "ConvTranspose", "Shared", "Add", "Second", "Gather"]
+)
 def test_weights_of_every_layout(op: str, axis: int | None, zero: int) -> None:
     """Transposed, shared by two readers of their own node, and read by no module."""
     b = Builder(True)
@@ -186,6 +188,8 @@ def test_weights_of_every_layout(op: str, axis: int | None, zero: int) -> None:
         y = b.add("MatMul", [b.add("MatMul", ["image", w]), second])
     elif op == "Second":
         y = b.add("Add", [b.add("MatMul", ["image", w]), b.add("ReduceSum", [w], keepdims=0)])
+    elif op == "Gather":
+        y = b.add("Gather", [w, b.add("Cast", ["image"], to=TensorProto.INT64)])
     elif op == "Add":
         y = b.add("MatMul", ["image", b.add("Mul", [w, w])])
     else:

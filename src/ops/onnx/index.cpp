@@ -116,12 +116,13 @@ bool is_index_like(const ir::Value* v, int depth = 0) {
 /// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative.
 /// Indices that the model computes may be so on purpose: they index the table as a tensor.
 std::optional<Ex> embedding(LowerContext& c) {
-  const ir::Tensor* table = c.constant(0);
-  if (table == nullptr || table->rank() != 2 || !c.input(0)->is_initializer ||
-      !ir::is_float(table->dtype()) || ir::info(table->dtype()).bits < 16)
+  const auto table = c.weight(0);
+  const bool initializer = !c.is_constant(0) || c.input(0)->is_initializer;
+  if (!table || table->rank() != 2 || !initializer || !ir::is_float(table->dtype) ||
+      ir::info(table->dtype).bits < 16)
     return std::nullopt;
   if (!is_index_like(c.input(1))) return std::nullopt;
-  const auto& dims = table->dims();
+  const Ints& dims = table->dims;
   if (dims[0] <= 0 || dims[1] <= 0) return std::nullopt;
   const Ex index = c.in(1);
   return c.module("Embedding", {dims[0], dims[1]}, {}, {{.name = "weight", .value = c.input(0)}},

@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import onnx2nn
 import onnx2nn._native as native
 from int8_weights import int8_weights
+from onnx2nn.runtime.multi_head import ms_attention
 
 from .harness import Array, check, node_model, source_of
 
@@ -161,6 +164,26 @@ def test_attention(past: int, mask: str | None, attrs: dict[str, Any]) -> None:
     source = ms("Attention", x, outputs=2 if past else 1, **options)
     assert source.count("\ndef ") == 1  # that of load
     assert source.count("nn.Linear(16, 48)") == source.count("scaled_dot_product_attention") == 1
+
+
+@pytest.mark.parametrize("past", [0, 4])
+@pytest.mark.parametrize("unidirectional", [0, 1])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_attention_with_masks_of_more_axes(past: int, unidirectional: int, axes: int) -> None:
+    """ONNX Runtime's CPU kernel takes no mask of four: the helper for unknown ranks is asked."""
+    total = 3 + past
+    shape = (2, 3, total) if axes == 3 else (2, 1, 9, 9)
+    mask = (RNG.random(shape) < 0.7).astype(np.int32)
+    x = [f32(2, 3, 16), f32(16, 48), f32(48), mask, f32(2, 2, 2, past, 8) if past else None]
+    attrs = {"num_heads": 2, "unidirectional": unidirectional}
+    inputs = x if past else x[:4]
+    model, feeds = node_model(
+        "Attention", inputs, opset=1, domain="com.microsoft", attrs=attrs, constants=[1, 2]
+    )
+    y = onnx2nn.load(model)(*(torch.from_numpy(v) for v in feeds.values()))
+    given = [None if v is None else torch.from_numpy(v) for v in x]
+    expected, _ = ms_attention(*given, **attrs)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["plain", "cross", "past", "bias"])

@@ -181,6 +181,17 @@ def test_projections_and_tied_weights(joined: bool, dynamo: bool, tmp_path: Path
     assert state["head.weight"] is state["tokens.weight"]
 
 
+def test_zeros_that_the_model_no_longer_adds(tmp_path: Path) -> None:
+    right = drawn(Attention("e n o h q k v", False))
+    nn.init.zeros_(right.q.bias)
+    nn.init.zeros_(right.o.bias)
+    path = export(right, TOKENS, tmp_path / "m.onnx", False)
+    state = transfer(Attention("t m p h a b c", False), path).state
+    assert state["a.bias"].eq(0).all()
+    assert torch.equal(state["c.weight"], right.v.weight)
+    assert torch.equal(state["b.bias"], right.k.bias)
+
+
 def test_what_no_output_depends_on_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     right = drawn(Recurrent("r o"))
     path = export(right, SERIES, tmp_path / "m.onnx", False)

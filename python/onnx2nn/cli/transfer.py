@@ -118,7 +118,8 @@ def _write(state: "dict[str, Tensor]", out: str) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix=".onnx2nn-", dir=os.path.dirname(out) or ".") as at:
             aside = os.path.join(at, "weights")
-            save_file(tensors, aside, metadata={"onnx2nn": "weights", "format": "pt"})
+            # Alone, as safetensors puts several in any order: the first says whose file it is.
+            save_file(tensors, aside, metadata={"onnx2nn": "weights"})
             os.replace(aside, out)
     except OSError as error:
         raise Error(f"{out}: cannot be written: {error.strerror}", unreadable=True) from error

@@ -42,6 +42,19 @@ class Alignment:
                     args = args[::-1]
                 stack += list(zip(a.args, args, strict=True))[::-1]
 
+    def _without_effect(self, a: Value, b: Value) -> list[tuple[Value, Value]]:
+        """Zeros that are added, or ones that are multiplied with, which the model no longer has."""
+        constants = [v for v in b.args if v.is_constant and v.constant is not None]
+        rest = [v for v in b.args if not v.is_constant]
+        neutral = {"add": 0.0, "mul": 1.0}.get(b.op)
+        if neutral is None or len(constants) != 1 or len(rest) != 1 or a.op != rest[0].op:
+            self.differences.append((a, b))
+            return []
+        marks = constants[0].constant
+        assert marks is not None
+        self._marks.set(marks, neutral)
+        return [(a, rest[0])]
+
     def _folded(self, a: Value, norm: Value) -> list[tuple[Value, Value]]:
         """A batch norm that went into what is before it: it becomes the identity."""
         x, scale, shift, mean, variance = norm.args

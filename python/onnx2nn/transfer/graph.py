@@ -153,6 +153,8 @@ class _Graph:
             return Value("mul", values, (_literal(1 / args[1]),), shape)
         rest = tuple(_literal(a) for a in flat([args]) if not isinstance(a, Tensor))
         rest += tuple((n, _literal(v)) for n, v in sorted(call.kwargs.items()) if v is not None)
+        if name == "add" and len(values) == 2 and not rest:
+            return _biased(values, shape)
         return Value(name if k == 0 else f"{name} {k}", values, rest, shape)
 
     def _weight(self, weight: Tensor) -> Value:
@@ -162,6 +164,20 @@ class _Graph:
         if value.constant is not None:
             return _signed(Value("constant", shape=turned, constant=value.constant.t()))
         return _permuted(value, [1, 0], turned)
+
+
+def _biased(values: tuple[Value, ...], shape: tuple[int, ...]) -> Value:
+    """A sum; a bias that is added to a product of many rows is added before these are arranged."""
+    for x, b in (values, values[::-1]):
+        width = shape[-1:]
+        if b.constant is None or x.op != "reshape" or (b.constant.numel(),) != width:
+            continue
+        product = x.args[0]
+        if product.op == "mm" and product.shape[-1:] == width and x.shape == shape:
+            flat_bias = Value("constant", shape=width, constant=b.constant.reshape(width))
+            total = Value("add", (product, _signed(flat_bias)), (), product.shape)
+            return _reshaped(_signed(total), shape)
+    return Value("add", values, (), shape)
 
 
 def _reshaped(x: Value, shape: tuple[int, ...]) -> Value:

@@ -75,24 +75,16 @@ def export(
     model: nn.Module, inputs: dict[str, torch.Tensor], path: Path, exporter: str, opset: int
 ) -> None:
     axes = {name: {0: "batch"} for name in inputs}
-    options: dict[str, Any] = {
-        "kwargs": inputs,
-        "opset_version": opset,
-        "input_names": list(inputs),
-    }
+    options: dict[str, Any] = {"opset_version": opset, "input_names": list(inputs)}
     if exporter == "dynamo":
-        torch.onnx.export(
-            model,
-            (),
-            path,
-            dynamo=True,
-            dynamic_shapes=axes,
-            external_data=False,
-            verbose=False,
-            **options,
-        )
-    else:
-        torch.onnx.export(model, (), path, dynamo=False, dynamic_axes=axes, **options)
+        options |= {"dynamic_shapes": axes, "external_data": False, "verbose": False}
+        torch.onnx.export(model, (), path, kwargs=inputs, dynamo=True, **options)
+        return
+    # The older exporter takes no parameters that it cannot place, and no classes of results.
+    forward = model.forward
+    model.forward = lambda *values: tuple(answers(forward(**dict(zip(inputs, values)))))
+    values = tuple(inputs.values())
+    torch.onnx.export(model, values, path, dynamo=False, dynamic_axes=axes, **options)
 
 
 def check(path: Path, feeds: dict[str, np.ndarray], want: list[torch.Tensor]) -> str:

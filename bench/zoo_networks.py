@@ -78,12 +78,11 @@ class Network:
 def transformer(
     model: str, config: type, inputs: Callable[[], dict[str, torch.Tensor]] = text, **sizes: Any
 ) -> Network:
-    """A small model of transformers, whose answer is a tuple and without caches."""
+    """A small model of transformers, that gives no caches."""
 
     def make() -> nn.Module:
         options: dict[str, Any] = {
             "vocab_size": VOCABULARY,
-            "return_dict": False,
             "use_cache": False,
             "pad_token_id": 0,
         }
@@ -182,7 +181,7 @@ def _detr() -> nn.Module:
     config = transformers.DetrConfig(
         use_timm_backbone=False, backbone_config=backbone, backbone=None, use_pretrained_backbone=False, d_model=32,
         encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
-        encoder_ffn_dim=64, decoder_ffn_dim=64, num_queries=7, num_labels=5, return_dict=False,
+        encoder_ffn_dim=64, decoder_ffn_dim=64, num_queries=7, num_labels=5,
     )  # fmt: skip
     return transformers.DetrForObjectDetection(config)
 
@@ -203,7 +202,9 @@ def _clip() -> nn.Module:
     }
     vision_config = sizes | {"image_size": 32, "patch_size": 8}
     config = transformers.CLIPConfig(
-        text_config=text_config, vision_config=vision_config, projection_dim=24, return_dict=False
+        text_config=text_config,
+        vision_config=vision_config,
+        projection_dim=24,
     )
     return transformers.CLIPModel(config)
 
@@ -217,7 +218,6 @@ def _siglip() -> nn.Module:
             num_attention_heads=4,
             image_size=32,
             patch_size=8,
-            return_dict=False,
         )
     )
 
@@ -225,7 +225,7 @@ def _siglip() -> nn.Module:
 def _segformer() -> nn.Module:
     config = transformers.SegformerConfig(
         num_encoder_blocks=2, depths=[1, 1], sr_ratios=[4, 2], hidden_sizes=[16, 32], patch_sizes=[7, 3], strides=[4, 2],
-        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=32, num_labels=5, return_dict=False,
+        num_attention_heads=[1, 2], mlp_ratios=[2, 2], decoder_hidden_size=32, num_labels=5,
     )  # fmt: skip
     return transformers.SegformerForSemanticSegmentation(config)
 
@@ -238,7 +238,7 @@ def _whisper() -> nn.Module:
     config = transformers.WhisperConfig(
         vocab_size=VOCABULARY, num_mel_bins=8, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=20, max_target_positions=16,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, use_cache=False, return_dict=False,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, use_cache=False,
     )  # fmt: skip
     return transformers.WhisperForConditionalGeneration(config)
 
@@ -247,7 +247,7 @@ def _wav2vec2() -> nn.Module:
     config = transformers.Wav2Vec2Config(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, conv_dim=(16, 16), conv_stride=(5, 2),
         conv_kernel=(10, 3), num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, vocab_size=VOCABULARY,
-        num_feat_extract_layers=2, return_dict=False,
+        num_feat_extract_layers=2,
     )  # fmt: skip
     return transformers.Wav2Vec2ForCTC(config)
 

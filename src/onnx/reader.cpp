@@ -409,12 +409,46 @@ class Importer {
 
   // -------------------------------------------------------------- graphs
 
+  enum class WeightKind : std::uint8_t { Unsaid, Weight, Constant };
+
+  /// What torch's exporter notes of what its module had: a buffer that was no entry of the state_dict,
+  /// or a tensor in the code, is a constant.
+  static WeightKind weight_kind(const ir::ValueInfo& info) {
+    WeightKind kind = WeightKind::Unsaid;
+    bool saved = true;
+    for (const auto& [key, value] : info.metadata) {
+      if (key == "pkg.torch.export.graph_signature.InputSpec.persistent") saved = value != "False";
+      if (key == "pkg.torch.export.graph_signature.InputSpec.kind")
+        kind = value == "CONSTANT_TENSOR" ? WeightKind::Constant : WeightKind::Weight;
+    }
+    return saved ? kind : WeightKind::Constant;
+  }
+
+  /// Of what the exporter tells nothing, where it tells of others, it computed itself. The weights of
+  /// layers are among it, transposed.
+  static void find_constants(const Graph& graph,
+                             const std::unordered_map<std::string_view, WeightKind>& kinds) {
+    if (kinds.empty()) return;
+    for (Value* v : graph.initializers) {
+      const auto it = kinds.find(v->name);
+      const std::vector<ir::Use*> uses = v->uses();
+      const bool of_layer = std::any_of(uses.begin(), uses.end(), [](const ir::Use* use) {
+        const Node& user = *use->user;
+        return user.is("MatMul") || user.is("Gemm") || user.is("Conv") ||
+               user.is("ConvTranspose") || user.is("LSTM") || user.is("GRU") || user.is("RNN");
+      });
+      const bool constant = it == kinds.end() ? !of_layer : it->second == WeightKind::Constant;
+      if (constant) v->is_initializer = false;
+    }
+  }
+
   void read_graph(Reader m, Graph& graph, Scope& scope, const CallAttributes& call, int depth) {
     if (depth > kMaxDepth) m.fail("graphs are nested too deeply");
     std::vector<RawNode> nodes;
     std::vector<NamedType> inputs;
     std::vector<NamedType> outputs;
     std::unordered_map<std::string_view, Type> value_infos;
+    std::unordered_map<std::string_view, WeightKind> weight_kinds;
     std::vector<TensorReader::Named> initializers;
     while (m.next()) {
       switch (m.field()) {
@@ -438,6 +472,8 @@ class Importer {
           break;
         case 13: {
           NamedType declared = read_value_info(m.message("ValueInfoProto"));
+          if (const WeightKind kind = weight_kind(declared.info); kind != WeightKind::Unsaid)
+            weight_kinds.emplace(declared.name, kind);
           value_infos[declared.name] = std::move(declared.type);
           break;
         }
@@ -479,6 +515,7 @@ class Importer {
     for (std::size_t i = 0; i < graph.inputs.size(); ++i)
       graph.input_infos[i].type = graph.inputs[i]->type.str();
     add_nodes(graph, nodes, scope, call, *opsets_, "", depth);
+    find_constants(graph, weight_kinds);
     if (depth == 0) drop_undefined(outputs, scope);
     for (auto& [name, type, info] : outputs) {
       Value* v = scope.find(name);

@@ -6,6 +6,7 @@
 #include "ops/names.h"
 #include "ops/onnx_schemas.h"
 #include "ops/unknown.h"
+#include "ops/weight_role.h"
 #include "support/interrupt.h"
 #include "support/text.h"
 #include "torch/python_names.h"
@@ -177,8 +178,14 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   p->path = claim_path(std::move(*components));
   store(p, value);
   p->shape = weight_type(value)->dims;
-  p->trainable = named(value)->is_initializer && ir::info(weight_type(value)->dtype).kind == 'f' &&
-                 ir::info(weight_type(value)->dtype).bits >= 16;
+  if (value->constant) {
+    const WeightRole role = weight_role(*value);
+    p->trainable = role.trainable;
+    p->persistent = role.persistent;
+  } else {
+    // Stored in integers, read as floats.
+    p->trainable = named(value)->is_initializer;
+  }
   params_[value] = p;
   program_.params.push_back(p);
   return p;

@@ -1,5 +1,6 @@
 // What an operator's lowering may ask for, and what it may make.
 #include <algorithm>
+#include <utility>
 
 #include "ops/lower.h"
 #include "ops/names.h"
@@ -237,6 +238,17 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
                                        const std::vector<ModuleParam>& given,
                                        const Args& call_args) {
   std::vector<ModuleParam> params = given;
+  // Exporters merge equal constants. A buffer is never a parameter as well, and vectors of ones or
+  // zeros are those of norms that were not trained yet: each has its own.
+  for (std::size_t i = params.size(); i-- > 0;) {  // buffers come last, and leave the value to weights
+    ModuleParam& p = params[i];
+    if (p.value == nullptr || !p.value->constant) continue;
+    const auto same = std::count_if(params.begin(), params.end(),
+                                    [&](const ModuleParam& q) { return q.value == p.value; });
+    const bool shared = same > 1 || l_.params_.count(p.value) != 0;
+    if (shared && p.value->constant->rank() == 1 && (p.buffer || p.value->constant->is_splat()))
+      p.tensor = std::exchange(p.value, nullptr)->constant;
+  }
   for (ModuleParam& p : params) {
     if (p.value == nullptr) continue;
     p.value = l_.first_of(p.value);

@@ -14,7 +14,7 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(8, 6, kernel_size=1)
-        self.grid = nn.Parameter(torch.empty(1, 16, 2))
+        self.register_buffer("grid", torch.empty(1, 16, 2))
 
     def forward(self, small: Tensor, large: Tensor) -> Tensor:
         """

@@ -20,6 +20,7 @@
 #include "ops/lower.h"
 #include "ops/operands.h"
 #include "outputs.h"
+#include "structure/structure.h"
 #include "passes/layouts.h"
 #include "passes/passes.h"
 #include "support/atomic_file.h"
@@ -97,6 +98,14 @@ void check_function_names(const Impl& c, const std::string& class_name) {
                       "\", as something else in the source is",
                   "give it a name of its own and register it again");
   }
+}
+
+/// What the file defines beside its classes.
+std::set<std::string> names_of_functions(const Impl& c, std::set<std::string> helpers) {
+  std::set<std::string> out = helpers;
+  for (const CustomOp& op : c.options.custom_ops) helpers.erase(op.name);
+  for (std::string& name : emit::runtime_source(helpers).functions) out.insert(std::move(name));
+  return out;
 }
 
 std::string header(const Impl& c) {
@@ -224,10 +233,15 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   emit::PythonOptions python;
   python.weights_name = emit_weights_name(c);
   for (const CustomOp& op : c.options.custom_ops) python.functions.emplace_back(op.name, op.source);
-  python.trace = c.options.trace;
   python.comments_origin = c.options.comments_origin;
   python.header = header(c);
   python.budget = &c.model->budget();
+  python.helpers = structure::helpers_of(c.program);
+  structure::Options pages;
+  pages.flat = c.options.flat;
+  pages.trace = c.options.trace;
+  pages.functions = names_of_functions(c, python.helpers);
+  c.program = structure::structured(std::move(c.program), pages);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

@@ -1,6 +1,7 @@
 """Strings that try to be code, and what emitted source holds whatever a model is called."""
 
 import ast
+import re
 
 HOSTILE = [
     'x"); import os',
@@ -84,7 +85,9 @@ def check_source(source: str, class_name: str) -> None:
         ast.ClassDef,
         ast.Assign,
     }
-    assert [n.name for n in tree.body if isinstance(n, ast.ClassDef)] == [class_name]
+    classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef)]
+    assert classes[-1] == class_name
+    assert all(re.fullmatch(r"[A-Z][A-Za-z0-9_]*", name) for name in classes[:-1])
     # The only bare expression is the docstring.
     assert top.count(ast.Expr) == 1
     assert isinstance(tree.body[0], ast.Expr)

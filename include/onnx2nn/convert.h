@@ -52,6 +52,7 @@ struct ConvertOptions {
   std::string class_name;    // from the file's name where empty
   std::string weights_name;  // "<stem>.safetensors" where empty; a name in ".pth" is a state_dict
   bool trace = false;        // `x = _trace(name, x)` after each statement
+  bool flat = false;         // one class with all statements, not one for each of the author's
   bool comments_origin = false;
   std::vector<CustomOp> custom_ops;
   bool allow_unknown = false;  // stubs that raise for operators that are not supported

@@ -174,6 +174,7 @@ def core_options(
     class_name: str | None = None,
     allow_unknown: bool = False,
     fuse: bool = False,
+    flat: bool = False,
     comments_origin: bool = False,
     force: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
@@ -187,6 +188,7 @@ def core_options(
         "dynamic_batch": dynamic_batch,
         "allow_unknown": allow_unknown,
         "fuse": fuse,
+        "flat": flat,
         "comments_origin": comments_origin,
         "force": force,
         "drop_undefined_outputs": drop_undefined_outputs,
@@ -403,6 +405,7 @@ def convert(
     class_name: str | None = None,
     allow_unknown: bool = False,
     fuse: bool = False,
+    flat: bool = False,
     comments_origin: bool = False,
     force: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
@@ -421,6 +424,7 @@ def convert(
     class_name: of the emitted class.
     allow_unknown: write a stub that raises for each operator that is not known.
     fuse: fold batch normalisation into weights, for inference.
+    flat: write one class with all statements, and not one for each of the author's modules.
     comments_origin: name the ONNX node behind each line.
     force: replace files that onnx2nn did not write.
     data_roots: folders below which external data may lie, besides the model's own.
@@ -440,6 +444,7 @@ def convert(
         class_name=class_name,
         allow_unknown=allow_unknown,
         fuse=fuse,
+        flat=flat,
         comments_origin=comments_origin,
         force=force,
         data_roots=data_roots,

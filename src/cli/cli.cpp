@@ -166,6 +166,7 @@ ConvertOptions convert_options(const Parsed& p) {
   o.fuse = p.flag("fuse");
   o.class_name = p.text_of("class_name");
   o.allow_unknown = p.flag("allow_unknown");
+  o.flat = p.flag("flat");
   o.comments_origin = p.flag("comments_origin");
   o.force = p.flag("force");
   o.data_roots = p.texts("data_root");

@@ -54,6 +54,8 @@ constexpr Option kClassName{.name = "class_name", .spellings = "--class-name", .
                             .kind = Kind::Text, .help = "of the emitted class"};
 constexpr Option kCommentsOrigin{.name = "comments_origin", .spellings = "--comments-origin",
                                  .help = "name the ONNX node behind each line"};
+constexpr Option kFlat{.name = "flat", .spellings = "--flat",
+                       .help = "write one class, and not one for each of the author's"};
 constexpr Option kAllowUnknown{
     .name = "allow_unknown", .spellings = "--allow-unknown",
     .help = "write a stub that raises for each operator that is not known"};
@@ -185,7 +187,7 @@ constexpr const Option* kConvertOptions[] = {
     &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
     &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
-    &kCommentsOrigin, &kSimplifyPath, &kJson,      &kQuiet,        &kNoCheck,
+    &kCommentsOrigin, &kFlat, &kSimplifyPath, &kJson,      &kQuiet,        &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {

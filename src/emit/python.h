@@ -1,6 +1,7 @@
 // The torch program as Python source that a person would have written.
 #pragma once
 
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,7 +16,7 @@ struct PythonOptions {
   std::string header;                              // lines of the file's docstring
   std::vector<std::pair<std::string, std::string>>
       functions;                 // names and sources that the program calls beside the runtime's
-  bool trace = false;            // `x = _trace(name, x)` after each statement; nothing is inlined
+  std::set<std::string> helpers;  // what the program calls of the runtime, and of `functions`
   bool comments_origin = false;  // "# <ONNX node>" behind each line
   const Budget* budget = nullptr;  // for the source; null: as much as there is
 };

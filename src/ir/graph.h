@@ -156,6 +156,7 @@ class Graph {
 
   std::string name;
   std::string doc_string;
+  std::vector<std::pair<std::string, std::string>> metadata;
   std::vector<Value*> inputs;        // in IR < 4 some of them are initialisers too
   std::vector<Value*> initializers;  // in the order of the file
   std::vector<std::string> output_names;

@@ -480,6 +480,9 @@ class Importer {
         case 15:
           initializers.push_back(tensors_.read_sparse(m.message("SparseTensorProto")));
           break;
+        case 16:
+          graph.metadata.push_back(read_entry(m.message("StringStringEntryProto")));
+          break;
         default:
           m.skip();
       }

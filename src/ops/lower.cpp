@@ -5,6 +5,7 @@
 
 #include "ops/names.h"
 #include "ops/onnx_schemas.h"
+#include "ops/scope.h"
 #include "ops/unknown.h"
 #include "ops/weight_role.h"
 #include "support/interrupt.h"
@@ -55,6 +56,7 @@ Ex nested_list(const ir::Tensor& t) {
 Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics)
     : model_(model), options_(std::move(options)), diagnostics_(diagnostics) {
   program_.class_name = options_.class_name;
+  read_signature();
   for (const ir::Value* v : model_.graph->initializers) {
     const auto components = key_components(v->name);
     if (!components) continue;
@@ -62,6 +64,35 @@ Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& di
     for (std::size_t i = 0; i + 2 < components->size(); ++i) {
       path += (i > 0 ? "." : "") + (*components)[i];
       containers_.insert(path);
+    }
+  }
+  ir::for_each_node(*model_.graph, [&](const ir::Node& n) {
+    const auto scope = ops::scope_of(n);
+    if (!scope) return;
+    std::string path;
+    for (const torch::ScopeStep& step : *scope) {
+      if (!path.empty()) containers_.insert(path);
+      path += (path.empty() ? "" : ".") + step.path;
+    }
+  });
+}
+
+/// "p_fc_weight: PARAMETER target='fc.weight'", "b_mask: BUFFER target='mask' persistent=False"
+void Lowering::read_signature() {
+  for (const auto& [key, text] : model_.graph->metadata) {
+    if (key != "pkg.torch.export.ExportedProgram.graph_signature") continue;
+    for (const std::string_view line : split(text, '\n')) {
+      constexpr std::string_view kTarget = " target='";
+      const std::size_t at = line.find(kTarget);
+      if (at == std::string_view::npos) continue;
+      const std::string_view target = line.substr(at + kTarget.size());
+      const std::size_t end = target.find('\'');
+      if (end == std::string_view::npos) continue;
+      Kind kind;
+      kind.trainable = line.substr(0, at).ends_with(": PARAMETER");
+      if (!kind.trainable && !line.substr(0, at).ends_with(": BUFFER")) continue;
+      kind.persistent = target.substr(end).find("persistent=False") == std::string_view::npos;
+      signature_[std::string(target.substr(0, end))] = kind;
     }
   }
 }
@@ -72,17 +103,18 @@ VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
   v->id = next_var_++;
   if (value != nullptr) {
     v->onnx_name = value->name;
+    if (value->type.is_tensor() && value->type.dtype != DType::String) v->type = "Tensor";
     if (value->type.is_tensor() && value->type.shape.has_rank()) {
-      // Fresh symbols are ours, not the model's; people see "?".
-      std::string text = "[";
-      for (std::size_t i = 0; i < value->type.shape.rank(); ++i) {
-        const std::string d = value->type.shape[i].str();
-        text += (i > 0 ? ", " : "") + (d.find('%') == std::string::npos && d.size() < 24 ? d : "?");
-      }
-      v->comment = text + "]";
+      v->has_dims = true;
+      for (const Dim& d : value->type.shape.dims()) v->dims.push_back(d.known() ? d.str() : "?");
     }
   }
   return v;
+}
+
+torch::ScopePtr Lowering::scope_of(const ir::Node& node) {
+  if (last_scope_.first != &node) last_scope_ = {&node, ops::scope_of(node)};
+  return last_scope_.second;
 }
 
 std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
@@ -133,9 +165,13 @@ Ex Lowering::param_expr(const ParamPtr& param) {
 }
 
 Ex Lowering::constant_expr(std::string_view hint, const Ex& value) {
-  const auto path = claim_path({to_identifier(hint)});
-  program_.constants.push_back({path[0], value});
-  return Ex(torch::Ex::with_text(torch::ExprKind::Constant, path[0]));
+  auto constant = std::make_shared<torch::Constant>();
+  constant->value = value;
+  program_.constants.push_back(constant);
+  unnamed_.push_back({constant, &constant->path, to_identifier(hint)});
+  auto e = Ex::make(torch::ExprKind::Constant);
+  e->constant = std::move(constant);
+  return Ex(torch::ExprPtr(std::move(e)));
 }
 
 ir::TensorPtr widen(const ir::TensorPtr& t) {
@@ -154,41 +190,89 @@ ir::TensorPtr widen(const ir::TensorPtr& t) {
 ParamPtr Lowering::param_of(const ir::Value* value) {
   if (auto it = params_.find(value); it != params_.end()) return it->second;
   auto p = std::make_shared<torch::Param>();
+  params_[value] = p;
+  program_.params.push_back(p);
   const std::string own_name = weight_name(value);
   auto components = key_components(own_name);
   // A container's numbered children are modules, never parameters.
   if (components && is_number(components->back()))
     components = std::vector<std::string>{to_identifier(own_name)};
-  if (!components) {
+  if (components) {
+    // No container of torch holds parameters, buffers and modules alike under numbers.
+    while (components->size() > 1 && is_number(components->back())) {
+      const std::string last = components->back();
+      components->pop_back();
+      components->back() += "_" + last;
+    }
+    p->path = claim_path(std::move(*components));
+  } else {
     std::string_view name = own_name;
     if (const auto slash = name.rfind('/');
         slash != std::string_view::npos && slash + 1 < name.size())
       name = name.substr(slash + 1);
-    components = std::vector<std::string>{to_identifier(name)};
-    if (name.empty() || is_digit(name[0]) || name.find("::") != std::string_view::npos)
-      components =
-          std::vector<std::string>{named(value)->is_initializer ? "weight" : "constant"};
+    const bool says_nothing =
+        name.empty() || is_digit(name[0]) || name.find("::") != std::string_view::npos;
+    unnamed_.push_back({p, &p->path,
+                        says_nothing ? (named(value)->is_initializer ? "weight" : "constant")
+                                     : to_identifier(name)});
   }
-  // No container of torch holds parameters, buffers and modules alike under numbers.
-  while (components->size() > 1 && is_number(components->back())) {
-    const std::string last = components->back();
-    components->pop_back();
-    components->back() += "_" + last;
-  }
-  p->path = claim_path(std::move(*components));
   store(p, value);
   p->shape = weight_type(value)->dims;
-  if (value->constant) {
-    const WeightRole role = weight_role(*value);
-    p->trainable = role.trainable;
-    p->persistent = role.persistent;
-  } else {
-    // Stored in integers, read as floats.
-    p->trainable = named(value)->is_initializer;
-  }
-  params_[value] = p;
-  program_.params.push_back(p);
+  set_kind(*p, value);
   return p;
+}
+
+namespace {
+
+/// Positions and the like, which modules make anew: 0, 1, 2, ... along the last axis, all zeros.
+bool is_formula(const ir::Tensor& t) {
+  constexpr std::int64_t kMost = 1 << 20;
+  if (t.size() == 0 || t.size() > kMost || ir::info(t.dtype()).kind == 's') return false;
+  const std::int64_t last = t.rank() == 0 ? 1 : t.dims().back();
+  bool counts = true;
+  bool zeros = true;
+  for (std::int64_t i = 0; i < t.size() && (counts || zeros); ++i) {
+    const double v = t.double_at(i);
+    counts = counts && v == static_cast<double>(i % last);
+    zeros = zeros && v == 0.0;
+  }
+  return counts || zeros;
+}
+
+/// 1, r, r * r, ...: the frequencies of a rotary embedding.
+bool is_geometric(const ir::Tensor& t) {
+  if (t.rank() != 1 || t.size() < 3 || t.size() > 4096 || !ir::is_float(t.dtype())) return false;
+  const double ratio = t.double_at(1) / t.double_at(0);
+  if (t.double_at(0) != 1.0 || ratio == 1.0) return false;
+  constexpr double kRounding = 1e-3;
+  for (std::int64_t i = 1; i < t.size(); ++i)
+    if (!(std::abs(t.double_at(i) / t.double_at(i - 1) - ratio) <= kRounding * ratio)) return false;
+  return true;
+}
+
+}  // namespace
+
+void Lowering::set_kind(torch::Param& param, const ir::Value* value) const {
+  const ir::Value* source = named(value);
+  const DType t = weight_type(value)->dtype;
+  const bool is_float = ir::info(t).kind == 'f' && ir::info(t).bits >= 16;
+  if (const auto it = signature_.find(source->name); it != signature_.end()) {
+    param.trainable = it->second.trainable && is_float;
+    param.persistent = it->second.persistent;
+    return;
+  }
+  param.trainable = value->constant ? weight_role(*value).trainable && is_float
+                                    : source->is_initializer && is_float;
+  if (model_.info.producer_name == "pytorch") {
+    // Names that the exporter made up are of weights that it turned, and of what it computed.
+    const bool is_named = signature_.empty() && key_components(source->name).has_value();
+    if (is_named && source->constant && is_geometric(*source->constant)) param.trainable = false;
+    param.persistent = param.trainable || (is_named && source->is_initializer && source->constant &&
+                                           !is_formula(*source->constant) &&
+                                           !is_geometric(*source->constant));
+  } else {
+    param.persistent = param.trainable;
+  }
 }
 
 Ex Lowering::buffer(std::string_view hint, const ir::TensorPtr& tensor) {
@@ -196,9 +280,74 @@ Ex Lowering::buffer(std::string_view hint, const ir::TensorPtr& tensor) {
   p->tensor = widen(tensor);
   p->dtype = p->tensor->dtype();
   p->shape = p->tensor->dims();
-  p->path = claim_path({to_identifier(hint)});
+  p->persistent = false;
   program_.params.push_back(p);
+  unnamed_.push_back({p, &p->path, to_identifier(hint)});
   return param_expr(p);
+}
+
+namespace {
+
+/// The scopes of all statements that read a weight or constant, as far as they are the same.
+class Readers {
+ public:
+  explicit Readers(const torch::Block& block) { read(block); }
+
+  /// The components of their path; nothing where nobody reads it.
+  std::optional<std::vector<std::string>> path(const void* what) const {
+    const auto it = scopes_.find(what);
+    if (it == scopes_.end()) return std::nullopt;
+    std::vector<std::string> out;
+    for (const torch::ScopeStep& step : it->second)
+      for (const std::string_view part : split(step.path, '.')) out.emplace_back(part);
+    return out;
+  }
+
+ private:
+  void read(const torch::Block& block) {
+    for (const Stmt& s : block) {
+      read(*s.value, s.scope ? *s.scope : torch::Scope{});
+      read(s.body);
+      read(s.orelse);
+    }
+  }
+
+  void read(const torch::Expr& e, const torch::Scope& scope) {
+    for (const void* what : {static_cast<const void*>(e.param.get()),
+                             static_cast<const void*>(e.constant.get())}) {
+      if (what == nullptr) continue;
+      const auto [it, is_new] = scopes_.emplace(what, scope);
+      if (is_new) continue;
+      std::size_t n = 0;
+      while (n < std::min(it->second.size(), scope.size()) && it->second[n] == scope[n]) ++n;
+      it->second.resize(n);
+    }
+    for (const auto& a : e.args) read(*a, scope);
+    for (const auto& [_, v] : e.keywords) read(*v, scope);
+  }
+
+  std::unordered_map<const void*, torch::Scope> scopes_;
+};
+
+}  // namespace
+
+/// What the file has no name for goes to the module that reads it.
+void Lowering::name_rest() {
+  if (unnamed_.empty()) return;
+  const Readers readers(program_.forward);
+  for (const Unnamed& u : unnamed_) {
+    auto path = readers.path(u.what.get());
+    if (!path) path.emplace();
+    while (!path->empty() && leaf_paths_.count(join(*path, ".")) != 0) path->pop_back();
+    path->push_back(u.hint);
+    *u.path = claim_path(std::move(*path));
+  }
+  for (const ParamPtr& p : program_.params) {
+    if (!p->quantized) continue;
+    const std::string name = p->path.back();
+    p->path = p->quantized->path;
+    p->path.push_back(name);
+  }
 }
 
 Ex Lowering::device() {
@@ -518,6 +667,7 @@ torch::Program Lowering::run() {
   ret.value = alone ? results[0] : torch::tuple(results);
   program_.forward.push_back(std::move(ret));
   torch::remove_unused(program_);
+  name_rest();
   return std::move(program_);
 }
 

@@ -100,6 +100,7 @@ class Lowering {
   bool is_counted(const Dim& dim) const;
   Ex device();
   torch::VarPtr new_var(std::string hint, const ir::Value* value);
+  torch::ScopePtr scope_of(const ir::Node& node);
   torch::ParamPtr param_of(const ir::Value* value);
   /// Constant, or made of constants by a node that `load` does the work of.
   bool is_weight(const ir::Value* value) const;
@@ -112,10 +113,14 @@ class Lowering {
   /// Sets what a parameter, whose path and layout are known, is stored as.
   void store(const torch::ParamPtr& param, const ir::Value* value);
   Ex param_expr(const torch::ParamPtr& param);
+  void read_signature();
+  /// Sets whether a weight is trained, and whether it is an entry of the state_dict.
+  void set_kind(torch::Param& param, const ir::Value* value) const;
   /// A new buffer of the module, as an expression.
   Ex buffer(std::string_view hint, const ir::TensorPtr& tensor);
   Ex constant_expr(std::string_view hint, const Ex& value);
   std::vector<std::string> claim_path(std::vector<std::string> path);
+  void name_rest();
   torch::Port port(const ir::Value* value, const std::string& onnx_name, const Type& type);
 
   const ir::Model& model_;
@@ -124,6 +129,7 @@ class Lowering {
   torch::Program program_;
   torch::Block* block_ = nullptr;
   const ir::Node* node_ = nullptr;
+  std::pair<const ir::Node*, torch::ScopePtr> last_scope_;
   std::unordered_map<const ir::Value*, Lowered> values_;
   std::unordered_map<const ir::Node*, bool> done_;  // nodes that another node's lowering took along
   std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols_;
@@ -131,12 +137,26 @@ class Lowering {
   std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
   std::unordered_map<const ir::Value*, bool> in_module_;
   std::unordered_map<const ir::Value*, QuantizedWeight> quantized_;
+  /// What the file says of the author's parameters and buffers: whether each is a parameter, and
+  /// an entry of the state_dict. Empty where it says nothing.
+  struct Kind {
+    bool trainable = false;
+    bool persistent = true;
+  };
+  std::unordered_map<std::string, Kind> signature_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;
   std::set<std::string> dicts_;       // paths that have numbered children: an nn.ModuleDict each
   std::set<std::string> not_dicts_;   // paths with a child of a name that an nn.ModuleDict has
   std::set<std::string> containers_;  // paths in the weights' names that have modules inside
+  /// A weight or constant that gets its path when all others have theirs.
+  struct Unnamed {
+    std::shared_ptr<const void> what;
+    std::vector<std::string>* path;
+    std::string hint;
+  };
+  std::vector<Unnamed> unnamed_;
   std::map<std::string, int> stem_counts_;
   std::map<std::string, int> path_attempts_;
   int next_var_ = 0;

@@ -130,6 +130,7 @@ void LowerContext::emit(Stmt statement) {
   node_.graph()->model()->budget().charge(Resource::Source, kBytes * nodes_of(*statement.value),
                                           node_.name.empty() ? node_.op_type : node_.name);
   statement.origin = node_.name;
+  statement.scope = l_.scope_of(node_);
   l_.block_->push_back(std::move(statement));
 }
 
@@ -231,6 +232,26 @@ std::string source_text(const ModuleParam& p) {
   return out;
 }
 
+/// The path of the module that a scope is of.
+std::vector<std::string> path_of(const torch::Scope& scope) {
+  std::vector<std::string> out;
+  for (const torch::ScopeStep& step : scope)
+    for (const std::string_view part : split(step.path, '.')) out.emplace_back(part);
+  return out;
+}
+
+/// Whether rows of the matrix are looked up, as those of an embedding are.
+bool is_looked_up(const ir::Value& v) {
+  for (const ir::Use* u = v.first_use(); u != nullptr; u = u->next)
+    if (u->user->is("Gather") && u->index == 0) return true;
+  return false;
+}
+
+/// Whether two paths are of modules of one name in different places, as two layers have them.
+bool are_counterparts(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+  return !a.empty() && !b.empty() && a != b && a.back() == b.back();
+}
+
 }  // namespace
 
 std::optional<Ex> LowerContext::module(const std::string& type, const Args& args,
@@ -270,14 +291,51 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
     for (const Ex& a : call_args) e->add(a.ptr());
     return Ex(torch::ExprPtr(std::move(e)));
   };
-  if (const auto it = l_.modules_by_key_.find(key); it != l_.modules_by_key_.end())
-    return called(it->second);
-  for (const ModuleParam& p : params) {
+  const torch::ScopePtr scope = l_.scope_of(node_);
+  const std::vector<std::string> place = scope ? path_of(*scope) : std::vector<std::string>{};
+  // The innermost scope is the layer's own, unless the file says that it is another class.
+  const bool is_scope =
+      !place.empty() && (scope->back().type.empty() || scope->back().type == type);
+  const std::string here = "@" + join(place, ".");
+  // Exporters keep equal weights once: what has a scope of its own is another module.
+  const auto is_other = [&](const std::vector<std::string>& path) {
+    return is_scope && path != place && l_.containers_.count(join(place, ".")) == 0 &&
+           (!scope->back().type.empty() || path.empty() || path.back() == place.back());
+  };
+  bool is_copy = false;
+  std::string prefix;  // of the weights' names, where they are of the module around this one
+  if (const auto it = l_.modules_by_key_.find(key); it != l_.modules_by_key_.end()) {
+    if (!is_other(it->second->path)) return called(it->second);
+    if (const auto again = l_.modules_by_key_.find(key + here); again != l_.modules_by_key_.end())
+      return called(again->second);
+    is_copy = true;
+  }
+  std::vector<bool> is_tied(params.size());
+  for (std::size_t i = 0; i < params.size(); ++i) {
+    const ModuleParam& p = params[i];
     if (p.value == nullptr) continue;
-    if (l_.params_.count(p.value) != 0) return std::nullopt;
     // A weight twice in one module would be two parameters.
     for (const ModuleParam& q : params)
       if (&q != &p && q.value == p.value) return std::nullopt;
+    const auto it = l_.params_.find(p.value);
+    if (it == l_.params_.end()) continue;
+    const torch::Param& other = *it->second;
+    if (other.path.empty()) return std::nullopt;
+    const std::vector<std::string> owner(other.path.begin(), other.path.end() - 1);
+    const std::string& name = other.path.back();
+    // In a module of its own by the file's word, an embedding's weight was tied by the author.
+    is_tied[i] = type == "Linear" && is_scope && owner != place && is_looked_up(*p.value) &&
+                 other.pieces.empty() && !p.transpose && !other.transpose && p.value->constant &&
+                 other.shape == p.value->constant->dims();
+    if (is_tied[i]) continue;
+    if (name == p.name && is_other(owner)) {
+      is_copy = true;
+    } else if (type == "Linear" && name.ends_with("_" + p.name) && are_counterparts(place, owner)) {
+      is_copy = true;
+      prefix = name.substr(0, name.size() - p.name.size());
+    } else {
+      return std::nullopt;
+    }
   }
   auto m = std::make_shared<torch::Module>();
   m->type = type;
@@ -285,8 +343,12 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
   m->keywords = keywords;
   // The path: the weights' own prefix, else the node's scope, else the operator and a number.
   std::vector<std::string> path;
+  if (is_copy) path = place;
   for (const ModuleParam& p : params) {
-    if (p.value == nullptr || !l_.named(p.value)->is_initializer) continue;
+    if (!path.empty() || !prefix.empty()) break;
+    if (is_scope && l_.signature_.count(join(place, ".") + "." + p.name) != 0) path = place;
+    if (p.value == nullptr || !l_.named(p.value)->is_initializer || !path.empty()) continue;
+    if (l_.params_.count(p.value) != 0) continue;
     const std::string name = l_.weight_name(p.value);
     if (auto components = key_components(name);
         components && components->size() > 1 && components->back() == p.name) {
@@ -294,30 +356,56 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
       path = std::move(*components);
       break;
     }
-    // "attention.in_proj_bias" is of attention.in_proj.
+    // "conv0_weight" is of conv0; "attention.in_proj_bias" is of attention itself.
     const std::string suffix = "_" + p.name;
     if (auto components = key_components(name)) {
       std::string& last = components->back();
       if (last.size() <= suffix.size() || !last.ends_with(suffix)) continue;
       last.resize(last.size() - suffix.size());
+      if (components->size() > 1 || l_.model_.info.producer_name == "pytorch") {
+        if (type != "Linear") return std::nullopt;
+        prefix = last + "_";
+        components->pop_back();
+      }
       path = std::move(*components);
       break;
     }
   }
-  if (path.empty())
-    if (auto scope = scope_path(node_.name)) path = std::move(*scope);
   std::string stem = snake(type);
   if (stem.size() > 2 && stem.ends_with("d") && is_digit(stem[stem.size() - 2]))
     stem.resize(stem.size() - 2);
-  if (path.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
+  if (path.empty() && prefix.empty()) {
+    path = place;
+    // A norm without weights of the author, in a module that has some by itself, is a part of that.
+    const std::string inside = join(place, ".") + ".";
+    const auto& weights = l_.model_.graph->initializers;
+    const auto is_own = [](const ModuleParam& p) {
+      return p.value != nullptr && p.value->is_initializer;
+    };
+    const bool is_part =
+        std::none_of(params.begin(), params.end(), is_own) && std::any_of(weights.begin(), weights.end(), [&](const auto* v) {
+          return v->name.starts_with(inside);
+        });
+    if (!path.empty() && (!is_scope || is_part)) path.push_back(stem);
+  }
+  if (path.empty() && prefix.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};
   // A module of torch's has no children: where weights have names inside this one, it becomes such
   // a child.
-  while (l_.containers_.count(join(path, ".")) != 0) path.push_back(stem);
-  m->path = l_.claim_path(path);
-  for (const ModuleParam& p : params) {
+  if (prefix.empty()) {
+    while (l_.containers_.count(join(path, ".")) != 0) path.push_back(stem);
+    path = l_.claim_path(path);
+  }
+  m->path = path;
+  for (std::size_t i = 0; i < params.size(); ++i) {
+    const ModuleParam& p = params[i];
     auto param = std::make_shared<torch::Param>();
     param->path = m->path;
-    param->path.push_back(p.name);
+    param->path.push_back(prefix + p.name);
+    if (!prefix.empty()) param->path = l_.claim_path(param->path);
+    if (is_tied[i]) {
+      l_.program_.ties.push_back({param->path, l_.params_.at(p.value)});
+      continue;
+    }
     param->transpose = p.transpose;
     Ints dims;
     if (p.value != nullptr) {
@@ -332,8 +420,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
     param->shape = p.shape.empty() ? dims : p.shape;
     if (p.transpose && p.shape.empty()) std::swap(param->shape[0], param->shape[1]);
     param->trainable = !p.buffer && ir::info(param->dtype).kind == 'f';
-    if (p.value != nullptr) {
-      l_.params_[p.value] = param;
+    if (p.value != nullptr && l_.params_.emplace(p.value, param).second) {
       // Another use of the weight reads the module's parameter, in ONNX's layout.
       Ex ex = l_.param_expr(param);
       if (p.transpose) ex = aten("t", {ex});
@@ -343,8 +430,14 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
     m->params.emplace_back(p.name, param);
     l_.program_.params.push_back(param);
   }
+  if (!prefix.empty()) {
+    Args operands{call_args.at(0)};
+    for (const auto& [_, param] : m->params) operands.push_back(l_.param_expr(param));
+    return aten("linear", operands);
+  }
   l_.program_.modules.push_back(m);
-  l_.modules_by_key_[key] = m;
+  l_.modules_by_key_.emplace(key, m);
+  l_.modules_by_key_.emplace(key + here, m);
   return called(m);
 }
 

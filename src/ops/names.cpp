@@ -45,14 +45,14 @@ constexpr std::size_t kMaxPart = 200;
 
 }  // namespace
 
-std::optional<std::vector<std::string>> key_components(std::string_view name) {
+std::optional<std::vector<std::string>> key_components(std::string_view name, bool number_first) {
   if (name.size() > kMaxParts * kMaxPart) return std::nullopt;
   std::vector<std::string> out;
   for (const std::string_view part : split(name, '.')) {
     if (!torch::is_ascii_identifier(part) && !is_number(part)) return std::nullopt;
     out.emplace_back(part);
   }
-  if (out.empty() || is_number(out[0]) || out.size() > kMaxParts) return std::nullopt;
+  if (out.empty() || (is_number(out[0]) && !number_first) || out.size() > kMaxParts) return std::nullopt;
   if (std::any_of(out.begin(), out.end(), [](const auto& part) { return part.size() > kMaxPart; }))
     return std::nullopt;
   return out;

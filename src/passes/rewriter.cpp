@@ -95,6 +95,7 @@ ir::Node* Rewriter::add(std::string_view op_type, std::span<ir::Value* const> in
   const std::vector<std::string> names = {like.name.empty() ? model_.new_name("value") : like.name};
   ir::Node* n = before.graph()->add_node(std::string(op_type), "", inputs, names, &before);
   n->name = before.name;
+  if (options_.any_opset) n->metadata = before.metadata;  // conversion asks which module it was in
   n->op = ops::find_op("", op_type);
   n->opset = before.domain.empty() ? before.opset : std::max<std::int64_t>(1, model_.opset(""));
   n->output(0)->type = like.type;

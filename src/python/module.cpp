@@ -150,6 +150,8 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
       o.weights_name = option<std::string>(k, value, "a str");
     } else if (k == "trace") {
       o.trace = boolean(k, value);
+    } else if (k == "flat") {
+      o.flat = boolean(k, value);
     } else if (k == "comments_origin") {
       o.comments_origin = boolean(k, value);
     } else if (k == "custom_ops") {

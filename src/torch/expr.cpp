@@ -78,6 +78,13 @@ Ex size(const Ex& tensor, std::int64_t dim, std::string hint) {
   return Ex(ExprPtr(std::move(e)));
 }
 
+Ex attribute(const Ex& object, std::string name) {
+  auto e = Ex::make(ExprKind::Attribute);
+  e->text = std::move(name);
+  e->add(object.ptr());
+  return Ex(ExprPtr(std::move(e)));
+}
+
 Ex shape_of(const Ex& tensor) {
   return Ex(with_args(ExprKind::ShapeOf, "", {tensor}));
 }

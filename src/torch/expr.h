@@ -1,6 +1,7 @@
 // Expressions of the torch program: what an emitter prints. Immutable and shared.
 #pragma once
 
+#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <memory>
@@ -16,13 +17,20 @@ namespace onnx2nn::torch {
 struct Expr;
 struct Param;
 struct Module;
+struct Constant;
 using ExprPtr = std::shared_ptr<const Expr>;
 
-/// A local variable; the emitter gives it its final name.
+/// A local variable.
 struct Var {
   std::string hint;       // from the ONNX value's name
   std::string onnx_name;  // of the value that it holds; empty for a helper variable
-  std::string comment;    // its type and shape, for people
+  /// Of a tensor whose rank is known: its sizes as text, "?" where one is not known. Equal texts are
+  /// equal sizes.
+  std::vector<std::string> dims;
+  bool has_dims = false;
+  std::string type;  // its annotation, "Tensor" or "int"; empty where it is another or not known
+  std::string name;  // as it is printed; the stage structure gives it
+  std::shared_ptr<const Var> of;  // what a method's parameter is for the caller
   int id = 0;
 };
 using VarPtr = std::shared_ptr<Var>;
@@ -51,6 +59,9 @@ enum class ExprKind : std::uint8_t {
   Tuple,
   Dict,    // keys and values alternate
   Lambda,  // a nested function: name refers to a Block of the function
+  Self,    // the module of the method
+  Attribute,  // args[0].text; `integer` is 1 where that is a buffer
+  Method,     // within the stage structure: the method `text` of its module `integer`
 };
 
 struct Expr {
@@ -63,6 +74,7 @@ struct Expr {
   VarPtr var;
   std::shared_ptr<Param> param;
   std::shared_ptr<Module> module;
+  std::shared_ptr<Constant> constant;
   std::uint32_t depth = 0;  // how deep `args` and `keywords` nest
 
   /// Adds an argument. What walks an expression does so by recursion, and a model says how deep one
@@ -73,6 +85,11 @@ struct Expr {
  private:
   void reach(const Expr& arg);
 };
+
+/// Whether two doubles are the same number: a NaN is itself, and -0.0 is not 0.0.
+inline bool same_number(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
 
 /// An expression that C++ values convert to, so that lowerings read as calls do.
 class Ex {
@@ -161,5 +178,7 @@ Ex op(std::string operation, const Args& args);
 /// `tensor.shape[dim]`; `hint` names it where it gets a variable of its own.
 Ex size(const Ex& tensor, std::int64_t dim, std::string hint = "");
 Ex shape_of(const Ex& tensor);
+/// `object.name`.
+Ex attribute(const Ex& object, std::string name);
 
 }  // namespace onnx2nn::torch

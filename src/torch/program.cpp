@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 #include <unordered_set>
+#include <unordered_set>
 
 #include "support/text.h"
 
@@ -60,10 +61,14 @@ struct Uses {
 void remove_unused(Program& program) {
   Uses uses;
   uses.add(program.forward, 1);
-  for (const Constant& c : program.constants) uses.add(*c.value, 1);
+  for (const ConstantPtr& c : program.constants) uses.add(*c->value, 1);
   const auto read_before = uses.params;
   uses.sweep(program.forward);
+  std::unordered_set<const Param*> of_modules;
+  for (const ModulePtr& m : program.modules)
+    for (const auto& [_, p] : m->params) of_modules.insert(p.get());
   std::erase_if(program.params, [&](const ParamPtr& p) {
+    if (of_modules.count(p.get()) != 0) return false;
     const auto it = read_before.find(p.get());
     return it != read_before.end() && it->second > 0 && uses.params[p.get()] == 0;
   });

@@ -53,11 +53,22 @@ struct Module {
 };
 using ModulePtr = std::shared_ptr<Module>;
 
+/// A call of a module of the author's, as the file tells of it.
+struct ScopeStep {
+  std::string path;  // from the module that calls it: "layer1", "layer.0"
+  std::string type;  // its class as the file names it, "BasicBlock"; may be empty
+  int call = 0;      // which of the calls of one module: 0 is the first
+  bool operator==(const ScopeStep&) const = default;
+};
+using Scope = std::vector<ScopeStep>;  // from the root inwards
+using ScopePtr = std::shared_ptr<const Scope>;
+
 /// A value that is no tensor, set in __init__: a list of strings, a nested list of numbers.
 struct Constant {
-  std::string name;
+  std::vector<std::string> path;
   Ex value;
 };
+using ConstantPtr = std::shared_ptr<Constant>;
 
 struct Stmt;
 using Block = std::vector<Stmt>;
@@ -71,6 +82,7 @@ struct Stmt {
     Break,   // if value: break
     Return,  // return value
     Def,     // def targets[0](params): body
+    Set,     // place = value
   };
   Kind kind = Kind::Assign;
   std::vector<VarPtr> targets;
@@ -78,7 +90,9 @@ struct Stmt {
   Block body;
   Block orelse;
   std::vector<VarPtr> params;  // of Def
+  Ex place;                    // of Set: an attribute
   std::string origin;          // the ONNX node, for --comments
+  ScopePtr scope;              // where the author had it; null: not known
 };
 
 struct Port {
@@ -90,15 +104,45 @@ struct Port {
   std::string type_text;                          // "f32[N, 3, 224, 224]"
 };
 
+struct Parameter {
+  VarPtr var;
+  std::string type;  // its annotation; may be empty
+  std::optional<Ex> otherwise;  // its default
+};
+
+/// A method of a class; `self` is not among its parameters.
+struct Function {
+  std::string name;
+  std::vector<Parameter> params;
+  std::string returns;           // the annotation; may be empty
+  std::vector<std::string> doc;  // lines of its docstring
+  Block body;
+};
+
+struct Class {
+  std::string name;
+  std::string base = "nn.Module";
+  std::vector<std::string> doc;
+  std::vector<Function> functions;  // __init__ first
+};
+
+/// A second key of a parameter: lm_head.weight is transformer.wte.weight.
+struct Tie {
+  std::vector<std::string> path;
+  ParamPtr param;
+};
+
 struct Program {
   std::string class_name;
-  std::string doc;  // the module's docstring, lines
   std::vector<ModulePtr> modules;
   std::vector<ParamPtr> params;  // those of modules too
-  std::vector<Constant> constants;
+  std::vector<Tie> ties;         // of modules' parameters
+  std::vector<ConstantPtr> constants;
   std::vector<Port> inputs;
   std::vector<Port> outputs;
-  Block forward;
+  Block forward;  // as it is lowered: one function
+  /// What the stage structure makes of it; the last one is the model.
+  std::vector<Class> classes;
 };
 
 /// Drops assignments that nobody reads, and parameters that only those read. Shape arithmetic

@@ -12,23 +12,23 @@ from torch import Tensor, nn
 class ControlFlow(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear_1 = nn.Linear(4, 4, bias=False)
         self.gain = nn.Parameter(torch.empty(4))
+        self.linear_1 = nn.Linear(4, 4, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x: f32[n, 4] -> final: f32[n, 4], peaks: f32[3]"""
         if x.sum() > 0.0:
-            start = x * self.gain
+            y = x * self.gain
         else:
-            start = -x
+            y = -x
         peaks_list = []
-        state = start
+        state = y
         for _ in range(3):
             state = torch.tanh(self.linear_1(state))
             x = state.amax()
             peaks_list.append(x)
-        x = torch.stack(peaks_list)
-        return state, x
+        peaks = torch.stack(peaks_list)
+        return state, peaks
 
 
 def load(

@@ -14,7 +14,7 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(8, 6, kernel_size=1)
-        self.register_buffer("grid", torch.empty(1, 16, 2))
+        self.register_buffer("grid", torch.empty(1, 16, 2), persistent=False)
 
     def forward(self, small: Tensor, large: Tensor) -> Tensor:
         """
@@ -24,10 +24,10 @@ class Detector(nn.Module):
         boxes: f32[batch, 16, 6]
         """
         x = F.interpolate(small, scale_factor=2.0, mode="nearest")
-        x = torch.cat([x, large], dim=1)
-        x = self.head(x).flatten(2).transpose(1, 2)
-        x, part1, part2 = torch.sigmoid(x).split(2, dim=2)
-        x = x + self.grid
+        x = self.head(torch.cat([x, large], dim=1))
+        x = torch.sigmoid(x.flatten(2).transpose(1, 2))
+        part0, part1, part2 = x.split(2, dim=2)
+        x = part0 + self.grid
         return torch.cat([x, part1, part2], dim=2)
 
 
@@ -40,5 +40,9 @@ def load(
     with torch.device("meta"):
         model = Detector()
     state = load_file(weights)
+    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}
     model.load_state_dict(state, strict=True, assign=True)
+    for key, value in constants.items():
+        owner, _, name = key.rpartition(".")
+        setattr(model.get_submodule(owner), name, value)
     return model.eval()

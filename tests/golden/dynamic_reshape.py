@@ -14,8 +14,9 @@ class DynamicReshape(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: f32[batch, time, 16] -> y: f32[batch, 8, 2*time]"""
-        by_head = x.unflatten(-1, (4, 4)).transpose(1, 2)
-        return by_head.reshape(x.shape[0], -1, x.shape[1] * 2)
+        y = x.unflatten(-1, (4, 4)).transpose(1, 2)
+        y = y.reshape(x.shape[0], -1, x.shape[1] * 2)
+        return y
 
 
 def load(

@@ -6,23 +6,19 @@ opset 17, produced by golden
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Mlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.ModuleDict()
-        self.net["0"] = nn.Linear(8, 16)
-        self.net["2"] = nn.Linear(16, 16)
-        self.net["4"] = nn.Linear(16, 4)
+        self.net = nn.Sequential(
+            nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         """input: f32[batch, 8] -> logits: f32[batch, 4]"""
-        x = F.relu(self.net["0"](input))
-        x = F.relu(self.net["2"](x))
-        return self.net["4"](x)
+        return self.net(input)
 
 
 def load(

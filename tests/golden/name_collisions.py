@@ -10,12 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Lambda(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight
+
+
 class NameCollisions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.class_ = nn.Parameter(torch.empty(3))
-        self.lambda_ = nn.Module()
-        self.lambda_.weight = nn.Parameter(torch.empty(3))
+        self.lambda_ = Lambda()
         self.lambda__1 = nn.Parameter(torch.empty(3))
         self.weight_1 = nn.Parameter(torch.empty(3))
         self.weight = nn.Parameter(torch.empty(3))
@@ -31,8 +39,8 @@ class NameCollisions(nn.Module):
         Relu: f32[N, 3]
         x: f32[N, 3]
         """
-        x = (self_ + torch_) * self.class_ + self.lambda_.weight
-        x = (x - self.lambda__1) * self.weight_1 + self.weight
+        lambda_ = self.lambda_((self_ + torch_) * self.class_)
+        x = (lambda_ - self.lambda__1) * self.weight_1 + self.weight
         x = x / F_
         relu = F.relu(x)
         return relu, x

@@ -10,17 +10,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Stem(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(8, 8, kernel_size=3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.conv2 = nn.Conv2d(8, 8, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.conv2(x)
+
+
 class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Module()
-        self.stem.conv = nn.Conv2d(3, 8, kernel_size=3, stride=2, padding=1, bias=False)
-        self.stem.bn = nn.BatchNorm2d(8)
-        self.layer1 = nn.ModuleDict()
-        self.layer1["0"] = nn.Module()
-        self.layer1["0"].conv1 = nn.Conv2d(8, 8, kernel_size=3, padding=1, bias=False)
-        self.layer1["0"].bn1 = nn.BatchNorm2d(8)
-        self.layer1["0"].conv2 = nn.Conv2d(8, 8, kernel_size=3, padding=1, bias=False)
+        self.stem = Stem()
+        self.layer1 = nn.ModuleList([Layer()])
         self.fc = nn.Linear(8, 5)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,15 +46,13 @@ class Residual(nn.Module):
         logits: f32[batch, 5]
         probabilities: f32[batch, 5]
         """
-        x = self.stem.conv(image)
-        pool = F.max_pool2d(F.relu(self.stem.bn(x)), 2)
-        x = self.layer1["0"].conv1(pool)
-        x = F.relu(self.layer1["0"].bn1(x))
-        x = F.relu(self.layer1["0"].conv2(x) + pool)
+        x = F.relu(self.stem(image))
+        x = F.max_pool2d(x, 2)
+        x = F.relu(self.layer1[0](x) + x)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        x = self.fc(x)
-        probabilities = F.softmax(x, dim=1)
-        return x, probabilities
+        logits = self.fc(x)
+        probabilities = F.softmax(logits, dim=1)
+        return logits, probabilities
 
 
 def load(

@@ -54,7 +54,7 @@ def top_k(
 class SeveralOutputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("answer", torch.empty(2))
+        self.register_buffer("answer", torch.empty(2), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """
@@ -80,5 +80,9 @@ def load(
     with torch.device("meta"):
         model = SeveralOutputs()
     state = load_file(weights)
+    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}
     model.load_state_dict(state, strict=True, assign=True)
+    for key, value in constants.items():
+        owner, _, name = key.rpartition(".")
+        setattr(model.get_submodule(owner), name, value)
     return model.eval()

@@ -10,38 +10,70 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(16, 16)
+        self.key = nn.Linear(16, 16)
+        self.value = nn.Linear(16, 16)
+        self.output = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.query(x).unflatten(-1, (4, 4))
+        y = y.transpose(1, 2)
+        z = self.key(x).unflatten(-1, (4, 4))
+        z = z.transpose(1, 2)
+        x = self.value(x).unflatten(-1, (4, 4))
+        x = x.transpose(1, 2)
+        x = F.scaled_dot_product_attention(y, z, x)
+        x = x.transpose(1, 2).flatten(2)
+        return self.output(x)
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(16, 64)
+        self.down = nn.Linear(64, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x)))
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(16)
+        self.attention = Attention()
+        self.norm2 = nn.LayerNorm(16)
+        self.mlp = Mlp()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.attention(self.norm1(x))
+        x = y + x
+        y = self.mlp(self.norm2(x))
+        return x, y
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([Layer()])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        residual_1, down = self.layer[0](x)
+        return residual_1, down
+
+
 class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleDict()
-        self.encoder.layer["0"] = nn.Module()
-        self.encoder.layer["0"].norm1 = nn.LayerNorm(16)
-        self.encoder.layer["0"].attention = nn.Module()
-        self.encoder.layer["0"].attention.query = nn.Linear(16, 16)
-        self.encoder.layer["0"].attention.key = nn.Linear(16, 16)
-        self.encoder.layer["0"].attention.value = nn.Linear(16, 16)
-        self.encoder.layer["0"].attention.output = nn.Linear(16, 16)
-        self.encoder.layer["0"].norm2 = nn.LayerNorm(16)
-        self.encoder.layer["0"].mlp = nn.Module()
-        self.encoder.layer["0"].mlp.up = nn.Linear(16, 64)
-        self.encoder.layer["0"].mlp.down = nn.Linear(64, 16)
+        self.encoder = Encoder()
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden: f32[batch, seq, 16] -> output: f32[batch, seq, 16]"""
-        norm1 = self.encoder.layer["0"].norm1(hidden)
-        x = self.encoder.layer["0"].attention.query(norm1).unflatten(-1, (4, 4))
-        q_heads = x.transpose(1, 2)
-        x = self.encoder.layer["0"].attention.key(norm1).unflatten(-1, (4, 4))
-        keys = x.transpose(1, 2)
-        x = self.encoder.layer["0"].attention.value(norm1).unflatten(-1, (4, 4))
-        x = x.transpose(1, 2)
-        x = F.scaled_dot_product_attention(q_heads, keys, x).transpose(1, 2)
-        x = x.flatten(2)
-        residual_1 = self.encoder.layer["0"].attention.output(x) + hidden
-        x = self.encoder.layer["0"].norm2(residual_1)
-        x = F.gelu(self.encoder.layer["0"].mlp.up(x))
-        return self.encoder.layer["0"].mlp.down(x) + residual_1
+        residual_1, down = self.encoder(hidden)
+        return down + residual_1
 
 
 def load(

@@ -84,7 +84,7 @@ FAULTS = {
     "swapped operands of Sub": Fault("Sub", "-x - self.w", "self.w - -x", {"w": weight(6)}),
     "swapped operands of Div": Fault("Div", "-x / self.w", "self.w / -x", {"w": weight(6) + 3}),
     "swapped operands of MatMul": Fault(
-        "MatMul", "self.linear_1(x)", "(self.linear_1.weight @ x)", {"w": weight(6, 6)}
+        "MatMul", "self.linear_1(-x)", "(self.linear_1.weight @ -x)", {"w": weight(6, 6)}
     ),
     "swapped choices": Fault(
         "Where",

@@ -3,6 +3,7 @@
 
 #include "emit/python.h"
 #include "onnx/reader.h"
+#include "structure/structure.h"
 #include "ops/context.h"
 #include "ops/lower.h"
 #include "ops/op.h"
@@ -50,9 +51,9 @@ Converted convert(const std::vector<Message>& attributes) {
   infer_graph(*out.model->graph, out.diagnostics);
   LowerOptions options;
   options.class_name = "Net";
-  const torch::Program program = Lowering(*out.model, options, out.diagnostics).run();
+  torch::Program program = Lowering(*out.model, options, out.diagnostics).run();
   if (!out.diagnostics.has_errors())
-    out.source = emit::print_python(program, emit::PythonOptions{});
+    out.source = emit::print_python(structure::structured(std::move(program), {}), {});
   return out;
 }
 

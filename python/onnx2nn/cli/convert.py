@@ -61,6 +61,7 @@ def run(request: Request) -> ExitCode:
             a.output or "",
             input_shapes=fixed,
             class_name=a.class_name,
+            flat=a.flat,
             comments_origin=a.comments_origin,
             force=a.force,
             progress=stages,

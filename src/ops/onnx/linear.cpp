@@ -59,8 +59,25 @@ std::pair<const ir::Node*, ir::Value*> following_bias(LowerContext& c, std::int6
   return {add, bias};
 }
 
+/// A product with a matrix that has other users too, turned for this one: in torch's layout already.
+bool lower_as_turned_linear(LowerContext& c) {
+  const ir::Node* turn = c.input(1) != nullptr ? c.input(1)->producer() : nullptr;
+  if (turn == nullptr || !turn->is("Transpose")) return false;
+  const auto weight = c.weight_type(turn->input(0));
+  const ops::NodeContext t(*turn);
+  if (!weight || weight->rank() != 2 || weight->size() == 0 || !ir::is_float(weight->dtype) ||
+      t.attr_ints("perm").value_or(Ints{1, 0}) != Ints{1, 0})
+    return false;
+  if (c.dtype(0) != weight->dtype || c.weight(0) || c.rank(0) == 0U) return false;
+  const auto y = c.module("Linear", {weight->dims[1], weight->dims[0]}, {{"bias", false}},
+                          {{.name = "weight", .value = turn->input(0)}}, {c.in(0)});
+  if (y) c.out(0, *y);
+  return y.has_value();
+}
+
 /// A product with a constant matrix is nn.Linear, which keeps it the other way round.
 bool lower_as_linear(LowerContext& c) {
+  if (lower_as_turned_linear(c)) return true;
   const auto weight = c.weight(1);
   if (!weight || weight->rank() != 2 || weight->size() == 0 || !ir::is_float(weight->dtype))
     return false;

@@ -1,11 +1,11 @@
-#include "emit/hoist.h"
+#include "structure/sizes.h"
 
 #include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
 
-namespace onnx2nn::emit {
+namespace onnx2nn::structure {
 namespace {
 
 using torch::Block;
@@ -65,15 +65,21 @@ class Hoister {
     }
   }
 
-  VarPtr name(const Key& key, const std::string& of) {
+  /// What a person calls the size.
+  static std::string hint_of(const torch::Var& of, std::int64_t dim) {
+    if (dim == 0) return "batch";
+    if (of.dims.size() == 4 && dim > 0) return dim == 1 ? "channels" : dim == 2 ? "height" : "width";
+    if (of.dims.size() == 3 && dim > 0) return dim == 1 ? "length" : "features";
+    return "size";
+  }
+
+  VarPtr name(const Key& key, const torch::Var& of) {
     Size& s = sizes_[key];
     if (s.name) return s.name;
     auto v = std::make_shared<torch::Var>();
     v->id = next_id_++;
-    v->hint = s.hint;
-    if (v->hint.empty())
-      v->hint = of.size() > 14 ? "size" + std::to_string(key.second)
-                               : of + "_size" + std::to_string(key.second);
+    v->hint = s.hint.empty() ? hint_of(of, key.second) : s.hint;
+    v->type = "int";
     s.name = v;
     return v;
   }
@@ -91,7 +97,7 @@ class Hoister {
     const auto dims = wanted(p.var->id);
     if (dims.size() > 1 && p.shape && dims.size() == p.shape->size()) {
       Stmt s;  // batch, seq = x.shape
-      for (const std::int64_t d : dims) s.targets.push_back(name({p.var->id, d}, p.var->hint));
+      for (const std::int64_t d : dims) s.targets.push_back(name({p.var->id, d}, *p.var));
       s.value = torch::shape_of(Ex(p.var));
       out.push_back(std::move(s));
       return;
@@ -102,7 +108,7 @@ class Hoister {
   void name_sizes(const VarPtr& v, Block& out) {
     for (const std::int64_t d : wanted(v->id)) {
       Stmt s;
-      s.targets = {name({v->id, d}, v->hint)};
+      s.targets = {name({v->id, d}, *v)};
       s.value = torch::size(Ex(v), d);
       out.push_back(std::move(s));
     }
@@ -157,4 +163,4 @@ torch::Program hoist_sizes(torch::Program program) {
   return Hoister(std::move(program)).run();
 }
 
-}  // namespace onnx2nn::emit
+}  // namespace onnx2nn::structure

@@ -4,7 +4,7 @@
 
 #include "torch/program.h"
 
-namespace onnx2nn::emit {
+namespace onnx2nn::structure {
 
 /// Loops inside each other, at most; deeper ones become functions of their own.
 inline constexpr int kMaxLoops = 12;
@@ -14,4 +14,4 @@ inline constexpr int kMaxDepth = 24;
 /// The same program within these limits.
 torch::Program within_limits(torch::Program program);
 
-}  // namespace onnx2nn::emit
+}  // namespace onnx2nn::structure

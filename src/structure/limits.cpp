@@ -1,4 +1,4 @@
-#include "emit/limits.h"
+#include "structure/limits.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -7,7 +7,7 @@
 
 #include "support/error.h"
 
-namespace onnx2nn::emit {
+namespace onnx2nn::structure {
 namespace {
 
 // Of brackets Python takes 200, of blocks 100 and of what its recursion meets a thousand or more.
@@ -52,10 +52,10 @@ class Limiter {
         next_id_ = std::max(next_id_, v->id + 1);
         ++occurrences_[v->id];
       });
-    for (const torch::Constant& c : program_.constants) {
+    for (const torch::ConstantPtr& c : program_.constants) {
       int depth = 0;
-      shallow(c.value.ptr(), nullptr, depth);
-      require_shallow(depth, c.name);
+      shallow(c->value.ptr(), nullptr, depth);
+      require_shallow(depth, c->path.back());
     }
     split(program_.forward);
     outline(program_.forward, 0, 0);
@@ -218,4 +218,4 @@ torch::Program within_limits(torch::Program program) {
   return Limiter(std::move(program)).run();
 }
 
-}  // namespace onnx2nn::emit
+}  // namespace onnx2nn::structure

@@ -1,0 +1,424 @@
+#include "structure/classes.h"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "structure/loops.h"
+#include "structure/members.h"
+#include "structure/normal.h"
+#include "structure/parameters.h"
+#include "structure/sequential.h"
+#include "structure/walk.h"
+#include "support/text.h"
+#include "torch/python_names.h"
+
+namespace onnx2nn::structure {
+namespace {
+
+using torch::Args;
+using torch::Block;
+using torch::Ex;
+using torch::Expr;
+using torch::ExprKind;
+using torch::ExprPtr;
+using torch::Stmt;
+
+Ex self() { return Ex(ExprPtr(Ex::make(ExprKind::Self))); }
+
+/// "layer_norm2" and "layers.3" as LayerNorm and Layer.
+std::string class_name_of(const std::string& part, bool in_list) {
+  std::string stem = part;
+  while (!stem.empty() && (is_digit(stem.back()) || stem.back() == '_')) stem.pop_back();
+  if (in_list && stem.size() > 3 && stem.back() == 's' && stem[stem.size() - 2] != 's')
+    stem.pop_back();
+  std::string out;
+  bool up = true;
+  for (const char c : stem) {
+    if (c == '_') {
+      up = true;
+      continue;
+    }
+    out += up ? to_upper(c) : c;
+    up = false;
+  }
+  return torch::is_ascii_identifier(out) ? out : "Block";
+}
+
+std::string wanted_name(const Own& own) {
+  static const std::set<std::string> kContainers = {"Sequential", "ModuleList", "ModuleDict",
+                                                    "Module"};
+  if (!own.type.empty() && is_upper(own.type[0]) && kContainers.count(own.type) == 0)
+    return own.type;
+  for (std::size_t i = own.path.size(); i-- > 0;)
+    if (!is_digit(own.path[i][0])) return class_name_of(own.path[i], i + 1 < own.path.size());
+  return "Block";
+}
+
+/// Layers, weights and modules as attributes of `self`.
+void localise(const Tree& tree, const Own& own, Block& block) {
+  const std::function<ExprPtr(const ExprPtr&)> change = [&](const ExprPtr& e) -> ExprPtr {
+    const auto called = [&](const Ex& on) {
+      Args all{on};
+      for (const auto& a : e->args) all.emplace_back(rewritten(a, change));
+      return torch::op("call", all).ptr();
+    };
+    switch (e->kind) {
+      case ExprKind::Module:
+        return called(access(own, e->module->path));
+      case ExprKind::Param:
+        return as_weight(access(own, e->param->path), *e->param);
+      case ExprKind::Constant:
+        return access(own, e->constant->path).ptr();
+      case ExprKind::Method: {
+        const Ex on = access(own, tree.modules[static_cast<std::size_t>(e->integer)]->path);
+        return called(e->text == "forward" ? on : torch::attribute(on, e->text));
+      }
+      default:
+        return nullptr;
+    }
+  };
+  rewrite(block, change);
+}
+
+/// Modules of one class.
+struct Group {
+  std::vector<Own*> modules;
+  std::vector<Normal> normals;  // theirs
+  /// A member that only the first `with` modules have, and that takes and gives one tensor.
+  std::string optional;
+  std::size_t with = 0;
+};
+
+class Classifier {
+ public:
+  Classifier(Tree& tree, std::string root_name) : tree_(tree), root_name_(std::move(root_name)) {
+    names_.insert(root_name_);
+  }
+
+  std::vector<torch::Class> run() {
+    find_heights();
+    std::map<int, std::vector<Own*>> levels;
+    for (Own* own : tree_.modules) levels[heights_.at(own)].push_back(own);
+    for (auto& [_, level] : levels) {
+      std::stable_sort(level.begin(), level.end(),
+                       [](const Own* a, const Own* b) { return a->order < b->order; });
+      for (Own* own : level) prepare(*own);
+      std::map<std::string, Group> groups;
+      for (Own* own : level) {
+        if (own->sequential) continue;
+        Normal normal = normal_form(*own);
+        Group& group = groups[normal.text];
+        group.modules.push_back(own);
+        group.normals.push_back(std::move(normal));
+      }
+      join_optional(groups);
+      std::vector<Group*> order;
+      for (auto& [text, group] : groups)
+        if (!group.modules.empty()) order.push_back(&group);
+      std::sort(order.begin(), order.end(), [](const Group* a, const Group* b) {
+        return a->modules[0]->order < b->modules[0]->order;
+      });
+      for (Group* group : order) add_class(*group);
+    }
+    return std::move(classes_);
+  }
+
+ private:
+  // ---- order
+
+  /// Modules of one name are looked at together, though one has more inside than another.
+  void find_heights() {
+    std::vector<Own*> order = tree_.modules;  // what is inside of others first
+    std::stable_sort(order.begin(), order.end(), [](const Own* a, const Own* b) {
+      return a->path.size() > b->path.size();
+    });
+    std::map<std::string, int> role;
+    for (int round = 0; round < kRounds; ++round) {
+      bool changed = false;
+      for (Own* own : order) {
+        int height = 0;
+        for (const Own* inner : inner_modules(*own)) height = std::max(height, heights_[inner] + 1);
+        if (own->parent != nullptr && !is_nested_in_its_kind(*own))
+          height = role[kind(*own)] = std::max(role[kind(*own)], height);
+        int& mine = heights_[own];
+        changed = changed || mine != height;
+        mine = height;
+      }
+      if (!changed) return;
+    }
+    // Names go round in a circle: each by itself.
+    heights_.clear();
+    for (Own* own : order) {
+      int height = 0;
+      for (const Own* inner : inner_modules(*own)) height = std::max(height, heights_[inner] + 1);
+      heights_[own] = height;
+    }
+  }
+
+  /// What modules are that may share a class; a list is of another kind than what is in it.
+  static std::string kind(const Own& own) { return wanted_name(own) + (is_list(own) ? "[]" : ""); }
+
+  static bool is_nested_in_its_kind(const Own& own) {
+    for (const Own* p = own.parent; p != nullptr && p->parent != nullptr; p = p->parent)
+      if (kind(*p) == kind(own)) return true;
+    return false;
+  }
+
+  void prepare(Own& own) {
+    for (Method& m : own.methods) localise(tree_, own, m.body);
+    join_methods(own);
+    if (make_sequential(own)) return;
+    for (Method& m : own.methods) roll_loops(tree_, own, m);
+  }
+
+  /// A method that does what another does is that one.
+  void join_methods(Own& own) {
+    std::map<std::string, std::string> seen;
+    std::map<std::string, std::string> same;
+    std::vector<Method> kept;
+    for (Method& m : own.methods) {
+      Own alone;
+      alone.methods.push_back(m);
+      alone.methods[0].name.clear();
+      Normal n = normal_form(alone);
+      std::string text = n.text;
+      for (const Hole& h : n.holes)
+        text += "|" + std::to_string(h.value->integer) + "," +
+                std::to_string(std::bit_cast<std::uint64_t>(h.value->number));
+      const auto [it, is_new] = seen.emplace(text, m.name);
+      if (is_new) {
+        kept.push_back(std::move(m));
+      } else {
+        same[m.name] = it->second;
+      }
+    }
+    own.methods = std::move(kept);
+    if (same.empty() || own.parent == nullptr) return;
+    for (Own* p = own.parent; p != nullptr; p = p->parent)
+      for (Method& m : p->methods)
+        rewrite(m.body, [&](const ExprPtr& e) -> ExprPtr {
+          if (e->kind != ExprKind::Method || e->integer != own.id) return nullptr;
+          const auto it = same.find(e->text);
+          if (it == same.end()) return nullptr;
+          auto copy = std::make_shared<Expr>(*e);
+          copy->text = it->second;
+          return copy;
+        });
+  }
+
+  // ---- optional members
+
+  /// The module without a member that it calls once, with one tensor for another.
+  static std::optional<Normal> without(const Own& own, const std::string& name) {
+    Own copy;
+    copy.path = own.path;
+    copy.parent = own.parent;
+    copy.methods = own.methods;
+    for (const Member& m : own.members)
+      if (m.name != name) copy.members.push_back(m);
+    int calls = 0;
+    for (Method& m : copy.methods) {
+      for (std::size_t i = 0; i < m.body.size(); ++i) {
+        const Expr& e = *m.body[i].value;
+        if (!calls_member(e, name) || e.args.size() != 2 || e.args[1]->kind != ExprKind::Var ||
+            m.body[i].kind != Stmt::Kind::Assign || m.body[i].targets.size() != 1)
+          continue;
+        ++calls;
+        const int made = m.body[i].targets[0]->id;
+        const ExprPtr taken = e.args[1];
+        for (const auto& r : m.results)
+          if (r->id == made) return std::nullopt;
+        m.body.erase(m.body.begin() + static_cast<std::ptrdiff_t>(i--));
+        rewrite(m.body, [&](const ExprPtr& x) -> ExprPtr {
+          return x->kind == ExprKind::Var && x->var->id == made ? taken : nullptr;
+        });
+      }
+    }
+    if (calls != 1) return std::nullopt;
+    bool left = false;
+    for (const Method& m : copy.methods)
+      for (const Stmt& s : m.body)
+        each_expr(s, [&](const Expr& e) { left = left || is_member(e, name); });
+    if (left) return std::nullopt;
+    return normal_form(copy);
+  }
+
+  static bool is_member(const Expr& e, const std::string& name) {
+    return e.kind == ExprKind::Attribute && e.text == name && e.args[0]->kind == ExprKind::Self;
+  }
+  static bool calls_member(const Expr& e, const std::string& name) {
+    return e.kind == ExprKind::Op && e.text == "call" && is_member(*e.args[0], name);
+  }
+
+  static void join_optional(std::map<std::string, Group>& groups) {
+    if (groups.size() < 2) return;
+    for (auto& [text, group] : groups) {
+      if (group.modules.empty() || group.with > 0) continue;
+      const Own& first = *group.modules[0];
+      if (first.parent == nullptr) continue;
+      for (const Member& m : first.members) {
+        if (m.kind != Member::Kind::Own && m.kind != Member::Kind::Module) continue;
+        const auto bare = without(first, m.name);
+        if (!bare) continue;
+        const auto other = groups.find(bare->text);
+        if (other == groups.end() || other->second.modules.empty() || other->second.with > 0 ||
+            &other->second == &group)
+          continue;
+        if (wanted_name(*other->second.modules[0]) != wanted_name(first)) continue;
+        group.optional = m.name;
+        group.with = group.modules.size();
+        for (Own* own : other->second.modules) group.modules.push_back(own);
+        for (Normal& n : other->second.normals) group.normals.push_back(std::move(n));
+        other->second.modules.clear();
+        break;
+      }
+    }
+  }
+
+  // ---- one class
+
+  std::string claim(const Group& group) {
+    std::map<std::string, int> votes;
+    for (const Own* own : group.modules) ++votes[wanted_name(*own)];
+    const std::string wanted =
+        std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) {
+          return a.second < b.second;
+        })->first;
+    const auto is_free = [&](const std::string& name) {
+      return names_.count(name) == 0 && !torch::is_source_name(name) &&
+             !torch::is_python_keyword(name);
+    };
+    std::string name = wanted;
+    if (!is_free(name) && group.modules[0]->parent != nullptr &&
+        group.modules[0]->parent->parent != nullptr)
+      name = wanted_name(*group.modules[0]->parent) + wanted;
+    const std::string stem = name;
+    for (int k = 2; !is_free(name); ++k) name = stem + std::to_string(k);
+    names_.insert(name);
+    return name;
+  }
+
+  void add_class(Group& group) {
+    Own& own = *group.modules[0];
+    torch::Class out;
+    out.name = own.parent == nullptr ? root_name_ : claim(group);
+    Parameters parameters = find_parameters(tree_, own, group.modules, group.normals, group.with,
+                                            group.optional);
+    for (std::size_t i = 0; i < group.modules.size(); ++i) {
+      group.modules[i]->class_name = out.name;
+      group.modules[i]->args = parameters.args[i];
+      group.modules[i]->keywords = parameters.keywords[i];
+    }
+    const bool list = is_list(own);
+    if (list) out.base = "nn.ModuleList";
+
+    torch::Function init;
+    init.name = "__init__";
+    init.returns = "None";
+    init.params = parameters.declared;
+    const Ex super = torch::attribute(torch::op("super", {}), "__init__");
+    const auto add = [&](const Ex& value) {
+      Stmt s;
+      s.value = value;
+      init.body.push_back(std::move(s));
+    };
+    const auto set = [&](const Ex& place, const Ex& value) {
+      Stmt s;
+      s.kind = Stmt::Kind::Set;
+      s.place = place;
+      s.value = value;
+      init.body.push_back(std::move(s));
+    };
+    std::size_t next = 0;
+    const auto made = [&](const Ex& value) {
+      return Ex(without_defaults(filled(value.ptr(), parameters.numbers, next)));
+    };
+    if (list) {
+      Args items;
+      for (const Member& m : own.members) items.push_back(made(constructor(m)));
+      add(torch::op("call", {super, torch::list(items)}));
+    } else {
+      add(torch::op("call", {super}));
+      for (const torch::VarPtr& v : parameters.stored) set(torch::attribute(self(), v->name), Ex(v));
+      for (const Member& m : own.members) {
+        Ex value = made(constructor(m));
+        if (value.is_none()) {
+          add(made(registration(m)));
+        } else if (is_digit(m.name[0])) {
+          add(torch::op("call", {torch::attribute(self(), "add_module"), Ex(m.name), value}));
+        } else {
+          if (m.name == group.optional) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
+          set(torch::attribute(self(), m.name), value);
+        }
+      }
+    }
+    out.functions.push_back(std::move(init));
+    for (Method& m : own.methods) {
+      fill(m.body, parameters, next);
+      if (!group.optional.empty()) make_optional(m.body, group.optional);
+      out.functions.push_back(function(m, own.parent == nullptr));
+    }
+    classes_.push_back(std::move(out));
+  }
+
+  void fill(Block& block, const Parameters& parameters, std::size_t& next) {
+    for (Stmt& s : block) {
+      s.value = Ex(filled(s.value.ptr(), parameters.numbers, next));
+      fill(s.body, parameters, next);
+      fill(s.orelse, parameters, next);
+    }
+  }
+
+  static void make_optional(Block& block, const std::string& name) {
+    for (Stmt& s : block)
+      if (calls_member(*s.value, name))
+        s.value = torch::op("if", {torch::op("is", {Ex(s.value->args[0]), Ex()}),
+                                   Ex(s.value->args[1]), s.value});
+  }
+
+  static torch::Function function(Method& m, bool root) {
+    torch::Function f;
+    f.name = m.name;
+    for (const auto& v : m.params) f.params.push_back({v, v->type, std::nullopt});
+    f.body = std::move(m.body);
+    if (root) return f;
+    Stmt ret;
+    ret.kind = Stmt::Kind::Return;
+    Args results;
+    bool tensors = true;
+    for (const auto& v : m.results) {
+      results.emplace_back(v);
+      tensors = tensors && v->type == "Tensor";
+    }
+    ret.value = results.size() == 1 ? results[0] : torch::tuple(results);
+    f.body.push_back(std::move(ret));
+    if (tensors && results.size() == 1) f.returns = "Tensor";
+    if (tensors && results.size() > 1) {
+      f.returns = "tuple[";
+      for (std::size_t i = 0; i < results.size(); ++i) f.returns += i > 0 ? ", Tensor" : "Tensor";
+      f.returns += "]";
+    }
+    return f;
+  }
+
+  static constexpr int kRounds = 12;
+  Tree& tree_;
+  std::string root_name_;
+  std::unordered_map<const Own*, int> heights_;
+  std::set<std::string> names_;
+  std::vector<torch::Class> classes_;
+};
+
+}  // namespace
+
+std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name) {
+  return Classifier(tree, root_name).run();
+}
+
+}  // namespace onnx2nn::structure

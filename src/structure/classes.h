@@ -1,0 +1,16 @@
+// The step `classes`: modules with equal bodies share one class, and the numbers in which they differ
+// are its constructor's parameters.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "structure/tree.h"
+
+namespace onnx2nn::structure {
+
+/// The classes of the tree's modules, each after those that it uses; the root's, called `root_name`,
+/// comes last.
+std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name);
+
+}  // namespace onnx2nn::structure

@@ -1,0 +1,326 @@
+#include "structure/names.h"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <map>
+#include <optional>
+#include <queue>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "structure/walk.h"
+#include "support/error.h"
+#include "support/text.h"
+#include "torch/python_names.h"
+
+namespace onnx2nn::structure {
+namespace {
+
+using torch::Block;
+using torch::Expr;
+using torch::ExprKind;
+using torch::Stmt;
+using torch::VarPtr;
+
+constexpr int kForever = 1 << 30;
+
+/// What people call the result of a function; "" where that says nothing.
+std::string_view result_name(std::string_view function) {
+  struct Row {
+    std::string_view function, name;
+  };
+  static constexpr std::array kRows = {
+      Row{"softmax", "weights"},   Row{"matmul", "scores"},      Row{"bmm", "scores"},
+      Row{"arange", "positions"},  Row{"cos", "cos"},            Row{"sin", "sin"},
+      Row{"embedding", "hidden"},  Row{"eq", "mask"},            Row{"ne", "mask"},
+      Row{"lt", "mask"},           Row{"le", "mask"},            Row{"gt", "mask"},
+      Row{"ge", "mask"},           Row{"logical_and", "mask"},   Row{"logical_or", "mask"},
+      Row{"logical_not", "mask"},  Row{"bitwise_not", "mask"},   Row{"triu", "mask"},
+      Row{"tril", "mask"},         Row{"argmax", "index"},       Row{"argmin", "index"},
+      Row{"nonzero", "index"},     Row{"sigmoid", "gate"},       Row{"mean", "mean"},
+      Row{"var", "variance"},      Row{"amax", "peak"},          Row{"exp", "exp"},
+      Row{"scaled_dot_product_attention", "attention"},          Row{"topk", "values"},
+  };
+  for (const Row& row : kRows)
+    if (row.function == function) return row.name;
+  return "";
+}
+
+/// A layer's name as the name of what it gives: query of self.query(x), q of self.q_proj(x).
+std::string layer_name(std::string name) {
+  static const std::set<std::string_view> kGeneral = {
+      "conv", "bn",   "norm", "fc",  "linear", "layer", "block", "proj",  "dense", "out",  "act",
+      "relu", "gelu", "pool", "mlp", "ln",     "head",  "body",  "stage", "model", "main", "lin",
+      "downsample", "projection", "output", "layers", "blocks", "dropout", "c_proj", "o_proj",
+      "layer_norm", "batch_norm", "instance_norm", "group_norm", "conv_transpose", "x",
+      "self_attn", "attn", "attention", "mixer", "forward"};
+  while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.pop_back();
+  for (const std::string_view tail : {"_proj", "_projection", "_linear", "_lin"})
+    if (name.ends_with(tail) && name.size() > tail.size()) name.resize(name.size() - tail.size());
+  if (name.size() < 1 || name.size() > 20 || kGeneral.count(name) != 0) return "";
+  if (name.find("norm") != std::string::npos || name.find("conv") != std::string::npos ||
+      name.find("linear") != std::string::npos || name.find("bn") != std::string::npos)
+    return "";
+  return name;
+}
+
+class Namer {
+ public:
+  Namer(torch::Function& function, const std::set<std::string>& taken, const std::set<int>& kept)
+      : function_(function), taken_(taken), kept_(kept) {}
+
+  void run() {
+    for (const auto& p : function_.params) lives_[p.var->id].block = &function_.body;
+    scan(function_.body, 0);
+    extend_captured();
+    // One that nobody reads needs its name too, beside those of the others.
+    for (const auto& p : function_.params) {
+      if (!p.var->name.empty()) {  // a constructor's
+        held_until_[p.var->name] = kForever;
+        continue;
+      }
+      const int last = std::max(lives_[p.var->id].last, 1);
+      const bool exclusive = lives_[p.var->id].pinned;
+      if (p.var->of == nullptr) {
+        name_as(p.var, claim(hint_of(*p.var), 0, last, exclusive));
+        continue;
+      }
+      // The first tensor is x; others are what the caller calls them.
+      const bool first = &p == &function_.params.front();
+      const std::string said = meaning(*p.var);
+      const bool plain = p.var->type == "Tensor" && (said.empty() || first);
+      bool done = false;
+      if (plain)
+        for (const std::string_view name : {"x", "y", "z"})
+          done = done || try_plain(p.var, name, 0, last, exclusive);
+      if (!done) name_as(p.var, claim(said.empty() ? "x" : said, 0, last, exclusive));
+    }
+    name(function_.body);
+    // A variable may be there as several objects.
+    for (const Stmt& s : function_.body)
+      each_var(s, [&](const VarPtr& v, bool) {
+        if (const auto it = named_.find(v->id); it != named_.end()) v->name = it->second;
+      });
+  }
+
+ private:
+  struct Life {
+    int def = 0;
+    int last = 0;
+    int uses = 0;
+    const Block* block = nullptr;
+    bool pinned = false;  // set more than once, as a loop's variable: shares its name with nobody
+  };
+
+  // ---- lives
+
+  void scan(const Expr& e, int position) {
+    each_expr(e, [&](const Expr& x) {
+      if (x.kind != ExprKind::Var) return;
+      Life& l = lives_[x.var->id];
+      l.last = std::max(l.last, position);
+      ++l.uses;
+    });
+  }
+
+  int scan(const Block& b, int position) {
+    for (const Stmt& s : b) {
+      ++position;
+      scan(*s.value, position);
+      scan(*s.place, position);
+      for (const auto& v : s.targets) {
+        Life& l = lives_[v->id];
+        if (l.block != nullptr) {
+          l.pinned = true;
+        } else {
+          l.def = position;
+          l.block = &b;
+        }
+        l.last = std::max(l.last, position);
+      }
+      const int start = position;
+      for (const auto& v : s.params) {
+        Life& l = lives_[v->id];
+        l.def = l.last = position;
+        l.block = &s.body;
+      }
+      position = scan(s.body, position);
+      position = scan(s.orelse, position);
+      const bool repeats = s.kind == Stmt::Kind::For || s.kind == Stmt::Kind::While;
+      if (!repeats && s.kind != Stmt::Kind::Def) continue;
+      ++position;
+      // What a loop's body reads from outside lives until the loop ends.
+      for (const Stmt& inner : s.body)
+        each_var(inner, [&](const VarPtr& v, bool sets) {
+          Life& l = lives_[v->id];
+          if (l.def > start) return;
+          l.last = std::max(l.last, position);
+          if (s.kind == Stmt::Kind::Def && !sets) captured_.emplace_back(v->id, s.targets[0]->id);
+        });
+    }
+    return position;
+  }
+
+  /// What a function reads from outside lives as long as the function may be called. Functions that
+  /// others call stand before them.
+  void extend_captured() {
+    for (auto it = captured_.rbegin(); it != captured_.rend(); ++it) {
+      Life& l = lives_[it->first];
+      l.last = std::max(l.last, lives_[it->second].last);
+    }
+  }
+
+  // ---- names
+
+  void name_as(const VarPtr& v, std::string name) {
+    v->name = name;
+    named_[v->id] = std::move(name);
+  }
+
+  /// What a caller calls the value, where that says what it is.
+  static std::string meaning(const torch::Var& v) {
+    for (const torch::Var* of = v.of.get(); of != nullptr; of = of->of.get()) {
+      std::string name = of->name;
+      while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.pop_back();
+      if (name.size() > 1) return name;
+    }
+    return v.type == "Tensor" ? "" : hint_of(v);
+  }
+
+  static std::string hint_of(const torch::Var& v) {
+    return torch::is_ascii_identifier(v.hint) && v.hint != "_" ? v.hint : "x";
+  }
+
+  std::string numbered(const std::string& base, int k) const {
+    std::string n =
+        k == 0 ? base : base + (is_digit(base.back()) ? "_" : "") + std::to_string(k + 1);
+    while (torch::is_python_keyword(n) || torch::is_source_name(n) || taken_.count(n) != 0) n += "_";
+    return n;
+  }
+
+  /// Which of base, base2, base3, ... have been claimed.
+  struct Numbers {
+    using Held = std::pair<int, int>;  // position of the last use, number
+    std::priority_queue<Held, std::vector<Held>, std::greater<>> held;
+    std::set<int> free;
+    int next = 0;
+  };
+
+  std::string claim(const std::string& base, int position, int last, bool exclusive) {
+    ONNX2NN_CHECK(torch::is_ascii_identifier(base), "a name that is no identifier");
+    // The lowest number that is free: those that this base has tried wait until they are.
+    Numbers& numbers = numbers_[base];
+    while (!numbers.held.empty() && numbers.held.top().first <= position) {
+      numbers.free.insert(numbers.held.top().second);
+      numbers.held.pop();
+    }
+    const auto take = [&](int k) -> std::optional<std::string> {
+      std::string n = numbered(base, k);
+      const auto it = held_until_.find(n);
+      const bool held = it != held_until_.end() && (exclusive || it->second > position);
+      const int until = held ? it->second : exclusive ? kForever : last;
+      numbers.held.emplace(until, k);
+      if (held) return std::nullopt;
+      held_until_[n] = until;
+      return n;
+    };
+    while (!exclusive && !numbers.free.empty()) {
+      const int k = *numbers.free.begin();
+      numbers.free.erase(numbers.free.begin());
+      if (auto n = take(k)) return *n;
+    }
+    for (;;)
+      if (auto n = take(numbers.next++)) return *n;
+  }
+
+  bool try_plain(const VarPtr& v, std::string_view plain, int position, int last, bool exclusive) {
+    const auto it = held_until_.find(std::string(plain));
+    if (it != held_until_.end() && (exclusive || it->second > position)) return false;
+    held_until_[std::string(plain)] = exclusive ? kForever : last;
+    name_as(v, std::string(plain));
+    return true;
+  }
+
+  static bool keeps_meaning(const Expr& e) {
+    static const std::set<std::string_view> kKeeps = {
+        "transpose", "permute", "reshape", "view", "unsqueeze", "squeeze", "contiguous", "flatten"};
+    return e.kind == ExprKind::Aten && !e.args.empty() &&
+           kKeeps.count(std::string_view(e.text).substr(0, e.text.find('.'))) != 0;
+  }
+
+  /// The layer that makes it: query, also where its heads are split off then.
+  static std::string layer_of(const Expr& e) {
+    if (keeps_meaning(e)) return layer_of(*e.args[0]);
+    if (e.kind == ExprKind::Var) {
+      const auto& name = e.var->name;
+      return name == "x" || name == "y" || name == "z" ? "" : layer_name(name);
+    }
+    if (e.kind != ExprKind::Op || e.text != "call") return "";
+    const Expr* on = e.args[0].get();
+    while (on->kind == ExprKind::Op && on->text == "[]") on = on->args[0].get();
+    return on->kind == ExprKind::Attribute ? layer_name(on->text) : "";
+  }
+
+  /// What the variable is, from the function that makes it; "" where it is just the next value.
+  static std::string what(const Expr& e) {
+    if (keeps_meaning(e)) return what(*e.args[0]);
+    if (e.kind != ExprKind::Aten) return "";
+    return std::string(result_name(std::string_view(e.text).substr(0, e.text.find('.'))));
+  }
+
+  void name(const VarPtr& v, int position, const Stmt* s) {
+    if (named_.count(v->id) != 0) return;
+    const Life& l = lives_[v->id];
+    if (v->hint == "_" || l.uses == 0) return name_as(v, "_");
+    if (kept_.count(v->id) != 0 || v->type != "Tensor" || s == nullptr || s->kind != Stmt::Kind::Assign || s->targets.size() > 1)
+      return name_as(v, claim(hint_of(*v), position, l.last, l.pinned));
+    const std::string layer = layer_of(*s->value);
+    std::string is = layer.empty() ? what(*s->value) : layer;
+    const bool short_lived = !l.pinned && l.last - l.def <= 2;
+    if (is.empty() || (short_lived && layer.empty())) {
+      for (const std::string_view plain : {"x", "y", "z"})
+        if (try_plain(v, plain, position, l.last, l.pinned)) return;
+    }
+    if (is.empty()) is = short_lived ? "x" : hint_of(*v);
+    name_as(v, claim(is, position, l.last, l.pinned));
+  }
+
+  void name(const Block& b) {
+    for (const Stmt& s : b) {
+      ++position_;
+      if (s.kind == Stmt::Kind::Def) {
+        name(s.targets[0], position_, nullptr);
+        for (const auto& p : s.params)
+          if (named_.count(p->id) == 0)
+            name_as(p, claim(hint_of(*p), position_, std::max(lives_[p->id].last, position_ + 1), false));
+      } else {
+        for (const auto& v : s.targets) name(v, position_, &s);
+      }
+      name(s.body);
+      name(s.orelse);
+      if (s.kind == Stmt::Kind::For || s.kind == Stmt::Kind::While || s.kind == Stmt::Kind::Def)
+        ++position_;
+    }
+  }
+
+  torch::Function& function_;
+  const std::set<std::string>& taken_;
+  const std::set<int>& kept_;
+  std::unordered_map<int, Life> lives_;
+  std::unordered_map<int, std::string> named_;
+  std::map<std::string, int> held_until_;  // name -> position of its holder's last use
+  std::map<std::string, Numbers> numbers_;
+  std::vector<std::pair<int, int>> captured_;  // variable, the function that reads it
+  int position_ = 0;
+};
+
+}  // namespace
+
+void name_variables(torch::Function& function, const std::set<std::string>& taken,
+                    const std::set<int>& kept) {
+  Namer(function, taken, kept).run();
+}
+
+}  // namespace onnx2nn::structure

@@ -1,0 +1,41 @@
+// Normal forms of classes: two modules share a class where these are equal.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "structure/tree.h"
+
+namespace onnx2nn::structure {
+
+/// A number in a class's body, which may be another one in another module.
+struct Hole {
+  torch::ExprPtr value;  // an Int, a Float or a Bool
+  std::string name;      // of the argument that it is: "in_channels", "eps"; may be empty
+  std::string of;        // the function whose argument it is: "nn.Conv2d"
+  std::string member;    // whose constructor it stands in; empty in methods
+  bool alone = false;    // the whole argument, not a part of one
+};
+
+struct Normal {
+  std::string text;  // all but the numbers, variables by their first use
+  std::vector<Hole> holes;
+};
+
+/// Of the constructors of its members and of its methods.
+Normal normal_form(const Own& own);
+
+/// The expression with `numbers[next++]` for each hole, in the order of normal_form; null: as it is.
+torch::ExprPtr filled(const torch::ExprPtr& e, const std::vector<torch::ExprPtr>& numbers,
+                      std::size_t& next);
+
+/// The same without arguments of torch's constructors that are what they are by default.
+torch::ExprPtr without_defaults(const torch::ExprPtr& e);
+
+/// What `self.name = ...` says of a member: the call of its constructor. Null for a weight that is
+/// no parameter, which is registered.
+torch::Ex constructor(const Member& member);
+/// `self.register_buffer("name", ...)`.
+torch::Ex registration(const Member& member);
+
+}  // namespace onnx2nn::structure

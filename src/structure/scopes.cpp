@@ -1,0 +1,271 @@
+#include "structure/scopes.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "structure/walk.h"
+#include "support/text.h"
+
+namespace onnx2nn::structure {
+namespace {
+
+using torch::Expr;
+using torch::ExprKind;
+using torch::Scope;
+using torch::ScopeStep;
+using torch::Stmt;
+
+using Path = std::vector<std::string>;
+
+bool is_number(const std::string& s) {
+  return !s.empty() && std::all_of(s.begin(), s.end(), is_digit);
+}
+
+Path components(const std::string& path) {
+  Path out;
+  for (const std::string_view part : split(path, '.')) out.emplace_back(part);
+  return out;
+}
+
+class Placer {
+ public:
+  explicit Placer(const torch::Program& program) : program_(program) {}
+
+  std::vector<Scope> run() {
+    note_keys();
+    std::vector<std::optional<Scope>> known;
+    for (const Stmt& s : program_.forward) known.push_back(said(s));
+    name_calls(known);
+    for (std::size_t i = 0; i < known.size(); ++i)
+      if (!known[i]) known[i] = of_keys(program_.forward[i]);
+    split_steps(known);
+    std::vector<Scope> out = filled(known);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      keep_to_keys(program_.forward[i], out[i]);
+      leave_layers(out[i]);
+    }
+    drop_small(out);
+    return out;
+  }
+
+ private:
+  void note_keys() {
+    const auto note = [&](const Path& path, std::size_t upto) {
+      std::string prefix;
+      for (std::size_t i = 0; i < upto; ++i) {
+        prefix += (i > 0 ? "." : "") + path[i];
+        if (!keys_.insert(prefix).second) continue;
+      }
+    };
+    for (const auto& m : program_.modules) {
+      note(m->path, m->path.size());
+      layers_.insert(join(m->path, "."));
+    }
+    for (const auto& p : program_.params) note(p->path, p->path.size() - 1);
+  }
+
+  /// What the file says of the statement; of one with others inside, what they have in common.
+  static std::optional<Scope> said(const Stmt& s) {
+    std::optional<Scope> out;
+    // "/Add" may be the model's own work, or that of a module which was lost: what is around it says.
+    if (s.scope && !s.scope->empty()) out = *s.scope;
+    for (const torch::Block* b : {&s.body, &s.orelse}) {
+      for (const Stmt& inner : *b) {
+        const auto other = said(inner);
+        if (other) out = out ? common(*out, *other) : *other;
+      }
+    }
+    return out;
+  }
+
+  static Scope common(const Scope& a, const Scope& b) {
+    Scope out;
+    for (std::size_t i = 0; i < std::min(a.size(), b.size()) && a[i] == b[i]; ++i)
+      out.push_back(a[i]);
+    return out;
+  }
+
+  /// "relu_1" is the second call of relu, where no weight is called so.
+  void name_calls(std::vector<std::optional<Scope>>& scopes) const {
+    std::set<std::string> paths;
+    for (const auto& scope : scopes) {
+      if (!scope) continue;
+      std::string path;
+      for (const ScopeStep& step : *scope) paths.insert(path += (path.empty() ? "" : ".") + step.path);
+    }
+    for (auto& scope : scopes) {
+      if (!scope) continue;
+      std::string path;
+      for (ScopeStep& step : *scope) {
+        const std::string outer = path.empty() ? "" : path + ".";
+        const auto at = step.path.rfind('_');
+        if (at != std::string::npos && at > 0 && step.call == 0 &&
+            step.path.size() - at <= 4 && is_number(step.path.substr(at + 1)) &&
+            keys_.count(outer + step.path) == 0) {
+          const std::string base = step.path.substr(0, at);
+          if (keys_.count(outer + base) != 0 || paths.count(outer + base) != 0) {
+            step.call = std::stoi(step.path.substr(at + 1));
+            step.path = base;
+          }
+        }
+        path = outer + step.path;
+      }
+    }
+  }
+
+  /// "layer.0" is two steps where the model calls layer too.
+  static void split_steps(std::vector<std::optional<Scope>>& scopes) {
+    std::set<std::string> called;
+    for (const auto& scope : scopes) {
+      if (!scope) continue;
+      std::string path;
+      for (const ScopeStep& step : *scope) called.insert(path += (path.empty() ? "" : ".") + step.path);
+    }
+    for (auto& scope : scopes) {
+      if (!scope) continue;
+      Scope out;
+      std::string outer;
+      for (const ScopeStep& step : *scope) {
+        std::string from;
+        const Path parts = components(step.path);
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+          from += (from.empty() ? "" : ".") + parts[i];
+          const bool last = i + 1 == parts.size();
+          if (!last && called.count(outer + from) == 0) continue;
+          out.push_back({from, last ? step.type : "", last ? step.call : 0});
+          outer += from + ".";
+          from.clear();
+        }
+      }
+      scope = std::move(out);
+    }
+  }
+
+  /// The path of the module that has the weight, or the layer.
+  template <typename See>
+  static void each_owner(const Stmt& s, See&& see) {
+    each_expr(s, [&](const Expr& e) {
+      if (e.kind == ExprKind::Module) see(Path(e.module->path.begin(), e.module->path.end() - 1));
+      if (e.kind == ExprKind::Param) see(Path(e.param->path.begin(), e.param->path.end() - 1));
+    });
+  }
+
+  /// Where all its weights are, a step for each component that is no number.
+  static std::optional<Scope> of_keys(const Stmt& s) {
+    std::optional<Path> owner;
+    each_owner(s, [&](const Path& path) {
+      if (!owner) {
+        owner = path;
+        return;
+      }
+      std::size_t n = 0;
+      while (n < std::min(owner->size(), path.size()) && (*owner)[n] == path[n]) ++n;
+      owner->resize(n);
+    });
+    if (!owner) return std::nullopt;
+    Scope out;
+    for (const std::string& part : *owner) {
+      if (is_number(part) && !out.empty()) {
+        out.back().path += "." + part;
+      } else {
+        out.push_back({part, "", 0});
+      }
+    }
+    return out;
+  }
+
+  /// What lies between two statements belongs to what those have in common.
+  static std::vector<Scope> filled(const std::vector<std::optional<Scope>>& known) {
+    std::vector<Scope> out(known.size());
+    std::vector<std::size_t> next(known.size() + 1, known.size());
+    for (std::size_t i = known.size(); i-- > 0;) next[i] = known[i] ? i : next[i + 1];
+    std::optional<std::size_t> last;
+    for (std::size_t i = 0; i < known.size(); ++i) {
+      if (known[i]) {
+        out[i] = *known[i];
+        last = i;
+      } else if (last && next[i] < known.size()) {
+        out[i] = common(*known[*last], *known[next[i]]);
+      }
+    }
+    // The result is the model's.
+    if (!out.empty()) out.back().clear();
+    return out;
+  }
+
+  /// Leaves out steps until the module is at or above the owner of each weight.
+  static void keep_to_keys(const Stmt& s, Scope& scope) {
+    each_owner(s, [&](const Path& owner) {
+      std::size_t at = 0;
+      for (std::size_t i = 0; i < scope.size(); ++i) {
+        for (const std::string& part : components(scope[i].path)) {
+          if (at < owner.size() && owner[at] == part) {
+            ++at;
+            continue;
+          }
+          scope.resize(i);
+          return;
+        }
+      }
+    });
+  }
+
+  /// A layer of torch's has no statements of ours.
+  void leave_layers(Scope& scope) const {
+    std::string path;
+    for (std::size_t i = 0; i < scope.size(); ++i) {
+      path += (i > 0 ? "." : "") + scope[i].path;
+      if (layers_.count(path) == 0) continue;
+      scope.resize(i);
+      return;
+    }
+  }
+
+  /// A scope without weights is a module where it has work enough to be worth one; a number of
+  /// nn.Sequential's waits to be judged with its siblings.
+  void drop_small(std::vector<Scope>& scopes) const {
+    constexpr int kWorth = 4;
+    std::map<std::pair<std::string, int>, int> counts;
+    const auto each_bare = [&](Scope& scope, auto&& see) {
+      std::string path;
+      for (std::size_t i = 0; i < scope.size(); ++i) {
+        path += (i > 0 ? "." : "") + scope[i].path;
+        if (keys_.count(path) == 0 && !is_number(scope[i].path)) see(i, path);
+      }
+    };
+    for (Scope& scope : scopes)
+      each_bare(scope, [&](std::size_t i, const std::string& path) {
+        ++counts[{path, scope[i].call}];
+      });
+    for (Scope& scope : scopes) {
+      std::set<std::size_t> dropped;
+      each_bare(scope, [&](std::size_t i, const std::string& path) {
+        if (counts[{path, scope[i].call}] < kWorth) dropped.insert(i);
+      });
+      // What is inside of one that goes is inside of what is around it.
+      for (auto it = dropped.rbegin(); it != dropped.rend(); ++it)
+        scope.erase(scope.begin() + static_cast<std::ptrdiff_t>(*it), scope.end());
+    }
+  }
+
+  const torch::Program& program_;
+  std::set<std::string> keys_, layers_;
+};
+
+}  // namespace
+
+std::vector<Scope> place_statements(const torch::Program& program) {
+  return Placer(program).run();
+}
+
+Path scope_components(const Scope& scope, std::size_t steps) {
+  Path out;
+  for (std::size_t i = 0; i < steps; ++i)
+    for (std::string& part : components(scope[i].path)) out.push_back(std::move(part));
+  return out;
+}
+
+}  // namespace onnx2nn::structure

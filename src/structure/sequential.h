@@ -1,0 +1,13 @@
+// The step `containers`: a plain chain of modules is nn.Sequential.
+#pragma once
+
+#include "structure/tree.h"
+
+namespace onnx2nn::structure {
+
+/// Whether all that the module does is to call its numbered members one after the other; it is marked
+/// so. What is no member but a function with a module of its own in torch (F.relu: nn.ReLU) becomes
+/// one, in a place that nothing else has.
+bool make_sequential(Own& own);
+
+}  // namespace onnx2nn::structure

@@ -1,0 +1,160 @@
+#include "structure/structure.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "structure/classes.h"
+#include "structure/flat.h"
+#include "structure/limits.h"
+#include "structure/members.h"
+#include "structure/names.h"
+#include "structure/outline.h"
+#include "structure/scopes.h"
+#include "structure/sizes.h"
+#include "structure/tidy.h"
+#include "structure/walk.h"
+#include "support/text.h"
+
+namespace onnx2nn::structure {
+namespace {
+
+using torch::Expr;
+using torch::ExprKind;
+using torch::Program;
+
+bool is_tensor(const torch::Port& p) { return p.kind == "tensor" && p.dtype != "string"; }
+
+/// Model text on one line of a docstring.
+std::string safe(std::string_view text) {
+  std::string out;
+  for (const char c : printable(text)) out += c == '"' ? '\'' : c == '\\' ? '/' : c;
+  return out;
+}
+
+/// Types of the model's inputs and outputs, as annotations and as text.
+void describe(const Program& program, torch::Function& forward) {
+  std::vector<std::string> inputs;
+  std::vector<std::string> outputs;
+  for (std::size_t i = 0; i < program.inputs.size(); ++i) {
+    forward.params[i].type = is_tensor(program.inputs[i]) ? "Tensor" : "";
+    inputs.push_back(forward.params[i].var->name + ": " + safe(program.inputs[i].type_text));
+  }
+  bool tensors = !program.outputs.empty();
+  for (const torch::Port& p : program.outputs) {
+    tensors = tensors && is_tensor(p);
+    outputs.push_back(safe(p.onnx_name) + ": " + safe(p.type_text));
+  }
+  constexpr std::size_t kSpelt = 4;
+  if (tensors && outputs.size() == 1) forward.returns = "Tensor";
+  if (tensors && outputs.size() > 1) {
+    forward.returns = "tuple[Tensor";
+    if (outputs.size() > kSpelt) forward.returns += ", ...";
+    for (std::size_t i = 1; i < outputs.size() && outputs.size() <= kSpelt; ++i)
+      forward.returns += ", Tensor";
+    forward.returns += "]";
+  }
+  const std::string line = join(inputs, ", ") + " -> " + join(outputs, ", ");
+  constexpr std::size_t kLine = 74;
+  if (line.size() <= kLine) {
+    forward.doc = {line};
+    return;
+  }
+  forward.doc = std::move(inputs);
+  forward.doc.emplace_back("->");
+  for (std::string& o : outputs) forward.doc.push_back(std::move(o));
+}
+
+std::vector<const Expr*> results_of(const Expr& returned) {
+  std::vector<const Expr*> out{&returned};
+  if (returned.kind != ExprKind::Tuple) return out;
+  out.clear();
+  for (const auto& a : returned.args) out.push_back(a.get());
+  return out;
+}
+
+torch::Program alone(torch::Function& f) {
+  torch::Program out;
+  for (const auto& p : f.params) {
+    torch::Port port;
+    port.var = p.var;
+    if (p.var->has_dims) port.shape = p.var->dims;
+    out.inputs.push_back(std::move(port));
+  }
+  out.forward = std::move(f.body);
+  return out;
+}
+
+/// A member of the model by the parts of its key.
+torch::Ex member_at(const std::vector<std::string>& path) {
+  torch::Ex out{torch::ExprPtr(torch::Ex::make(ExprKind::Self))};
+  for (const std::string& part : path)
+    out = is_digit(part[0]) ? torch::op("[]", {out, torch::Ex(std::stoi(part))})
+                            : torch::attribute(out, part);
+  return out;
+}
+
+}  // namespace
+
+std::set<std::string> helpers_of(const Program& program) {
+  std::set<std::string> out;
+  const auto see = [&](const Expr& e) {
+    if (e.kind == ExprKind::Helper) out.insert(e.text);
+  };
+  for (const auto& c : program.constants) each_expr(*c->value, see);
+  for (const torch::Stmt& s : program.forward) each_expr(s, see);
+  if (std::any_of(program.params.begin(), program.params.end(),
+                  [](const auto& p) { return p->quantized != nullptr; }))
+    out.insert("dequantized");  // in `load`
+  return out;
+}
+
+Program structured(Program program, const Options& options) {
+  if (!options.flat && !options.trace) {
+    try {
+      Tree tree = outline(program, place_statements(program));
+      add_members(tree, program);
+      program.classes = make_classes(tree, program.class_name);
+      torch::Function& init = program.classes.back().functions.front();
+      for (const torch::Tie& tie : program.ties) {
+        torch::Stmt s;
+        s.kind = torch::Stmt::Kind::Set;
+        s.place = member_at(tie.path);
+        s.value = member_at(tie.param->path);
+        init.body.push_back(std::move(s));
+      }
+    } catch (const Clash&) {
+      program.classes.clear();
+    }
+  }
+  if (program.classes.empty()) program.classes.push_back(flat_class(program));
+  std::set<std::string> taken = options.functions;
+  for (const torch::Class& c : program.classes) taken.insert(c.name);
+  // Callers first: a parameter may be called as what is given for it.
+  for (std::size_t i = program.classes.size(); i-- > 0;) {
+    torch::Class& c = program.classes[i];
+    const bool root = &c == &program.classes.back();
+    for (torch::Function& f : c.functions) {
+      if (f.name == "__init__") {
+        name_variables(f, taken, {});
+        continue;
+      }
+      Program one = alone(f);
+      if (root) one.constants = program.constants;
+      f.body = within_limits(hoist_sizes(std::move(one))).forward;
+      if (options.trace) {
+        add_traces(f);
+      } else {
+        tidy(f);
+      }
+      std::set<int> outputs;
+      if (root && !f.body.empty())
+        for (const Expr* e : results_of(*f.body.back().value))
+          if (e->kind == ExprKind::Var) outputs.insert(e->var->id);
+      name_variables(f, taken, outputs);
+      if (root) describe(program, f);
+    }
+  }
+  return program;
+}
+
+}  // namespace onnx2nn::structure

@@ -1,0 +1,26 @@
+// From one flat function to the page that the model's author would have written.
+#pragma once
+
+#include <set>
+#include <string>
+
+#include "torch/program.h"
+
+namespace onnx2nn::structure {
+
+struct Options {
+  /// One class with all statements in `forward`, weights in plain containers.
+  bool flat = false;
+  /// `x = _trace(name, x)` after each statement that makes a value of the model: flat, and nothing
+  /// is put into another line.
+  bool trace = false;
+  std::set<std::string> functions;  // names of the file besides its classes: helpers
+};
+
+/// Names of the runtime helpers that the program calls.
+std::set<std::string> helpers_of(const torch::Program& program);
+
+/// The program with its classes: scopes, outline, members, classes, sizes, limits, tidy, names.
+torch::Program structured(torch::Program program, const Options& options);
+
+}  // namespace onnx2nn::structure

@@ -1,0 +1,85 @@
+// Going through the program's expressions and statements, and changing them.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "torch/program.h"
+
+namespace onnx2nn::structure {
+
+/// Calls `see(expr)` for the expression and all in it, outer ones first.
+template <typename See>
+void each_expr(const torch::Expr& e, See&& see) {
+  see(e);
+  for (const auto& a : e.args) each_expr(*a, see);
+  for (const auto& [_, v] : e.keywords) each_expr(*v, see);
+}
+
+/// The same for a statement, with those in it.
+template <typename See>
+void each_expr(const torch::Stmt& s, See&& see) {
+  each_expr(*s.value, see);
+  each_expr(*s.place, see);
+  for (const torch::Block* b : {&s.body, &s.orelse})
+    for (const torch::Stmt& inner : *b) each_expr(inner, see);
+}
+
+/// Calls `see(variable, whether it is set)`; what a statement reads comes before what it sets.
+template <typename See>
+void each_var(const torch::Stmt& s, See&& see) {
+  const auto read = [&](const torch::Expr& e) {
+    if (e.kind == torch::ExprKind::Var) see(e.var, false);
+  };
+  each_expr(*s.value, read);
+  each_expr(*s.place, read);
+  for (const auto& v : s.params) see(v, true);
+  if (s.kind != torch::Stmt::Kind::Assign)
+    for (const auto& v : s.targets) see(v, true);
+  for (const torch::Block* b : {&s.body, &s.orelse})
+    for (const torch::Stmt& inner : *b) each_var(inner, see);
+  if (s.kind == torch::Stmt::Kind::Assign)
+    for (const auto& v : s.targets) see(v, true);
+}
+
+/// The expression with `change(e)` in the place of each `e` for which that is not null; what is
+/// changed is not looked into.
+template <typename Change>
+torch::ExprPtr rewritten(const torch::ExprPtr& e, Change&& change) {
+  if (torch::ExprPtr r = change(e)) return r;
+  std::shared_ptr<torch::Expr> copy;
+  const auto own = [&]() -> torch::Expr& {
+    if (!copy) copy = std::make_shared<torch::Expr>(*e);
+    return *copy;
+  };
+  for (std::size_t i = 0; i < e->args.size(); ++i)
+    if (torch::ExprPtr r = rewritten(e->args[i], change); r != e->args[i])
+      own().args[i] = std::move(r);
+  for (std::size_t i = 0; i < e->keywords.size(); ++i)
+    if (torch::ExprPtr r = rewritten(e->keywords[i].second, change); r != e->keywords[i].second)
+      own().keywords[i].second = std::move(r);
+  return copy ? torch::ExprPtr(std::move(copy)) : e;
+}
+
+template <typename Change>
+void rewrite(torch::Block& block, Change&& change) {
+  for (torch::Stmt& s : block) {
+    s.value = torch::Ex(rewritten(s.value.ptr(), change));
+    if (!s.place.is_none()) s.place = torch::Ex(rewritten(s.place.ptr(), change));
+    rewrite(s.body, change);
+    rewrite(s.orelse, change);
+  }
+}
+
+/// The variables that the statements set or take, exchanged by `change(variable)`.
+template <typename Change>
+void rename_targets(torch::Block& block, Change&& change) {
+  for (torch::Stmt& s : block) {
+    for (auto& v : s.targets) v = change(v);
+    for (auto& v : s.params) v = change(v);
+    rename_targets(s.body, change);
+    rename_targets(s.orelse, change);
+  }
+}
+
+}  // namespace onnx2nn::structure

@@ -1,0 +1,161 @@
+"""The state_dict of what is written is the original's: `load_state_dict(original, strict=True)` works, and the answers
+are the original's. Tied weights are one parameter under both keys; what the graph computes is no entry."""
+
+import copy
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import onnx2nn
+
+
+class Head(nn.Module):
+    """A head that shares the embedding's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(200, 64)
+        self.body = nn.Linear(64, 64)
+        self.lm_head = nn.Linear(64, 200, bias=False)
+        self.lm_head.weight = self.wte.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lm_head(self.body(self.wte(x)).relu())
+
+
+class Masked(nn.Module):
+    """A causal mask and positions, which no state_dict holds, and an order, which it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(12, 12)
+        mask = torch.full((12, 12), float("-inf")).triu(1)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("inv_freq", 10000.0 ** -(torch.arange(0, 6) / 6), persistent=False)
+        self.register_buffer("index", torch.randint(0, 12, (12, 12)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = x[..., :6] * self.inv_freq
+        scores = self.proj(torch.cat([turned, x[..., 6:]], -1))
+        return (scores[..., self.index].sum(-1) + self.mask).softmax(-1)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.norm = nn.LayerNorm(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.attn(x, x, x, need_weights=False)[0])
+
+
+class Functional(nn.Module):
+    """Parameters that belong to no module of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.randn(24))
+        self.gain = nn.Parameter(torch.randn(24))
+        self.in_weight = nn.Parameter(torch.randn(24, 24))
+        self.in_bias = nn.Parameter(torch.randn(24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.cls_token
+        return F.linear(y, self.in_weight, self.in_bias) * self.gain
+
+
+def twins() -> nn.Module:
+    """Layers that begin with equal weights, which exporters keep once."""
+    layer = nn.Sequential(nn.Linear(32, 32), nn.LayerNorm(32), nn.ReLU())
+    return nn.Sequential(layer, copy.deepcopy(layer))
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8))
+    )
+
+
+def ids() -> Tensor:
+    return torch.randint(0, 40, (2, 7))
+
+
+MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
+    "tied": (Head, ids),
+    "buffers": (Masked, lambda: torch.randn(2, 12, 12)),
+    "attention": (Attention, lambda: torch.randn(2, 5, 32)),
+    "functional": (Functional, lambda: torch.randn(2, 5, 24)),
+    "twins": (twins, lambda: torch.randn(2, 5, 32)),
+    "convolutions": (convolutions, lambda: torch.randn(2, 3, 9, 9)),
+}
+
+
+def written(model: bytes, folder: Path) -> Any:
+    onnx2nn.convert(model, folder / "net.py")
+    spec = importlib.util.spec_from_file_location("net", folder / "net.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load()
+
+
+def exported(net: nn.Module, x: Tensor, dynamo: bool) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            program = torch.onnx.export(net, (x,), dynamo=True, verbose=False)
+            assert program is not None
+            program.save(file)
+        else:
+            torch.onnx.export(net, (x,), file, dynamo=False)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["legacy", "dynamo"])
+@pytest.mark.parametrize("name", MODULES)
+def test_the_state_is_the_originals(name: str, dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    make, example = MODULES[name]
+    net, x = make().eval(), example()
+    if name != "twins":
+        for p in net.parameters():
+            nn.init.normal_(p)
+    model = exported(net, x, dynamo)
+    ours, loaded = written(model, tmp_path), onnx2nn.load(model)
+    original = net.state_dict()
+    # The newer exporter keeps what it made of the order, and not the order itself.
+    gone = {"index"} if (name, dynamo) == ("buffers", True) else set()
+    for mine in (ours, loaded):
+        state = mine.state_dict()
+        assert set(state) == set(original) - gone
+        for key, value in state.items():
+            torch.testing.assert_close(value, original[key], rtol=0, atol=0, msg=key)
+        with torch.no_grad():
+            torch.testing.assert_close(mine(x), net(x), rtol=1e-4, atol=1e-5)
+    ours.load_state_dict({k: original[k] for k in original if k not in gone}, strict=True)
+    assert all(p.requires_grad for p in ours.parameters())
+    names = {k for k, _ in net.named_parameters()}
+    if name != "tied" or dynamo:
+        assert {k for k, _ in ours.named_parameters()} == names
+
+
+def test_a_tied_weight_stays_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, x = Head().eval(), ids()
+    for mine in (written(exported(net, x, True), tmp_path), onnx2nn.load(exported(net, x, True))):
+        assert mine.lm_head.weight is mine.wte.weight
+        mine(x).sum().backward()
+        net.zero_grad()
+        net(x).sum().backward()
+        torch.testing.assert_close(mine.wte.weight.grad, net.wte.weight.grad)

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <map>
 #include <optional>
 #include <queue>
@@ -33,6 +34,8 @@ using torch::Var;
 std::string float_text(double v, bool is_double) {
   if (std::isnan(v)) return "torch.nan";
   if (std::isinf(v)) return v > 0 ? "torch.inf" : "-torch.inf";
+  if (v == -static_cast<double>(std::numeric_limits<float>::max()))
+    return "torch.finfo(torch.float32).min";
   char buffer[40];
   const auto f = static_cast<float>(v);
   // The largest float's shortest text is, as a double, beyond the floats: torch refuses it.
@@ -553,6 +556,8 @@ std::string Printer::run() {
     out_ += "class " + c.name + "(" + c.base + "):\n";
     docstring(c.doc, 4);
     if (!c.doc.empty()) out_ += "\n";
+    for (const std::string& name : c.tensors) out_ += "    " + name + ": Tensor\n";
+    if (!c.tensors.empty()) out_ += "\n";
     for (const torch::Function& f : c.functions) {
       if (&f != &c.functions.front()) out_ += "\n";
       function(f);

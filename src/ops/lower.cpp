@@ -192,8 +192,13 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   auto p = std::make_shared<torch::Param>();
   params_[value] = p;
   program_.params.push_back(p);
+  p->shape = weight_type(value)->dims;
+  set_kind(*p, value);
   const std::string own_name = weight_name(value);
   auto components = key_components(own_name);
+  // What the exporter computed is of the module that reads it, and has no name of the author's.
+  const bool is_computed = !p->trainable && !p->persistent;
+  if (is_computed && components && components->size() == 1) components.reset();
   // A container's numbered children are modules, never parameters.
   if (components && is_number(components->back()))
     components = std::vector<std::string>{to_identifier(own_name)};
@@ -217,8 +222,6 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
                                      : to_identifier(name)});
   }
   store(p, value);
-  p->shape = weight_type(value)->dims;
-  set_kind(*p, value);
   return p;
 }
 

@@ -102,13 +102,15 @@ class Classifier {
   }
 
   std::vector<torch::Class> run() {
+    use_torch_modules(tree_);
     find_heights();
     std::map<int, std::vector<Own*>> levels;
     for (Own* own : tree_.modules) levels[heights_.at(own)].push_back(own);
     for (auto& [_, level] : levels) {
       std::stable_sort(level.begin(), level.end(),
                        [](const Own* a, const Own* b) { return a->order < b->order; });
-      for (Own* own : level) prepare(*own);
+      for (Own* own : level)
+        if (!own->sequential) prepare(*own);
       std::map<std::string, Group> groups;
       for (Own* own : level) {
         if (own->sequential) continue;
@@ -349,6 +351,7 @@ class Classifier {
       for (const Member& m : own.members) {
         Ex value = made(constructor(m));
         if (value.is_none()) {
+          out.tensors.push_back(m.name);
           add(made(registration(m)));
         } else if (is_digit(m.name[0])) {
           add(torch::op("call", {torch::attribute(self(), "add_module"), Ex(m.name), value}));

@@ -68,6 +68,7 @@ class Flattener {
         set(access(p->path), value);
         continue;
       }
+      if (p->path.size() == 1) tensors_.push_back(p->path[0]);
       auto call = std::make_shared<Expr>(*registration(member));
       call->args[0] = torch::attribute(access(Path(p->path.begin(), p->path.end() - 1)),
                                        "register_buffer").ptr();
@@ -80,6 +81,7 @@ class Flattener {
     for (const torch::Tie& tie : program_.ties) set(access(tie.path), access(tie.param->path));
     torch::Class out;
     out.name = program_.class_name;
+    out.tensors = std::move(tensors_);
     out.functions.push_back(std::move(init_));
     torch::Function forward;
     forward.name = "forward";
@@ -139,6 +141,7 @@ class Flattener {
 
   const torch::Program& program_;
   torch::Function init_;
+  std::vector<std::string> tensors_;
   std::set<std::string> numbered_, made_;
   Change change_;
 };

@@ -25,6 +25,7 @@ using torch::Stmt;
 using torch::VarPtr;
 
 constexpr int kForever = 1 << 30;
+constexpr double kLow = -1e4;  // what masks add to scores, or less
 
 /// What people call the result of a function; "" where that says nothing.
 std::string_view result_name(std::string_view function) {
@@ -193,6 +194,16 @@ class Namer {
     return torch::is_ascii_identifier(v.hint) && v.hint != "_" ? v.hint : "x";
   }
 
+  /// The hint without the number that an exporter counted it with: mul of mul_46.
+  static std::string unnumbered(const torch::Var& v) {
+    std::string name = hint_of(v);
+    const auto at = name.rfind('_');
+    if (at != std::string::npos && at > 0 && at + 1 < name.size() &&
+        std::all_of(name.begin() + static_cast<std::ptrdiff_t>(at) + 1, name.end(), is_digit))
+      name.resize(at);
+    return name;
+  }
+
   std::string numbered(const std::string& base, int k) const {
     std::string n =
         k == 0 ? base : base + (is_digit(base.back()) ? "_" : "") + std::to_string(k + 1);
@@ -245,7 +256,8 @@ class Namer {
 
   static bool keeps_meaning(const Expr& e) {
     static const std::set<std::string_view> kKeeps = {
-        "transpose", "permute", "reshape", "view", "unsqueeze", "squeeze", "contiguous", "flatten"};
+        "transpose",  "permute", "reshape",   "view", "unsqueeze", "squeeze",
+        "contiguous", "flatten", "unflatten", "expand"};
     return e.kind == ExprKind::Aten && !e.args.empty() &&
            kKeeps.count(std::string_view(e.text).substr(0, e.text.find('.'))) != 0;
   }
@@ -263,10 +275,25 @@ class Namer {
     return on->kind == ExprKind::Attribute ? layer_name(on->text) : "";
   }
 
+  /// Made of booleans, or of the lowest numbers that there are.
+  static bool is_mask(const Expr& e) {
+    const auto base = std::string_view(e.text).substr(0, e.text.find('.'));
+    if (base == "to")
+      return e.args.size() > 1 && e.args[1]->kind == ExprKind::DType &&
+             static_cast<ir::DType>(e.args[1]->integer) == ir::DType::Bool;
+    if (base == "bitwise_and" || base == "logical_and") return true;
+    return (base == "where" || base == "masked_fill" || base == "mul") &&
+           std::any_of(e.args.begin(), e.args.end(), [](const auto& a) {
+             return a->kind == ExprKind::Float && a->number <= kLow;
+           });
+  }
+
   /// What the variable is, from the function that makes it; "" where it is just the next value.
   static std::string what(const Expr& e) {
     if (keeps_meaning(e)) return what(*e.args[0]);
+    if (e.kind == ExprKind::Var) return e.var->name == "mask" ? "mask" : "";
     if (e.kind != ExprKind::Aten) return "";
+    if (is_mask(e)) return "mask";
     return std::string(result_name(std::string_view(e.text).substr(0, e.text.find('.'))));
   }
 
@@ -276,14 +303,15 @@ class Namer {
     if (v->hint == "_" || l.uses == 0) return name_as(v, "_");
     if (kept_.count(v->id) != 0 || v->type != "Tensor" || s == nullptr || s->kind != Stmt::Kind::Assign || s->targets.size() > 1)
       return name_as(v, claim(hint_of(*v), position, l.last, l.pinned));
-    const std::string layer = layer_of(*s->value);
+    std::string layer = layer_of(*s->value);
     std::string is = layer.empty() ? what(*s->value) : layer;
+    if (is == "mask") layer = is;  // worth saying, however short it lives
     const bool short_lived = !l.pinned && l.last - l.def <= 2;
     if (is.empty() || (short_lived && layer.empty())) {
       for (const std::string_view plain : {"x", "y", "z"})
         if (try_plain(v, plain, position, l.last, l.pinned)) return;
     }
-    if (is.empty()) is = short_lived ? "x" : hint_of(*v);
+    if (is.empty()) is = short_lived ? "x" : unnumbered(*v);
     name_as(v, claim(is, position, l.last, l.pinned));
   }
 

@@ -47,6 +47,7 @@ class Placer {
       keep_to_keys(program_.forward[i], out[i]);
       leave_layers(out[i]);
     }
+    share(out);
     drop_small(out);
     return out;
   }
@@ -221,6 +222,43 @@ class Placer {
       if (layers_.count(path) == 0) continue;
       scope.resize(i);
       return;
+    }
+  }
+
+  /// What several modules read and none of them has a part in, such as a mask that exporters compute
+  /// once, belongs to the module around them all.
+  void share(std::vector<Scope>& scopes) const {
+    std::map<int, std::size_t> maker;
+    std::map<int, int> writes;
+    std::map<int, Scope> readers;  // what all have in common
+    for (std::size_t i = 0; i < scopes.size(); ++i)
+      each_var(program_.forward[i], [&](const torch::VarPtr& v, bool sets) {
+        if (sets) {
+          maker[v->id] = i;
+          ++writes[v->id];
+          return;
+        }
+        const auto [it, is_new] = readers.emplace(v->id, scopes[i]);
+        if (!is_new) it->second = common(it->second, scopes[i]);
+      });
+    for (std::size_t i = 0; i < scopes.size(); ++i) {
+      const Stmt& s = program_.forward[i];
+      if (s.kind != Stmt::Kind::Assign || scopes[i].empty()) continue;
+      Scope outer = scopes[i];
+      bool movable = true;
+      for (const auto& v : s.targets) {
+        movable = movable && writes[v->id] == 1;
+        if (const auto it = readers.find(v->id); it != readers.end()) outer = common(outer, it->second);
+      }
+      if (!movable || outer.size() == scopes[i].size()) continue;
+      // Nothing of it comes from inside the module that it would leave.
+      each_var(s, [&](const torch::VarPtr& v, bool sets) {
+        const auto it = maker.find(v->id);
+        if (sets || it == maker.end()) return;
+        movable = movable && common(scopes[it->second], scopes[i]).size() <= outer.size();
+      });
+      each_owner(s, [&](const Path&) { movable = false; });
+      if (movable) scopes[i] = std::move(outer);
     }
   }
 

@@ -194,15 +194,25 @@ bool make_sequential(Own& own) {
   for (std::size_t i = 0; i < members.size(); ++i) {
     const bool empty = members[i].kind == Member::Kind::Module && !members[i].module;
     if (!used[i] && !empty) return false;
-    if (auto module = module_of(members[i])) {
-      members[i].kind = Member::Kind::Module;
-      members[i].module = std::move(module);
-      members[i].own = nullptr;
-    }
   }
   own.members = std::move(members);
   own.sequential = true;
   return true;
+}
+
+void use_torch_modules(Tree& tree) {
+  const auto replace = [](auto&& again, std::vector<Member>& members) -> void {
+    for (Member& m : members) {
+      again(again, m.list);
+      auto module = module_of(m);
+      if (!module) continue;
+      m.own->sequential = true;  // needs no class
+      m.kind = Member::Kind::Module;
+      m.module = std::move(module);
+      m.own = nullptr;
+    }
+  };
+  for (Own* own : tree.modules) replace(replace, own->members);
 }
 
 }  // namespace onnx2nn::structure

@@ -10,4 +10,8 @@ namespace onnx2nn::structure {
 /// one, in a place that nothing else has.
 bool make_sequential(Own& own);
 
+/// Members without weights that only call one function with a module of its own in torch are that
+/// module.
+void use_torch_modules(Tree& tree);
+
 }  // namespace onnx2nn::structure

@@ -5,6 +5,7 @@
 
 #include "structure/classes.h"
 #include "structure/flat.h"
+#include "structure/lift.h"
 #include "structure/limits.h"
 #include "structure/members.h"
 #include "structure/names.h"
@@ -111,7 +112,9 @@ std::set<std::string> helpers_of(const Program& program) {
 Program structured(Program program, const Options& options) {
   if (!options.flat && !options.trace) {
     try {
-      Tree tree = outline(program, place_statements(program));
+      Program lifted = program;
+      lift_tables(lifted);
+      Tree tree = outline(lifted, place_statements(lifted));
       add_members(tree, program);
       program.classes = make_classes(tree, program.class_name);
       torch::Function& init = program.classes.back().functions.front();

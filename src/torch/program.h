@@ -123,7 +123,8 @@ struct Class {
   std::string name;
   std::string base = "nn.Module";
   std::vector<std::string> doc;
-  std::vector<Function> functions;  // __init__ first
+  std::vector<std::string> tensors;  // buffers, whose type checkers cannot see
+  std::vector<Function> functions;   // __init__ first
 };
 
 /// A second key of a parameter: lm_head.weight is transformer.wte.weight.

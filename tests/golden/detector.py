@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 
 class Detector(nn.Module):
+    grid: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(8, 6, kernel_size=1)

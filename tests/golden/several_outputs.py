@@ -52,6 +52,8 @@ def top_k(
 
 
 class SeveralOutputs(nn.Module):
+    answer: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("answer", torch.empty(2), persistent=False)

@@ -19,13 +19,13 @@ class Attention(nn.Module):
         self.output = nn.Linear(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.query(x).unflatten(-1, (4, 4))
-        y = y.transpose(1, 2)
-        z = self.key(x).unflatten(-1, (4, 4))
-        z = z.transpose(1, 2)
-        x = self.value(x).unflatten(-1, (4, 4))
-        x = x.transpose(1, 2)
-        x = F.scaled_dot_product_attention(y, z, x)
+        query = self.query(x).unflatten(-1, (4, 4))
+        query = query.transpose(1, 2)
+        key = self.key(x).unflatten(-1, (4, 4))
+        key = key.transpose(1, 2)
+        value = self.value(x).unflatten(-1, (4, 4))
+        value = value.transpose(1, 2)
+        x = F.scaled_dot_product_attention(query, key, value)
         x = x.transpose(1, 2).flatten(2)
         return self.output(x)
 

@@ -187,8 +187,6 @@ std::optional<Turn> turn_of(const ir::Node& n) {
   if (n.input_count() != 2 || n.output(0) == nullptr) return std::nullopt;
   const auto axis = counted_axes({attr_int(n, "axis", 0)}, n.output(0));
   if (!axis) return std::nullopt;
-  Cut end;
-  Cut begin;
   ir::Value* x = nullptr;
   const ir::Value* a = n.input(0);
   const ir::Value* b = n.input(1);

@@ -141,8 +141,9 @@ class Roller {
   /// a list.
   bool classify() {
     for (const auto& [where, values] : outer_) {
+      const int first = values[0]->id;
       const bool fixed = std::all_of(values.begin(), values.end(),
-                                     [&](const VarPtr& v) { return v->id == values[0]->id; });
+                                     [&](const VarPtr& v) { return v->id == first; });
       if (fixed) {
         if (set_.count(values[0]->id) != 0) return false;
         continue;

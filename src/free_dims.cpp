@@ -13,6 +13,7 @@
 #include "ops/context.h"
 #include "ops/op.h"
 #include "ops/walk.h"
+#include "passes/rewriter.h"
 #include "support/checked.h"
 #include "support/text.h"
 
@@ -45,13 +46,6 @@ std::optional<Ints> ints_of(const ir::Value* v) {
     out.push_back(d.value());
   }
   return out;
-}
-
-template <typename T>
-T attribute(const ir::Node& n, std::string_view name, T otherwise) {
-  const ir::Attribute* a = n.attribute(name);
-  const T* found = a != nullptr ? std::get_if<T>(&a->data) : nullptr;
-  return found != nullptr ? *found : otherwise;
 }
 
 /// Whether all rows of a constant along an axis hold the same bytes.
@@ -198,7 +192,7 @@ class Freeing {
     const Dims* from = opened(n.input(0));
     const auto asked = ints_of(n.input(1));
     if (from == nullptr || !asked) return;
-    const bool keeps_zero = attribute<std::int64_t>(n, "allowzero", 0) != 0;
+    const bool keeps_zero = passes::attr_int(n, "allowzero", 0) != 0;
     const Dims to = target(*from, *asked, keeps_zero);
     Ints out = *asked;
     std::vector<std::size_t> open;
@@ -383,7 +377,7 @@ class Freeing {
   // ---- What is there once a row ----
 
   void concat(ir::Node& n) {
-    std::int64_t along = attribute<std::int64_t>(n, "axis", 1);
+    std::int64_t along = passes::attr_int(n, "axis", 1);
     for (std::size_t i = 0; i < n.input_count(); ++i) {
       const Dims* from = opened(n.input(i));
       if (from == nullptr) continue;
@@ -398,7 +392,7 @@ class Freeing {
   void recurrent(ir::Node& n) {
     const Dims* from = opened(n.input(0));
     if (from == nullptr || from->size() != 3) return;
-    const std::size_t layout = attribute<std::int64_t>(n, "layout", 0) != 0 ? 0 : 1;
+    const std::size_t layout = passes::attr_int(n, "layout", 0) != 0 ? 0 : 1;
     const Dim batch = (*from)[layout];
     if (!depends(batch)) return;
     spread(n, 4, 0, batch);
@@ -480,12 +474,14 @@ class Freeing {
     const auto rank = static_cast<std::int64_t>(from->size());
     Ints axes;
     if (n.is("Squeeze")) {
-      axes = attribute<Ints>(n, "axes", ints_of(n.input(1)).value_or(Ints{}));
+      const ir::Attribute* given = n.attribute("axes");
+      const Ints* listed = given != nullptr ? std::get_if<Ints>(&given->data) : nullptr;
+      axes = listed != nullptr ? *listed : ints_of(n.input(1)).value_or(Ints{});
       if (axes.empty())
         for (std::int64_t d = 0; d < rank; ++d)
           if (original((*from)[static_cast<std::size_t>(d)]) == 1) axes.push_back(d);
     } else {
-      axes = {attribute<std::int64_t>(n, "axis", 0)};
+      axes = {passes::attr_int(n, "axis", 0)};
     }
     for (std::int64_t axis : axes) {
       if (axis < 0) axis += rank;
@@ -512,8 +508,8 @@ class Freeing {
       a = x->type.shape[1];
       b = Dim(0);
     } else {
-      a = dim(0, attribute<std::int64_t>(n, "transA", 0) == 0);
-      b = dim(1, attribute<std::int64_t>(n, "transB", 0) != 0);
+      a = dim(0, passes::attr_int(n, "transA", 0) == 0);
+      b = dim(1, passes::attr_int(n, "transB", 0) != 0);
     }
     const bool open = depends(a) || depends(b);
     if (open && a.known() && b.known() && !(a == b))

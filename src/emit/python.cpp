@@ -203,7 +203,7 @@ Text Printer::subscript_of_slices(const Expr& e) {
 
 Text Printer::aten(const Expr& e) {
   const std::string_view full = e.text;
-  const std::string_view base = full.substr(0, full.find('.'));
+  const std::string_view base = torch::function_of(e);
   const auto style = style_of(base);
   const auto arg = [&](std::size_t i) -> const Expr& { return *e.args[i]; };
 
@@ -272,12 +272,9 @@ Text Printer::aten(const Expr& e) {
     }
     Text t;
     const bool sized = schema[i].type.find("[]") == std::string_view::npos;
-    const bool same = ints && !a.args.empty() && sized &&
-                      std::all_of(a.args.begin(), a.args.end(), [&](const ExprPtr& x) {
-                        return x->kind == ExprKind::Int && x->integer == a.args[0]->integer;
-                      });
+    const ExprPtr same = ints && sized ? torch::only_number(a) : nullptr;
     if (same && (a.args.size() == 1 || schema[i].name != "dim")) {
-      t = text(*a.args[0]);
+      t = text(*same);
     } else if (ints) {
       t = int_list(a);
     } else {

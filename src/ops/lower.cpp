@@ -1,7 +1,6 @@
 #include "ops/lower.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "ops/names.h"
 #include "ops/onnx_schemas.h"
@@ -56,8 +55,9 @@ Ex nested_list(const ir::Tensor& t) {
 Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics)
     : model_(model), options_(std::move(options)), diagnostics_(diagnostics) {
   program_.class_name = options_.class_name;
-  read_signature();
+  signature_ = read_signature(*model_.graph);
   for (const ir::Value* v : model_.graph->initializers) {
+    weight_names_.push_back(v->name);
     const auto components = key_components(v->name);
     if (!components) continue;
     std::string path;
@@ -66,35 +66,17 @@ Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& di
       containers_.insert(path);
     }
   }
+  std::sort(weight_names_.begin(), weight_names_.end());
   ir::for_each_node(*model_.graph, [&](const ir::Node& n) {
-    const auto scope = ops::scope_of(n);
+    const torch::ScopePtr scope = ops::scope_of(n);
     if (!scope) return;
+    scopes_[&n] = scope;
     std::string path;
     for (const torch::ScopeStep& step : *scope) {
       if (!path.empty()) containers_.insert(path);
       path += (path.empty() ? "" : ".") + step.path;
     }
   });
-}
-
-/// "p_fc_weight: PARAMETER target='fc.weight'", "b_mask: BUFFER target='mask' persistent=False"
-void Lowering::read_signature() {
-  for (const auto& [key, text] : model_.graph->metadata) {
-    if (key != "pkg.torch.export.ExportedProgram.graph_signature") continue;
-    for (const std::string_view line : split(text, '\n')) {
-      constexpr std::string_view kTarget = " target='";
-      const std::size_t at = line.find(kTarget);
-      if (at == std::string_view::npos) continue;
-      const std::string_view target = line.substr(at + kTarget.size());
-      const std::size_t end = target.find('\'');
-      if (end == std::string_view::npos) continue;
-      Kind kind;
-      kind.trainable = line.substr(0, at).ends_with(": PARAMETER");
-      if (!kind.trainable && !line.substr(0, at).ends_with(": BUFFER")) continue;
-      kind.persistent = target.substr(end).find("persistent=False") == std::string_view::npos;
-      signature_[std::string(target.substr(0, end))] = kind;
-    }
-  }
 }
 
 VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
@@ -113,8 +95,8 @@ VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
 }
 
 torch::ScopePtr Lowering::scope_of(const ir::Node& node) {
-  if (last_scope_.first != &node) last_scope_ = {&node, ops::scope_of(node)};
-  return last_scope_.second;
+  const auto it = scopes_.find(&node);
+  return it == scopes_.end() ? nullptr : it->second;
 }
 
 std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
@@ -192,8 +174,13 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   auto p = std::make_shared<torch::Param>();
   params_[value] = p;
   program_.params.push_back(p);
-  p->shape = weight_type(value)->dims;
-  set_kind(*p, value);
+  const WeightType type = *weight_type(value);
+  const bool is_float = ir::info(type.dtype).kind == 'f' && ir::info(type.dtype).bits >= 16;
+  const WeightRole role =
+      weight_role(*named(value), is_float, signature_, model_.info.producer_name);
+  p->shape = type.dims;
+  p->trainable = role.trainable;
+  p->persistent = role.persistent;
   const std::string own_name = weight_name(value);
   auto components = key_components(own_name);
   // What the exporter computed is of the module that reads it, and has no name of the author's.
@@ -225,59 +212,6 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   return p;
 }
 
-namespace {
-
-/// Positions and the like, which modules make anew: 0, 1, 2, ... along the last axis, all zeros.
-bool is_formula(const ir::Tensor& t) {
-  constexpr std::int64_t kMost = 1 << 20;
-  if (t.size() == 0 || t.size() > kMost || ir::info(t.dtype()).kind == 's') return false;
-  const std::int64_t last = t.rank() == 0 ? 1 : t.dims().back();
-  bool counts = true;
-  bool zeros = true;
-  for (std::int64_t i = 0; i < t.size() && (counts || zeros); ++i) {
-    const double v = t.double_at(i);
-    counts = counts && v == static_cast<double>(i % last);
-    zeros = zeros && v == 0.0;
-  }
-  return counts || zeros;
-}
-
-/// 1, r, r * r, ...: the frequencies of a rotary embedding.
-bool is_geometric(const ir::Tensor& t) {
-  if (t.rank() != 1 || t.size() < 3 || t.size() > 4096 || !ir::is_float(t.dtype())) return false;
-  const double ratio = t.double_at(1) / t.double_at(0);
-  if (t.double_at(0) != 1.0 || ratio == 1.0) return false;
-  constexpr double kRounding = 1e-3;
-  for (std::int64_t i = 1; i < t.size(); ++i)
-    if (!(std::abs(t.double_at(i) / t.double_at(i - 1) - ratio) <= kRounding * ratio)) return false;
-  return true;
-}
-
-}  // namespace
-
-void Lowering::set_kind(torch::Param& param, const ir::Value* value) const {
-  const ir::Value* source = named(value);
-  const DType t = weight_type(value)->dtype;
-  const bool is_float = ir::info(t).kind == 'f' && ir::info(t).bits >= 16;
-  if (const auto it = signature_.find(source->name); it != signature_.end()) {
-    param.trainable = it->second.trainable && is_float;
-    param.persistent = it->second.persistent;
-    return;
-  }
-  param.trainable = value->constant ? weight_role(*value).trainable && is_float
-                                    : source->is_initializer && is_float;
-  if (model_.info.producer_name == "pytorch") {
-    // Names that the exporter made up are of weights that it turned, and of what it computed.
-    const bool is_named = signature_.empty() && key_components(source->name).has_value();
-    if (is_named && source->constant && is_geometric(*source->constant)) param.trainable = false;
-    param.persistent = param.trainable || (is_named && source->is_initializer && source->constant &&
-                                           !is_formula(*source->constant) &&
-                                           !is_geometric(*source->constant));
-  } else {
-    param.persistent = param.trainable;
-  }
-}
-
 Ex Lowering::buffer(std::string_view hint, const ir::TensorPtr& tensor) {
   auto p = std::make_shared<torch::Param>();
   p->tensor = widen(tensor);
@@ -300,10 +234,7 @@ class Readers {
   std::optional<std::vector<std::string>> path(const void* what) const {
     const auto it = scopes_.find(what);
     if (it == scopes_.end()) return std::nullopt;
-    std::vector<std::string> out;
-    for (const torch::ScopeStep& step : it->second)
-      for (const std::string_view part : split(step.path, '.')) out.emplace_back(part);
-    return out;
+    return torch::components_of(it->second);
   }
 
  private:
@@ -320,10 +251,7 @@ class Readers {
                              static_cast<const void*>(e.constant.get())}) {
       if (what == nullptr) continue;
       const auto [it, is_new] = scopes_.emplace(what, scope);
-      if (is_new) continue;
-      std::size_t n = 0;
-      while (n < std::min(it->second.size(), scope.size()) && it->second[n] == scope[n]) ++n;
-      it->second.resize(n);
+      if (!is_new) it->second = torch::common_scope(it->second, scope);
     }
     for (const auto& a : e.args) read(*a, scope);
     for (const auto& [_, v] : e.keywords) read(*v, scope);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ops/context.h"
+#include "ops/weight_role.h"
 #include "support/checked.h"
 #include "torch/program.h"
 
@@ -113,9 +114,6 @@ class Lowering {
   /// Sets what a parameter, whose path and layout are known, is stored as.
   void store(const torch::ParamPtr& param, const ir::Value* value);
   Ex param_expr(const torch::ParamPtr& param);
-  void read_signature();
-  /// Sets whether a weight is trained, and whether it is an entry of the state_dict.
-  void set_kind(torch::Param& param, const ir::Value* value) const;
   /// A new buffer of the module, as an expression.
   Ex buffer(std::string_view hint, const ir::TensorPtr& tensor);
   Ex constant_expr(std::string_view hint, const Ex& value);
@@ -129,7 +127,8 @@ class Lowering {
   torch::Program program_;
   torch::Block* block_ = nullptr;
   const ir::Node* node_ = nullptr;
-  std::pair<const ir::Node*, torch::ScopePtr> last_scope_;
+  std::unordered_map<const ir::Node*, torch::ScopePtr> scopes_;  // of nodes that have one
+  std::vector<std::string_view> weight_names_;                   // sorted
   std::unordered_map<const ir::Value*, Lowered> values_;
   std::unordered_map<const ir::Node*, bool> done_;  // nodes that another node's lowering took along
   std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols_;
@@ -137,13 +136,7 @@ class Lowering {
   std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
   std::unordered_map<const ir::Value*, bool> in_module_;
   std::unordered_map<const ir::Value*, QuantizedWeight> quantized_;
-  /// What the file says of the author's parameters and buffers: whether each is a parameter, and
-  /// an entry of the state_dict. Empty where it says nothing.
-  struct Kind {
-    bool trainable = false;
-    bool persistent = true;
-  };
-  std::unordered_map<std::string, Kind> signature_;
+  Signature signature_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;
   std::set<std::string> leaf_paths_;
   std::set<std::string> inner_paths_;

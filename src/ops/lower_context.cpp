@@ -232,14 +232,6 @@ std::string source_text(const ModuleParam& p) {
   return out;
 }
 
-/// The path of the module that a scope is of.
-std::vector<std::string> path_of(const torch::Scope& scope) {
-  std::vector<std::string> out;
-  for (const torch::ScopeStep& step : scope)
-    for (const std::string_view part : split(step.path, '.')) out.emplace_back(part);
-  return out;
-}
-
 /// Whether rows of the matrix are looked up, as those of an embedding are.
 bool is_looked_up(const ir::Value& v) {
   for (const ir::Use* u = v.first_use(); u != nullptr; u = u->next)
@@ -292,7 +284,7 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
     return Ex(torch::ExprPtr(std::move(e)));
   };
   const torch::ScopePtr scope = l_.scope_of(node_);
-  const std::vector<std::string> place = scope ? path_of(*scope) : std::vector<std::string>{};
+  const std::vector<std::string> place = scope ? torch::components_of(*scope) : std::vector<std::string>{};
   // The innermost scope is the layer's own, unless the file says that it is another class.
   const bool is_scope =
       !place.empty() && (scope->back().type.empty() || scope->back().type == type);
@@ -378,14 +370,13 @@ std::optional<Ex> LowerContext::module(const std::string& type, const Args& args
     path = place;
     // A norm without weights of the author, in a module that has some by itself, is a part of that.
     const std::string inside = join(place, ".") + ".";
-    const auto& weights = l_.model_.graph->initializers;
     const auto is_own = [](const ModuleParam& p) {
       return p.value != nullptr && p.value->is_initializer;
     };
-    const bool is_part =
-        std::none_of(params.begin(), params.end(), is_own) && std::any_of(weights.begin(), weights.end(), [&](const auto* v) {
-          return v->name.starts_with(inside);
-        });
+    const auto next =
+        std::lower_bound(l_.weight_names_.begin(), l_.weight_names_.end(), inside);
+    const bool is_part = std::none_of(params.begin(), params.end(), is_own) &&
+                         next != l_.weight_names_.end() && next->starts_with(inside);
     if (!path.empty() && (!is_scope || is_part)) path.push_back(stem);
   }
   if (path.empty() && prefix.empty()) path = {stem + "_" + std::to_string(++l_.stem_counts_[stem])};

@@ -7,10 +7,6 @@
 
 namespace onnx2nn::ops {
 
-bool is_number(std::string_view s) {
-  return !s.empty() && s.size() < 8 && std::all_of(s.begin(), s.end(), is_digit);
-}
-
 std::string to_identifier(std::string_view s) {
   std::string out;
   for (const char c : s.substr(0, 80)) {
@@ -55,24 +51,6 @@ std::optional<std::vector<std::string>> key_components(std::string_view name, bo
   if (out.empty() || (is_number(out[0]) && !number_first) || out.size() > kMaxParts) return std::nullopt;
   if (std::any_of(out.begin(), out.end(), [](const auto& part) { return part.size() > kMaxPart; }))
     return std::nullopt;
-  return out;
-}
-
-std::optional<std::vector<std::string>> scope_path(std::string_view node_name) {
-  if (node_name.empty() || node_name[0] != '/' || node_name.size() > kMaxParts * kMaxPart)
-    return std::nullopt;
-  std::vector<std::string> out;
-  const auto parts = split(node_name.substr(1), '/');
-  for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
-    const auto components = key_components(parts[i]);
-    if (!components) return std::nullopt;
-    // A dotted part repeats its parent.
-    std::size_t from = 0;
-    if (components->size() > 1 && !out.empty() && (*components)[0] == out.back()) from = 1;
-    out.insert(out.end(), components->begin() + static_cast<std::ptrdiff_t>(from),
-               components->end());
-  }
-  if (out.empty() || out.size() > kMaxParts) return std::nullopt;
   return out;
 }
 

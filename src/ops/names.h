@@ -8,8 +8,6 @@
 
 namespace onnx2nn::ops {
 
-/// A component such as the 0 of layer1.0.conv1.
-bool is_number(std::string_view s);
 /// Letters, digits and underscores; never empty, and never a digit first.
 std::string to_identifier(std::string_view s);
 /// MatMul as mat_mul; an identifier whatever the type is.
@@ -18,9 +16,6 @@ std::string snake(std::string_view op_type);
 /// Components of a state_dict key, where the name can be one; `number_first`: of a part of a key.
 std::optional<std::vector<std::string>> key_components(std::string_view name,
                                                        bool number_first = false);
-/// Module path from exporter scopes in a node's name: /layer1/layer1.0/conv1/Conv is
-/// layer1.0.conv1.
-std::optional<std::vector<std::string>> scope_path(std::string_view node_name);
 
 /// The identifier, changed where a module cannot have a member of that name; `in_dict`: where an
 /// nn.ModuleDict cannot.

@@ -5,12 +5,12 @@
 #include <iterator>
 #include <string_view>
 
+#include "ops/names.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {
 namespace {
 
-using ir::Node;
 using ir::Value;
 
 template <std::size_t N>
@@ -93,15 +93,71 @@ bool is_constant(const Value& value) {
          holds_no_weights(*value.constant);
 }
 
+/// Positions and the like, which modules make anew: 0, 1, 2, ... along the last axis, all zeros.
+bool is_formula(const ir::Tensor& t) {
+  constexpr std::int64_t kMost = 1 << 20;
+  if (t.size() == 0 || t.size() > kMost || ir::info(t.dtype()).kind == 's') return false;
+  const std::int64_t last = t.rank() == 0 ? 1 : t.dims().back();
+  bool counts = true;
+  bool zeros = true;
+  for (std::int64_t i = 0; i < t.size() && (counts || zeros); ++i) {
+    const double v = t.double_at(i);
+    counts = counts && v == static_cast<double>(i % last);
+    zeros = zeros && v == 0.0;
+  }
+  return counts || zeros;
+}
+
+/// 1, r, r * r, ...: the frequencies of a rotary embedding.
+bool is_geometric(const ir::Tensor& t) {
+  if (t.rank() != 1 || t.size() < 3 || t.size() > 4096 || !ir::is_float(t.dtype())) return false;
+  const double ratio = t.double_at(1) / t.double_at(0);
+  if (t.double_at(0) != 1.0 || ratio == 1.0) return false;
+  constexpr double kRounding = 1e-3;
+  for (std::int64_t i = 1; i < t.size(); ++i)
+    if (!(std::abs(t.double_at(i) / t.double_at(i - 1) - ratio) <= kRounding * ratio)) return false;
+  return true;
+}
+
 }  // namespace
 
-WeightRole weight_role(const Value& value) {
-  if (!value.is_initializer) return {};
-  const ir::DTypeInfo& type = ir::info(value.constant->dtype());
-  if (type.kind == 'f' && type.bits >= 16 && !is_constant(value))
-    return {.trainable = true, .persistent = true};
-  // What has a name of the author's was an entry of the state_dict.
-  return {.trainable = false, .persistent = !is_made_up(value.name)};
+// "p_fc_weight: PARAMETER target='fc.weight'", "b_mask: BUFFER target='mask' persistent=False"
+Signature read_signature(const ir::Graph& graph) {
+  Signature out;
+  for (const auto& [key, text] : graph.metadata) {
+    if (key != "pkg.torch.export.ExportedProgram.graph_signature") continue;
+    for (const std::string_view line : split(text, '\n')) {
+      constexpr std::string_view kTarget = " target='";
+      const std::size_t at = line.find(kTarget);
+      if (at == std::string_view::npos) continue;
+      const std::string_view target = line.substr(at + kTarget.size());
+      const std::size_t end = target.find('\'');
+      if (end == std::string_view::npos) continue;
+      WeightRole role;
+      role.trainable = line.substr(0, at).ends_with(": PARAMETER");
+      if (!role.trainable && !line.substr(0, at).ends_with(": BUFFER")) continue;
+      role.persistent = target.substr(end).find("persistent=False") == std::string_view::npos;
+      out[std::string(target.substr(0, end))] = role;
+    }
+  }
+  return out;
+}
+
+WeightRole weight_role(const Value& weight, bool is_float, const Signature& said,
+                       std::string_view producer) {
+  if (const auto it = said.find(weight.name); it != said.end())
+    return {it->second.trainable && is_float, it->second.persistent};
+  const ir::Tensor& tensor = *weight.constant;
+  const ir::DTypeInfo& stored = ir::info(tensor.dtype());
+  const bool is_itself = stored.kind == 'f' && stored.bits >= 16;
+  bool trainable = weight.is_initializer && is_float && !(is_itself && is_constant(weight));
+  if (producer != "pytorch") return {trainable, trainable};
+  // Names that the exporter made up are of weights that it turned, and of what it computed.
+  const bool is_named = said.empty() && key_components(weight.name).has_value();
+  const bool geometric = is_named && is_geometric(tensor);
+  trainable = trainable && !geometric;
+  const bool saved = is_named && weight.is_initializer && !geometric && !is_formula(tensor);
+  return {trainable, trainable || saved};
 }
 
 }  // namespace onnx2nn::ops

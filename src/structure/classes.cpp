@@ -29,8 +29,6 @@ using torch::ExprKind;
 using torch::ExprPtr;
 using torch::Stmt;
 
-Ex self() { return Ex(ExprPtr(Ex::make(ExprKind::Self))); }
-
 /// "layer_norm2" and "layers.3" as LayerNorm and Layer.
 std::string class_name_of(const std::string& part, bool in_list) {
   std::string stem = part;
@@ -176,11 +174,12 @@ class Classifier {
     for (Method& m : own.methods) localise(tree_, own, m.body);
     join_methods(own);
     if (make_sequential(own)) return;
-    for (Method& m : own.methods) roll_loops(tree_, own, m);
+    for (Method& m : own.methods) roll_loops(tree_, m);
   }
 
   /// A method that does what another does is that one.
   void join_methods(Own& own) {
+    if (own.methods.size() < 2) return;
     std::map<std::string, std::string> seen;
     std::map<std::string, std::string> same;
     std::vector<Method> kept;
@@ -347,17 +346,17 @@ class Classifier {
       add(torch::op("call", {super, torch::list(items)}));
     } else {
       add(torch::op("call", {super}));
-      for (const torch::VarPtr& v : parameters.stored) set(torch::attribute(self(), v->name), Ex(v));
+      for (const torch::VarPtr& v : parameters.stored) set(torch::attribute(torch::self(), v->name), Ex(v));
       for (const Member& m : own.members) {
         Ex value = made(constructor(m));
         if (value.is_none()) {
           out.tensors.push_back(m.name);
           add(made(registration(m)));
         } else if (is_digit(m.name[0])) {
-          add(torch::op("call", {torch::attribute(self(), "add_module"), Ex(m.name), value}));
+          add(torch::op("call", {torch::attribute(torch::self(), "add_module"), Ex(m.name), value}));
         } else {
           if (m.name == group.optional) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
-          set(torch::attribute(self(), m.name), value);
+          set(torch::attribute(torch::self(), m.name), value);
         }
       }
     }

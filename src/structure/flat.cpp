@@ -25,7 +25,7 @@ using torch::VarPtr;
 using Path = std::vector<std::string>;
 
 Ex access(const Path& path) {
-  Ex out{ExprPtr(Ex::make(ExprKind::Self))};
+  Ex out = torch::self();
   for (const std::string& part : path) {
     // The model itself is no ModuleDict.
     const bool root = out->kind == ExprKind::Self;

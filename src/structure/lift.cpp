@@ -49,11 +49,9 @@ void lift_tables(torch::Program& program) {
       if (e.kind != ExprKind::Param || e.param->trainable || e.param->persistent) return;
       const auto [it, is_new] = tables.emplace(e.param.get(), Table{e.param, scope, false, i, nullptr});
       if (is_new) return;
-      Scope& common = it->second.common;
-      std::size_t n = 0;
-      while (n < std::min(common.size(), scope.size()) && common[n] == scope[n]) ++n;
-      it->second.several = it->second.several || n != common.size() || n != scope.size();
-      common.resize(n);
+      Table& t = it->second;
+      t.several = t.several || t.common != scope;
+      t.common = torch::common_scope(t.common, scope);
     });
   }
   std::unordered_map<std::size_t, std::vector<Table*>> made;  // by the statement that comes next

@@ -462,7 +462,7 @@ bool roll(Tree& tree, Method& method, const std::string& name, const List& list)
 
 }  // namespace
 
-void roll_loops(Tree& tree, Own&, Method& method) {
+void roll_loops(Tree& tree, Method& method) {
   std::set<std::string> tried;
   for (bool again = true; again;) {
     again = false;

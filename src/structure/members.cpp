@@ -21,10 +21,6 @@ using Path = std::vector<std::string>;
 // Places in a list that nothing uses, at most; with more it is a module with numbers for names.
 constexpr std::size_t kMaxGap = 64;
 
-bool is_number(const std::string& s) {
-  return !s.empty() && s.size() < 8 && std::all_of(s.begin(), s.end(), is_digit);
-}
-
 /// Where each layer, weight and constant is used first.
 class Uses {
  public:
@@ -207,7 +203,7 @@ bool is_list(const Own& own) {
 }
 
 Ex access(const Own& from, const Path& path) {
-  Ex out{Ex::make(ExprKind::Self)};
+  Ex out = torch::self();
   const Own* own = &from;
   const std::vector<Member>* members = &own->members;
   bool in_list = is_list(*own);

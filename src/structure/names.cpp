@@ -259,7 +259,7 @@ class Namer {
         "transpose",  "permute", "reshape",   "view", "unsqueeze", "squeeze",
         "contiguous", "flatten", "unflatten", "expand"};
     return e.kind == ExprKind::Aten && !e.args.empty() &&
-           kKeeps.count(std::string_view(e.text).substr(0, e.text.find('.'))) != 0;
+           kKeeps.count(torch::function_of(e)) != 0;
   }
 
   /// The layer that makes it: query, also where its heads are split off then.
@@ -277,7 +277,7 @@ class Namer {
 
   /// Made of booleans, or of the lowest numbers that there are.
   static bool is_mask(const Expr& e) {
-    const auto base = std::string_view(e.text).substr(0, e.text.find('.'));
+    const auto base = torch::function_of(e);
     if (base == "to")
       return e.args.size() > 1 && e.args[1]->kind == ExprKind::DType &&
              static_cast<ir::DType>(e.args[1]->integer) == ir::DType::Bool;
@@ -294,7 +294,7 @@ class Namer {
     if (e.kind == ExprKind::Var) return e.var->name == "mask" ? "mask" : "";
     if (e.kind != ExprKind::Aten) return "";
     if (is_mask(e)) return "mask";
-    return std::string(result_name(std::string_view(e.text).substr(0, e.text.find('.'))));
+    return std::string(result_name(torch::function_of(e)));
   }
 
   void name(const VarPtr& v, int position, const Stmt* s) {

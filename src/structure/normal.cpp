@@ -206,11 +206,8 @@ Ex torch_module(const torch::Module& m) {
       continue;
     }
     const auto& items = value->args;
-    const bool same = !items.empty() && key != "normalized_shape" &&
-                      std::all_of(items.begin(), items.end(), [&](const ExprPtr& x) {
-                        return x->kind == ExprKind::Int && x->integer == items[0]->integer;
-                      });
-    keywords.emplace_back(key, same ? Ex(items[0])
+    const ExprPtr same = key == "normalized_shape" ? nullptr : torch::only_number(*value);
+    keywords.emplace_back(key, same ? Ex(same)
                                     : torch::tuple(torch::Args(items.begin(), items.end())));
   }
   return torch::call("nn." + m.type, args, with_defaults(m.type, keywords));
@@ -223,19 +220,6 @@ Ex empty(const torch::Param& p) {
   torch::Kwargs keywords;
   if (p.dtype != ir::DType::Float32) keywords.emplace_back("dtype", Ex(p.dtype));
   return torch::call("torch.empty", dims, keywords);
-}
-
-bool equal(const Expr& a, const Expr& b) {
-  if (a.kind != b.kind || a.text != b.text || a.integer != b.integer || !torch::same_number(a.number, b.number) ||
-      a.args.size() != b.args.size() || a.keywords.size() != b.keywords.size())
-    return false;
-  for (std::size_t i = 0; i < a.args.size(); ++i)
-    if (!equal(*a.args[i], *b.args[i])) return false;
-  for (std::size_t i = 0; i < a.keywords.size(); ++i)
-    if (a.keywords[i].first != b.keywords[i].first ||
-        !equal(*a.keywords[i].second, *b.keywords[i].second))
-      return false;
-  return true;
 }
 
 Ex repeated(const Ex& item, std::size_t times) {
@@ -263,6 +247,19 @@ torch::Args items_of(const std::vector<Member>& list) {
 }
 
 }  // namespace
+
+bool equal(const Expr& a, const Expr& b) {
+  if (a.kind != b.kind || a.text != b.text || a.integer != b.integer || !torch::same_number(a.number, b.number) ||
+      a.args.size() != b.args.size() || a.keywords.size() != b.keywords.size())
+    return false;
+  for (std::size_t i = 0; i < a.args.size(); ++i)
+    if (!equal(*a.args[i], *b.args[i])) return false;
+  for (std::size_t i = 0; i < a.keywords.size(); ++i)
+    if (a.keywords[i].first != b.keywords[i].first ||
+        !equal(*a.keywords[i].second, *b.keywords[i].second))
+      return false;
+  return true;
+}
 
 Normal normal_form(const Own& own) {
   return Former(own).take();
@@ -328,7 +325,7 @@ Ex constructor(const Member& member) {
 }
 
 Ex registration(const Member& member) {
-  const Ex on = torch::attribute(Ex(ExprPtr(Ex::make(ExprKind::Self))), "register_buffer");
+  const Ex on = torch::attribute(torch::self(), "register_buffer");
   auto e = Ex::make(ExprKind::Op);
   e->text = "call";
   for (const Ex& a : {on, Ex(member.name), empty(*member.param)}) e->add(a.ptr());

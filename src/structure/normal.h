@@ -8,6 +8,9 @@
 
 namespace onnx2nn::structure {
 
+/// Whether two expressions are the same, without regard to what variables and modules they name.
+bool equal(const torch::Expr& a, const torch::Expr& b);
+
 /// A number in a class's body, which may be another one in another module.
 struct Hole {
   torch::ExprPtr value;  // an Int, a Float or a Bool

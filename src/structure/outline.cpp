@@ -9,7 +9,6 @@
 #include <unordered_set>
 #include <utility>
 
-#include "structure/scopes.h"
 #include "structure/walk.h"
 #include "support/error.h"
 #include "support/interrupt.h"
@@ -279,7 +278,7 @@ class Outliner {
 
   Own& child(Own& module, const torch::ScopeStep& step) {
     std::vector<std::string> path = module.path;
-    for (std::string& part : scope_components({step}, 1)) path.push_back(std::move(part));
+    for (std::string& part : torch::components_of({step})) path.push_back(std::move(part));
     const std::string key = join(path, ".");
     if (const auto it = by_path_.find(key); it != by_path_.end()) return *it->second;
     return *(by_path_[key] = tree_.add(&module, std::move(path), step.type));

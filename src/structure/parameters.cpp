@@ -14,10 +14,6 @@ using torch::Expr;
 using torch::ExprKind;
 using torch::ExprPtr;
 
-bool equal(const ExprPtr& a, const ExprPtr& b) {
-  return a->kind == b->kind && a->integer == b->integer && torch::same_number(a->number, b->number);
-}
-
 /// The values of one hole in all modules; null where a module lacks it.
 struct Column {
   std::vector<ExprPtr> values;
@@ -73,7 +69,7 @@ class Finder {
       if (c.in_method) out.stored.push_back(p.var);
       for (const std::size_t h : c.holes)
         out.numbers[h] = normals_[0].holes[h].member.empty()
-                             ? torch::attribute(Ex(ExprPtr(Ex::make(ExprKind::Self))), c.name).ptr()
+                             ? torch::attribute(torch::self(), c.name).ptr()
                              : Ex(p.var).ptr();
       if (!c.size) p.otherwise = Ex(commonest(c));
       (c.size ? plain : optional).emplace_back(std::move(p), &c);
@@ -85,7 +81,7 @@ class Finder {
           const ExprPtr value = c->values[i] ? c->values[i] : p.otherwise ? p.otherwise->ptr() : commonest(*c);
           if (!p.otherwise) {
             out.args[i].emplace_back(value);
-          } else if (!equal(value, p.otherwise->ptr())) {
+          } else if (!equal(*value, *p.otherwise->ptr())) {
             out.keywords[i].emplace_back(p.var->name, Ex(value));
           }
         }
@@ -121,7 +117,7 @@ class Finder {
       for (const ExprPtr& v : values[h]) {
         if (!v) continue;
         if (one == nullptr) one = &v;
-        differs = differs || !equal(*one, v);
+        differs = differs || !equal(**one, *v);
       }
       const bool whole = std::count(values[h].begin(), values[h].end(), nullptr) == 0;
       if (!differs && (whole || side(holes[h].name) == ' ')) continue;
@@ -132,7 +128,7 @@ class Finder {
             }))
           return false;
         for (std::size_t m = 0; m < modules_.size(); ++m)
-          if (values[h][m] && (!c.values[m] || !equal(c.values[m], values[h][m]))) return false;
+          if (values[h][m] && (!c.values[m] || !equal(*c.values[m], *values[h][m]))) return false;
         return true;
       });
       if (it == columns_.end() && !differs) continue;
@@ -202,7 +198,7 @@ class Finder {
     for (const ExprPtr& v : c.values) {
       if (!v) continue;
       const auto n = std::count_if(c.values.begin(), c.values.end(),
-                                   [&](const ExprPtr& w) { return w && equal(v, w); });
+                                   [&](const ExprPtr& w) { return w && equal(*v, *w); });
       if (n > most) {
         most = n;
         best = v;

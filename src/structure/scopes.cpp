@@ -20,10 +20,6 @@ using torch::Stmt;
 
 using Path = std::vector<std::string>;
 
-bool is_number(const std::string& s) {
-  return !s.empty() && std::all_of(s.begin(), s.end(), is_digit);
-}
-
 Path components(const std::string& path) {
   Path out;
   for (const std::string_view part : split(path, '.')) out.emplace_back(part);
@@ -76,16 +72,9 @@ class Placer {
     for (const torch::Block* b : {&s.body, &s.orelse}) {
       for (const Stmt& inner : *b) {
         const auto other = said(inner);
-        if (other) out = out ? common(*out, *other) : *other;
+        if (other) out = out ? torch::common_scope(*out, *other) : *other;
       }
     }
-    return out;
-  }
-
-  static Scope common(const Scope& a, const Scope& b) {
-    Scope out;
-    for (std::size_t i = 0; i < std::min(a.size(), b.size()) && a[i] == b[i]; ++i)
-      out.push_back(a[i]);
     return out;
   }
 
@@ -189,7 +178,7 @@ class Placer {
         out[i] = *known[i];
         last = i;
       } else if (last && next[i] < known.size()) {
-        out[i] = common(*known[*last], *known[next[i]]);
+        out[i] = torch::common_scope(*known[*last], *known[next[i]]);
       }
     }
     // The result is the model's.
@@ -239,7 +228,7 @@ class Placer {
           return;
         }
         const auto [it, is_new] = readers.emplace(v->id, scopes[i]);
-        if (!is_new) it->second = common(it->second, scopes[i]);
+        if (!is_new) it->second = torch::common_scope(it->second, scopes[i]);
       });
     for (std::size_t i = 0; i < scopes.size(); ++i) {
       const Stmt& s = program_.forward[i];
@@ -248,14 +237,14 @@ class Placer {
       bool movable = true;
       for (const auto& v : s.targets) {
         movable = movable && writes[v->id] == 1;
-        if (const auto it = readers.find(v->id); it != readers.end()) outer = common(outer, it->second);
+        if (const auto it = readers.find(v->id); it != readers.end()) outer = torch::common_scope(outer, it->second);
       }
       if (!movable || outer.size() == scopes[i].size()) continue;
       // Nothing of it comes from inside the module that it would leave.
       each_var(s, [&](const torch::VarPtr& v, bool sets) {
         const auto it = maker.find(v->id);
         if (sets || it == maker.end()) return;
-        movable = movable && common(scopes[it->second], scopes[i]).size() <= outer.size();
+        movable = movable && torch::common_scope(scopes[it->second], scopes[i]).size() <= outer.size();
       });
       each_owner(s, [&](const Path&) { movable = false; });
       if (movable) scopes[i] = std::move(outer);
@@ -297,13 +286,6 @@ class Placer {
 
 std::vector<Scope> place_statements(const torch::Program& program) {
   return Placer(program).run();
-}
-
-Path scope_components(const Scope& scope, std::size_t steps) {
-  Path out;
-  for (std::size_t i = 0; i < steps; ++i)
-    for (std::string& part : components(scope[i].path)) out.push_back(std::move(part));
-  return out;
 }
 
 }  // namespace onnx2nn::structure

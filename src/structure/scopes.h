@@ -13,7 +13,4 @@ namespace onnx2nn::structure {
 /// hold a statement or two, such as an activation's, are left out.
 std::vector<torch::Scope> place_statements(const torch::Program& program);
 
-/// The components of the path of the scope's first `steps` modules.
-std::vector<std::string> scope_components(const torch::Scope& scope, std::size_t steps);
-
 }  // namespace onnx2nn::structure

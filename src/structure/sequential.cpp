@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "structure/members.h"
+#include "structure/normal.h"
 #include "support/text.h"
 #include "torch/schema.h"
 
@@ -15,6 +16,7 @@ namespace {
 using torch::Ex;
 using torch::Expr;
 using torch::ExprKind;
+using torch::ExprPtr;
 using torch::Stmt;
 
 struct Row {
@@ -51,16 +53,6 @@ constexpr std::array kModules = std::to_array<Row>({
     {"adaptive_avg_pool2d", "AdaptiveAvgPool2d", 1},
     {"adaptive_avg_pool3d", "AdaptiveAvgPool3d", 1},
 });
-
-bool same_ints(const Expr& a, const Expr& b) {
-  if (a.kind != ExprKind::List || b.kind != ExprKind::List || a.args.size() != b.args.size())
-    return false;
-  for (std::size_t i = 0; i < a.args.size(); ++i)
-    if (a.args[i]->kind != ExprKind::Int || b.args[i]->kind != ExprKind::Int ||
-        a.args[i]->integer != b.args[i]->integer)
-      return false;
-  return true;
-}
 
 /// Whether it is what the function does without it; every number of a list stands for the list.
 bool is_default(const Expr& e, std::string_view text) {
@@ -105,7 +97,7 @@ torch::ModulePtr module_of(const Expr& e, int variable) {
   if (e.kind != ExprKind::Aten || e.args.empty() || e.args[0]->kind != ExprKind::Var ||
       e.args[0]->var->id != variable || !e.keywords.empty())
     return nullptr;
-  const std::string_view base = std::string_view(e.text).substr(0, e.text.find('.'));
+  const std::string_view base = torch::function_of(e);
   const auto* row = std::find_if(kModules.begin(), kModules.end(),
                                  [&](const Row& r) { return r.function == base; });
   if (row == kModules.end()) return nullptr;
@@ -116,16 +108,13 @@ torch::ModulePtr module_of(const Expr& e, int variable) {
     const Expr& a = *e.args[i];
     if (!is_constant(a) || i >= schema.size()) return nullptr;
     const std::string name(schema[i].name);
-    if (name == "stride" && same_ints(a, *e.args[1])) continue;
+    if (name == "stride" && a.kind == ExprKind::List && equal(a, *e.args[1])) continue;
     // nn.Flatten leaves the batch alone, and the function doesn't.
     const bool flatten = base == "flatten" && name == "start_dim";
     if (flatten ? is_default(a, "1") : is_default(a, schema[i].default_text)) continue;
     if (i <= row->positional) {
-      const bool all_same = a.kind == ExprKind::List && !a.args.empty() &&
-                            std::all_of(a.args.begin(), a.args.end(), [&](const auto& x) {
-                              return x->integer == a.args[0]->integer;
-                            });
-      out->args.push_back(all_same ? Ex(a.args[0]) : Ex(e.args[i]));
+      const ExprPtr same = torch::only_number(a);
+      out->args.push_back(Ex(same ? same : e.args[i]));
     } else {
       out->keywords.emplace_back(name, Ex(e.args[i]));
     }

@@ -87,7 +87,7 @@ torch::Program alone(torch::Function& f) {
 
 /// A member of the model by the parts of its key.
 torch::Ex member_at(const std::vector<std::string>& path) {
-  torch::Ex out{torch::ExprPtr(torch::Ex::make(ExprKind::Self))};
+  torch::Ex out = torch::self();
   for (const std::string& part : path)
     out = is_digit(part[0]) ? torch::op("[]", {out, torch::Ex(std::stoi(part))})
                             : torch::attribute(out, part);

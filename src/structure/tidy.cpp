@@ -18,19 +18,15 @@ using torch::ExprKind;
 using torch::ExprPtr;
 using torch::Stmt;
 
-std::string_view base_of(const Expr& e) {
-  return std::string_view(e.text).substr(0, e.text.find('.'));
-}
-
 /// Printed between its operands.
 bool is_infix(const Expr& e) {
   static const std::set<std::string_view> kNames = {
       "add", "sub", "mul", "div", "matmul", "remainder",   "floor_divide", "pow", "eq",
       "ne",  "lt",  "le",  "gt",  "ge",     "bitwise_and", "bitwise_or",   "bitwise_xor"};
-  return e.kind == ExprKind::Aten && kNames.count(base_of(e)) != 0 && e.keywords.empty();
+  return e.kind == ExprKind::Aten && kNames.count(torch::function_of(e)) != 0 && e.keywords.empty();
 }
 bool is_prefix(const Expr& e) {
-  return e.kind == ExprKind::Aten && (base_of(e) == "neg" || base_of(e) == "bitwise_not");
+  return e.kind == ExprKind::Aten && (torch::function_of(e) == "neg" || torch::function_of(e) == "bitwise_not");
 }
 
 /// About as many characters as it takes on the page.
@@ -55,7 +51,7 @@ std::size_t width(const Expr& e) {
     case ExprKind::Attribute:
       return out + e.text.size();
     case ExprKind::Aten:
-      return out + (is_infix(e) ? 1 : base_of(e).size() + 4);
+      return out + (is_infix(e) ? 1 : torch::function_of(e).size() + 4);
     case ExprKind::Size:
       return out + 9;
     default:

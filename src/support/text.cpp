@@ -230,4 +230,8 @@ std::string to_lower(std::string_view text) {
   return out;
 }
 
+bool is_number(std::string_view text) {
+  return !text.empty() && text.size() < 8 && std::all_of(text.begin(), text.end(), is_digit);
+}
+
 }  // namespace onnx2nn

@@ -57,6 +57,9 @@ constexpr char to_upper(char c) {
   return is_lower(c) ? static_cast<char>(c - 'a' + 'A') : c;
 }
 
+/// A number of few digits, as the 0 of layer1.0.conv1.
+bool is_number(std::string_view text);
+
 template <typename Range>
 std::string join(const Range& parts, std::string_view separator) {
   std::string out;

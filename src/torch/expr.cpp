@@ -78,6 +78,10 @@ Ex size(const Ex& tensor, std::int64_t dim, std::string hint) {
   return Ex(ExprPtr(std::move(e)));
 }
 
+Ex self() {
+  return Ex(ExprPtr(Ex::make(ExprKind::Self)));
+}
+
 Ex attribute(const Ex& object, std::string name) {
   auto e = Ex::make(ExprKind::Attribute);
   e->text = std::move(name);
@@ -87,6 +91,19 @@ Ex attribute(const Ex& object, std::string name) {
 
 Ex shape_of(const Ex& tensor) {
   return Ex(with_args(ExprKind::ShapeOf, "", {tensor}));
+}
+
+std::string_view function_of(const Expr& aten) {
+  return std::string_view(aten.text).substr(0, aten.text.find('.'));
+}
+
+ExprPtr only_number(const Expr& list) {
+  if (list.kind != ExprKind::List || list.args.empty()) return nullptr;
+  const ExprPtr& first = list.args[0];
+  const bool same = std::all_of(list.args.begin(), list.args.end(), [&](const ExprPtr& x) {
+    return x->kind == ExprKind::Int && x->integer == first->integer;
+  });
+  return same ? first : nullptr;
 }
 
 }  // namespace onnx2nn::torch

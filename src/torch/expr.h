@@ -178,7 +178,14 @@ Ex op(std::string operation, const Args& args);
 /// `tensor.shape[dim]`; `hint` names it where it gets a variable of its own.
 Ex size(const Ex& tensor, std::int64_t dim, std::string hint = "");
 Ex shape_of(const Ex& tensor);
+/// `self`, in a method.
+Ex self();
 /// `object.name`.
 Ex attribute(const Ex& object, std::string name);
+
+/// The ATen function of an overload: "softmax" of "softmax.int".
+std::string_view function_of(const Expr& aten);
+/// The number that all items of a list are; null where they differ, or are no integers, or none.
+ExprPtr only_number(const Expr& list);
 
 }  // namespace onnx2nn::torch

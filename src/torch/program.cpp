@@ -13,6 +13,18 @@ std::string Param::key() const {
   return join(path, ".");
 }
 
+Scope common_scope(const Scope& a, const Scope& b) {
+  const auto end = std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first;
+  return {a.begin(), end};
+}
+
+std::vector<std::string> components_of(const Scope& scope) {
+  std::vector<std::string> out;
+  for (const ScopeStep& step : scope)
+    for (const std::string_view part : split(step.path, '.')) out.emplace_back(part);
+  return out;
+}
+
 namespace {
 
 /// How often variables and parameters are read.

@@ -62,6 +62,10 @@ struct ScopeStep {
 };
 using Scope = std::vector<ScopeStep>;  // from the root inwards
 using ScopePtr = std::shared_ptr<const Scope>;
+/// The steps with which both begin.
+Scope common_scope(const Scope& a, const Scope& b);
+/// The components of the path of the innermost module.
+std::vector<std::string> components_of(const Scope& scope);
 
 /// A value that is no tensor, set in __init__: a list of strings, a nested list of numbers.
 struct Constant {

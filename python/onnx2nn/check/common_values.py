@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.check.compare import Comparison, compare, is_float
+from onnx2nn.check.compare import Comparison, compare, identical, is_float
 from onnx2nn.check.oracle import OracleDied, OracleError
 from onnx2nn.check.pieces import EPSILONS, Graph, constant_value
 
@@ -161,7 +161,7 @@ class _Comparer:
     def _judge(self, pairs: dict[str, tuple[str, Any]], values: dict[str, Any]) -> None:
         """Judge the target's values, by name: what they are to be, and what they are."""
         pairs = {n: p for n, p in pairs.items() if p[0] not in self._unstable}
-        doubtful = [m for n, (m, got) in pairs.items() if not _same(values[m], got)]
+        doubtful = [m for n, (m, got) in pairs.items() if not identical(values[m], got)]
         moved = self._moved(list(dict.fromkeys(doubtful))) if doubtful else {}
         for n, (meant, got) in pairs.items():
             self._found[n] = _judged(n, values[meant], got, moved.get(meant, []), self._allowance)
@@ -230,12 +230,6 @@ def _batches(names: list[str], sizes: dict[str, int]) -> Iterator[list[str]]:
         yield batch
 
 
-def _same(want: Any, got: Any) -> bool:
-    if want.shape != got.shape or want.dtype != got.dtype:
-        return False
-    return bool(np.array_equal(want, got, equal_nan=is_float(want.dtype)))
-
-
 def _nudged(rng: np.random.Generator, value: Any) -> Any:
     """An array with each element one unit in its last place up or down."""
     if not isinstance(value, np.ndarray) or value.dtype.name not in EPSILONS:
@@ -251,7 +245,7 @@ def _nudged(rng: np.random.Generator, value: Any) -> Any:
 def _judged(name: str, want: Any, got: Any, moved: list[Any], allowance: Allowance) -> Comparison:
     """A value compared by what its own rounding allows."""
     c = compare(name, want, got)
-    if _same(want, got):
+    if identical(want, got):
         c.ok, c.reason = True, None
         return c
     if want.shape != got.shape or want.dtype != got.dtype or want.dtype.kind in "OUST":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Bar", "Comparison", "Random", "agree", "compare", "flatten", "is_float"]
+__all__ = ["Bar", "Comparison", "Random", "agree", "compare", "flatten", "identical", "is_float"]
 
 # A floating output is right when its mean squared error is below both of these: the first scaled by
 # the output's mean square where that is above 1, the second times its variance.
@@ -93,6 +93,17 @@ def agree(a: Any, b: Any) -> bool:
         elif not np.array_equal(x, y):
             return False
     return True
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Whether two values are the same number for number; NaN is itself."""
+    xs, ys = list(flatten(a)), list(flatten(b))
+    return len(xs) == len(ys) and all(
+        x.shape == y.shape
+        and x.dtype == y.dtype
+        and np.array_equal(x, y, equal_nan=is_float(x.dtype))
+        for (_, x), (_, y) in zip(xs, ys, strict=True)
+    )
 
 
 @dataclass

@@ -20,13 +20,6 @@ bool is_about(double v, double expected) {
   return static_cast<float>(v) == static_cast<float>(expected);
 }
 
-template <const char* const& Overload>
-void lower_plain(LowerContext& c) {
-  c.ignore_attr("consumed_inputs");
-  const DType t = c.dtype(0);
-  c.out(0, computed(t, aten(Overload, {computable(t, c.in(0))})));
-}
-
 constexpr const char* kRelu = "relu";
 constexpr const char* kSigmoid = "sigmoid";
 constexpr const char* kHardSwish = "hardswish";
@@ -273,23 +266,23 @@ void lower_parametric_softplus(LowerContext& c) {
 }
 
 constexpr OpDef kOps[] = {
-    {.type = "Relu", .changed_at = {1, 6, 14}, .infer = infer_same, .lower = lower_plain<kRelu>},
+    {.type = "Relu", .changed_at = {1, 6, 14}, .infer = infer_same, .lower = lower_unary<kRelu>},
     {.type = "LeakyRelu", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_leaky_relu},
     {.type = "PRelu", .changed_at = {1, 6, 7}, .infer = infer_same, .lower = lower_prelu},
     {.type = "Elu", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_elu},
     {.type = "Celu", .changed_at = {12}, .infer = infer_same, .lower = lower_celu},
     {.type = "Selu", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_selu},
-    {.type = "Sigmoid", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_plain<kSigmoid>},
+    {.type = "Sigmoid", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_unary<kSigmoid>},
     {.type = "HardSigmoid", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_hard_sigmoid},
     {.type = "HardSwish",
      .changed_at = {14},
      .infer = infer_same,
-     .lower = lower_plain<kHardSwish>},
+     .lower = lower_unary<kHardSwish>},
     {.type = "ThresholdedRelu",
      .changed_at = {10},
      .infer = infer_same,
      .lower = lower_thresholded_relu},
-    {.type = "Softplus", .changed_at = {1}, .infer = infer_same, .lower = lower_plain<kSoftplus>},
+    {.type = "Softplus", .changed_at = {1}, .infer = infer_same, .lower = lower_unary<kSoftplus>},
     {.type = "Softsign", .changed_at = {1}, .infer = infer_same, .lower = lower_softsign},
     {.type = "ScaledTanh", .changed_at = {1}, .infer = infer_same, .lower = lower_scaled_tanh},
     {.type = "ParametricSoftplus",
@@ -297,7 +290,7 @@ constexpr OpDef kOps[] = {
      .infer = infer_same,
      .lower = lower_parametric_softplus},
     {.type = "Gelu", .changed_at = {20}, .infer = infer_same, .lower = lower_gelu},
-    {.type = "Mish", .changed_at = {18}, .infer = infer_same, .lower = lower_plain<kMish>},
+    {.type = "Mish", .changed_at = {18}, .infer = infer_same, .lower = lower_unary<kMish>},
     {.type = "Swish", .changed_at = {24}, .infer = infer_same, .lower = lower_swish},
     {.type = "SwiGLU", .changed_at = {28}, .infer = infer_swiglu, .lower = lower_swiglu},
     {.type = "Shrink", .changed_at = {9}, .infer = infer_same, .lower = lower_shrink},

@@ -29,13 +29,6 @@ void infer_neg(InferContext& c) {
   c.set_contents(0, std::move(out));
 }
 
-template <const char* const& Overload>
-void lower_unary(LowerContext& c) {
-  c.ignore_attr("consumed_inputs");
-  const DType t = c.dtype(0);
-  c.out(0, computed(t, aten(Overload, {computable(t, c.in(0))})));
-}
-
 constexpr const char* kNeg = "neg";
 constexpr const char* kSqrt = "sqrt";
 constexpr const char* kExp = "exp";

@@ -41,6 +41,14 @@ inline Ex compared(DType t, const Ex& y) {
   return lacks_arithmetic(t) || t == DType::Bool ? helper("compared", {y, Ex(t)}) : y;
 }
 
+/// The lowering of an operator that is one ATen function of its input.
+template <const char* const& Overload>
+void lower_unary(LowerContext& c) {
+  c.ignore_attr("consumed_inputs");
+  const DType t = c.dtype(0);
+  c.out(0, computed(t, aten(Overload, {computable(t, c.in(0))})));
+}
+
 inline Ex to_dtype(const Ex& x, DType t) {
   return aten("to.dtype", {x, Ex(t)});
 }

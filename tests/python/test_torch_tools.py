@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
 import onnx2nn
 
@@ -291,7 +292,9 @@ def test_autocast(case: Case) -> None:
 
 
 def test_linear_layers_are_quantised(case: Case) -> None:
-    torchao = pytest.importorskip("torchao.quantization")
     net = copy.deepcopy(case.converted)
-    torchao.quantize_(net, torchao.Int8WeightOnlyConfig())
+    quantize_(net, Int8WeightOnlyConfig())
+    linear = [m.weight for m in net.modules() if isinstance(m, nn.Linear)]
+    assert linear
+    assert all(type(w) is not nn.Parameter for w in linear)
     assert_same(net(case.x), case.original(case.x), 0.1)

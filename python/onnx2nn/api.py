@@ -165,46 +165,20 @@ def _diagnostic(code: str, message: str) -> Diagnostic:
     }
 
 
-def core_options(
-    *,
-    simplify: bool = True,
-    input_shapes: InputShapes | None = None,
-    dynamic_batch: bool = False,
-    dynamic: Axes | None = None,
-    class_name: str | None = None,
-    allow_unknown: bool = False,
-    fuse: bool = False,
-    flat: bool = False,
-    comments_origin: bool = False,
-    force: bool = False,
-    data_roots: Iterable[str | os.PathLike[str]] = (),
-    drop_undefined_outputs: bool = False,
-    weights_name: str | None = None,
-    trace: bool = False,
-) -> dict[str, Any]:
-    """The options of a conversion as the core takes them; those at their default are left out."""
-    options: dict[str, Any] = {
-        "class_name": class_name,
-        "dynamic_batch": dynamic_batch,
-        "allow_unknown": allow_unknown,
-        "fuse": fuse,
-        "flat": flat,
-        "comments_origin": comments_origin,
-        "force": force,
-        "drop_undefined_outputs": drop_undefined_outputs,
-        "weights_name": weights_name,
-        "trace": trace,
-    }
-    chosen = {k: v for k, v in options.items() if v is not None and v is not False}
-    chosen["simplify"] = simplify
-    if input_shapes:
-        chosen["input_shapes"] = core_shapes(input_shapes)
-    if dynamic:
-        chosen["dynamic"] = core_axes(dynamic)
-    if roots := _paths("data_roots", data_roots):
-        chosen["data_roots"] = roots
-    if _custom_ops:
-        chosen["custom_ops"] = [dict(op) for op in _custom_ops.values()]
+def core_options(**options: Any) -> dict[str, Any]:
+    """The options of `convert` or `simplify_unchecked` as the core takes them.
+
+    Those at their default are left out. Raises TypeError for values that are no such option's.
+    """
+    chosen: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in _FORMS:
+            in_core = _FORMS[name](value) if value else None
+        else:
+            # Only simplification is on where nothing is said.
+            in_core = None if value is False and name != "simplify" else value
+        if in_core is not None:
+            chosen[name] = in_core
     return chosen
 
 
@@ -241,10 +215,24 @@ def _whole(option: str, value: Any) -> int:
         raise TypeError(f"{option}: {value!r} is not a whole number") from None
 
 
-def _paths(option: str, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+def _core_roots(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     if isinstance(paths, (str, bytes)):
-        raise TypeError(f"{option}: {paths!r} is one folder; give a list of folders")
+        raise TypeError(f"data_roots: {paths!r} is one folder; give a list of folders")
     return [os.fspath(p) for p in paths]
+
+
+# What options are to the core that takes other forms of them.
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    "input_shapes": core_shapes,
+    "dynamic": core_axes,
+    "data_roots": _core_roots,
+}
+
+
+def _conversion(source: Source, **options: Any) -> Any:
+    """The native Conversion of a model, whether it was refused or not."""
+    known = [dict(op) for op in _custom_ops.values()]
+    return native().convert(source.data, core_options(**options, custom_ops=known))
 
 
 def run_native(source: Source, options: dict[str, Any]) -> Any:
@@ -252,7 +240,7 @@ def run_native(source: Source, options: dict[str, Any]) -> Any:
 
     Raises Error where the model was refused.
     """
-    conversion = native().convert(source.data, core_options(**options))
+    conversion = _conversion(source, **options)
     if not conversion.ok:
         raise refused(source, list(conversion.diagnostics), conversion.readable)
     return conversion
@@ -436,22 +424,22 @@ def convert(
     """
     source = as_source(model)
     paths = None if out is None else _output_paths(source, out)
-    options = core_options(
-        simplify=simplify,
-        input_shapes=input_shapes,
-        dynamic_batch=dynamic_batch,
-        dynamic=dynamic,
-        class_name=class_name,
-        allow_unknown=allow_unknown,
-        fuse=fuse,
-        flat=flat,
-        comments_origin=comments_origin,
-        force=force,
-        data_roots=data_roots,
-        drop_undefined_outputs=drop_undefined_outputs,
-        weights_name=os.path.basename(paths[1]) if paths else None,
-    )
-    conversion = native().convert(source.data, options)
+    options: dict[str, Any] = {
+        "simplify": simplify,
+        "input_shapes": input_shapes,
+        "dynamic_batch": dynamic_batch,
+        "dynamic": dynamic,
+        "class_name": class_name,
+        "allow_unknown": allow_unknown,
+        "fuse": fuse,
+        "flat": flat,
+        "comments_origin": comments_origin,
+        "force": force,
+        "data_roots": data_roots,
+        "drop_undefined_outputs": drop_undefined_outputs,
+        "weights_name": os.path.basename(paths[1]) if paths else None,
+    }
+    conversion = _conversion(source, **options)
     if not conversion.ok:
         raise refused(source, list(conversion.diagnostics), conversion.readable)
     filename = paths[0] if paths else f"{conversion.class_name}.py"
@@ -459,7 +447,7 @@ def convert(
         compiled(conversion.source, filename)
     except Error:
         # Once more, with the nodes' names in it: the error then tells which one it is.
-        named = native().convert(source.data, options | {"comments_origin": True})
+        named = _conversion(source, **options | {"comments_origin": True})
         compiled(named.source, filename)
         raise
     files: list[str] = []
@@ -509,7 +497,8 @@ def inspect(
     Raises Error where the model cannot be read.
     """
     source = as_source(model)
-    options = core_options(
+    conversion = _conversion(
+        source,
         simplify=simplify,
         input_shapes=input_shapes,
         dynamic_batch=dynamic_batch,
@@ -518,7 +507,6 @@ def inspect(
         data_roots=data_roots,
         drop_undefined_outputs=drop_undefined_outputs,
     )
-    conversion = native().convert(source.data, options)
     diagnostics = list(conversion.diagnostics)
     if not conversion.readable or any(d.get("code") == _USAGE for d in diagnostics):
         raise refused(source, diagnostics, conversion.readable)
@@ -566,24 +554,23 @@ def simplify_unchecked(
     Returns counts of nodes, operators and bytes before and after, what each rule did, and the files.
     """
     source = as_source(model)
-    options: dict[str, Any] = {
-        "input_shapes": core_shapes(input_shapes) if input_shapes else None,
-        "dynamic_batch": dynamic_batch or None,
-        "dynamic": core_axes(dynamic) if dynamic else None,
-        "disabled": disabled,
-        "only": only,
-        "why_not": why_not,
-        "stop_after": stop_after,
-        "max_constant": max_constant,
-        "opset": opset,
-        "external_data": external_data or None,
-        "staging": staging,
-        "force": force or None,
-        "data_roots": _paths("data_roots", data_roots) or None,
-        "drop_undefined_outputs": drop_undefined_outputs or None,
-    }
-    chosen = {k: v for k, v in options.items() if v is not None}
-    result = dict(native().simplify(source.data, None if out is None else os.fspath(out), chosen))
+    options = core_options(
+        input_shapes=input_shapes,
+        dynamic_batch=dynamic_batch,
+        dynamic=dynamic,
+        disabled=disabled,
+        only=only,
+        why_not=why_not,
+        stop_after=stop_after,
+        max_constant=max_constant,
+        opset=opset,
+        external_data=external_data,
+        staging=staging,
+        force=force,
+        data_roots=data_roots,
+        drop_undefined_outputs=drop_undefined_outputs,
+    )
+    result = dict(native().simplify(source.data, None if out is None else os.fspath(out), options))
     if not result.get("ok", True):
         diagnostics = list(result.get("diagnostics", []))
         raise refused(source, diagnostics, result.get("readable", True))

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 
 from onnx2nn.api import Axes, Error, InputShapes, Source
-from onnx2nn.check.common_values import Allowance, compare_stretches, rounding
 from onnx2nn.check.compare import Bar, Comparison, Random, agree, compare
 from onnx2nn.check.freed import check_freed
 from onnx2nn.check.given import check_shapes, given_inputs
@@ -18,6 +17,7 @@ from onnx2nn.check.oracle import OracleDied, Reference, Runtime, first_line
 from onnx2nn.check.pieces import Graph
 from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.check.search import Refused, is_empty, larger_batch, mark_random, search
+from onnx2nn.check.stretches import Allowance, compare_stretches, rounding
 from onnx2nn.check.values import has_random_op
 
 __all__ = ["Original"]
@@ -37,7 +37,7 @@ class Original:
     from `seed` on. input_shapes: dims by name, for what is drawn. custom_lib: a library of operators
     to register. nodes: whether to compare the values on the way too; "auto" does so where outputs
     differ, or numbers are drawn at random. atol, rtol: a bar of one's own for the outputs.
-    allowance: what rounding is allowed; see `onnx2nn.check.common_values`.
+    allowance: what rounding is allowed; see `onnx2nn.check.stretches`.
     `skipped` says why there is no answer, `died` that the oracle's process ended over it.
     """
 

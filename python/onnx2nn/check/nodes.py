@@ -16,7 +16,7 @@ from onnx2nn.check.compare import Comparison, Random, compare, flatten, is_float
 from onnx2nn.check.oracle import first_line
 from onnx2nn.check.result import Answer, Difference, Report, describe
 from onnx2nn.check.values import NodeValues, NoValues
-from onnx2nn.check.written import emitted_line, run_module
+from onnx2nn.check.written import call_module, emitted_line, run_module, seeded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +54,6 @@ class Hook:
     """What emitted code calls for each value: measures it, or compares it and gives the oracle's back.
 
     want: the right values by name, None to measure. give: values to go on with instead of those.
-    against: values of another model, to be compared in place of those that the hook is called with.
     left: the names that are still to come; it `stops` after the last of them.
     """
 
@@ -62,7 +61,6 @@ class Hook:
     check_dtype: bool = True
     want: dict[str, Any] | None = None
     give: dict[str, Any] = field(default_factory=dict)
-    against: dict[str, Any] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
     stops: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
@@ -77,9 +75,7 @@ class Hook:
             return value
         want = self.want[name]
         if name not in self.found:
-            self.found[name] = compare_node(
-                name, want, value, self.tape, self.check_dtype, self.against.get(name)
-            )
+            self.found[name] = compare_node(name, want, value, self.tape, self.check_dtype)
         self.left.discard(name)
         if self.stops and not self.left:
             raise Stop
@@ -127,18 +123,16 @@ def compare_node(
     value: Any,
     tape: "Tape",
     check_dtype: bool = True,
-    against: Any = None,
 ) -> Comparison:
     """Compare what a node made of the oracle's inputs, within what its arithmetic may round.
 
-    want: the oracle's value; one that is Random is compared by shape. value: as emitted code has it;
-    against: what to compare instead of it, within what it may be off.
+    want: the oracle's value; one that is Random is compared by shape. value: as emitted code has it.
     """
     from onnx2nn.tensors import to_numpy
 
     bare = want.value if isinstance(want, Random) else want
     dtype = bare.dtype.name if isinstance(bare, np.ndarray) else None
-    got = to_numpy(value, dtype) if against is None else against
+    got = to_numpy(value, dtype)
     if isinstance(bare, np.ndarray) and not hasattr(value, "shape"):
         # Python integers have no rank of their own.
         got = np.asarray(got)
@@ -233,6 +227,8 @@ class Traced:
     tape: "Tape"
     names: list[str] = field(default_factory=list)
     failure: str | None = None
+    # What it gives for the oracle's inputs by itself, drawing from a generator of seed 0.
+    outputs: list[Any] = field(default_factory=list)
 
     def run(self, feed: dict[str, Any]) -> str | None:
         """Run it on these inputs; what it raised, as text."""
@@ -240,7 +236,7 @@ class Traced:
 
         try:
             with unfused(self.net), self.tape:
-                run_module(self.net, feed, self.proto)
+                call_module(self.net, feed)
         except Stop:
             return None
         except Exception as error:  # whatever emitted code raises is a finding
@@ -270,7 +266,8 @@ def trace(
         take_weights(net, state, report)
     traced = Traced(net, proto, hook, tape)
     try:
-        run_module(net, answer.feed, proto)
+        with seeded():
+            traced.outputs = run_module(net, answer.feed, proto)
     except Exception as error:  # whatever emitted code raises is a finding
         traced.failure = f"{type(error).__name__}: {first_line(error)}{emitted_line(error)}"
     traced.names = [name for _, _, name in node_values(proto) if name in hook.sizes]
@@ -358,6 +355,7 @@ def difference(
     from onnx2nn.tensors import DTYPE_NAMES
 
     index, node = next((k, n) for k, n, name in node_values(values.proto) if name == output)
+    index = values.places[index] if values.places is not None else index
     known = dict(shown)
     known.update({n: describe(n, v) for n, v in answer.feed.items()})
     for t in values.proto.graph.initializer:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from onnx2nn.check.bounds import Tape, aside, unfused
-from onnx2nn.check.compare import Comparison, Random
+from onnx2nn.check.compare import Comparison, Random, identical
 from onnx2nn.check.drawn import Drawn, report_drawn
 from onnx2nn.check.nodes import compare_node, difference, given_back
 from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.check.values import NodeValues
-from onnx2nn.check.written import run_module
+from onnx2nn.check.written import call_module
 
 __all__ = ["Recogniser", "Replayed", "Seen", "check_recognised", "missing", "run_watched"]
 
@@ -42,6 +42,9 @@ class Seen:
     closest: Comparison | None = None
 
 
+_as_number = torch.ops.aten._local_scalar_dense.default
+
+
 class Recogniser(Tape):  # type: ignore[no-untyped-call,unused-ignore]
     """Runs a module and finds the oracle's values among its results.
 
@@ -59,6 +62,8 @@ class Recogniser(Tape):  # type: ignore[no-untyped-call,unused-ignore]
             self._open[_key(_as_tensor(value))].append(name)
         self.found: dict[int, str] = {}
         self.unfit: list[Seen] = []
+        # What branches and turns are decided by, in order.
+        self.scalars: list[Any] = []
         self._count, self._last = 0, -1
 
     @property
@@ -70,6 +75,8 @@ class Recogniser(Tape):  # type: ignore[no-untyped-call,unused-ignore]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
+        if func is _as_number:
+            return self._decided(result)
         # A view stays what it looks at, and what is written into stays where it is.
         stays = any(r.alias_info is not None for r in func._schema.returns)
         if isinstance(result, Tensor):
@@ -79,6 +86,10 @@ class Recogniser(Tape):  # type: ignore[no-untyped-call,unused-ignore]
                 self._placed(x, stays) if isinstance(x, Tensor) else x for x in result
             )
         return result
+
+    def _decided(self, number: Any) -> Any:
+        self.scalars.append(number)
+        return number
 
     def _placed(self, value: Tensor, stays: bool) -> Tensor:
         number, self._count = self._count, self._count + 1
@@ -123,13 +134,18 @@ class Recogniser(Tape):  # type: ignore[no-untyped-call,unused-ignore]
 class Replayed(Recogniser):  # type: ignore[no-untyped-call,unused-ignore]
     """A second run of a module, on other values: its results are known by their numbers.
 
-    places: what a Recogniser found. want: what each result should be; give: what to go on with.
+    first: the Recogniser of the first run, whose branches and turns are taken again.
+    want: what each result should be; give: what to go on with.
     """
 
-    def __init__(self, places: dict[int, str], want: dict[str, Any], give: dict[str, Any]) -> None:
+    def __init__(self, first: Recogniser, want: dict[str, Any], give: dict[str, Any]) -> None:
         super().__init__(want)
-        self._places, self._all, self._give = places, want, give
+        self._places, self._all, self._give = first.found, want, give
+        self._again = iter(first.scalars)
         self.compared: dict[str, Comparison] = {}
+
+    def _decided(self, number: Any) -> Any:
+        return next(self._again, number)
 
     def _place(self, number: int, value: Tensor) -> Tensor:
         name = self._places.get(number)
@@ -140,13 +156,20 @@ class Replayed(Recogniser):  # type: ignore[no-untyped-call,unused-ignore]
         return self._put(self._give.get(name, want), value)
 
 
-def run_watched(
-    tape: Tape, net: nn.Module, feed: dict[str, Any], proto: Any, may_fail: bool = False
-) -> None:
+def _apart(real: dict[str, Any], turns: dict[str, set[str]]) -> dict[str, Any]:
+    """Without the results of loops that are those of their first turn: a module has these once."""
+    return {
+        n: v
+        for n, v in real.items()
+        if not any(identical([v], [real[t]]) for t in turns.get(n, ()) if t in real)
+    }
+
+
+def run_watched(tape: Tape, net: nn.Module, feed: dict[str, Any], may_fail: bool = False) -> None:
     """Run a module under a tape, as far as it goes where it may fail."""
     try:
         with unfused(net), tape:
-            run_module(net, feed, proto)
+            call_module(net, feed)
     except Exception:
         # That a module fails has been reported already.
         if not may_fail:
@@ -169,11 +192,11 @@ def check_recognised(
     file: the module's source. Returns whether nothing is missing; `report.nodes` then holds what was
     found.
     """
-    real = values.right(names)
+    real = _apart(values.right(names), values.turns)
     here = Recogniser(real)
-    run_watched(here, converted, answer.feed, values.proto)
+    run_watched(here, converted, answer.feed)
     there = Recogniser(real, file)
-    run_watched(there, net, answer.feed, values.proto, may_fail=True)
+    run_watched(there, net, answer.feed, may_fail=True)
     lost = missing(here, there)
     if lost is not None:
         name, instead = lost
@@ -186,16 +209,23 @@ def check_recognised(
                 where = f"line {instead.line} gives something else than {name}"
         report.notes.append(f"the source differs from what the model is converted to: {where}")
         return False
+    # What a loop gives follows from its first turn, which it starts from other values once these are given.
+    inside = {n for first in values.turns.values() for n in first}
+    outside = set(names) - inside
     for d in drawn:
-        right = Replayed(here.found, d.want, d.give)
-        run_watched(right, converted, d.feed, values.proto)
-        other = Replayed(there.found, d.want, d.give)
-        run_watched(other, net, d.feed, values.proto, may_fail=True)
-        sure = {
-            n: c for n, c in other.compared.items() if n in right.compared and right.compared[n].ok
-        }
-        if report_drawn(sure, names, d, values, answer, report):
-            return False
+        right = Replayed(here, d.want, d.give)
+        run_watched(right, converted, d.feed)
+        for judged in [inside, outside] if inside else [outside]:
+            given = judged | outside
+            other = Replayed(there, {n: v for n, v in d.want.items() if n in given}, d.give)
+            run_watched(other, net, d.feed, may_fail=True)
+            sure = {
+                n: c
+                for n, c in other.compared.items()
+                if n in judged and n in right.compared and right.compared[n].ok
+            }
+            if report_drawn(sure, names, d, values, answer, report):
+                return False
     found = set(there.found.values())
     report.nodes = [Comparison(n, True) for n in names if n in found]
     return True
@@ -211,9 +241,12 @@ def missing(conversion: Recogniser, other: Recogniser) -> tuple[str, Seen | None
         if name in there and name not in found:
             key, order = _key(_as_tensor(conversion._want[name])), other._order[name]
             before = [s for s in other.unfit if s.key == key and s.after < order]
-            return name, next(
-                (s for s in before if s.after == order - 1), before[-1] if before else None
-            )
+            seen = next((s for s in before if s.after == order - 1), before[-1] if before else None)
+            closest = seen.closest if seen is not None else None
+            if closest is not None and other._order[closest.name] < order:
+                # What came in place of an earlier value; that was found in a later one much like it.
+                return closest.name, seen
+            return name, seen
     return None
 
 

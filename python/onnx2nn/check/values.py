@@ -83,10 +83,23 @@ class Opened:
 
 
 class NodeValues:
-    """The oracle's values of a model's nodes, for one set of inputs."""
+    """The oracle's values of a model's nodes, for one set of inputs.
 
-    def __init__(self, source: Source, proto: Any, answer: Answer, threads: int = 0) -> None:
-        self.source, self.proto, self._answer, self._threads = source, proto, answer, threads
+    places: where each node, or the one that it lies in, is in the file, if not where it is here.
+    turns: by a loop's results, the values of its first turn, where that is laid out beside it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        proto: Any,
+        answer: Answer,
+        threads: int = 0,
+        places: list[int] | None = None,
+        turns: dict[str, set[str]] | None = None,
+    ) -> None:
+        self.source, self.proto, self._answer, self.threads = source, proto, answer, threads
+        self.places, self.turns = places, turns or {}
         functions = {(f.domain, f.name): f for f in proto.functions}
         self._last: tuple[list[str], dict[str, Any]] | None = None
         self._random = {
@@ -131,7 +144,7 @@ class NodeValues:
         return Runtime(
             model,
             model_folder(self.source),
-            self._threads,
+            self.threads,
             exact=multiplies_bytes(self.proto),
         )
 

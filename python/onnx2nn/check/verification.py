@@ -4,17 +4,19 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnx2nn.api import Axes, InputShapes, Model, Source, as_source, run_native
+from onnx2nn.api import Axes, Error, InputShapes, Model, Source, as_source, run_native
 from onnx2nn.check import process
-from onnx2nn.check.compare import Bar, compare, identical
+from onnx2nn.check.compare import Bar, Comparison, compare, identical
 from onnx2nn.check.drawn import Drawing, Drawn, check_on_drawn
 from onnx2nn.check.freed import check_freed
 from onnx2nn.check.given import check_shapes, given_inputs
 from onnx2nn.check.inputs import Unfit, candidates
-from onnx2nn.check.nodes import check_nodes, take_weights, trace
+from onnx2nn.check.nested import laid_out
+from onnx2nn.check.nodes import Traced, check_nodes, difference, take_weights, trace
 from onnx2nn.check.oracle import (
     OracleDied,
     Reference,
@@ -25,13 +27,14 @@ from onnx2nn.check.oracle import (
     oracle_model,
     read_proto,
 )
+from onnx2nn.check.pieces import Graph
 from onnx2nn.check.readable import readable
 from onnx2nn.check.result import Answer, Difference, Report, describe
 from onnx2nn.check.roles import free_zeros
 from onnx2nn.check.search import BATCH, Refused, is_empty, larger_batch, mark_random, search
-from onnx2nn.check.stretches import check_stretches
+from onnx2nn.check.stretches import compare_stretches
 from onnx2nn.check.values import NodeValues, NoValues, has_random_op
-from onnx2nn.check.written import emitted_line, is_program, load_written, run_module
+from onnx2nn.check.written import emitted_line, is_program, load_written, run_module, seeded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -170,7 +173,7 @@ def verify(
                 _check_by_nodes(report, values, answer, options, target, net, bar)
             else:
                 assert isinstance(target, (str, os.PathLike))
-                _check_by_stretches(report, values, answer, as_source(target), options, bar)
+                _check_by_stretches(report, values, answer, as_source(target), bar)
         except NoValues as error:
             report.notes.append(f"not checked node by node: {error}")
     shown = any(c.shape is not None and 0 not in c.shape for c in report.nodes)
@@ -318,15 +321,14 @@ def _check_by_nodes(
     bar: Bar | None,
 ) -> None:
     """Run each node on the oracle's own inputs: what they say is the verdict."""
-    source, proto = values.source, values.proto
+    source = values.source
     state = net.state_dict() if target is not None else None
-    traced = trace(source, proto, answer, options, state, report)
-    agree = check_nodes(traced, values, answer, report)
-    drawn: list[Drawn] = []
-    if agree:
-        drawing = Drawing(values, traced.names, answer)
-        drawn = list(drawing.all())
-        agree = check_on_drawn(traced, drawn, drawing, values, answer, report)
+    views = _views(values, answer, options, state, report)
+    agree = all(_agrees(view, answer, report) for view in views)
+    view = views[0]
+    if agree and len(views) > 1:
+        inner = {c.name for c in view.nodes}
+        report.nodes = [*view.nodes, *(c for c in views[1].nodes if c.name not in inner)]
     # A module of the caller's own may well compute by other steps: its outputs count, while they are right.
     held = target is not None and (not report.ok or isinstance(target, (str, os.PathLike)))
     ours = target is None or (agree and held and _is_conversion(target, source, options))
@@ -334,51 +336,104 @@ def _check_by_nodes(
         from onnx2nn.check.recognised import check_recognised
         from onnx2nn.loading import load
 
-        converted = load(source, **options)
+        converted = load(view.values.source, **view.options)
         take_weights(converted, net.state_dict())
         file = str(Path(target).with_suffix(".py")) if not hasattr(target, "forward") else None
-        agree = check_recognised(net, converted, traced.names, drawn, values, answer, report, file)
+        agree = check_recognised(
+            net, converted, view.traced.names, view.drawn, view.values, answer, report, file
+        )
     if not agree:
         report.ok = False
     elif report.error is None and not report.ok and bar is None:
         # The nodes were those of one flat function: the classes must compute just that.
-        if not ours or _computes_as_flat(net, source, options, answer, proto):
+        if not ours or _computes_as_flat(net, views[-1].traced, answer):
             _forgive(report)
         else:
             report.error = "the classes of the source compute otherwise than its operators do"
 
 
-def _computes_as_flat(
-    net: "nn.Module", source: Source, options: dict[str, Any], answer: Answer, proto: Any
-) -> bool:
+@dataclass
+class _View:
+    """The model as one graph to be looked at value by value, with its traced conversion.
+
+    options: those of that conversion. nodes, drawn: what was compared, and drawn for it.
+    """
+
+    values: NodeValues
+    options: dict[str, Any]
+    traced: Traced
+    nodes: list[Comparison] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
+
+
+def _views(
+    values: NodeValues,
+    answer: Answer,
+    options: dict[str, Any],
+    state: dict[str, Any] | None,
+    report: Report,
+) -> list[_View]:
+    """The model with its nested graphs laid out, where it has any and that can be had, and as it is."""
+    views: list[_View] = []
+    why = None
+    try:
+        inner = laid_out(values, answer)
+        if inner is not values:
+            more = dict(options)
+            if (folder := model_folder(inner.source)) is not None:
+                more["data_roots"] = [*options["data_roots"], folder]
+            traced = trace(inner.source, inner.proto, answer, more, state, report)
+            why = traced.failure
+            if why is None:
+                inner.right(traced.names[-1:])
+                views.append(_View(inner, more, traced))
+    except (Error, NoValues) as error:
+        why = first_line(error)
+    if why is not None:
+        report.notes.append(f"branches and bodies are checked as one with their node: {why}")
+    traced = trace(values.source, values.proto, answer, options, state, report)
+    return [*views, _View(values, options, traced)]
+
+
+def _agrees(view: _View, answer: Answer, report: Report) -> bool:
+    """Whether each operator is right on the oracle's own inputs, and on drawn ones."""
+    agree = check_nodes(view.traced, view.values, answer, report)
+    view.nodes = report.nodes
+    if not agree:
+        return False
+    drawing = Drawing(view.values, view.traced.names, answer)
+    view.drawn = list(drawing.all())
+    return check_on_drawn(view.traced, view.drawn, drawing, view.values, answer, report)
+
+
+def _computes_as_flat(net: "nn.Module", traced: Traced, answer: Answer) -> bool:
     """Whether a conversion's classes give what its statements give as one function."""
-    import torch
-
-    from onnx2nn.loading import build
-
-    flat = build(run_native(source, {**options, "flat": True}))
-    take_weights(flat, net.state_dict())
-    outputs = []
-    for each in (net, flat):
-        torch.manual_seed(0)
-        outputs.append(run_module(each, answer.feed, proto))
-    return identical(*outputs)
+    with seeded():
+        return identical(run_module(net, answer.feed, traced.proto), traced.outputs)
 
 
 def _check_by_stretches(
-    report: Report,
-    values: NodeValues,
-    answer: Answer,
-    target: Source,
-    options: dict[str, Any],
-    bar: Bar | None,
+    report: Report, values: NodeValues, answer: Answer, target: Source, bar: Bar | None
 ) -> None:
     """Run another ONNX file between the values that both name, on the oracle's own inputs."""
-    if not isinstance(answer.oracle, Runtime):
-        return
-    traced = trace(values.source, values.proto, answer, options, None, report)
-    if not check_stretches(traced, values, target, answer, report):
+    whole = isinstance(answer.oracle, Reference)
+    original = Graph(values.source, values.threads, whole=whole)
+    other = Graph(target, values.threads, whole=whole)
+    # What the other no longer draws it has to compute as it was.
+    drawn = [n for n in original.drawn if n in other.makers]
+    try:
+        fixed = original.run(drawn, {}, answer.feed) if drawn else {}
+        found = compare_stretches(original, other, answer.feed, fixed)
+    except (Error, OracleDied):
+        raise
+    except Exception as error:  # each runtime has error types of its own
+        raise NoValues(first_line(error)) from error
+    report.nodes = found.compared
+    if found.wrong:
         report.ok = False
+        first = found.wrong[0]
+        report.first_difference = difference(values, answer, {}, first.name)
+        report.first_difference.comparison = first
     elif report.error is None and not report.ok and bar is None:
         _forgive(report)
 

@@ -1,12 +1,14 @@
 """The files of a conversion, loaded afresh, and modules run on ONNX values."""
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import itertools
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from onnx2nn.check.oracle import first_line
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["emitted_line", "is_program", "load_written", "run_module"]
+__all__ = ["call_module", "emitted_line", "is_program", "load_written", "run_module", "seeded"]
 
 _counter = itertools.count(1)
 
@@ -135,15 +137,31 @@ def is_program(source: str, other: str) -> bool:
         return False
 
 
-def run_module(net: "nn.Module", feed: dict[str, Any], proto: Any) -> list[Any]:
-    """A converted module's outputs, as numpy, for inputs by ONNX name."""
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """A context in which torch draws the same numbers each time, and its generator is left alone."""
     import torch
 
-    from onnx2nn.tensors import as_outputs, to_numpy, to_torch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def call_module(net: "nn.Module", feed: dict[str, Any]) -> Any:
+    """What a converted module gives for inputs by ONNX name."""
+    import torch
+
+    from onnx2nn.tensors import to_torch
 
     with torch.no_grad():
-        result = net(*[to_torch(v) for v in feed.values()])
-    outputs = as_outputs(result, len(proto.graph.output))
+        return net(*[to_torch(v) for v in feed.values()])
+
+
+def run_module(net: "nn.Module", feed: dict[str, Any], proto: Any) -> list[Any]:
+    """A converted module's outputs, as numpy, for inputs by ONNX name."""
+    from onnx2nn.tensors import as_outputs, to_numpy
+
+    outputs = as_outputs(call_module(net, feed), len(proto.graph.output))
     return [
         to_numpy(y, _declared(o))
         for y, o in itertools.zip_longest(outputs, proto.graph.output[: len(outputs)])

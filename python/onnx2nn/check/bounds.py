@@ -19,7 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from onnx2nn.check.operator_bounds import Bound, Call, bounds_of, flat, most, summed_products
+from onnx2nn.check.calls import Bound, Call, flat, most
+from onnx2nn.check.general_bounds import MOVES
+from onnx2nn.check.operator_bounds import bounds_of, summed_products
 
 __all__ = ["Tape", "aside", "unfused"]
 
@@ -131,7 +133,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
     def terms(self, value: Tensor) -> float:
         """How many products are summed for each element of a value, seen through what only moves it."""
         call = self._call(value)
-        while call is not None and call.moves and isinstance(call.args[0], Tensor):
+        while call is not None and call.name in MOVES and isinstance(call.args[0], Tensor):
             call = self._call(call.args[0])
         return summed_products(call) if call is not None else 1.0
 

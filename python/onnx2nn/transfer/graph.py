@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from onnx2nn.check.bounds import Tape, aside, unfused
-from onnx2nn.check.operator_bounds import Call, flat
+from onnx2nn.check.calls import Call, flat
 
 __all__ = ["NORM", "Value", "graph_of"]
 

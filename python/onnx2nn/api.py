@@ -49,8 +49,8 @@ _PROTOBUF_LIMIT = 2**31 - 1
 _SHOWN_NODES = 5
 # The codes of diagnostics about files themselves.
 _UNREADABLE = {"bad-model", "unreadable-file", "io", "would-overwrite"}
-# The code of what was asked for and cannot be done.
-_USAGE = "bad-option"
+# The codes of what was asked for and cannot be done.
+_USAGE = {"bad-option", "input-shape"}
 
 
 class Error(Exception):
@@ -271,7 +271,7 @@ def refused(source: Source, diagnostics: list[Diagnostic], readable: bool = True
         "\n".join(lines) or f"{source.name}: cannot be converted",
         diagnostics,
         unreadable=not readable or any(d.get("code") in _UNREADABLE for d in errors),
-        usage=any(d.get("code") == _USAGE for d in errors),
+        usage=any(d.get("code") in _USAGE for d in errors),
     )
 
 
@@ -508,7 +508,7 @@ def inspect(
         drop_undefined_outputs=drop_undefined_outputs,
     )
     diagnostics = list(conversion.diagnostics)
-    if not conversion.readable or any(d.get("code") == _USAGE for d in diagnostics):
+    if not conversion.readable or any(d.get("code") in _USAGE for d in diagnostics):
         raise refused(source, diagnostics, conversion.readable)
     stats = conversion.stats
     return {

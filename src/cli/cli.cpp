@@ -100,7 +100,7 @@ ExitCode failure(const Parsed& p, const std::vector<DiagnosticInfo>& list,
   };
   const ExitCode code = says("internal")         ? kInternal
                         : says("cancelled")      ? kInterrupted
-                        : says("bad-option")     ? kUsage
+                        : says("bad-option") || says("input-shape") ? kUsage
                         : !readable || says("io") || says("would-overwrite") ? kUnreadable
                                                  : kWrong;
   if (p.json) {

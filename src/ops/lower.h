@@ -198,8 +198,9 @@ class LowerContext : public NodeContext {
   // ---- outputs
   /// Output `i` is `value`: a new variable.
   void out(std::size_t i, const Ex& value);
-  /// Several outputs from one call that returns a tuple; absent outputs are discarded.
-  void outs(const Ex& tuple);
+  /// Several outputs from one call that returns a tuple; absent outputs are discarded. size: of the
+  /// tuple, where a node may leave out the last outputs.
+  void outs(const Ex& tuple, std::size_t size = 0);
   /// Output `i` is what the expression already says, with no variable of its own (an alias).
   void alias(std::size_t i, const Ex& value);
   /// What output `i` has been set to.

@@ -148,11 +148,11 @@ void LowerContext::out(std::size_t i, const Ex& moved) {
   l_.define(v, {.ex = Ex(var)});
 }
 
-void LowerContext::outs(const Ex& tuple) {
+void LowerContext::outs(const Ex& tuple, std::size_t size) {
   Stmt s;
   s.value = tuple;
-  for (std::size_t i = 0; i < node_.output_count(); ++i) {
-    const ir::Value* v = node_.output(i);
+  for (std::size_t i = 0; i < std::max(size, node_.output_count()); ++i) {
+    const ir::Value* v = i < node_.output_count() ? node_.output(i) : nullptr;
     s.targets.push_back(l_.new_var(v != nullptr ? variable_hint(v->name, node_.op_type) : "_", v));
   }
   const auto targets = s.targets;

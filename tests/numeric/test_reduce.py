@@ -200,6 +200,12 @@ def test_top_k(attrs: Any, constants: Any, dynamic: bool) -> None:
     )
 
 
+def test_top_k_whose_places_are_left_out() -> None:
+    x = floats(3, 6)
+    wanted = [-np.sort(-x, axis=1)[:, :2]]
+    check("TopK", [x, np.array([2])], opset=11, attrs={"axis": 1}, outputs=1, expected=wanted)
+
+
 def test_old_top_k() -> None:
     x = floats(3, 6)
     order = np.argsort(-x, axis=1)[:, :2]

@@ -146,6 +146,8 @@ SAME = [
     (["m.onnx", "--input_shape", "2,4", "--no-check"], 0),
     (["m.onnx", "--input_shape", "x:-1,4", "--no-check"], 0),
     (["m.onnx", "--input_shape", "x:batch,4", "--no-check"], 0),
+    (["m.onnx", "--input_shape", "x:2,5", "--no-check"], 2),
+    (["m.onnx", "--input_shape", "x:2,4,1", "--no-check"], 2),
     (["simplify", "m.onnx", "s.onnx", "--no-check"], 0),
     (["simplify", "m.onnx", "new/folder/", "--no-check"], 0),
     (["simplify", "m.onnx", ".", "--no-check", "--disable", "fuse_bn_into_conv"], 0),

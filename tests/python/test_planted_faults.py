@@ -138,6 +138,28 @@ FAULTS = {
         {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
         {"mode": "reflect"},
     ),
+    "a limit that is left out": Fault(
+        "Clip", "F.relu6(-x)", "F.relu(-x)", {"low": np.float32(0), "high": np.float32(6)}
+    ),
+    "another rounding": Fault("Round", "torch.round(-x)", "torch.trunc(-x)"),
+    "another reduction": Fault(
+        "ScatterND",
+        "accumulate=True",
+        "accumulate=False",
+        {"i": np.array([[0], [1]]), "u": weight(2, 4, 6, 6)},
+        {"reduction": "add"},
+    ),
+    "another order of depth": Fault(
+        "SpaceToDepth", "(x, 2)", '(x, 2, mode="CRD")', {}, {"blocksize": 2}
+    ),
+    "another scale of attention": Fault(
+        "Attention",
+        "scale=0.3",
+        "scale=0.31",
+        {"k": weight(2, 4, 6, 6), "v": weight(2, 4, 6, 6)},
+        {"scale": 0.3},
+        opset=23,
+    ),
     "an exponent": Fault("Pow", "(-x) ** 2", "(-x).abs()", {"e": np.float32(2)}),
 }
 

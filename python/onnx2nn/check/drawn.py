@@ -20,6 +20,8 @@ from onnx2nn.check.values import NodeValues, has_random_op
 
 # The sizes of the drawn numbers: around the knees of activations, and below the usual epsilons.
 _SIZES = (2.0, 1e-3)
+# How many of the larger ones are larger still, to pass the limits of activations, and by how much.
+_FAR, _FARTHER = 1 / 8, 8.0
 # What the drawn values may hold together.
 _MAX_BYTES = 256 * 2**20
 # Values of so few elements are rather settings than data: scales, sizes, thresholds.
@@ -170,6 +172,8 @@ def _is_data(value: Any) -> bool:
 def _like(rng: np.random.Generator, value: Any, size: float) -> Any:
     """Numbers of the same shape, type and sign, and inside [0, 1] where those are."""
     x = rng.standard_normal(value.shape) * size
+    if size >= 1.0:
+        x = np.where(rng.random(value.shape) < _FAR, x * _FARTHER, x)
     finite = value[np.isfinite(value)]
     if finite.size and float(finite.min()) >= 0.0:
         x = rng.uniform(0.0, 1.0, value.shape) if float(finite.max()) <= 1.0 else np.abs(x)

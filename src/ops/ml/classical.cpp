@@ -157,7 +157,7 @@ void lower_tree_classifier(LowerContext& c) {
   kw.emplace_back("binary", Ex(labels.count == 2 && named.size() == 1));
   kw.emplace_back("all_positive", Ex(all_positive(forest.weights)));
   add_post_transform(kw, post_transform(c));
-  c.outs(helper("tree_ensemble_classifier", args, kw));
+  c.outs(helper("tree_ensemble_classifier", args, kw), 2);
 }
 
 void infer_tree_ensemble(InferContext& c) {
@@ -219,11 +219,12 @@ void lower_linear_classifier(LowerContext& c) {
   const auto intercepts = floats(c, "intercepts");
   Kwargs kw;
   add_post_transform(kw, post_transform(c));
-  c.outs(helper(
+  const Ex y = helper(
       "linear_classifier",
       {c.in(0), floats_buffer(c, "coefficients", coefficients),
        intercepts.empty() ? kNone : floats_buffer(c, "intercepts", intercepts), labels.lower(c)},
-      kw));
+      kw);
+  c.outs(y, 2);
 }
 
 // ---------------------------------------------------------------- support vectors
@@ -305,7 +306,7 @@ void lower_svm_classifier(LowerContext& c) {
   }
   add_kernel(c, kw);
   add_post_transform(kw, post_transform(c));
-  c.outs(helper("svm_classifier", args, kw));
+  c.outs(helper("svm_classifier", args, kw), 2);
 }
 
 // ---------------------------------------------------------------- columns

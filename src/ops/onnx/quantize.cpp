@@ -216,7 +216,7 @@ void infer_dynamic(InferContext& c) {
 }
 
 void lower_dynamic(LowerContext& c) {
-  c.outs(helper("dynamic_quantize_linear", {c.in(0)}));
+  c.outs(helper("dynamic_quantize_linear", {c.in(0)}), 3);
 }
 
 constexpr OpDef kOps[] = {

@@ -270,11 +270,11 @@ void lower_topk(LowerContext& c) {
   c.ignore_attr("sorted");  // sorted is one of the orders that unsorted allows
   const ir::Value* indices = c.node().output_count() > 1 ? c.node().output(1) : nullptr;
   if ((indices == nullptr || !indices->has_uses()) && !lacks_arithmetic(c.dtype(0)))
-    return c.outs(aten("topk", {c.in(0), k, axis, largest}));
+    return c.outs(aten("topk", {c.in(0), k, axis, largest}), 2);
   // Among equal values ONNX promises the lowest index first, and torch.topk promises nothing.
   Kwargs kw{{"axis", Ex(axis)}};
   if (!largest) kw.emplace_back("largest", Ex(0));
-  c.outs(helper("top_k", {c.in(0), k}, kw));
+  c.outs(helper("top_k", {c.in(0), k}, kw), 2);
 }
 
 // ---------------------------------------------------------------- CumSum, CumProd

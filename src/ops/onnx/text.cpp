@@ -30,7 +30,7 @@ void lower_string_split(LowerContext& c) {
   Kwargs kw;
   if (c.has_attr("delimiter")) kw.emplace_back("delimiter", Ex(c.attr_string("delimiter", "")));
   if (c.has_attr("maxsplit")) kw.emplace_back("maxsplit", Ex(c.attr_int("maxsplit")));
-  c.outs(helper("string_split", {c.in(0)}, kw));
+  c.outs(helper("string_split", {c.in(0)}, kw), 2);
 }
 
 void infer_string_normalizer(InferContext& c) {

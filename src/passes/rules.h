@@ -37,6 +37,7 @@ std::span<const Rule> pad_rules();
 std::span<const Rule> recurrent_rules();
 std::span<const Rule> parts_rules();
 std::span<const Rule> places_rules();
+std::span<const Rule> quantized_rules();
 
 /// Rules about whole graphs.
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";

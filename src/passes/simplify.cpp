@@ -14,7 +14,8 @@ std::span<const Rule* const> all_rules() {
     for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), indexing_rules(),
                               control_flow_rules(), conv_rules(), gemm_rules(), norm_rules(),
                               activation_rules(), reduce_rules(), movement_rules(),
-                              attention_rules(), pad_rules(), recurrent_rules(), parts_rules(), places_rules()})
+                              attention_rules(), pad_rules(), recurrent_rules(), parts_rules(), places_rules(),
+                              quantized_rules()})
       for (const Rule& r : family) all.push_back(&r);
     return all;
   }();

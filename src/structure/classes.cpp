@@ -14,6 +14,7 @@
 #include "structure/normal.h"
 #include "structure/parameters.h"
 #include "structure/sequential.h"
+#include "structure/steps.h"
 #include "structure/walk.h"
 #include "support/text.h"
 #include "torch/python_names.h"
@@ -95,7 +96,8 @@ struct Group {
 
 class Classifier {
  public:
-  Classifier(Tree& tree, std::string root_name) : tree_(tree), root_name_(std::move(root_name)) {
+  Classifier(Tree& tree, std::string root_name, std::vector<torch::ParamPtr>& made)
+      : tree_(tree), root_name_(std::move(root_name)), made_(made) {
     names_.insert(root_name_);
   }
 
@@ -309,8 +311,10 @@ class Classifier {
     Own& own = *group.modules[0];
     torch::Class out;
     out.name = own.parent == nullptr ? root_name_ : claim(group);
+    Steps steps = take_steps(group.modules, group.normals, group.with, group.optional);
     Parameters parameters = find_parameters(tree_, own, group.modules, group.normals, group.with,
                                             group.optional);
+    read_steps(steps, parameters.numbers);
     for (std::size_t i = 0; i < group.modules.size(); ++i) {
       group.modules[i]->class_name = out.name;
       group.modules[i]->args = parameters.args[i];
@@ -336,17 +340,32 @@ class Classifier {
       s.value = value;
       init.body.push_back(std::move(s));
     };
+    for (const torch::Parameter& p : parameters.declared)
+      if (p.otherwise) defaults_[out.name].emplace(p.var->name, p.otherwise->ptr());
     std::size_t next = 0;
     const auto made = [&](const Ex& value) {
-      return Ex(without_defaults(filled(value.ptr(), parameters.numbers, next)));
+      return Ex(without_own_defaults(without_defaults(filled(value.ptr(), parameters.numbers, next))));
+    };
+    const auto store = [&] {
+      for (const torch::VarPtr& v : parameters.stored)
+        set(torch::attribute(torch::self(), v->name), Ex(v));
+      if (steps.name.empty()) return;
+      Member m;
+      m.name = steps.name;
+      m.kind = Member::Kind::Param;
+      m.param = steps.buffers[0];
+      out.tensors.push_back(m.name);
+      add(registration(m));
+      for (torch::ParamPtr& p : steps.buffers) made_.push_back(std::move(p));
     };
     if (list) {
       Args items;
       for (const Member& m : own.members) items.push_back(made(constructor(m)));
       add(torch::op("call", {super, torch::list(items)}));
+      store();
     } else {
       add(torch::op("call", {super}));
-      for (const torch::VarPtr& v : parameters.stored) set(torch::attribute(torch::self(), v->name), Ex(v));
+      store();
       for (const Member& m : own.members) {
         Ex value = made(constructor(m));
         if (value.is_none()) {
@@ -363,10 +382,25 @@ class Classifier {
     out.functions.push_back(std::move(init));
     for (Method& m : own.methods) {
       fill(m.body, parameters, next);
+      if (!steps.name.empty()) drop_zero_points(m.body);
       if (!group.optional.empty()) make_optional(m.body, group.optional);
       out.functions.push_back(function(m, own.parent == nullptr));
     }
     classes_.push_back(std::move(out));
+  }
+
+  /// Calls of the file's own classes without what their constructors take by default.
+  ExprPtr without_own_defaults(const ExprPtr& e) {
+    return rewritten(e, [&](const ExprPtr& x) -> ExprPtr {
+      const auto of = x->kind == ExprKind::Function ? defaults_.find(x->text) : defaults_.end();
+      if (of == defaults_.end()) return nullptr;
+      auto copy = std::make_shared<Expr>(*x);
+      std::erase_if(copy->keywords, [&](const auto& keyword) {
+        const auto it = of->second.find(keyword.first);
+        return it != of->second.end() && equal(*keyword.second, *it->second);
+      });
+      return copy;
+    });
   }
 
   void fill(Block& block, const Parameters& parameters, std::size_t& next) {
@@ -412,15 +446,18 @@ class Classifier {
   static constexpr int kRounds = 12;
   Tree& tree_;
   std::string root_name_;
+  std::vector<torch::ParamPtr>& made_;
   std::unordered_map<const Own*, int> heights_;
   std::set<std::string> names_;
+  std::map<std::string, std::map<std::string, ExprPtr>> defaults_;  // of constructors, by class
   std::vector<torch::Class> classes_;
 };
 
 }  // namespace
 
-std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name) {
-  return Classifier(tree, root_name).run();
+std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name,
+                                       std::vector<torch::ParamPtr>& made) {
+  return Classifier(tree, root_name, made).run();
 }
 
 }  // namespace onnx2nn::structure

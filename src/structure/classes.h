@@ -10,7 +10,8 @@
 namespace onnx2nn::structure {
 
 /// The classes of the tree's modules, each after those that it uses; the root's, called `root_name`,
-/// comes last.
-std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name);
+/// comes last. `made` gets the buffers that they have beyond the program's.
+std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name,
+                                       std::vector<torch::ParamPtr>& made);
 
 }  // namespace onnx2nn::structure

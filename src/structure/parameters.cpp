@@ -81,7 +81,7 @@ class Finder {
           const ExprPtr value = c->values[i] ? c->values[i] : p.otherwise ? p.otherwise->ptr() : commonest(*c);
           if (!p.otherwise) {
             out.args[i].emplace_back(value);
-          } else if (!equal(*value, *p.otherwise->ptr())) {
+          } else {
             out.keywords[i].emplace_back(p.var->name, Ex(value));
           }
         }
@@ -215,7 +215,7 @@ class Finder {
     const bool mostly = 2 * with_ > modules_.size();
     p.otherwise = Ex(mostly);
     for (std::size_t i = 0; i < modules_.size(); ++i)
-      if ((i < with_) != mostly) out.keywords[i].emplace_back(optional_, Ex(i < with_));
+      out.keywords[i].emplace_back(optional_, Ex(i < with_));
     out.flag = p.var;
     out.declared.push_back(std::move(p));
   }

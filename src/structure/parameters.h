@@ -14,7 +14,7 @@ struct Parameters {
   torch::VarPtr flag;                      // whether the optional member is there
   std::vector<torch::ExprPtr> numbers;     // for each hole of the first module; null: as it is
   std::vector<torch::Args> args;           // of each module's constructor call
-  std::vector<torch::Kwargs> keywords;
+  std::vector<torch::Kwargs> keywords;     // all of them, defaults included
 };
 
 /// From the numbers in which modules of one class differ. The first `with` modules have the member

@@ -116,7 +116,9 @@ Program structured(Program program, const Options& options) {
       lift_tables(lifted);
       Tree tree = outline(lifted, place_statements(lifted));
       add_members(tree, program);
-      program.classes = make_classes(tree, program.class_name);
+      std::vector<torch::ParamPtr> made;
+      program.classes = make_classes(tree, program.class_name, made);
+      program.params.insert(program.params.end(), made.begin(), made.end());
       torch::Function& init = program.classes.back().functions.front();
       for (const torch::Tie& tie : program.ties) {
         torch::Stmt s;

@@ -139,18 +139,23 @@ class Tidier {
     }
     if (!is_call(value)) return false;
     constexpr std::size_t kLine = 68;
-    if (next.kind == Stmt::Kind::Return && user.kind == ExprKind::Var) return width(value) <= 72;
+    constexpr std::size_t kRounded = 100;  // what it calls is shorter than it is taken for
+    const bool is_rounded = value.kind == ExprKind::Helper && value.text == "fake_quantize";
+    if (next.kind == Stmt::Kind::Return && user.kind == ExprKind::Var)
+      return width(value) <= (is_rounded ? kRounded : 72);
     // A chain of layers: self.relu(self.norm(self.conv(x))).
     const bool chain = user.kind == ExprKind::Op && user.text == "call" && user.args.size() == 2 &&
                        user.args[1]->kind == ExprKind::Var;
-    const bool rounds = user.kind == ExprKind::Helper && user.text == "fake_quantize";
-    if ((user.kind != ExprKind::Aten && !chain && !rounds) || value.kind == ExprKind::Helper) return false;
+    const bool rounds = user.kind == ExprKind::Helper && user.text.starts_with("fake_quantize");
+    const bool rounded = value.kind == ExprKind::Helper && value.text == "fake_quantize_by_range";
+    if (user.kind != ExprKind::Aten && !chain && !rounds) return false;
+    if (value.kind == ExprKind::Helper && !(rounded && chain)) return false;
     // An operand of arithmetic, or what an activation, a method or a layer is applied to.
     const bool first =
         !user.args.empty() && user.args[0]->kind == ExprKind::Var && user.args[0]->var->id == id;
     if (!is_infix(user) && !is_prefix(user) && !first && !chain) return false;
     if (nesting(value) > (is_infix(value) ? 3 : 2) || width(value) > 48) return false;
-    return width(user) + width(value) <= kLine;
+    return width(user) + width(value) <= (rounds ? kRounded : kLine);
   }
 
   torch::Function& function_;

@@ -64,6 +64,7 @@ class Drawing:
     def __init__(self, values: NodeValues, names: list[str], answer: Answer) -> None:
         self._values, self._names, self._feed = values, names, answer.feed
         self._real: dict[str, Any] = {}
+        self._steps: dict[str, tuple[Any, Any]] = {}
         proto = values.proto
         if has_random_op(proto) or not isinstance(answer.oracle, Runtime):
             return
@@ -73,6 +74,7 @@ class Drawing:
         settings = {
             n for node in proto.graph.node if node.op_type in _SETTINGS for n in node.input if n
         }
+        self._steps = _quantized(proto)
         known = {**real, **answer.feed}
         self._real = {n: v for n, v in known.items() if n not in settings and _is_data(v)}
 
@@ -102,6 +104,8 @@ class Drawing:
         for size in sizes:
             rng = np.random.default_rng(int(1 / size))
             give = {n: _like(rng, self._real[n], size) for n in chosen}
+            for n in give.keys() & self._steps.keys():
+                give[n] = _rounded(give[n], *self._steps[n])
             try:
                 want = opened.run({**self._feed, **give})
             except Exception:  # some operator takes no such numbers
@@ -167,6 +171,38 @@ def _is_data(value: Any) -> bool:
         and value.ndim > 0
         and value.size > _FEW
     )
+
+
+def _quantized(proto: Any) -> dict[str, tuple[Any, Any]]:
+    """What DequantizeLinear gives, by name: its one scale in float32, and its zero point.
+
+    Nothing else than whole steps may be there: what follows need not round it to them again.
+    """
+    from onnx import numpy_helper
+
+    nodes = [n for n in proto.graph.node if n.op_type == "DequantizeLinear" and len(n.input) == 3]
+    wanted = {i for n in nodes for i in n.input[1:]}
+    numbers = {
+        t.name: numpy_helper.to_array(t).reshape(())
+        for t in proto.graph.initializer
+        if t.name in wanted and all(d == 1 for d in t.dims) and not t.external_data
+    }
+    found = {n.output[0]: (numbers.get(n.input[1]), numbers.get(n.input[2])) for n in nodes}
+    return {
+        name: (scale, zero)
+        for name, (scale, zero) in found.items()
+        if scale is not None
+        and zero is not None
+        and scale.dtype == np.float32
+        and zero.dtype.name in ("int8", "uint8", "int16", "uint16")
+    }
+
+
+def _rounded(x: Any, scale: Any, zero: Any) -> Any:
+    """The nearest whole steps that the zero point's type holds."""
+    limits = np.iinfo(zero.dtype)
+    steps = np.rint(x / scale) + np.float32(zero)
+    return (np.clip(steps, limits.min, limits.max) - np.float32(zero)).astype(x.dtype) * scale
 
 
 def _like(rng: np.random.Generator, value: Any, size: float) -> Any:

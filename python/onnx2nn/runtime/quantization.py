@@ -60,6 +60,15 @@ def dynamic_quantize_linear(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return y, scale.to(x.dtype), zero_point.to(torch.uint8)
 
 
+def fake_quantize_by_range(x: Tensor) -> Tensor:
+    """ONNX DynamicQuantizeLinear, read back; gradients pass through it."""
+    lowest, highest = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
+    scale = torch.where(highest == lowest, 1.0, (highest - lowest) / 255)
+    zero = (-lowest / scale).clamp(0, 255).round()
+    steps = (x / scale).clamp(-zero, 255 - zero)
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
 def centred_rows(x: Tensor, zero_point: Tensor | None) -> Tensor:
     """A left matrix less its zero point, which is one value or one a row, as int32."""
     value = x.to(torch.int32)

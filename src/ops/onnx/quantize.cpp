@@ -2,6 +2,8 @@
 // too. https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html Opset 13 brought one scale per
 // slice along `axis`, 19 float8, 21 blocks, `output_dtype` and four-bit types, 23 `precision`.
 // Weights stay quantised in the file; they are made real where they are used.
+#include <cmath>
+
 #include "ops/lower.h"
 #include "ops/onnx/widen.h"
 #include "ops/registry.h"
@@ -62,6 +64,10 @@ Ex spread(LowerContext& c, std::size_t i, const Layout& layout) {
   return helper("spread_blocks", {value, c.in(0)}, kw);
 }
 
+bool is_number(const Ex& x) {
+  return x->kind == torch::ExprKind::Float || x->kind == torch::ExprKind::Int;
+}
+
 struct Limits {
   std::int64_t low = 0;
   std::int64_t high = 0;
@@ -95,8 +101,7 @@ void lower_quantize(LowerContext& c) {
                   : ir::is_float(c.dtype(0))    ? c.dtype(0)
                                                 : c.dtype(1);
   const auto as_real = [&](const Ex& x, DType from) {
-    const bool is_tensor = x->kind != torch::ExprKind::Float;
-    return from != t && is_tensor ? to_dtype(x, t) : x;
+    return from != t && !is_number(x) ? to_dtype(x, t) : x;
   };
   Ex y = aten("div.Tensor", {as_real(c.in(0), c.dtype(0)), as_real(spread(c, 1, layout), c.dtype(1))});
   if (ir::is_narrow_float(to))
@@ -161,7 +166,12 @@ bool keep_as_weight(LowerContext& c, const Layout& layout) {
 /// A number that is rounded by QuantizeLinear and read back at once, by the same scale.
 bool lower_pair(LowerContext& c) {
   const ir::Node* q = c.input(0)->producer();
-  if (q == nullptr || q->op_type != "QuantizeLinear" || q->graph() != c.node().graph()) return false;
+  if (q == nullptr || q->graph() != c.node().graph()) return false;
+  if (q->is("DynamicQuantizeLinear") && c.input(1) == q->output(1) && c.input(2) == q->output(2)) {
+    c.out(0, helper("fake_quantize_by_range", {c.value(q->input(0))}));
+    return true;
+  }
+  if (q->op_type != "QuantizeLinear") return false;
   const NodeContext quantize(*q);
   const DType t = quantize.dtype(0);
   const DType integers = c.dtype(0);
@@ -177,7 +187,8 @@ bool lower_pair(LowerContext& c) {
     return a != nullptr && b != nullptr && a->same(*b);
   };
   const auto scale = c.const_number(1);
-  if (!scale || !same(1) || (c.has_input(2) && !c.is_constant(2)) || !same(2)) return false;
+  // Of no other scale are the steps of a number of the same order.
+  if (!scale || !std::isnormal(*scale) || !same(1) || (c.has_input(2) && !c.is_constant(2)) || !same(2)) return false;
   const Limits limits = limits_of(integers);
   const std::int64_t zero = c.has_input(2) ? c.constant(2)->int_at(0) : 0;
   c.out(0, helper("fake_quantize",
@@ -200,7 +211,7 @@ void lower_dequantize(LowerContext& c) {
   }
   if (from != DType::Float32) y = to_dtype(y, DType::Float32);
   Ex scale = spread(c, 1, layout);
-  if (c.dtype(1) != DType::Float32 && scale->kind != torch::ExprKind::Float)
+  if (c.dtype(1) != DType::Float32 && !is_number(scale))
     scale = to_dtype(scale, DType::Float32);
   y = aten("mul.Tensor", {y, scale});
   const DType to = real_dtype(c);

@@ -37,7 +37,8 @@ torch::VarPtr variable(const torch::Param& p, int id) {
 
 }  // namespace
 
-void lift_tables(torch::Program& program) {
+void lift_tables(torch::Program& program,
+                 const std::unordered_set<const torch::Param*>& shared) {
   std::unordered_map<const torch::Param*, Table> tables;
   int next = 0;
   for (const auto& p : program.inputs) next = std::max(next, p.var->id + 1);
@@ -46,7 +47,8 @@ void lift_tables(torch::Program& program) {
     each_var(s, [&](const torch::VarPtr& v, bool) { next = std::max(next, v->id + 1); });
     const Scope scope = s.scope ? *s.scope : Scope{};
     each_expr(s, [&](const Expr& e) {
-      if (e.kind != ExprKind::Param || e.param->trainable || e.param->persistent) return;
+      if (e.kind != ExprKind::Param) return;
+      if ((e.param->trainable || e.param->persistent) && shared.count(e.param.get()) == 0) return;
       const auto [it, is_new] = tables.emplace(e.param.get(), Table{e.param, scope, false, i, nullptr});
       if (is_new) return;
       Table& t = it->second;
@@ -85,6 +87,45 @@ void lift_tables(torch::Program& program) {
     out.push_back(std::move(one[0]));
   }
   program.forward = std::move(out);
+}
+
+void sink_sources(torch::Program& program) {
+  Block& body = program.forward;
+  std::unordered_map<int, std::vector<std::size_t>> readers;
+  std::unordered_map<int, int> writes;
+  for (std::size_t i = 0; i < body.size(); ++i)
+    each_var(body[i], [&](const torch::VarPtr& v, bool sets) {
+      if (sets) {
+        ++writes[v->id];
+        return;
+      }
+      auto& all = readers[v->id];
+      if (all.empty() || all.back() != i) all.push_back(i);
+    });
+  std::unordered_map<std::size_t, std::vector<std::size_t>> before;
+  std::vector<bool> moved(body.size(), false);
+  for (std::size_t i = 0; i < body.size(); ++i) {
+    const Stmt& s = body[i];
+    if (s.kind != Stmt::Kind::Assign || s.targets.size() != 1 || writes[s.targets[0]->id] != 1 ||
+        (s.value->kind != ExprKind::Aten && s.value->kind != ExprKind::Function))
+      continue;
+    bool bare = true;
+    each_taken(s, [&](const torch::VarPtr&) { bare = false; });
+    each_expr(s, [&](const Expr& e) { bare = bare && !e.param && !e.module && !e.constant && !draws(e); });
+    const auto it = readers.find(s.targets[0]->id);
+    if (!bare || it == readers.end() || it->second.size() != 1) continue;
+    before[it->second[0]].push_back(i);
+    moved[i] = true;
+  }
+  if (before.empty()) return;
+  Block out;
+  for (std::size_t i = 0; i < body.size(); ++i) {
+    if (moved[i]) continue;
+    if (const auto it = before.find(i); it != before.end())
+      for (const std::size_t k : it->second) out.push_back(std::move(body[k]));
+    out.push_back(std::move(body[i]));
+  }
+  body = std::move(out);
 }
 
 }  // namespace onnx2nn::structure

@@ -42,17 +42,6 @@ struct Element {
   std::vector<int> items;
 };
 
-/// Whether its place among others of its kind matters: it draws from one source of random numbers.
-bool draws(const Expr& e) {
-  bool found = false;
-  each_expr(e, [&](const Expr& x) {
-    if (x.kind != ExprKind::Aten && x.kind != ExprKind::Helper && x.kind != ExprKind::Function) return;
-    for (const std::string_view name : {"rand", "bernoulli", "multinomial", "dropout", "normal_"})
-      found = found || x.text.find(name) != std::string::npos;
-  });
-  return found;
-}
-
 class Outliner {
  public:
   Outliner(const torch::Program& program, std::vector<Scope> scopes) : program_(program) {
@@ -364,29 +353,6 @@ class Outliner {
   }
 
   // ---- sizes: a module takes them from its own arguments, not from an input of the model
-
-  /// The variable of which this is a size, the sizes or the device.
-  static const Expr* size_of(const Expr& e) {
-    const bool asks = e.kind == ExprKind::Size || e.kind == ExprKind::ShapeOf ||
-                      (e.kind == ExprKind::Op && e.text == ".device");
-    return asks && e.args[0]->kind == ExprKind::Var ? e.args[0].get() : nullptr;
-  }
-
-  /// Calls `see` for each variable that is read for more than its sizes.
-  template <typename See>
-  static void each_taken(const Expr& e, See&& see) {
-    if (e.kind == ExprKind::Var) return see(e.var);
-    if (size_of(e) != nullptr) return;
-    for (const auto& a : e.args) each_taken(*a, see);
-    for (const auto& [_, v] : e.keywords) each_taken(*v, see);
-  }
-  template <typename See>
-  static void each_taken(const Stmt& s, See&& see) {
-    each_taken(*s.value, see);
-    each_taken(*s.place, see);
-    for (const Block* b : {&s.body, &s.orelse})
-      for (const Stmt& inner : *b) each_taken(inner, see);
-  }
 
   using Sizes = std::vector<std::pair<Ex, VarPtr>>;  // as the caller says it, as the method does
 

@@ -220,6 +220,7 @@ class Placer {
     std::map<int, std::size_t> maker;
     std::map<int, int> writes;
     std::map<int, Scope> readers;  // what all have in common
+    std::map<int, bool> several;
     for (std::size_t i = 0; i < scopes.size(); ++i)
       each_var(program_.forward[i], [&](const torch::VarPtr& v, bool sets) {
         if (sets) {
@@ -228,7 +229,9 @@ class Placer {
           return;
         }
         const auto [it, is_new] = readers.emplace(v->id, scopes[i]);
-        if (!is_new) it->second = torch::common_scope(it->second, scopes[i]);
+        if (is_new || it->second == scopes[i]) return;
+        several[v->id] = true;
+        it->second = torch::common_scope(it->second, scopes[i]);
       });
     for (std::size_t i = 0; i < scopes.size(); ++i) {
       const Stmt& s = program_.forward[i];
@@ -237,7 +240,10 @@ class Placer {
       bool movable = true;
       for (const auto& v : s.targets) {
         movable = movable && writes[v->id] == 1;
-        if (const auto it = readers.find(v->id); it != readers.end()) outer = torch::common_scope(outer, it->second);
+        // A number of nn.Sequential's gives its value to the next one.
+        const auto it = readers.find(v->id);
+        if (it != readers.end() && (several[v->id] || !is_number(scopes[i].back().path)))
+          outer = torch::common_scope(outer, it->second);
       }
       if (!movable || outer.size() == scopes[i].size()) continue;
       // Nothing of it comes from inside the module that it would leave.

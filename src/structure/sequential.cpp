@@ -92,8 +92,33 @@ bool is_constant(const Expr& e) {
   }
 }
 
-/// The module that does what the call does to the variable.
-torch::ModulePtr module_of(const Expr& e, int variable) {
+/// The number, where the statement calls a member of this list with the variable alone.
+std::optional<std::size_t> called(const Expr& e, int variable) {
+  if (e.kind != ExprKind::Op || e.text != "call" || e.args.size() != 2 ||
+      e.args[1]->kind != ExprKind::Var || e.args[1]->var->id != variable)
+    return std::nullopt;
+  const Expr& on = *e.args[0];
+  if (on.kind != ExprKind::Op || on.text != "[]" || on.args[0]->kind != ExprKind::Self ||
+      on.args[1]->kind != ExprKind::Int)
+    return std::nullopt;
+  return static_cast<std::size_t>(on.args[1]->integer);
+}
+
+/// A member without weights that only calls one function of torch's.
+torch::ModulePtr module_of(const Member& m) {
+  if (m.kind != Member::Kind::Own || !m.own->members.empty() || m.own->methods.size() != 1)
+    return nullptr;
+  const Method& f = m.own->methods[0];
+  if (f.params.size() != 1 || f.results.size() != 1 || f.body.size() != 1 ||
+      f.body[0].kind != Stmt::Kind::Assign || f.body[0].targets.size() != 1 ||
+      f.body[0].targets[0]->id != f.results[0]->id)
+    return nullptr;
+  return torch_module(*f.body[0].value, f.params[0]->id);
+}
+
+}  // namespace
+
+torch::ModulePtr torch_module(const Expr& e, int variable) {
   if (e.kind != ExprKind::Aten || e.args.empty() || e.args[0]->kind != ExprKind::Var ||
       e.args[0]->var->id != variable || !e.keywords.empty())
     return nullptr;
@@ -123,32 +148,6 @@ torch::ModulePtr module_of(const Expr& e, int variable) {
   return out;
 }
 
-/// The number, where the statement calls a member of this list with the variable alone.
-std::optional<std::size_t> called(const Expr& e, int variable) {
-  if (e.kind != ExprKind::Op || e.text != "call" || e.args.size() != 2 ||
-      e.args[1]->kind != ExprKind::Var || e.args[1]->var->id != variable)
-    return std::nullopt;
-  const Expr& on = *e.args[0];
-  if (on.kind != ExprKind::Op || on.text != "[]" || on.args[0]->kind != ExprKind::Self ||
-      on.args[1]->kind != ExprKind::Int)
-    return std::nullopt;
-  return static_cast<std::size_t>(on.args[1]->integer);
-}
-
-/// A member without weights that only calls one function of torch's.
-torch::ModulePtr module_of(const Member& m) {
-  if (m.kind != Member::Kind::Own || !m.own->members.empty() || m.own->methods.size() != 1)
-    return nullptr;
-  const Method& f = m.own->methods[0];
-  if (f.params.size() != 1 || f.results.size() != 1 || f.body.size() != 1 ||
-      f.body[0].kind != Stmt::Kind::Assign || f.body[0].targets.size() != 1 ||
-      f.body[0].targets[0]->id != f.results[0]->id)
-    return nullptr;
-  return module_of(*f.body[0].value, f.params[0]->id);
-}
-
-}  // namespace
-
 bool make_sequential(Own& own) {
   if (own.parent == nullptr || !is_list(own) || own.methods.size() != 1) return false;
   const Method& m = own.methods[0];
@@ -163,7 +162,7 @@ bool make_sequential(Own& own) {
       if (*i < next || *i >= members.size()) return false;
       used[*i] = true;
       next = *i + 1;
-    } else if (auto module = module_of(*s.value, variable)) {
+    } else if (auto module = torch_module(*s.value, variable)) {
       // Its number is free, or comes after all.
       if (next < members.size() && (members[next].kind != Member::Kind::Module || members[next].module))
         return false;

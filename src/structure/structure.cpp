@@ -9,9 +9,12 @@
 #include "structure/limits.h"
 #include "structure/members.h"
 #include "structure/names.h"
+#include "structure/open.h"
 #include "structure/outline.h"
+#include "structure/repeats.h"
 #include "structure/scopes.h"
 #include "structure/sizes.h"
+#include "structure/split.h"
 #include "structure/tidy.h"
 #include "structure/walk.h"
 #include "support/text.h"
@@ -110,12 +113,16 @@ std::set<std::string> helpers_of(const Program& program) {
 }
 
 Program structured(Program program, const Options& options) {
+  // Keys are the same in each form.
+  const std::unordered_set<const torch::Param*> shared = find_repeats(program);
   if (!options.flat && !options.trace) {
     try {
       Program lifted = program;
-      lift_tables(lifted);
+      sink_sources(lifted);
+      open_layers(lifted);
+      lift_tables(lifted, shared);
       Tree tree = outline(lifted, place_statements(lifted));
-      add_members(tree, program);
+      add_members(tree, lifted);
       std::vector<torch::ParamPtr> made;
       program.classes = make_classes(tree, program.class_name, made);
       program.params.insert(program.params.end(), made.begin(), made.end());
@@ -139,10 +146,7 @@ Program structured(Program program, const Options& options) {
     torch::Class& c = program.classes[i];
     const bool root = &c == &program.classes.back();
     for (torch::Function& f : c.functions) {
-      if (f.name == "__init__") {
-        name_variables(f, taken, {});
-        continue;
-      }
+      if (f.name == "__init__") continue;
       Program one = alone(f);
       if (root) one.constants = program.constants;
       f.body = within_limits(hoist_sizes(std::move(one))).forward;
@@ -151,12 +155,16 @@ Program structured(Program program, const Options& options) {
       } else {
         tidy(f);
       }
+    }
+    if (!options.flat && !options.trace) split_methods(c);
+    for (torch::Function& f : c.functions) {
       std::set<int> outputs;
-      if (root && !f.body.empty())
+      const bool forward = root && f.name == "forward";
+      if (forward && !f.body.empty())
         for (const Expr* e : results_of(*f.body.back().value))
           if (e->kind == ExprKind::Var) outputs.insert(e->var->id);
       name_variables(f, taken, outputs);
-      if (root) describe(program, f);
+      if (forward) describe(program, f);
     }
   }
   return program;

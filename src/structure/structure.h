@@ -20,7 +20,8 @@ struct Options {
 /// Names of the runtime helpers that the program calls.
 std::set<std::string> helpers_of(const torch::Program& program);
 
-/// The program with its classes: scopes, outline, members, classes, sizes, limits, tidy, names.
+/// The program with its classes: repeats, scopes, outline, members, classes, sizes, limits, tidy,
+/// split, names.
 torch::Program structured(torch::Program program, const Options& options);
 
 }  // namespace onnx2nn::structure

@@ -29,36 +29,6 @@ bool is_prefix(const Expr& e) {
   return e.kind == ExprKind::Aten && (torch::function_of(e) == "neg" || torch::function_of(e) == "bitwise_not");
 }
 
-/// About as many characters as it takes on the page.
-std::size_t width(const Expr& e) {
-  constexpr std::size_t kName = 6;
-  std::size_t out = 0;
-  for (const auto& a : e.args) out += width(*a) + 2;
-  for (const auto& [key, v] : e.keywords) out += key.size() + width(*v) + 3;
-  switch (e.kind) {
-    case ExprKind::Var:
-      return kName;
-    case ExprKind::Int:
-      return std::to_string(e.integer).size();
-    case ExprKind::Float:
-      return 5;
-    case ExprKind::Str:
-      return e.text.size() + 2;
-    case ExprKind::DType:
-      return 13;
-    case ExprKind::Self:
-      return 4;
-    case ExprKind::Attribute:
-      return out + e.text.size();
-    case ExprKind::Aten:
-      return out + (is_infix(e) ? 1 : torch::function_of(e).size() + 4);
-    case ExprKind::Size:
-      return out + 9;
-    default:
-      return out + e.text.size() + 2;
-  }
-}
-
 /// A call of a member: self.layer(x).
 bool is_call(const Expr& e) {
   return (e.kind == ExprKind::Op && e.text == "call") || e.kind == ExprKind::Aten ||
@@ -163,6 +133,35 @@ class Tidier {
 };
 
 }  // namespace
+
+std::size_t width(const Expr& e) {
+  constexpr std::size_t kName = 6;
+  std::size_t out = 0;
+  for (const auto& a : e.args) out += width(*a) + 2;
+  for (const auto& [key, v] : e.keywords) out += key.size() + width(*v) + 3;
+  switch (e.kind) {
+    case ExprKind::Var:
+      return kName;
+    case ExprKind::Int:
+      return std::to_string(e.integer).size();
+    case ExprKind::Float:
+      return 5;
+    case ExprKind::Str:
+      return e.text.size() + 2;
+    case ExprKind::DType:
+      return 13;
+    case ExprKind::Self:
+      return 4;
+    case ExprKind::Attribute:
+      return out + e.text.size();
+    case ExprKind::Aten:
+      return out + (is_infix(e) ? 1 : torch::function_of(e).size() + 4);
+    case ExprKind::Size:
+      return out + 9;
+    default:
+      return out + e.text.size() + 2;
+  }
+}
 
 void tidy(torch::Function& function) {
   Tidier(function).run();

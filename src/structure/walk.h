@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "torch/program.h"
@@ -40,6 +41,44 @@ void each_var(const torch::Stmt& s, See&& see) {
     for (const torch::Stmt& inner : *b) each_var(inner, see);
   if (s.kind == torch::Stmt::Kind::Assign)
     for (const auto& v : s.targets) see(v, true);
+}
+
+/// Whether its place among others of its kind matters: it draws from one source of random numbers.
+inline bool draws(const torch::Expr& e) {
+  bool found = false;
+  each_expr(e, [&](const torch::Expr& x) {
+    if (x.kind != torch::ExprKind::Aten && x.kind != torch::ExprKind::Helper &&
+        x.kind != torch::ExprKind::Function)
+      return;
+    for (const std::string_view name : {"rand", "bernoulli", "multinomial", "dropout", "normal_"})
+      found = found || x.text.find(name) != std::string::npos;
+  });
+  return found;
+}
+
+/// The variable of which the expression is a size, the sizes or the device; null for anything else.
+inline const torch::Expr* size_of(const torch::Expr& e) {
+  const bool asks = e.kind == torch::ExprKind::Size || e.kind == torch::ExprKind::ShapeOf ||
+                    (e.kind == torch::ExprKind::Op && e.text == ".device");
+  return asks && e.args[0]->kind == torch::ExprKind::Var ? e.args[0].get() : nullptr;
+}
+
+/// Calls `see` for each variable that is read for more than its sizes.
+template <typename See>
+void each_taken(const torch::Expr& e, See&& see) {
+  if (e.kind == torch::ExprKind::Var) return see(e.var);
+  if (size_of(e) != nullptr) return;
+  for (const auto& a : e.args) each_taken(*a, see);
+  for (const auto& [_, v] : e.keywords) each_taken(*v, see);
+}
+
+/// The same for a statement, with those in it.
+template <typename See>
+void each_taken(const torch::Stmt& s, See&& see) {
+  each_taken(*s.value, see);
+  each_taken(*s.place, see);
+  for (const torch::Block* b : {&s.body, &s.orelse})
+    for (const torch::Stmt& inner : *b) each_taken(inner, see);
 }
 
 /// The expression with `change(e)` in the place of each `e` for which that is not null; what is

@@ -1,5 +1,5 @@
 # Text that the program carries with it, compiled in: the runtime helpers that emitted source copies, and the
-# table of ATen schemas. `onnx2nn_embed(OUT)` puts the generated sources' names into OUT; both belong to
+# table of ATen schemas, and helpers for TorchScript. `onnx2nn_embed(OUT)` puts the generated sources' names into OUT; both belong to
 # onnx2nn_torch and implement src/torch/runtime_files.h.
 
 function(onnx2nn_embed out)
@@ -29,5 +29,14 @@ function(onnx2nn_embed out)
     COMMENT "Embedding the ATen schemas"
     VERBATIM)
 
-  set(${out} ${folder}/runtime_files.cpp ${folder}/aten_schemas.cpp PARENT_SCOPE)
+  set(helpers ${PROJECT_SOURCE_DIR}/src/torch/script_helpers.txt)
+  add_custom_command(
+    OUTPUT ${folder}/script_helpers.cpp
+    COMMAND ${CMAKE_COMMAND} -DKIND=text -DINPUT=${helpers} -DFUNCTION=script_helpers
+            -DOUTPUT=${folder}/script_helpers.cpp ${namespace_arguments} -P ${script}
+    DEPENDS ${script} ${helpers}
+    COMMENT "Embedding the helpers for TorchScript"
+    VERBATIM)
+
+  set(${out} ${folder}/runtime_files.cpp ${folder}/aten_schemas.cpp ${folder}/script_helpers.cpp PARENT_SCOPE)
 endfunction()

@@ -6,10 +6,12 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <unordered_set>
 #include <utility>
 
 #include "emit/python.h"
 #include "emit/runtime_source.h"
+#include "emit/torchscript.h"
 #include "emit/weights.h"
 #include "free_dims.h"
 #include "input_shapes.h"
@@ -20,14 +22,16 @@
 #include "ops/lower.h"
 #include "ops/operands.h"
 #include "outputs.h"
-#include "structure/structure.h"
 #include "passes/layouts.h"
 #include "passes/passes.h"
+#include "structure/instances.h"
+#include "structure/structure.h"
 #include "support/atomic_file.h"
 #include "support/identifier.h"
 #include "support/interrupt.h"
 #include "support/text.h"
 #include "torch/python_names.h"
+#include "weight_entries.h"
 
 namespace onnx2nn {
 
@@ -35,6 +39,7 @@ struct Conversion::Impl {
   std::string file_name;
   std::unique_ptr<ir::Model> model;
   torch::Program program;
+  std::unordered_set<const torch::Param*> shared;  // see structure::Page
   Diagnostics diagnostics;
   std::vector<DiagnosticInfo> diagnostic_infos;
   std::string source;
@@ -139,6 +144,80 @@ std::string source_for(const Impl& c, std::string_view tag) {
   return out;
 }
 
+/// An input's type as TorchScript has it.
+std::string script_type(const torch::Port& p) {
+  if (p.dtype == "string" || p.kind == "map")
+    throw Error("unsupported-output", "TorchScript has no input such as " + printable(p.onnx_name),
+                "write the model as .py");
+  const std::string plain = p.type_text.find("seq(") != std::string::npos ? "List[Tensor]" : "Tensor";
+  return p.kind == "optional" ? "Optional[" + plain + "]" : plain;
+}
+
+/// Half of its weights may have come from before a change.
+void check_unchanged(std::span<const emit::WeightEntry> entries) {
+  for (const emit::WeightEntry& e : entries) {
+    if (e.source.on_disk()) e.source.file()->check_unchanged();
+    for (const emit::WeightPart& part : e.parts)
+      if (part.source.on_disk()) part.source.file()->check_unchanged();
+  }
+}
+
+std::vector<std::string> write_source(Impl& c, const std::string& python_path,
+                                      const std::string& weights_path) {
+  const std::filesystem::path python(python_path);
+  std::string weights = weights_path;
+  if (weights.empty()) weights = (python.parent_path() / emit_weights_name(c)).string();
+  std::vector<emit::WeightEntry> entries;
+  for (const auto& p : c.program.params) entries.push_back(entry_of(*p));
+  const bool is_pth = to_lower(weights).ends_with(".pth");
+  const bool has_weights = is_pth || !entries.empty();
+  check_suffix(python_path, "Python source", {".py"});
+  check_suffix(weights, "weights", {".safetensors", ".pth"});
+  const Outputs outputs(c.path, c.data_files, c.options.force);
+  outputs.check(python_path);
+  if (has_weights) outputs.check(weights);
+  AtomicFileSet files = outputs.files();
+  if (is_pth) {
+    emit::add_state_dict_pth(files, weights, entries, c.file_name);
+  } else if (has_weights) {
+    // In one file of any size, as the source loads one.
+    emit::add_safetensors(files, weights, entries,
+                          {{"format", "pt"}, {std::string(kMark), c.file_name}},
+                          std::numeric_limits<std::uint64_t>::max());
+  }
+  files.add_head(python_path, [&](std::string_view tag) { return source_for(c, tag); });
+  check_unchanged(entries);
+  files.commit();
+  if (const std::string why = why_not_imported(python.stem().string()); !why.empty())
+    c.diagnostics.add(Severity::Warning, "bad-name",
+                      printable(python_path) + " cannot be imported as it should: " + why,
+                      "give the output another name");
+  return files.paths();
+}
+
+std::vector<std::string> write_torchscript(Impl& c, const std::string& path) {
+  const torch::InstancePtr root = structure::instances({c.program, c.shared});
+  emit::ScriptModel model;
+  model.root = root.get();
+  model.class_name = c.program.class_name;
+  for (const torch::Port& p : c.program.inputs) model.inputs.push_back(script_type(p));
+  model.origin = c.file_name;
+  model.budget = &c.model->budget();
+  std::vector<emit::WeightEntry> entries;
+  for (const auto& p : c.program.params) {
+    if (p->quantized) continue;
+    model.entry_of[p.get()] = entries.size();
+    entries.push_back(real_entry_of(c.program, *p));
+  }
+  const Outputs outputs(c.path, c.data_files, c.options.force);
+  outputs.check(path);
+  AtomicFileSet files = outputs.files();
+  emit::add_torchscript(files, path, model, entries);
+  check_unchanged(entries);
+  files.commit();
+  return files.paths();
+}
+
 PortInfo port_info(const torch::Port& p) {
   return {p.onnx_name, p.var ? p.var->hint : "", p.kind, p.dtype, p.shape};
 }
@@ -241,7 +320,9 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   pages.flat = c.options.flat;
   pages.trace = c.options.trace;
   pages.functions = names_of_functions(c, python.helpers);
-  c.program = structure::structured(std::move(c.program), pages);
+  structure::Page page = structure::structured(std::move(c.program), pages);
+  c.program = std::move(page.program);
+  c.shared = std::move(page.shared);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));
@@ -319,51 +400,9 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
                                            const std::string& weights_path) {
   std::vector<std::string> written;
   guarded(*impl_, [&] {
-    const std::filesystem::path python(python_path);
-    std::string weights = weights_path;
-    if (weights.empty()) weights = (python.parent_path() / emit_weights_name(*impl_)).string();
-    std::vector<emit::WeightEntry> entries;
-    for (const auto& p : impl_->program.params) {
-      emit::WeightEntry e;
-      e.key = p->key();
-      e.dtype = emit::weight_dtype(ir::info(p->stored_dtype()).torch_name);
-      e.shape = p->shape;
-      if (p->tensor) e.source = p->tensor->source();
-      e.transpose = p->transpose;
-      for (const torch::Piece& piece : p->pieces)
-        e.parts.push_back({piece.tensor->source(), piece.offset, piece.rows, piece.columns,
-                           piece.stride, piece.transpose});
-      entries.push_back(std::move(e));
-    }
-    const bool is_pth = to_lower(weights).ends_with(".pth");
-    const bool has_weights = is_pth || !entries.empty();
-    check_suffix(python_path, "Python source", {".py"});
-    check_suffix(weights, "weights", {".safetensors", ".pth"});
-    const Outputs outputs(impl_->path, impl_->data_files, impl_->options.force);
-    outputs.check(python_path);
-    if (has_weights) outputs.check(weights);
-    AtomicFileSet files = outputs.files();
-    if (is_pth) {
-      emit::add_state_dict_pth(files, weights, entries, impl_->file_name);
-    } else if (has_weights) {
-      // In one file of any size, as the source loads one.
-      emit::add_safetensors(files, weights, entries,
-                            {{"format", "pt"}, {std::string(kMark), impl_->file_name}},
-                            std::numeric_limits<std::uint64_t>::max());
-    }
-    files.add_head(python_path, [&](std::string_view tag) { return source_for(*impl_, tag); });
-    // Half of its weights may have come from before a change.
-    for (const emit::WeightEntry& e : entries) {
-      if (e.source.on_disk()) e.source.file()->check_unchanged();
-      for (const emit::WeightPart& part : e.parts)
-        if (part.source.on_disk()) part.source.file()->check_unchanged();
-    }
-    files.commit();
-    if (const std::string why = why_not_imported(python.stem().string()); !why.empty())
-      impl_->diagnostics.add(Severity::Warning, "bad-name",
-                             printable(python_path) + " cannot be imported as it should: " + why,
-                             "give the output another name");
-    written = files.paths();
+    written = to_lower(python_path).ends_with(".pt")
+                  ? write_torchscript(*impl_, python_path)
+                  : write_source(*impl_, python_path, weights_path);
   });
   return written;
 }

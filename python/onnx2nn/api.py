@@ -403,8 +403,8 @@ def convert(
     """Convert a model to PyTorch source and, where `out` is given, write source and weights.
 
     model: a path, bytes or an onnx.ModelProto.
-    out: `x.py` (weights go to `x.safetensors`), `x.pth` (a state_dict, source in `x.py`), or a
-        folder. Missing folders are made.
+    out: `x.py` (weights go to `x.safetensors`), `x.pth` (a state_dict, source in `x.py`), `x.pt`
+        (TorchScript, for torch.jit.load), or a folder. Missing folders are made.
     simplify: False converts the graph as it is.
     input_shapes: dims by input name that overrule the model's; None, -1 or a name leaves one open.
     dynamic_batch: open the first dims of inputs, where the file fixes them but the graph takes any.

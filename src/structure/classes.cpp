@@ -49,16 +49,6 @@ std::string class_name_of(const std::string& part, bool in_list) {
   return torch::is_ascii_identifier(out) ? out : "Block";
 }
 
-std::string wanted_name(const Own& own) {
-  static const std::set<std::string> kContainers = {"Sequential", "ModuleList", "ModuleDict",
-                                                    "Module"};
-  if (!own.type.empty() && is_upper(own.type[0]) && kContainers.count(own.type) == 0)
-    return own.type;
-  for (std::size_t i = own.path.size(); i-- > 0;)
-    if (!is_digit(own.path[i][0])) return class_name_of(own.path[i], i + 1 < own.path.size());
-  return "Block";
-}
-
 /// Layers, weights and modules as attributes of `self`.
 void localise(const Tree& tree, const Own& own, Block& block) {
   const std::function<ExprPtr(const ExprPtr&)> change = [&](const ExprPtr& e) -> ExprPtr {
@@ -164,7 +154,7 @@ class Classifier {
   }
 
   /// What modules are that may share a class; a list is of another kind than what is in it.
-  static std::string kind(const Own& own) { return wanted_name(own) + (is_list(own) ? "[]" : ""); }
+  static std::string kind(const Own& own) { return wanted_class_name(own) + (is_list(own) ? "[]" : ""); }
 
   static bool is_nested_in_its_kind(const Own& own) {
     for (const Own* p = own.parent; p != nullptr && p->parent != nullptr; p = p->parent)
@@ -273,7 +263,7 @@ class Classifier {
         if (other == groups.end() || other->second.modules.empty() || other->second.with > 0 ||
             &other->second == &group)
           continue;
-        if (wanted_name(*other->second.modules[0]) != wanted_name(first)) continue;
+        if (wanted_class_name(*other->second.modules[0]) != wanted_class_name(first)) continue;
         group.optional = m.name;
         group.with = group.modules.size();
         for (Own* own : other->second.modules) group.modules.push_back(own);
@@ -288,7 +278,7 @@ class Classifier {
 
   std::string claim(const Group& group) {
     std::map<std::string, int> votes;
-    for (const Own* own : group.modules) ++votes[wanted_name(*own)];
+    for (const Own* own : group.modules) ++votes[wanted_class_name(*own)];
     const std::string wanted =
         std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) {
           return a.second < b.second;
@@ -300,7 +290,7 @@ class Classifier {
     std::string name = wanted;
     if (!is_free(name) && group.modules[0]->parent != nullptr &&
         group.modules[0]->parent->parent != nullptr)
-      name = wanted_name(*group.modules[0]->parent) + wanted;
+      name = wanted_class_name(*group.modules[0]->parent) + wanted;
     const std::string stem = name;
     for (int k = 2; !is_free(name); ++k) name = stem + std::to_string(k);
     names_.insert(name);
@@ -454,6 +444,16 @@ class Classifier {
 };
 
 }  // namespace
+
+std::string wanted_class_name(const Own& own) {
+  static const std::set<std::string> kContainers = {"Sequential", "ModuleList", "ModuleDict",
+                                                    "Module"};
+  if (!own.type.empty() && is_upper(own.type[0]) && kContainers.count(own.type) == 0)
+    return own.type;
+  for (std::size_t i = own.path.size(); i-- > 0;)
+    if (!is_digit(own.path[i][0])) return class_name_of(own.path[i], i + 1 < own.path.size());
+  return "Block";
+}
 
 std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name,
                                        std::vector<torch::ParamPtr>& made) {

@@ -163,4 +163,20 @@ torch::Program hoist_sizes(torch::Program program) {
   return Hoister(std::move(program)).run();
 }
 
+torch::Program as_program(const torch::Function& function) {
+  torch::Program out;
+  for (const auto& p : function.params) {
+    torch::Port port;
+    port.var = p.var;
+    if (p.var->has_dims) port.shape = p.var->dims;
+    out.inputs.push_back(std::move(port));
+  }
+  out.forward = function.body;
+  return out;
+}
+
+torch::Block hoist_sizes(const torch::Function& function) {
+  return hoist_sizes(as_program(function)).forward;
+}
+
 }  // namespace onnx2nn::structure

@@ -5,14 +5,11 @@
 
 #include "structure/classes.h"
 #include "structure/flat.h"
-#include "structure/lift.h"
 #include "structure/limits.h"
 #include "structure/members.h"
+#include "structure/module_tree.h"
 #include "structure/names.h"
-#include "structure/open.h"
-#include "structure/outline.h"
 #include "structure/repeats.h"
-#include "structure/scopes.h"
 #include "structure/sizes.h"
 #include "structure/split.h"
 #include "structure/tidy.h"
@@ -76,18 +73,6 @@ std::vector<const Expr*> results_of(const Expr& returned) {
   return out;
 }
 
-torch::Program alone(torch::Function& f) {
-  torch::Program out;
-  for (const auto& p : f.params) {
-    torch::Port port;
-    port.var = p.var;
-    if (p.var->has_dims) port.shape = p.var->dims;
-    out.inputs.push_back(std::move(port));
-  }
-  out.forward = std::move(f.body);
-  return out;
-}
-
 /// A member of the model by the parts of its key.
 torch::Ex member_at(const std::vector<std::string>& path) {
   torch::Ex out = torch::self();
@@ -112,17 +97,12 @@ std::set<std::string> helpers_of(const Program& program) {
   return out;
 }
 
-Program structured(Program program, const Options& options) {
+Page structured(Program program, const Options& options) {
   // Keys are the same in each form.
-  const std::unordered_set<const torch::Param*> shared = find_repeats(program);
+  std::unordered_set<const torch::Param*> shared = find_repeats(program);
   if (!options.flat && !options.trace) {
     try {
-      Program lifted = program;
-      sink_sources(lifted);
-      open_layers(lifted);
-      lift_tables(lifted, shared);
-      Tree tree = outline(lifted, place_statements(lifted));
-      add_members(tree, lifted);
+      Tree tree = module_tree(program, shared);
       std::vector<torch::ParamPtr> made;
       program.classes = make_classes(tree, program.class_name, made);
       program.params.insert(program.params.end(), made.begin(), made.end());
@@ -147,7 +127,7 @@ Program structured(Program program, const Options& options) {
     const bool root = &c == &program.classes.back();
     for (torch::Function& f : c.functions) {
       if (f.name == "__init__") continue;
-      Program one = alone(f);
+      Program one = as_program(f);
       if (root) one.constants = program.constants;
       f.body = within_limits(hoist_sizes(std::move(one))).forward;
       if (options.trace) {
@@ -167,7 +147,7 @@ Program structured(Program program, const Options& options) {
       if (forward) describe(program, f);
     }
   }
-  return program;
+  return {std::move(program), std::move(shared)};
 }
 
 }  // namespace onnx2nn::structure

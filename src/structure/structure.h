@@ -3,6 +3,7 @@
 
 #include <set>
 #include <string>
+#include <unordered_set>
 
 #include "torch/program.h"
 
@@ -20,8 +21,14 @@ struct Options {
 /// Names of the runtime helpers that the program calls.
 std::set<std::string> helpers_of(const torch::Program& program);
 
+struct Page {
+  torch::Program program;
+  /// Weights that the module around several others reads for them; see find_repeats.
+  std::unordered_set<const torch::Param*> shared;
+};
+
 /// The program with its classes: repeats, scopes, outline, members, classes, sizes, limits, tidy,
 /// split, names.
-torch::Program structured(torch::Program program, const Options& options);
+Page structured(torch::Program program, const Options& options);
 
 }  // namespace onnx2nn::structure

@@ -65,6 +65,7 @@ struct Tree {
   torch::VarPtr clone(const torch::VarPtr& like) {
     auto v = std::make_shared<torch::Var>(*like);
     v->id = next_var++;
+    v->name.clear();  // its own function names it
     v->of = like;
     return v;
   }

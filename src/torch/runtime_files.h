@@ -20,4 +20,8 @@ std::span<const RuntimeFile> runtime_files();
 // `softmax.int(Tensor self, int dim, ScalarType? dtype=None) -> Tensor`.
 std::string_view aten_schemas();
 
+// Helpers in the language of TorchScript archives, one function after the other by name; written by
+// tools/gen_script_helpers.py.
+std::string_view script_helpers();
+
 }  // namespace onnx2nn::torch

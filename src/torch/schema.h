@@ -19,4 +19,8 @@ struct SchemaArg {
 /// list where there is no such overload (`known` says which).
 std::vector<SchemaArg> schema_of(std::string_view overload, bool* known = nullptr);
 
+/// What an overload gives, as its schema says: "Tensor", "Tensor[]", "int"; one text for each of several
+/// results. Empty where there is no such overload.
+std::vector<std::string_view> results_of(std::string_view overload);
+
 }  // namespace onnx2nn::torch

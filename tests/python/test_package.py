@@ -54,6 +54,7 @@ def test_models_as_arguments(tiny: Path) -> None:
 def test_output_paths() -> None:
     assert output_paths("m.onnx", "a/x.py") == ("a/x.py", "a/x.safetensors")
     assert output_paths("m.onnx", "x.pth") == ("x.py", "x.pth")
+    assert output_paths("m.onnx", "x.pt") == ("x.pt", "x.pt")
     assert output_paths("a/m.onnx", "") == ("m.py", "m.safetensors")
     assert output_paths("m.onnx", "new/") == ("new/m.py", "new/m.safetensors")
     for wrong in ("x.pt2", "x.txt", "x"):

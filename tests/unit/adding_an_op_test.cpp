@@ -53,7 +53,7 @@ Converted convert(const std::vector<Message>& attributes) {
   options.class_name = "Net";
   torch::Program program = Lowering(*out.model, options, out.diagnostics).run();
   if (!out.diagnostics.has_errors())
-    out.source = emit::print_python(structure::structured(std::move(program), {}), {});
+    out.source = emit::print_python(structure::structured(std::move(program), {}).program, {});
   return out;
 }
 

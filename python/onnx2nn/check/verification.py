@@ -73,8 +73,8 @@ def verify(
     """Compare a conversion with ONNX Runtime on random inputs, or on those given.
 
     model: a path, bytes or an onnx.ModelProto.
-    target: what to compare: a written `x.py` (weights beside it), an `x.pth` (source beside it),
-        another `.onnx`, an nn.Module; None converts the model in memory.
+    target: what to compare: a written `x.py` (weights beside it), an `x.pth` (source beside it), an
+        `x.pt` (TorchScript), another `.onnx`, an nn.Module; None converts the model in memory.
     inputs: values by name, or an .npz file of them; what is missing is drawn with `seed`.
     input_shapes: dims by input name, for what is drawn.
     nodes: run each node on the oracle's own inputs too: "auto" does so unless the runs take long and
@@ -249,6 +249,11 @@ def _is_onnx(target: Any) -> bool:
     return isinstance(target, (str, os.PathLike)) and Path(target).suffix.lower() == ".onnx"
 
 
+def _is_torchscript(target: Any) -> bool:
+    """Its classes cannot be edited: they are held to the operators' answers as ours are."""
+    return isinstance(target, (str, os.PathLike)) and Path(target).suffix.lower() == ".pt"
+
+
 def _as_module(source: Source, target: Any, options: dict[str, Any]) -> "nn.Module":
     from torch import nn
 
@@ -331,7 +336,8 @@ def _check_by_nodes(
         report.nodes = [*view.nodes, *(c for c in views[1].nodes if c.name not in inner)]
     # A module of the caller's own may well compute by other steps: its outputs count, while they are right.
     held = target is not None and (not report.ok or isinstance(target, (str, os.PathLike)))
-    ours = target is None or (agree and held and _is_conversion(target, source, options))
+    ours = target is None or _is_torchscript(target)
+    ours = ours or (agree and held and _is_conversion(target, source, options))
     if agree and held and not ours:
         from onnx2nn.check.recognised import check_recognised
         from onnx2nn.loading import load

@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -27,15 +28,18 @@ _counter = itertools.count(1)
 def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     """The module in the files of a conversion, executed in a namespace of its own.
 
-    target: `x.py`, with x.safetensors (or its index) or x.pth beside it; or `x.pth`.
+    target: `x.py`, with x.safetensors (or its index) or x.pth beside it; `x.pth`; or `x.pt`, an archive
+        of TorchScript.
     Raises Error where a file is missing or cannot be loaded.
     """
     path = Path(target)
     suffix = path.suffix.lower()
-    if suffix in (".pt", ".pt2"):
+    if suffix == ".pt":
+        return _load_torchscript(path)
+    if suffix == ".pt2":
         raise Error(f"{target}: {suffix} files cannot be checked; give the .py or .pth", usage=True)
     if suffix not in (".py", ".pth", ".safetensors"):
-        raise Error(f"{target}: not a .py, .pth or .onnx file", usage=True)
+        raise Error(f"{target}: not a .py, .pth, .pt or .onnx file", usage=True)
     code = path.with_suffix(".py")
     if not code.is_file():
         raise Error(f"{code}: does not exist; it holds the source", unreadable=True)
@@ -58,6 +62,20 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
         keep_while_alive(name, str(code), type(net))
     else:
         del sys.modules[name]
+    return net.eval()
+
+
+def _load_torchscript(path: Path) -> "nn.Module":
+    import torch
+
+    if not path.is_file():
+        raise Error(f"{path}: does not exist", unreadable=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls the format old
+            net: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise Error(f"{path}: torch.jit.load refuses it: {first_line(error)}") from error
     return net.eval()
 
 

@@ -133,14 +133,16 @@ def usage(done: Converted, report: "Report | None") -> str:
     if any("np." in x for x in arguments):
         lines.append("import numpy as np")
     lines.append("import torch")
-    if str(path.parent) != ".":
-        lines += [f"import sys; sys.path.insert(0, {str(path.parent)!r})"]
-    if path.stem.isidentifier():
-        lines.append(f"from {path.stem} import load")
+    if path.suffix == ".pt":
+        lines += ["", f"net = torch.jit.load({str(path)!r})"]
     else:
-        lines.append(f"import importlib; load = importlib.import_module({path.stem!r}).load")
-    lines.append("")
-    lines.append("net = load()")
+        if str(path.parent) != ".":
+            lines += [f"import sys; sys.path.insert(0, {str(path.parent)!r})"]
+        if path.stem.isidentifier():
+            lines.append(f"from {path.stem} import load")
+        else:
+            lines.append(f"import importlib; load = importlib.import_module({path.stem!r}).load")
+        lines += ["", "net = load()"]
     target = "y" if len(done.outputs) == 1 else "outputs"
     lines.append(f"{target} = net({', '.join(arguments)})")
     return "Use it:\n" + "\n".join(f"    {line}".rstrip() for line in lines)

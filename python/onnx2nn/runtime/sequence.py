@@ -88,27 +88,26 @@ def optional_get_element(
 
 
 def stack_rounds(
-    values: list[Tensor] | list[np.ndarray],
-    shape: list[int],
-    dtype: torch.dtype | None,
-    axis: int = 0,
-) -> Tensor | np.ndarray:
-    """ONNX Loop's and Scan's collected outputs; torch.stack takes no empty list, and no strings.
+    values: list[Tensor], shape: list[int], dtype: torch.dtype, axis: int = 0
+) -> Tensor:
+    """ONNX Loop's and Scan's collected outputs; torch.stack takes no empty list.
 
-    shape, dtype: what one value would be, where no round has run; dtype None: strings.
+    shape, dtype: what one value would be, where no round has run.
     """
-    tensors = [x for x in values if isinstance(x, Tensor)]
-    if tensors:
-        return torch.stack(tensors, axis)
-    if values:
-        return np.stack([x for x in values if not isinstance(x, Tensor)], axis)
+    if len(values) > 0:
+        return torch.stack(values, axis)
     at = axis if axis >= 0 else axis + len(shape) + 1
-    empty = [*shape[:at], 0, *shape[at:]]
-    return (
-        np.empty(empty, dtype=object)
-        if dtype is None
-        else torch.empty(empty, dtype=dtype)
-    )
+    return torch.empty([*shape[:at], 0, *shape[at:]], dtype=dtype)
+
+
+def stack_string_rounds(
+    values: list[np.ndarray], shape: list[int], axis: int = 0
+) -> np.ndarray:
+    """stack_rounds for strings, of which torch has no tensors."""
+    if values:
+        return np.stack(values, axis)
+    at = axis if axis >= 0 else axis + len(shape) + 1
+    return np.empty([*shape[:at], 0, *shape[at:]], dtype=object)
 
 
 def pad_rows(x: Tensor, rows: int) -> Tensor:

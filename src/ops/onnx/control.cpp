@@ -310,11 +310,11 @@ Ex stacked(const Ex& values, std::int64_t axis, const Type& element, bool may_be
     return axis == 0 ? aten("stack", {values}) : aten("stack", {values, axis});
   std::vector<Ex> sizes;
   for (const Dim& d : element.shape.dims()) sizes.emplace_back(d.is_const() ? d.value() : 0);
-  const Ex dtype = element.dtype == DType::String
-                       ? kNone
-                       : Ex(element.dtype == DType::Undefined ? DType::Float32 : element.dtype);
   Kwargs kw;
   if (axis != 0) kw.emplace_back("axis", Ex(axis));
+  if (element.dtype == DType::String)
+    return helper("stack_string_rounds", {values, list(sizes)}, kw);
+  const DType dtype = element.dtype == DType::Undefined ? DType::Float32 : element.dtype;
   return helper("stack_rounds", {values, list(sizes), dtype}, kw);
 }
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,76 @@ from onnx2nn.runtime.heads import (
 )
 
 
+def with_given_mask(
+    allowed: Tensor | None, given: Tensor | None, k_length: int
+) -> Tensor | None:
+    """One mask from what may be seen and the mask of the caller, which may end before the keys."""
+    if given is None:
+        return allowed
+    missing = k_length - given.shape[-1]
+    if given.dtype == torch.bool:
+        given = F.pad(given, [0, missing], value=False) if missing else given
+        return given if allowed is None else allowed & given
+    given = F.pad(given, [0, missing], value=-torch.inf) if missing else given
+    return add_masks(allowed, given)
+
+
+def masked_scores(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores with a mask, of which -inf is selected, not added: inf less inf is NaN."""
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, -torch.inf)
+    return torch.where(mask == -torch.inf, -torch.inf, scores + mask)
+
+
+def attend_in_steps(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    softcap: float,
+    softmax_precision: torch.dtype | None,
+    shown: int,
+) -> tuple[Tensor, Tensor]:
+    """Attention rounded after each step, and its scores after the step that is `shown`."""
+    root = math.sqrt(1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    factor = torch.full([], root, dtype=q.dtype, device=q.device)
+    raw = (q * factor) @ (repeat_heads(k, q.shape[1]) * factor).mT
+    capped = torch.tanh(raw / softcap) * softcap if softcap else raw
+    masked = masked_scores(capped, mask)
+    weights = softmax_of_visible(masked.to(softmax_precision or q.dtype)).to(q.dtype)
+    y = weights @ repeat_heads(v, q.shape[1])
+    return y, [raw, capped, masked, weights][shown]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    *,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: torch.dtype | None = None,
+    qk_matmul_output: bool = False,
+    qk_matmul_output_mode: int = 0,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention in one call of torch where that rounds as ONNX does, and gives no scores."""
+    # In half precision ONNX rounds after each step, which torch's fused attention does not.
+    wide = q.dtype in (torch.float32, torch.float64)
+    exact = wide and softmax_precision in (None, q.dtype)
+    if exact and not qk_matmul_output and not softcap:
+        grouped = q.shape[1] != k.shape[1]
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped
+        )
+        return y, None
+    shown = qk_matmul_output_mode
+    return attend_in_steps(q, k, v, mask, scale, softcap, softmax_precision, shown)
+
+
 def onnx_attention(
     q: Tensor,
     k: Tensor,
@@ -27,93 +98,47 @@ def onnx_attention(
     past_value: Tensor | None = None,
     nonpad_kv_seqlen: Tensor | None = None,
     *,
-    is_causal: int = 0,
     q_num_heads: int = 0,
     kv_num_heads: int = 0,
-    scale: float | None = None,
-    softcap: float = 0.0,
-    softmax_precision: torch.dtype | None = None,
-    qk_matmul_output: bool = False,
-    qk_matmul_output_mode: int = 0,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """ONNX Attention: Y, keys and values with those of the past, scores if they are asked for."""
+    heads = split_heads(q, q_num_heads)
+    k, v = split_heads(k, kv_num_heads), split_heads(v, kv_num_heads)
+    past = None
+    if past_key is not None and past_value is not None:
+        past = past_key.shape[2]
+        k, v = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)
+    y, scores = attend_visible(
+        heads, k, v.to(q.dtype), attn_mask, past, nonpad_kv_seqlen, **options
+    )
+    return (merge_heads(y) if q.dim() == 3 else y), k, v, scores
+
+
+def attend_visible(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None,
+    past: int | None,
+    lengths: Tensor | None,
+    *,
+    is_causal: int = 0,
     left_window_size: int = -1,
     right_window_size: int = -1,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """ONNX Attention: torch's has no cache, windows, soft cap or scores among its results.
-
-    Gives Y, present_key, present_value and, when `qk_matmul_output` asks for it, the scores.
-    """
-    packed = q.dim() == 3
-    q, k, v = (
-        split_heads(q, q_num_heads),
-        split_heads(k, kv_num_heads),
-        split_heads(v, kv_num_heads),
-    )
-    offset: Tensor | int = 0
-    if past_key is not None and past_value is not None:
-        offset = past_key.shape[2]
-        k, v = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)
-    elif nonpad_kv_seqlen is not None:
-        offset = nonpad_kv_seqlen.reshape(-1, 1, 1, 1) - q.shape[2]
-    allowed = visible_keys(
-        q.shape[2],
-        k.shape[2],
-        offset,
-        is_causal,
-        left_window_size,
-        right_window_size,
-        q.device,
-    )
-    if nonpad_kv_seqlen is not None:
-        filled = torch.arange(k.shape[2], device=q.device) < nonpad_kv_seqlen.reshape(
-            -1, 1, 1, 1
-        )
-        allowed = filled if allowed is None else allowed & filled
-    bias = None
-    if attn_mask is not None:
-        missing = k.shape[2] - attn_mask.shape[-1]
-        if attn_mask.dtype == torch.bool:
-            attn_mask = (
-                F.pad(attn_mask, [0, missing], value=False) if missing else attn_mask
-            )
-            allowed = attn_mask if allowed is None else allowed & attn_mask
-        else:
-            bias = (
-                F.pad(attn_mask, [0, missing], value=-torch.inf)
-                if missing
-                else attn_mask
-            )
-    mask = add_masks(allowed, bias)
-    value = v.to(q.dtype)
-    # In half precision ONNX rounds after each step, which torch's fused attention does not.
-    exact = q.dtype in (torch.float32, torch.float64) and softmax_precision in (
-        None,
-        q.dtype,
-    )
-    if exact and not qk_matmul_output and not softcap:
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            value,
-            attn_mask=mask,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
-        return (merge_heads(y) if packed else y), k, v, None
-    root = math.sqrt(1.0 / math.sqrt(q.shape[-1]) if scale is None else scale)
-    factor = torch.full([], root, dtype=q.dtype, device=q.device)
-    raw = (q * factor) @ (repeat_heads(k, q.shape[1]) * factor).mT
-    capped = torch.tanh(raw / softcap) * softcap if softcap else raw
-    if mask is None:
-        masked = capped
-    elif mask.dtype == torch.bool:
-        masked = capped.masked_fill(~mask, -torch.inf)
-    else:
-        # Selected, not added, where nothing may be seen: infinity less infinity is NaN.
-        masked = torch.where(mask == -torch.inf, -torch.inf, capped + mask)
-    weights = softmax_of_visible(masked.to(softmax_precision or q.dtype)).to(q.dtype)
-    y = weights @ repeat_heads(value, q.shape[1])
-    scores = [raw, capped, masked, weights][qk_matmul_output_mode]
-    return (merge_heads(y) if packed else y), k, v, scores
+    **scoring: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention to the keys that are filled, not later, and in the window."""
+    offset: Tensor | int = past or 0
+    filled = None if lengths is None else lengths.reshape(-1, 1, 1, 1)
+    if filled is not None and past is None:
+        offset = filled - q.shape[2]
+    sides = (is_causal, left_window_size, right_window_size)
+    allowed = visible_keys(q.shape[2], k.shape[2], offset, *sides, q.device)
+    if filled is not None:
+        there = torch.arange(k.shape[2], device=q.device) < filled
+        allowed = there if allowed is None else allowed & there
+    return attend(q, k, v, with_given_mask(allowed, attn_mask, k.shape[2]), **scoring)
 
 
 def rotary_embedding(
@@ -136,6 +161,30 @@ def rotary_embedding(
     return merge_heads(y) if x.dim() == 3 else y
 
 
+def linear_steps(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: Tensor,
+    gates: Tensor | None,
+    rates: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """What queries [batch, heads, steps, size] read of a state that each step changes first."""
+    outputs = [v.new_zeros(v.shape[0], 0, q.shape[1], v.shape[-1])]
+    for step in range(q.shape[2]):
+        key_now, value_now = k[:, :, step].unsqueeze(-1), v[:, :, step].unsqueeze(-2)
+        if gates is not None:
+            state = state * gates[:, :, step].unsqueeze(-1)
+        if rates is not None:
+            known = (state * key_now).sum(-2, keepdim=True)
+            value_now = rates[:, :, step].unsqueeze(-1) * (value_now - known)
+        state = state + key_now * value_now
+        shared = repeat_heads(state, q.shape[1])
+        y = (q[:, :, step].unsqueeze(-2) @ shared).squeeze(-2)
+        outputs.append(y.unsqueeze(1))
+    return torch.cat(outputs, 1), state
+
+
 def linear_attention(
     query: Tensor,
     key: Tensor,
@@ -147,40 +196,19 @@ def linear_attention(
     q_num_heads: int,
     kv_num_heads: int,
     scale: float = 0.0,
-    update_rule: str = "gated_delta",
-    chunk_size: int = 64,
+    **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """ONNX LinearAttention: torch has no attention with a recurrent state."""
     q = split_heads(query, q_num_heads).float()
-    k = split_heads(key, kv_num_heads).float()
-    v = split_heads(value, kv_num_heads).float()
-    size = q.shape[-1]
-    if past_state is None:
-        state = k.new_zeros(k.shape[0], kv_num_heads, size, v.shape[-1])
-    else:
-        state = past_state.float()
+    k, v = (split_heads(part, kv_num_heads).float() for part in (key, value))
     # One gate a head, or one for each of a head's keys.
     gates = None if decay is None else split_heads(decay, kv_num_heads).float().exp()
     rates = None if beta is None else beta.float().transpose(1, 2).unsqueeze(-1)
-    outputs = []
-    for step in range(q.shape[2]):
-        key_now, value_now = k[:, :, step].unsqueeze(-1), v[:, :, step].unsqueeze(-2)
-        if gates is not None:
-            state = state * gates[:, :, step].unsqueeze(-1)
-        if rates is not None:
-            known = (state * key_now).sum(-2, keepdim=True)
-            value_now = rates[:, :, step].unsqueeze(-1) * (value_now - known)
-        state = state + key_now * value_now
-        shared = repeat_heads(state, q_num_heads)
-        outputs.append((q[:, :, step].unsqueeze(-2) @ shared).squeeze(-2))
-    y = (
-        torch.stack(outputs, dim=1)
-        if outputs
-        else v.new_zeros(v.shape[0], 0, q_num_heads, v.shape[-1])
-    )
-    y = y * (scale or 1.0 / math.sqrt(size))
-    state_dtype = query.dtype if past_state is None else past_state.dtype
-    return y.flatten(2).to(query.dtype), state.to(state_dtype)
+    if past_state is None:
+        past_state = query.new_zeros(*k.shape[:2], q.shape[-1], v.shape[-1])
+    y, state = linear_steps(q, k, v, past_state.float(), gates, rates)
+    y = y * (scale or 1.0 / math.sqrt(q.shape[-1]))
+    return y.flatten(2).to(query.dtype), state.to(past_state.dtype)
 
 
 def flex_attention(

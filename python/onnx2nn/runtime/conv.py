@@ -1,12 +1,32 @@
 """Convolutions with every padding that ONNX has, deformable, quantised and stateful ones."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx2nn.runtime.pooling import pooling_windows, same_pads, to_torch_pads
+from onnx2nn.runtime.pooling import (
+    explicit_pads,
+    pooling_windows,
+    same_pads,
+    to_torch_pads,
+)
+
+
+def conv_windows(
+    x: Tensor, w: Tensor, strides: list[int], dilations: list[int], group: int
+) -> Tensor:
+    """A convolution over any number of axes, as a product of matrices."""
+    kernel = list(w.shape[2:])
+    n = len(kernel)
+    windows = pooling_windows(x, kernel, strides, dilations)
+    out = list(windows.shape[2 : 2 + n])
+    windows = windows.movedim(1, 1 + n)
+    columns = windows.reshape(x.shape[0], math.prod(out), group, -1).transpose(1, 2)
+    y: Tensor = columns @ w.reshape(group, w.shape[0] // group, -1).transpose(1, 2)
+    return y.transpose(2, 3).reshape([x.shape[0], w.shape[0], *out])
 
 
 def conv_nd(
@@ -23,31 +43,50 @@ def conv_nd(
     """ONNX Conv: torch's has no unequal or automatic pads with strides, and 3 axes at most."""
     kernel = list(w.shape[2:])
     n = len(kernel)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        lower = auto_pad == "SAME_LOWER"
-        pads = same_pads(list(x.shape[2:]), kernel, strides, dilations, lower)
-    elif pads is None or auto_pad == "VALID":
-        pads = [0] * (2 * n)
+    steps, dilated = strides or [1] * n, dilations or [1] * n
+    pads = explicit_pads(list(x.shape[2:]), kernel, steps, dilated, pads, auto_pad)
     padding = pads[:n]
     if pads[:n] != pads[n:] or n > 3 or min(pads, default=0) < 0:
-        x = F.pad(x, to_torch_pads(pads))
-        padding = [0] * n
-    if n == 1:
-        return F.conv1d(x, w, b, strides, padding, dilations, group)
-    if n == 2:
-        return F.conv2d(x, w, b, strides, padding, dilations, group)
-    if n == 3:
-        return F.conv3d(x, w, b, strides, padding, dilations, group)
-    windows = pooling_windows(x, kernel, strides, dilations)
-    out = list(windows.shape[2 : 2 + n])
-    places = [i + 2 for i in range(n)]
-    windows = windows.permute([0, *places, 1, *[i + 2 + n for i in range(n)]])
-    columns = windows.reshape(x.shape[0], math.prod(out), group, -1).transpose(1, 2)
-    y: Tensor = columns @ w.reshape(group, w.shape[0] // group, -1).transpose(1, 2)
-    y = y.transpose(2, 3).reshape([x.shape[0], w.shape[0], *out])
-    return y if b is None else y + b.reshape([-1] + [1] * n)
+        x, padding = F.pad(x, to_torch_pads(pads)), [0] * n
+    if n > 3:
+        y = conv_windows(x, w, steps, dilated, group)
+        return y if b is None else y + b.reshape([-1] + [1] * n)
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[n - 1]
+    return convolve(x, w, b, steps, padding, dilated, group)
+
+
+def conv_transpose_whole(
+    x: Tensor, w: Tensor, strides: list[int], dilations: list[int], group: int
+) -> Tensor:
+    """A transposed convolution without pads, over any number of axes."""
+    kernel = list(w.shape[2:])
+    n = len(kernel)
+    if n <= 3:
+        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
+        y: Tensor = convolve(x, w, None, strides, 0, 0, group, dilations)
+        return y
+    # It is a convolution of x spread out by the strides.
+    wide = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], strides, strict=True)]
+    spread = x.new_zeros([*x.shape[:2], *wide])
+    spread[tuple(slice(None, None, t) for t in [1, 1, *strides])] = x
+    flipped = w.flip(list(range(2, n + 2))).reshape(group, -1, *w.shape[1:])
+    flipped = flipped.transpose(1, 2).reshape([-1, w.shape[0] // group, *kernel])
+    reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
+    spread = F.pad(spread, to_torch_pads(reach + reach))
+    return conv_windows(spread, flipped, [1] * n, dilations, group)
+
+
+def cut_to_shape(
+    full: list[int], extra: list[int], shape: list[int], upper: bool
+) -> list[int]:
+    """Pads (cuts below 0) from a whole ConvTranspose to its output_shape."""
+    begins: list[int] = []
+    ends: list[int] = []
+    for have, more, want in zip(full, extra, shape, strict=True):
+        total = max(have + more - want, 0)
+        begins.append(-(total // 2 if upper else total - total // 2))
+        ends.append(want - have - begins[-1])
+    return begins + ends
 
 
 def conv_transpose_nd(
@@ -58,57 +97,77 @@ def conv_transpose_nd(
     auto_pad: str = "NOTSET",
     dilations: list[int] | None = None,
     group: int = 1,
-    output_padding: list[int] | None = None,
     output_shape: list[int] | None = None,
-    pads: list[int] | None = None,
     strides: list[int] | None = None,
+    **padding: list[int] | None,
 ) -> Tensor:
     """ONNX ConvTranspose: torch's has no output_shape, unequal or automatic pads."""
-    kernel = list(w.shape[2:])
-    n = len(kernel)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
-    extra = output_padding or [0] * n
-    size = list(x.shape[2:])
-    full = [
-        (size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1
-        for i in range(n)
-    ]
-    if output_shape is not None:
-        output_shape = list(output_shape)[-n:]
-    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        output_shape = [size[i] * strides[i] for i in range(n)]
-    if output_shape is not None:
-        totals = [max(full[i] + extra[i] - output_shape[i], 0) for i in range(n)]
-        halves = [t // 2 if auto_pad == "SAME_UPPER" else t - t // 2 for t in totals]
-        pads = halves + [t - h for t, h in zip(totals, halves, strict=True)]
-    elif pads is None or auto_pad == "VALID":
-        pads = [0] * (2 * n)
-    if output_shape is None:
-        output_shape = [full[i] + extra[i] - pads[i] - pads[n + i] for i in range(n)]
-    if n > 3:
-        # The transpose of a convolution is a convolution of x spread out by the strides.
-        wide = [(size[i] - 1) * strides[i] + 1 for i in range(n)]
-        spread = x.new_zeros([*x.shape[:2], *wide])
-        spread[tuple(slice(None, None, t) for t in [1, 1, *strides])] = x
-        flipped = (
-            w.flip(list(range(2, n + 2)))
-            .reshape(group, -1, *w.shape[1:])
-            .transpose(1, 2)
-        )
-        reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-        flipped = flipped.reshape([group * w.shape[1], w.shape[0] // group, *kernel])
-        y = conv_nd(
-            spread, flipped, dilations=dilations, group=group, pads=reach + reach
-        )
-    else:
-        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[n - 1]
-        y = convolve(x, w, None, strides, 0, 0, group, dilations)
-    ends = [output_shape[i] + pads[i] - full[i] for i in range(n)]
-    crops = [-p for p in pads[:n]] + ends
-    if any(crops):
-        y = F.pad(y, to_torch_pads(crops))
+    n = x.dim() - 2
+    steps = strides or [1] * n
+    y = conv_transpose_whole(x, w, steps, dilations or [1] * n, group)
+    shape = list(output_shape)[-n:] if output_shape is not None else None
+    if shape is None and auto_pad.startswith("SAME"):
+        shape = [size * s for size, s in zip(x.shape[2:], steps, strict=True)]
+    cuts = transpose_cuts(list(y.shape[2:]), shape, auto_pad, **padding)
+    y = F.pad(y, to_torch_pads(cuts)) if any(cuts) else y
     return y if b is None else y + b.reshape([-1] + [1] * n)
+
+
+def transpose_cuts(
+    full: list[int],
+    shape: list[int] | None,
+    auto_pad: str,
+    pads: list[int] | None = None,
+    output_padding: list[int] | None = None,
+) -> list[int]:
+    """Pads (cuts below 0) from a whole ConvTranspose to the one that is asked for."""
+    n = len(full)
+    extra = output_padding or [0] * n
+    if shape is not None:
+        return cut_to_shape(full, extra, shape, auto_pad == "SAME_UPPER")
+    pads = [0] * (2 * n) if pads is None or auto_pad == "VALID" else pads
+    ends = [e - p for e, p in zip(extra, pads[n:], strict=True)]
+    return [-p for p in pads[:n]] + ends
+
+
+def tap_places(
+    offset: Tensor,
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int],
+) -> list[Tensor]:
+    """Where on each axis DeformConv's taps lie, [batch, groups, taps, *outputs]."""
+    n, out = len(kernel), list(offset.shape[4:])
+    axes = [torch.arange(k, device=offset.device) for k in kernel]
+    taps = torch.meshgrid(axes, indexing="ij")
+    places: list[Tensor] = []
+    for i in range(n):
+        starts = torch.arange(out[i], device=offset.device) * strides[i] - pads[i]
+        starts = starts.reshape([-1] + [1] * (n - 1 - i))
+        tap = taps[i].reshape([-1] + [1] * n) * dilations[i]
+        places.append(offset[:, :, :, i] + (tap + starts).to(offset.dtype))
+    return places
+
+
+def values_between(flat: Tensor, places: list[Tensor], size: list[int]) -> Tensor:
+    """Linear interpolation of flat [batch, groups, channels, pixels]; zeros outside."""
+    lows = [at.floor() for at in places]
+    parts = [(at - low).to(flat.dtype) for at, low in zip(places, lows, strict=True)]
+    whole = [low.to(torch.int64) for low in lows]
+    total = flat.new_zeros([1])
+    for corner in range(1 << len(size)):
+        index = torch.zeros_like(whole[0])
+        weight = torch.ones_like(parts[0])
+        for i, length in enumerate(size):
+            high = (corner >> i) & 1
+            place = whole[i] + high
+            inside = (place >= 0) & (place < length)
+            weight = weight * (parts[i] if high else 1 - parts[i]) * inside
+            index = index * length + place.clamp(0, length - 1)
+        index = index.flatten(2).unsqueeze(2).expand(-1, -1, flat.shape[2], -1)
+        total = total + flat.gather(3, index) * weight.flatten(2).unsqueeze(2)
+    return total
 
 
 def deform_conv(
@@ -118,89 +177,62 @@ def deform_conv(
     b: Tensor | None = None,
     mask: Tensor | None = None,
     *,
-    dilations: list[int] | None = None,
     group: int = 1,
     offset_group: int = 1,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **window: list[int] | None,
 ) -> Tensor:
     """ONNX DeformConv for any number of spatial axes, which torch itself lacks."""
-    kernel, size = list(w.shape[2:]), list(x.shape[2:])
-    n = len(kernel)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
-    pads = pads or [0] * (2 * n)
-    batch, channels, taps = x.shape[0], x.shape[1], math.prod(kernel)
-    out = list(offset.shape[2:])
-    offsets = offset.reshape([batch, offset_group, taps, n, *out])
-    axes = [torch.arange(k, device=x.device) for k in kernel]
-    tap_places = torch.meshgrid(axes, indexing="ij")
-    lows: list[Tensor] = []
-    weights: list[Tensor] = []
-    for i in range(n):
-        starts = torch.arange(out[i], device=x.device) * strides[i] - pads[i]
-        starts = starts.reshape([-1] + [1] * (n - 1 - i))
-        tap = (tap_places[i].reshape([-1] + [1] * n)) * dilations[i]
-        at = offsets[:, :, :, i] + (tap + starts).to(offset.dtype)
-        low = at.floor()
-        weights.append((at - low).to(x.dtype))
-        lows.append(low.to(torch.int64))
-    flat = x.reshape(batch, offset_group, channels // offset_group, -1)
-    columns = flat.new_zeros(
-        [batch, offset_group, flat.shape[2], taps * math.prod(out)]
-    )
-    for corner in range(1 << n):
-        index = torch.zeros_like(lows[0])
-        weight = torch.ones_like(weights[0])
-        inside = torch.ones_like(lows[0], dtype=torch.bool)
-        for i in range(n):
-            high = (corner >> i) & 1
-            place = lows[i] + high
-            weight = weight * (weights[i] if high else 1 - weights[i])
-            inside = inside & (place >= 0) & (place < size[i])
-            index = index * size[i] + place.clamp(0, size[i] - 1)
-        index = index.reshape(batch, offset_group, 1, -1).expand(
-            -1, -1, flat.shape[2], -1
-        )
-        columns = columns + flat.gather(3, index) * (weight * inside).reshape(
-            batch, offset_group, 1, -1
-        )
+    kernel, out = list(w.shape[2:]), list(offset.shape[2:])
+    taps = math.prod(kernel)
+    offsets = offset.reshape([x.shape[0], offset_group, taps, len(kernel), *out])
+    places = tap_places(offsets, *conv_window(kernel, **window))
+    flat = x.reshape([x.shape[0], offset_group, x.shape[1] // offset_group, -1])
+    columns = values_between(flat, places, list(x.shape[2:]))
     if mask is not None:
-        columns = columns * mask.reshape(batch, offset_group, 1, -1)
-    columns = columns.reshape(batch, group, (channels // group) * taps, math.prod(out))
+        columns = columns * mask.reshape(x.shape[0], offset_group, 1, -1)
+    columns = columns.reshape(x.shape[0], group, -1, math.prod(out))
     y = w.reshape(group, w.shape[0] // group, -1) @ columns
-    y = y.reshape([batch, w.shape[0], *out])
-    return y if b is None else y + b.reshape([-1] + [1] * n)
+    y = y.reshape([x.shape[0], w.shape[0], *out])
+    return y if b is None else y + b.reshape([-1] + [1] * len(kernel))
+
+
+def conv_window(
+    kernel: list[int],
+    strides: list[int] | None = None,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Kernel, strides, dilations and pads, those that are absent as ONNX has them then."""
+    n = len(kernel)
+    return kernel, strides or [1] * n, dilations or [1] * n, pads or [0] * (2 * n)
+
+
+def block_places(
+    padded: list[int], block: list[int], strides: list[int], dilations: list[int]
+) -> Tensor:
+    """The place in the image of each element of each block, row by row."""
+    n = len(padded)
+    index = torch.zeros([1] * (2 * n), dtype=torch.int64)
+    for i in range(n):
+        extent = (block[i] - 1) * dilations[i] + 1
+        taps = torch.arange(block[i]) * dilations[i]
+        starts = torch.arange((padded[i] - extent) // strides[i] + 1) * strides[i]
+        taps = taps.reshape([-1] + [1] * (2 * n - 1 - i))
+        index = index * padded[i] + taps + starts.reshape([-1] + [1] * (n - 1 - i))
+    return index.reshape(-1)
 
 
 def col2im(
     x: Tensor,
     image_shape: list[int],
     block_shape: list[int],
-    *,
-    dilations: list[int] | None = None,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **window: list[int] | None,
 ) -> Tensor:
     """ONNX Col2Im for any number of axes and any pads; F.fold is 2-D with equal ones."""
     n = len(image_shape)
-    dilations = dilations or [1] * n
-    pads = pads or [0] * (2 * n)
-    strides = strides or [1] * n
+    _, strides, dilations, pads = conv_window(block_shape, **window)
     padded = [image_shape[i] + pads[i] + pads[n + i] for i in range(n)]
-    index = torch.zeros([1] * (2 * n), dtype=torch.int64, device=x.device)
-    for i in range(n):
-        extent = (block_shape[i] - 1) * dilations[i] + 1
-        taps = torch.arange(block_shape[i], device=x.device) * dilations[i]
-        starts = (
-            torch.arange((padded[i] - extent) // strides[i] + 1, device=x.device)
-            * strides[i]
-        )
-        at = taps.reshape([-1] + [1] * (2 * n - 1 - i)) + starts.reshape(
-            [-1] + [1] * (n - 1 - i)
-        )
-        index = index * padded[i] + at
-    index = index.reshape(-1)
+    index = block_places(padded, block_shape, strides, dilations).to(x.device)
     channels = x.shape[1] // math.prod(block_shape)
     y = x.new_zeros([x.shape[0], channels, math.prod(padded)])
     y = y.index_add(2, index, x.reshape(x.shape[0], channels, index.shape[0]))
@@ -213,31 +245,18 @@ def conv_integer(
     w: Tensor,
     x_zero_point: Tensor | None = None,
     w_zero_point: Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **window: Any,
 ) -> Tensor:
-    """ONNX ConvInteger: torch convolves no integers, so in float64, where these sums are exact."""
-    wide_x, wide_w = x.to(torch.float64), w.to(torch.float64)
+    """ONNX ConvInteger: torch convolves no integers, so in float64, where these sums are exact.
+
+    window: the attributes of Conv.
+    """
+    wide_x, wide_w = x.double(), w.double()
     if x_zero_point is not None:
-        wide_x = wide_x - x_zero_point.to(torch.float64)
+        wide_x = wide_x - x_zero_point.double()
     if w_zero_point is not None:
-        wide_w = wide_w - w_zero_point.to(torch.float64).reshape(
-            [-1] + [1] * (w.dim() - 1)
-        )
-    y = conv_nd(
-        wide_x,
-        wide_w,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
-    )
-    return y.to(torch.int32)
+        wide_w = wide_w - w_zero_point.double().reshape([-1] + [1] * (w.dim() - 1))
+    return conv_nd(wide_x, wide_w, **window).to(torch.int32)
 
 
 def qlinear_conv(
@@ -250,25 +269,10 @@ def qlinear_conv(
     y_scale: Tensor,
     y_zero_point: Tensor,
     b: Tensor | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: list[int] | None = None,
-    group: int = 1,
-    pads: list[int] | None = None,
-    strides: list[int] | None = None,
+    **window: Any,
 ) -> Tensor:
     """ONNX QLinearConv: an exact integer convolution, then scaled, rounded and saturated."""
-    y = conv_integer(
-        x,
-        w,
-        x_zero_point,
-        w_zero_point,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
-    )
+    y = conv_integer(x, w, x_zero_point, w_zero_point, **window)
     channels = [-1] + [1] * (x.dim() - 2)
     if b is not None:
         y = y + b.reshape(channels)

@@ -242,6 +242,13 @@ def reverse_sequence(
     return moved(movable(x).gather(time_axis, index), x.dtype)
 
 
+def turned_bounds(start: int, end: int, size: int) -> tuple[int, int]:
+    """The bounds of a slice that steps backwards, counted from the end."""
+    first = max(start + size, 0) if start < 0 else min(start, size - 1)
+    past = max(end + size, -1) if end < 0 else min(end, size - 1)
+    return size - 1 - first, size - 1 - past
+
+
 def slice_tensor(
     x: Tensor,
     starts: list[int],
@@ -257,11 +264,8 @@ def slice_tensor(
         axis %= x.dim()
         size = x.shape[axis]
         if step < 0:
-            # Turned round, position p is size - 1 - p, and the step is positive.
             x = x.flip(axis)
-            first = max(start + size, 0) if start < 0 else min(start, size - 1)
-            start = size - 1 - first
-            end = size - 1 - (max(end + size, -1) if end < 0 else min(end, size - 1))
+            start, end = turned_bounds(start, end, size)
         else:
             start = start + size if start < 0 else start
             end = end + size if end < 0 else end

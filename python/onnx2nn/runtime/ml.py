@@ -1,6 +1,7 @@
 """The operators of ai.onnx.ml; where the specification is silent, as ONNX Runtime answers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -463,6 +464,14 @@ def linear_regressor(
     return post_transform_targets(y, post_transform)
 
 
+def linear_scores(x: Tensor, coefficients: Tensor, intercepts: Tensor | None) -> Tensor:
+    """Scores [N, C]; there are as many classes as intercepts, whatever follows in coefficients."""
+    weight = coefficients.reshape(-1, x.shape[1])
+    if intercepts is None:
+        return x @ weight.T
+    return x @ weight[: len(intercepts)].T + intercepts
+
+
 def linear_classifier(
     x: Tensor,
     coefficients: Tensor,
@@ -472,32 +481,26 @@ def linear_classifier(
     post_transform: str = "NONE",
 ) -> tuple[Tensor | np.ndarray, Tensor]:
     """ai.onnx.ml LinearClassifier: labels [N] and scores [N, C] in float32."""
-    x = as_matrix(x).float()
-    weight = coefficients.reshape(-1, x.shape[1])
-    if intercepts is None:
-        scores = x @ weight.T
-    else:  # There are as many classes as intercepts; coefficients may go on after them.
-        scores = x @ weight[: len(intercepts)].T + intercepts
+    scores = linear_scores(as_matrix(x).float(), coefficients, intercepts)
     if scores.shape[1] > 1:
-        return pick_label(labels, scores.argmax(1)), post_transform_scores(
-            scores, post_transform
-        )
+        transformed_scores = post_transform_scores(scores, post_transform)
+        return pick_label(labels, scores.argmax(1)), transformed_scores
     positive = (scores[:, 0] > 0).long()
-    if (
-        len(labels) != 2
-    ):  # ONNX Runtime then answers 0 and 1, whatever the label is called
-        answer = (
-            string_pick(["0", "1"], positive) if isinstance(labels, list) else positive
-        )
-        return answer, post_transform_targets(scores, post_transform)
-    both = binary_scores(
-        scores, binary=True, all_positive=True, post_transform=post_transform
-    )
-    return pick_label(labels, positive), both
+    if len(labels) == 2:
+        sides = {"binary": True, "all_positive": True}
+        both = binary_scores(scores, post_transform=post_transform, **sides)
+        return pick_label(labels, positive), both
+    # ONNX Runtime then answers 0 and 1, whatever the label is called.
+    words = isinstance(labels, list)
+    answer = string_pick(["0", "1"], positive) if words else positive
+    return answer, post_transform_targets(scores, post_transform)
 
 
 def svm_kernel(
-    x: Tensor, vectors: Tensor, kernel_type: str, kernel_params: list[float]
+    x: Tensor,
+    vectors: Tensor,
+    kernel_type: str = "LINEAR",
+    kernel_params: list[float] | None = None,
 ) -> Tensor:
     """The kernel of each row of x [N, F] with each vector [V, F]: [N, V]."""
     gamma, coef0, degree = kernel_params or [0.0, 0.0, 0.0]
@@ -531,6 +534,18 @@ def svm_regressor(
     return torch.where(y > 0, 1.0, -1.0) if one_class else y
 
 
+def improved_pairs(p: Tensor, q: Tensor, qp: Tensor, pqp: Tensor) -> Tensor:
+    """One round of Wu, Lin and Weng's iteration, class by class."""
+    for t in range(p.shape[1]):
+        diagonal, qpt = q[:, t, t].unsqueeze(1), qp[:, t].unsqueeze(1)
+        diff = (pqp - qpt) / diagonal
+        raised = torch.cat([p[:, :t], p[:, t : t + 1] + diff, p[:, t + 1 :]], 1)
+        p = raised / (1 + diff)
+        pqp = (pqp + diff * (diff * diagonal + 2 * qpt)) / (1 + diff) ** 2
+        qp = (qp + diff * q[:, t]) / (1 + diff)
+    return p
+
+
 def pairwise_probabilities(r: Tensor) -> Tensor:
     """Class probabilities [N, C] from pairwise ones [N, C, C] by Wu, Lin and Weng's iteration.
 
@@ -547,18 +562,68 @@ def pairwise_probabilities(r: Tensor) -> Tensor:
         running = running & ((qp - pqp).abs().amax(1, keepdim=True) >= 0.005 / n)
         if not bool(running.any()):
             break
-        new = p
-        for t in range(n):
-            diagonal = q[:, t, t].unsqueeze(1)
-            qpt = qp[:, t].unsqueeze(1)
-            diff = (pqp - qpt) / diagonal
-            new = torch.cat(
-                [new[:, :t], new[:, t : t + 1] + diff, new[:, t + 1 :]], 1
-            ) / (1 + diff)
-            pqp = (pqp + diff * (diff * diagonal + 2 * qpt)) / (1 + diff) ** 2
-            qp = (qp + diff * q[:, t]) / (1 + diff)
-        p = torch.where(running, new, p)
+        p = torch.where(running, improved_pairs(p, q, qp, pqp), p)
     return p
+
+
+def pair_numbers(n: int) -> tuple[list[int], list[int]]:
+    """The first and the second of each pair of n classes."""
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    return [i for i, _ in pairs], [j for _, j in pairs]
+
+
+def svm_pair_scores(
+    kernel: Tensor, coefficients: Tensor, rho: Tensor, vectors_per_class: list[int]
+) -> Tensor:
+    """One-against-one scores [N, pairs] from the kernel [N, vectors]."""
+    first, second = pair_numbers(len(vectors_per_class))
+    rows = coefficients.reshape(-1, kernel.shape[1]).T
+    pieces = zip(
+        torch.split(kernel, vectors_per_class, 1),
+        torch.split(rows, vectors_per_class),
+        strict=True,
+    )
+    # parts[:, c, r]: row r of the coefficients on the vectors of class c alone
+    parts = torch.stack([k @ w for k, w in pieces], 1)
+    left = parts[:, first, [j - 1 for j in second]]
+    return left + parts[:, second, first] + rho[: len(first)]
+
+
+def pair_votes(scores: Tensor, n: int) -> Tensor:
+    """How many pairs each of n classes wins, [N, n]."""
+    first, second = (torch.tensor(c, device=scores.device) for c in pair_numbers(n))
+    winner = torch.where(scores > 0, first, second)
+    votes = scores.new_zeros(scores.shape[0], n)
+    return votes.scatter_add(1, winner, torch.ones_like(scores))
+
+
+def svm_probabilities(scores: Tensor, a: Tensor, b: Tensor, n: int) -> Tensor:
+    """Class probabilities [N, n] from one-against-one scores, by Platt's sigmoid of each pair."""
+    first, second = pair_numbers(n)
+    chance = torch.sigmoid(-(scores * a[: len(first)] + b[: len(first)]))
+    chance = chance.clamp(1e-7, 1 - 1e-7)
+    r = scores.new_zeros(scores.shape[0], n, n)
+    r[:, first, second] = chance
+    r[:, second, first] = 1 - chance
+    return pairwise_probabilities(r)
+
+
+def svm_without_vectors(
+    x: Tensor,
+    coefficients: Tensor,
+    rho: Tensor,
+    labels: Tensor | list[str],
+    post_transform: str,
+    all_positive: bool,
+) -> tuple[Tensor | np.ndarray, Tensor]:
+    """SVMClassifier whose classes have a row of coefficients each."""
+    n = len(labels)
+    scores = x @ coefficients.reshape(n, -1).T + rho[0]
+    best = scores.argmax(1)
+    if n == 2:
+        top = scores.amax(1)
+        best = torch.where(top >= 0.5 if all_positive else top > 0, 1, best)
+    return pick_label(labels, best), post_transform_scores(scores, post_transform)
 
 
 def svm_classifier(
@@ -571,63 +636,34 @@ def svm_classifier(
     prob_b: Tensor | None = None,
     *,
     vectors_per_class: list[int] | None = None,
-    kernel_type: str = "LINEAR",
-    kernel_params: list[float] | None = None,
     post_transform: str = "NONE",
     all_positive: bool = False,
+    **kernel: Any,
 ) -> tuple[Tensor | np.ndarray, Tensor]:
-    """ai.onnx.ml SVMClassifier: labels by one-against-one votes, and scores in float32.
-
-    all_positive: no coefficient is below 0, which moves a linear two-class threshold to 0.5.
-    """
-    x = as_matrix(x).float()
-    n = len(labels)
+    """ai.onnx.ml SVMClassifier: labels by one-against-one votes, and scores in float32."""
+    x, model = as_matrix(x).float(), (coefficients, rho)
     if not vectors_per_class or support_vectors is None:
-        scores = x @ coefficients.reshape(n, -1).T + rho[0]
-        best = scores.argmax(1)
-        if n == 2:
-            top = scores.amax(1)
-            sure = top >= 0.5 if all_positive else top > 0
-            best = torch.where(sure, 1, best)
-        return pick_label(labels, best), post_transform_scores(scores, post_transform)
+        return svm_without_vectors(x, *model, labels, post_transform, all_positive)
     vectors = support_vectors.reshape(sum(vectors_per_class), -1)
-    kernel = svm_kernel(x, vectors, kernel_type, kernel_params or [])
-    first = [i for i in range(n) for _ in range(i + 1, n)]
-    second = [j for i in range(n) for j in range(i + 1, n)]
-    # parts[r][c]: row r of the coefficients on the vectors of class c alone
-    rows = coefficients.reshape(-1, vectors.shape[0]).T
-    pieces = zip(
-        torch.split(kernel, vectors_per_class, 1),
-        torch.split(rows, vectors_per_class),
-        strict=True,
+    scores = svm_pair_scores(
+        svm_kernel(x, vectors, **kernel), *model, vectors_per_class
     )
-    parts = torch.stack([k @ w for k, w in pieces], 1)
-    scores = (
-        parts[:, first, [j - 1 for j in second]]
-        + parts[:, second, first]
-        + rho[: len(first)]
-    )
-    won = scores > 0
-    winner = torch.where(
-        won, torch.tensor(first, device=x.device), torch.tensor(second, device=x.device)
-    )
-    votes = scores.new_zeros(x.shape[0], n).scatter_add(
-        1, winner, torch.ones_like(scores)
-    )
-    label = pick_label(labels, votes.argmax(1))
-    if prob_a is not None and prob_b is not None and prob_a.shape[0]:
-        chance = torch.sigmoid(-(scores * prob_a[: len(first)] + prob_b[: len(first)]))
-        chance = chance.clamp(1e-7, 1 - 1e-7)
-        r = scores.new_zeros(x.shape[0], n, n)
-        r[:, first, second] = chance
-        r[:, second, first] = 1 - chance
-        return label, post_transform_scores(pairwise_probabilities(r), post_transform)
+    n = len(labels)
+    label = pick_label(labels, pair_votes(scores, n).argmax(1))
+    return label, svm_class_scores(scores, prob_a, prob_b, n, post_transform)
+
+
+def svm_class_scores(
+    scores: Tensor, a: Tensor | None, b: Tensor | None, n: int, post_transform: str
+) -> Tensor:
+    """What SVMClassifier gives beside the label: probabilities, or the scores of pairs."""
+    if a is not None and b is not None and a.shape[0]:
+        chances = svm_probabilities(scores, a, b, n)
+        return post_transform_scores(chances, post_transform)
     if n > 2:
-        return label, post_transform_scores(scores, post_transform)
-    plain = post_transform == "NONE"
-    return label, binary_scores(
-        scores, binary=True, all_positive=not plain, post_transform=post_transform
-    )
+        return post_transform_scores(scores, post_transform)
+    sides = {"binary": True, "all_positive": post_transform != "NONE"}
+    return binary_scores(scores, post_transform=post_transform, **sides)
 
 
 def feature_scaler(x: Tensor, offset: Tensor, scale: Tensor) -> Tensor:
@@ -694,6 +730,18 @@ def key_index(x: Tensor, keys: Tensor) -> Tensor:
     return torch.where(x.isnan(), nan, index)
 
 
+def key_places(
+    x: Tensor | np.ndarray, keys: Tensor | list[str] | None, count: int
+) -> Tensor:
+    """The position of each x among the keys, `count` where there is none."""
+    if isinstance(keys, list):
+        return string_index(np.asarray(x, dtype=object), keys)
+    if keys is not None:
+        return key_index(torch.as_tensor(x), keys)
+    index = torch.as_tensor(x).to(torch.int64)
+    return torch.where((index < 0) | (index >= count), count, index)
+
+
 def label_encoder(
     x: Tensor | np.ndarray,
     keys: Tensor | list[str] | None,
@@ -705,21 +753,15 @@ def label_encoder(
 
     keys None: x counts positions itself; values None: the answer is the position (LabelEncoder 1).
     """
-    if isinstance(keys, list):
-        index, count = string_index(np.asarray(x, dtype=object), keys), len(keys)
-    elif keys is not None:
-        index, count = key_index(torch.as_tensor(x), keys), keys.shape[0]
-    else:
-        count = len(values) if values is not None else 0
-        index = torch.as_tensor(x).to(torch.int64)
-        index = torch.where((index < 0) | (index >= count), count, index)
+    listed = keys if keys is not None else values
+    count = len(listed) if listed is not None else 0
+    index = key_places(x, keys, count)
     if isinstance(values, list):
         return string_pick([*values, str(default)], index)
     if values is None:
         return torch.where(index == count, int(default), index)
-    return torch.cat([values.reshape(-1), values.new_full((1,), float(default))])[
-        index.to(values.device)
-    ]
+    table = torch.cat([values.reshape(-1), values.new_full((1,), float(default))])
+    return table[index.to(values.device)]
 
 
 def category_mapper(

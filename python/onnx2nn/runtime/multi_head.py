@@ -1,6 +1,7 @@
 """com.microsoft's Attention and MultiHeadAttention, quantised and masked forms included."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,28 +103,14 @@ def rows_of_beams(x: Tensor, cache_indirection: Tensor, new: int) -> Tensor:
     return x[rows.reshape(samples * beams, 1, -1), heads, places]
 
 
-def multi_head_attention(
+def projected_heads(
     query: Tensor,
-    key: Tensor | None = None,
-    value: Tensor | None = None,
-    bias: Tensor | None = None,
-    key_padding_mask: Tensor | None = None,
-    attention_bias: Tensor | None = None,
-    past_key: Tensor | None = None,
-    past_value: Tensor | None = None,
-    *,
+    key: Tensor | None,
+    value: Tensor | None,
+    bias: Tensor | None,
     num_heads: int,
-    scale: float = 0.0,
-    mask_filter_value: float = -10000.0,
-    unidirectional: int = 0,
-    qk: bool = False,
-    past_sequence_length: Tensor | int | None = None,
-    cache_indirection: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """com.microsoft MultiHeadAttention: torch's has no packed inputs, cache or added bias.
-
-    With `past_sequence_length` the caches have a fixed length, of which so many rows are filled.
-    """
+) -> tuple[Tensor, ...]:
+    """Heads of the three, which may come packed in one, or two of them in one, with a bias."""
     if query.dim() == 5:
         query, key, value = (part.flatten(2) for part in query.unbind(3))
     elif key is None and query.dim() == 3:
@@ -137,34 +124,88 @@ def multi_head_attention(
         query = query + bias[:width]
         if key.dim() == 3 and value.dim() == 3:
             key, value = key + bias[width : 2 * width], value + bias[2 * width :]
-    q, k, v = (split_heads(part, num_heads) for part in (query, key, value))
-    past, new = 0, k.shape[2]
-    present_key, present_value = k, v
-    if past_key is not None and past_value is not None:
-        if past_sequence_length is None:
-            past = past_key.shape[2]
-            present_key = torch.cat([past_key, k], dim=2)
-            present_value = torch.cat([past_value, v], dim=2)
-        else:
-            past = int(past_sequence_length)
-            present_key = append_to_buffer(past_key, k, past)
-            present_value = append_to_buffer(past_value, v, past)
-        k, v = present_key[:, :, : past + new], present_value[:, :, : past + new]
-        if cache_indirection is not None:
-            k = rows_of_beams(k, cache_indirection, new)
-            v = rows_of_beams(v, cache_indirection, new)
-    mask = length_mask(key_padding_mask, q.shape[0], k.shape[2])
+    return tuple(split_heads(part, num_heads) for part in (query, key, value))
+
+
+def with_past(
+    k: Tensor,
+    v: Tensor,
+    caches: tuple[Tensor | None, Tensor | None],
+    filled: Tensor | int | None,
+    beams: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """The caches with new keys and values, what is seen of them, how many came before."""
+    past_key, past_value = caches
+    if past_key is None or past_value is None:
+        return k, v, k, v, 0
+    if filled is None:
+        past = past_key.shape[2]
+        keys, values = (
+            torch.cat([past_key, k], dim=2),
+            torch.cat([past_value, v], dim=2),
+        )
+    else:
+        past = int(filled)
+        keys = append_to_buffer(past_key, k, past)
+        values = append_to_buffer(past_value, v, past)
+    seen = [x[:, :, : past + k.shape[2]] for x in (keys, values)]
+    if beams is not None:
+        seen = [rows_of_beams(x, beams, k.shape[2]) for x in seen]
+    return keys, values, seen[0], seen[1], past
+
+
+def attend_unpadded(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    attention_bias: Tensor | None,
+    past: int,
+    qk: bool = False,
+    *,
+    scale: float = 0.0,
+    mask_filter_value: float = -10000.0,
+    unidirectional: int = 0,
+) -> tuple[Tensor, Tensor | None]:
+    """Attention by com.microsoft's masks, and with `qk` its scores before the softmax."""
     added = padding_bias(mask, q.shape[2], k.shape[2], mask_filter_value, q.dtype)
     added = sum_biases(added, attention_bias)
-    y = masked_attention(q, k, v, added, unidirectional, past, scale)
-    scores = None
-    if qk:
-        scores = q @ k.mT * (scale or 1.0 / math.sqrt(q.shape[-1]))
-        scores = scores if added is None else scores + added
-        if unidirectional and q.shape[2] > 1:
-            later = torch.ones_like(scores, dtype=torch.bool).triu(past + 1)
-            scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
-    return merge_heads(y), present_key, present_value, scores
+    y = merge_heads(masked_attention(q, k, v, added, unidirectional, past, scale))
+    if not qk:
+        return y, None
+    scores = q @ k.mT * (scale or 1.0 / math.sqrt(q.shape[-1]))
+    scores = scores if added is None else scores + added
+    if unidirectional and q.shape[2] > 1:
+        later = torch.ones_like(scores, dtype=torch.bool).triu(past + 1)
+        scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
+    return y, scores
+
+
+def multi_head_attention(
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    bias: Tensor | None = None,
+    key_padding_mask: Tensor | None = None,
+    attention_bias: Tensor | None = None,
+    *past: Tensor | None,
+    num_heads: int,
+    qk: bool = False,
+    past_sequence_length: Tensor | int | None = None,
+    cache_indirection: Tensor | None = None,
+    **scoring: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """com.microsoft MultiHeadAttention: torch's has no packed inputs, cache or added bias.
+
+    With `past_sequence_length` the past's caches have a fixed length, of which so much is filled.
+    """
+    q, k, v = projected_heads(query, key, value, bias, num_heads)
+    caches = past or (None, None)
+    filled = (past_sequence_length, cache_indirection)
+    keys, values, k, v, before = with_past(k, v, (caches[0], caches[1]), *filled)
+    mask = length_mask(key_padding_mask, q.shape[0], k.shape[2])
+    y, scores = attend_unpadded(q, k, v, mask, attention_bias, before, qk, **scoring)
+    return y, keys, values, scores
 
 
 def attend_projected(
@@ -174,9 +215,7 @@ def attend_projected(
     attention_bias: Tensor | None,
     sizes: list[int],
     num_heads: int,
-    scale: float,
-    mask_filter_value: float,
-    unidirectional: int,
+    **scoring: Any,
 ) -> tuple[Tensor, Tensor]:
     """What com.microsoft's Attention and QAttention share after the projection."""
     q, k, v = (split_heads(part, num_heads) for part in split_parts(projected, sizes))
@@ -184,10 +223,9 @@ def attend_projected(
         k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
     present = torch.stack([k, v]) if k.shape == v.shape else k
     mask = length_mask(mask_index, q.shape[0], k.shape[2])
-    added = padding_bias(mask, q.shape[2], k.shape[2], mask_filter_value, q.dtype)
-    added = sum_biases(added, attention_bias)
-    y = masked_attention(q, k, v, added, unidirectional, k.shape[2] - q.shape[2], scale)
-    return merge_heads(y), present
+    before = k.shape[2] - q.shape[2]
+    y, _ = attend_unpadded(q, k, v, mask, attention_bias, before, **scoring)
+    return y, present
 
 
 def ms_attention(
@@ -200,24 +238,25 @@ def ms_attention(
     *,
     num_heads: int,
     qkv_hidden_sizes: list[int] | None = None,
-    scale: float = 0.0,
-    mask_filter_value: float = -10000.0,
-    unidirectional: int = 0,
+    **scoring: Any,
 ) -> tuple[Tensor, Tensor]:
     """com.microsoft Attention: projects, attends, keeps a cache; torch has no such call."""
     projected = x @ weights if bias is None else x @ weights + bias
     sizes = qkv_hidden_sizes or [weights.shape[1] // 3] * 3
-    return attend_projected(
-        projected,
-        mask_index,
-        past,
-        attention_bias,
-        sizes,
-        num_heads,
-        scale,
-        mask_filter_value,
-        unidirectional,
-    )
+    inputs = (mask_index, past, attention_bias)
+    return attend_projected(projected, *inputs, sizes, num_heads, **scoring)
+
+
+def integer_projection(
+    x: Tensor, weight: Tensor, x_zero_point: Tensor | None, zero_point: Tensor | None
+) -> Tensor:
+    """The product of integers less their zero points, which is exact in double."""
+    left, right = x.double(), weight.double()
+    if x_zero_point is not None:
+        left = left - x_zero_point.double()
+    if zero_point is not None:
+        right = right - zero_point.double()
+    return left @ right
 
 
 def qattention(
@@ -232,26 +271,12 @@ def qattention(
     past: Tensor | None = None,
     *,
     num_heads: int,
-    scale: float = 0.0,
-    mask_filter_value: float = -10000.0,
-    unidirectional: int = 0,
+    **scoring: Any,
 ) -> tuple[Tensor, Tensor]:
     """com.microsoft QAttention: Attention whose projection multiplies integers."""
-    left, right = x.double(), weight.double()
-    if input_zero_point is not None:
-        left = left - input_zero_point.double()
-    if weight_zero_point is not None:
-        right = right - weight_zero_point.double()
-    # The product of integers is exact in double.
-    projected = (left @ right).to(bias.dtype) * (input_scale * weight_scale) + bias
+    product = integer_projection(x, weight, input_zero_point, weight_zero_point)
+    projected = product.to(bias.dtype) * (input_scale * weight_scale) + bias
+    sizes = [weight.shape[1] // 3] * 3
     return attend_projected(
-        projected,
-        mask_index,
-        past,
-        None,
-        [weight.shape[1] // 3] * 3,
-        num_heads,
-        scale,
-        mask_filter_value,
-        unidirectional,
+        projected, mask_index, past, None, sizes, num_heads, **scoring
     )

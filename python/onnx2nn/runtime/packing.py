@@ -30,6 +30,25 @@ def restore_padding(x: Tensor, places: Tensor) -> Tensor:
     return y.reshape(*places.shape, *x.shape[1:])
 
 
+def attend_apart(
+    parts: list[Tensor],
+    token_offset: Tensor,
+    starts: Tensor,
+    attention_bias: Tensor | None,
+    num_heads: int,
+    scale: float,
+) -> Tensor:
+    """Attention over sequences that lie end to end [tokens, width], put apart by their places."""
+    apart = (restore_padding(part, token_offset) for part in parts)
+    q, k, v = (split_heads(part, num_heads) for part in apart)
+    places = torch.arange(k.shape[2], device=k.device)
+    seen = places < (starts[1:] - starts[:-1]).unsqueeze(1)
+    mask = add_masks(seen.reshape(-1, 1, 1, k.shape[2]), attention_bias)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale or None)
+    rows = merge_heads(y).flatten(0, 1)
+    return rows[token_offset.reshape(-1)[: len(parts[0])].long()]
+
+
 def packed_multi_head_attention(
     query: Tensor,
     key: Tensor | None,
@@ -45,21 +64,13 @@ def packed_multi_head_attention(
     """com.microsoft PackedMultiHeadAttention: sequences end to end, put apart to attend."""
     if key is None or value is None:
         query, key, value = (part.flatten(1) for part in query.unbind(2))
+    parts = [query, key, value]
     if bias is not None:
         sizes = [query.shape[1], key.shape[1]]
-        parts = zip((query, key, value), split_parts(bias, sizes), strict=True)
-        query, key, value = (part + added for part, added in parts)
-    q, k, v = (
-        split_heads(restore_padding(part, token_offset), num_heads)
-        for part in (query, key, value)
-    )
-    lengths = cumulative_sequence_length[1:] - cumulative_sequence_length[:-1]
-    places = torch.arange(k.shape[2], device=k.device)
-    seen = (places < lengths.unsqueeze(1)).reshape(-1, 1, 1, k.shape[2])
-    mask = seen if attention_bias is None else add_masks(seen, attention_bias)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale or None)
-    rows = merge_heads(y).flatten(0, 1)
-    return rows[token_offset.reshape(-1)[: query.shape[0]].long()]
+        biases = split_parts(bias, sizes)
+        parts = [part + added for part, added in zip(parts, biases, strict=True)]
+    starts = cumulative_sequence_length
+    return attend_apart(parts, token_offset, starts, attention_bias, num_heads, scale)
 
 
 def packed_attention(
@@ -76,15 +87,6 @@ def packed_attention(
 ) -> Tensor:
     """com.microsoft PackedAttention: projections, then PackedMultiHeadAttention."""
     sizes = qkv_hidden_sizes or [weights.shape[1] // 3] * 3
-    query, key, value = split_parts(x @ weights + bias, sizes)
-    return packed_multi_head_attention(
-        query,
-        key,
-        value,
-        None,
-        token_offset,
-        cumulative_sequence_length,
-        attention_bias,
-        num_heads=num_heads,
-        scale=scale,
-    )
+    parts = split_parts(x @ weights + bias, sizes)
+    starts = cumulative_sequence_length
+    return attend_apart(parts, token_offset, starts, attention_bias, num_heads, scale)

@@ -1,6 +1,7 @@
 """Pooling over any number of axes, with ONNX's paddings and rounding, and pooling of regions."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,32 +31,59 @@ def to_torch_pads(pads: list[int]) -> list[int]:
     return [p for i in reversed(range(n)) for p in (pads[i], pads[i + n])]
 
 
-def window_pads(
+def explicit_pads(
     size: list[int],
     kernel: list[int],
     strides: list[int],
     dilations: list[int],
     pads: list[int] | None,
     auto_pad: str,
-    ceil_mode: bool,
+) -> list[int]:
+    """The pads that ONNX's auto_pad stands for."""
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        return same_pads(size, kernel, strides, dilations, auto_pad == "SAME_LOWER")
+    return [0] * (2 * len(size)) if pads is None or auto_pad == "VALID" else pads
+
+
+def rounded_up(
+    size: list[int],
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int],
+) -> list[int]:
+    """What ceil_mode adds to the end of each axis (or drops): windows start before its padding."""
+    n = len(size)
+    extra: list[int] = []
+    for i in range(n):
+        extent = (kernel[i] - 1) * dilations[i] + 1
+        padded = size[i] + pads[i] + pads[n + i]
+        count = -(-(padded - extent) // strides[i]) + 1
+        count -= (count - 1) * strides[i] >= size[i] + pads[i]
+        extra.append((count - 1) * strides[i] + extent - padded)
+    return extra
+
+
+def pooling_pads(
+    size: list[int],
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int] | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: bool = False,
 ) -> tuple[list[int], list[int]]:
     """Pads of an ONNX pooling operator, and what ceil_mode adds to each end (or drops)."""
-    n = len(size)
-    extra = [0] * n
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        return same_pads(
-            size, kernel, strides, dilations, auto_pad == "SAME_LOWER"
-        ), extra
-    pads = [0] * (2 * n) if pads is None or auto_pad == "VALID" else pads
-    if ceil_mode:
-        for i in range(n):
-            extent = (kernel[i] - 1) * dilations[i] + 1
-            padded = size[i] + pads[i] + pads[n + i]
-            count = -(-(padded - extent) // strides[i]) + 1
-            if (count - 1) * strides[i] >= size[i] + pads[i]:
-                count -= 1  # the last window would start in the padding at the end
-            extra[i] = (count - 1) * strides[i] + extent - padded
-    return pads, extra
+    given = explicit_pads(size, kernel, strides, dilations, pads, auto_pad)
+    if not ceil_mode or auto_pad.startswith("SAME"):
+        return given, [0] * len(size)
+    return given, rounded_up(size, kernel, strides, dilations, given)
+
+
+def joined_pads(pads: list[int], extra: list[int]) -> list[int]:
+    """The same with what is added to the ends."""
+    n = len(extra)
+    return pads[:n] + [p + e for p, e in zip(pads[n:], extra, strict=True)]
 
 
 def pooling_windows(
@@ -67,36 +95,26 @@ def pooling_windows(
     return x
 
 
-def padded_max_pool(
-    x: Tensor,
-    kernel: list[int],
-    strides: list[int],
-    dilations: list[int],
-    pads: list[int],
-    with_indices: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Max pooling of x padded with the lowest value; indices are those in the padded x."""
+def pool_windows_max(
+    x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]
+) -> Tensor:
+    """The largest of each window, for any number of axes."""
     n = len(kernel)
+    if n > 3:
+        windows = pooling_windows(x, kernel, strides, dilations)
+        return windows.amax(list(range(-n, 0)))
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
+    y: Tensor = pool(x, kernel, stride=strides, dilation=dilations)
+    return y
+
+
+def padded_with_lowest(x: Tensor, pads: list[int]) -> Tensor:
+    """x with the lowest value around it; integers as float32, since torch pools no others."""
     if x.dtype.is_floating_point:
         wide, lowest = x, -math.inf
     else:
         wide, lowest = x.to(torch.float32), float(torch.iinfo(x.dtype).min)
-    if any(pads):
-        wide = F.pad(wide, to_torch_pads(pads), value=lowest)
-    indices: Tensor | None = None
-    if n > 3:
-        if with_indices:
-            raise NotImplementedError("MaxPool: indices of more than 3 spatial axes")
-        y = pooling_windows(wide, kernel, strides, dilations).amax(list(range(-n, 0)))
-    elif with_indices:
-        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
-        y, indices = pool(
-            wide, kernel, stride=strides, dilation=dilations, return_indices=True
-        )
-    else:
-        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
-        y = pool(wide, kernel, stride=strides, dilation=dilations)
-    return y.to(x.dtype), indices
+    return F.pad(wide, to_torch_pads(pads), value=lowest) if any(pads) else wide
 
 
 def max_pool(
@@ -104,21 +122,36 @@ def max_pool(
     kernel_shape: list[int],
     *,
     strides: list[int] | None = None,
-    pads: list[int] | None = None,
     dilations: list[int] | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: bool = False,
+    **padding: Any,
 ) -> Tensor:
-    """ONNX MaxPool: torch's has no unequal, automatic or large pads, and rounds up differently."""
-    n = len(kernel_shape)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
+    """ONNX MaxPool: torch's has no unequal, automatic or large pads, and rounds up differently.
+
+    padding: pads, auto_pad and ceil_mode, as `pooling_pads` takes them.
+    """
+    steps = strides or [1] * len(kernel_shape)
+    dilated = dilations or [1] * len(kernel_shape)
     size = list(x.shape[2:])
-    pads, extra = window_pads(
-        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    pads = pads[:n] + [p + e for p, e in zip(pads[n:], extra, strict=True)]
-    return padded_max_pool(x, kernel_shape, strides, dilations, pads, False)[0]
+    pads = joined_pads(*pooling_pads(size, kernel_shape, steps, dilated, **padding))
+    wide = padded_with_lowest(x, pads)
+    return pool_windows_max(wide, kernel_shape, steps, dilated).to(x.dtype)
+
+
+def places_of_largest(
+    flat: Tensor, size: list[int], pads: list[int], storage_order: int
+) -> Tensor:
+    """Places in the padded channel as ONNX counts them: without the pads, over the whole of x."""
+    n = len(size)
+    position = torch.zeros_like(flat)
+    place = 1
+    for i in reversed(range(n)):
+        padded = size[i] + pads[i] + pads[n + i]
+        step = math.prod(size[:i]) if storage_order else math.prod(size[i + 1 :])
+        position = position + ((flat // place) % padded - pads[i]) * step
+        place *= padded
+    planes = torch.arange(flat.shape[0] * flat.shape[1], device=flat.device)
+    planes = planes.reshape(list(flat.shape[:2]) + [1] * n)
+    return position + planes * math.prod(size)
 
 
 def max_pool_with_indices(
@@ -126,38 +159,21 @@ def max_pool_with_indices(
     kernel_shape: list[int],
     *,
     strides: list[int] | None = None,
-    pads: list[int] | None = None,
     dilations: list[int] | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: bool = False,
     storage_order: int = 0,
+    **padding: Any,
 ) -> tuple[Tensor, Tensor]:
     """ONNX MaxPool with Indices: they count over the whole of x, torch's over one channel."""
     n = len(kernel_shape)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
+    if n > 3:
+        raise NotImplementedError("MaxPool: indices of more than 3 spatial axes")
+    steps, dilated = strides or [1] * n, dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(
-        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    pads = pads[:n] + [p + e for p, e in zip(pads[n:], extra, strict=True)]
-    y, flat = padded_max_pool(x, kernel_shape, strides, dilations, pads, True)
-    assert flat is not None
-    position = torch.zeros_like(flat)
-    place = 1  # of the axis at hand in a row-major x, and in a column-major one
-    places = [
-        math.prod(size[:i]) if storage_order else math.prod(size[i + 1 :])
-        for i in range(n)
-    ]
-    for i in reversed(range(n)):
-        padded = size[i] + pads[i] + pads[n + i]
-        position = position + ((flat // place) % padded - pads[i]) * places[i]
-        place *= padded
-    batch, channels = x.shape[0], x.shape[1]
-    plane = torch.arange(batch * channels, device=x.device).reshape(
-        [batch, channels] + [1] * n
-    )
-    return y, position + plane * math.prod(size)
+    pads = joined_pads(*pooling_pads(size, kernel_shape, steps, dilated, **padding))
+    wide = padded_with_lowest(x, pads)
+    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[n - 1]
+    y, flat = pool(wide, kernel_shape, steps, dilation=dilated, return_indices=True)
+    return y.to(x.dtype), places_of_largest(flat, size, pads, storage_order)
 
 
 def window_sum(
@@ -178,39 +194,34 @@ def window_sum(
     return pooling_windows(x, kernel, strides, dilations).sum(list(range(-n, 0)))
 
 
+def wide_half(x: Tensor) -> Tensor:
+    """Half precision as float32."""
+    return x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def average_pool(
     x: Tensor,
     kernel_shape: list[int],
     *,
     strides: list[int] | None = None,
-    pads: list[int] | None = None,
     dilations: list[int] | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: bool = False,
     count_include_pad: bool = False,
+    **padding: Any,
 ) -> Tensor:
     """ONNX AveragePool: torch's has no dilations, no unequal or automatic pads."""
     n = len(kernel_shape)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
+    steps, dilated = strides or [1] * n, dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(
-        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    wide = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
-    ends = [p + e for p, e in zip(pads[n:], extra, strict=True)]
-    total = window_sum(wide, kernel_shape, strides, dilations, pads[:n] + ends)
+    pads, extra = pooling_pads(size, kernel_shape, steps, dilated, **padding)
+    around, wide = joined_pads(pads, extra), wide_half(x)
+    total = window_sum(wide, kernel_shape, steps, dilated, around)
     if not any(extra) and (count_include_pad or not any(pads)):
         return (total / math.prod(kernel_shape)).to(x.dtype)
-    for i in range(n):  # the places that count are a product over the axes
-        starts = torch.arange(total.shape[i + 2], device=x.device) * strides[i]
-        taps = torch.arange(kernel_shape[i], device=x.device) * dilations[i]
-        places = starts.unsqueeze(1) + taps
-        first = 0 if count_include_pad else pads[i]
-        past = pads[i] + size[i] + (pads[n + i] if count_include_pad else 0)
-        count = ((places >= first) & (places < past)).sum(1)
-        total = total / count.reshape([-1] + [1] * (n - 1 - i))
-    return total.to(x.dtype)
+    ones = wide.new_ones([1, 1, *size])
+    if count_include_pad:
+        ones = F.pad(ones, to_torch_pads(pads), value=1.0)
+        around = joined_pads([0] * (2 * n), extra)
+    return (total / window_sum(ones, kernel_shape, steps, dilated, around)).to(x.dtype)
 
 
 def lp_pool(
@@ -219,23 +230,17 @@ def lp_pool(
     *,
     p: float = 2,
     strides: list[int] | None = None,
-    pads: list[int] | None = None,
     dilations: list[int] | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: bool = False,
+    **padding: Any,
 ) -> Tensor:
     """ONNX LpPool: torch's has no pads or dilations, and sums signed powers."""
     n = len(kernel_shape)
-    strides = strides or [1] * n
-    dilations = dilations or [1] * n
+    steps, dilated = strides or [1] * n, dilations or [1] * n
     size = list(x.shape[2:])
-    pads, extra = window_pads(
-        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
-    )
-    pads = pads[:n] + [q + e for q, e in zip(pads[n:], extra, strict=True)]
-    wide = x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
-    powers = window_sum(wide.abs().pow(p), kernel_shape, strides, dilations, pads)
-    return powers.pow(1.0 / p).to(x.dtype)
+    pads = joined_pads(*pooling_pads(size, kernel_shape, steps, dilated, **padding))
+    powers = wide_half(x).abs().pow(p)
+    total = window_sum(powers, kernel_shape, steps, dilated, pads)
+    return total.pow(1.0 / p).to(x.dtype)
 
 
 def global_lp_pool(x: Tensor, *, p: float = 2) -> Tensor:
@@ -319,6 +324,84 @@ def roi_axis_samples(
     return low, (low + 1).clamp(max=size - 1), weight, used
 
 
+def roi_corners_of(
+    rois: Tensor, spatial_scale: float, half_pixel: bool
+) -> tuple[Tensor, Tensor]:
+    """Where regions [x1, y1, x2, y2] begin, and their extents, both as [y, x]."""
+    wide = torch.promote_types(rois.dtype, torch.float32)
+    corners = rois.to(wide).flip(1) * spatial_scale - (0.5 if half_pixel else 0.0)
+    extents = corners[:, :2] - corners[:, 2:]
+    return corners[:, 2:], extents if half_pixel else extents.clamp(min=1.0)
+
+
+def roi_samples(
+    x: Tensor,
+    rois: Tensor,
+    bins: list[int],
+    sampling_ratio: int,
+    spatial_scale: float,
+    half_pixel: bool,
+) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+    """RoiAlign's samples on x's last two axes, and how many there are in a bin of each region."""
+    starts, extents = roi_corners_of(rois, spatial_scale, half_pixel)
+    grids = torch.full_like(extents, sampling_ratio)
+    if sampling_ratio <= 0:
+        grids = (extents / extents.new_tensor(bins)).ceil().clamp(min=0)
+    most = [int(g) for g in grids.amax(0).tolist()] if len(rois) else [0, 0]
+    samples: list[tuple[Tensor, ...]] = []
+    for i, size in enumerate(x.shape[2:]):
+        on_axis = (starts[:, i], extents[:, i], bins[i], grids[:, i], most[i], size)
+        samples.append(roi_axis_samples(*on_axis))
+    return samples, grids.prod(1)
+
+
+def roi_corners(
+    x: Tensor, batch_indices: Tensor, ys: tuple[Tensor, ...], xs: tuple[Tensor, ...]
+) -> tuple[list[Tensor], Tensor]:
+    """Weighted values at the four corners around each sample, and which samples count.
+
+    Their axes: channel, region, row, sample in the row, column, sample in the column.
+    """
+    y0, y1, wy, use_y = (t[:, :, :, None, None] for t in ys)
+    x0, x1, wx, use_x = (t[:, None, None, :, :] for t in xs)
+    height, width = x.shape[2], x.shape[3]
+    plane = batch_indices.to(torch.int64).reshape(-1, 1, 1, 1, 1) * (height * width)
+    used = use_y & use_x
+    seen = used & (y0 >= 0) & (x0 >= 0)
+    flat = x.transpose(0, 1).flatten(1)
+    values: list[Tensor] = []
+    for rows, row_weight in ((y0, 1 - wy), (y1, wy)):
+        for columns, column_weight in ((x0, 1 - wx), (x1, wx)):
+            index = plane + rows.clamp(min=0) * width + columns.clamp(min=0)
+            picked = flat[:, index.flatten()].reshape([flat.shape[0], *index.shape])
+            weight = row_weight * column_weight * seen
+            values.append(picked * weight.to(x.dtype))
+    return values, used
+
+
+def align_regions(
+    x: Tensor,
+    rois: Tensor,
+    batch_indices: Tensor,
+    bins: list[int],
+    mode: str,
+    sampling: tuple[int, float, bool],
+) -> Tensor:
+    """RoiAlign of a few regions."""
+    (ys, xs), count = roi_samples(x, rois, bins, *sampling)
+    if 0 in ys[0].shape or 0 in xs[0].shape:
+        return x.new_zeros([len(rois), x.shape[1], *bins])
+    values, used = roi_corners(x, batch_indices, ys, xs)
+    if mode == "avg":
+        total = (values[0] + values[1] + values[2] + values[3]) * used
+        y = total.sum((3, 5)) / count.clamp(min=1).to(x.dtype).reshape(-1, 1, 1)
+    else:  # ONNX takes the greatest weighted corner, not the greatest interpolated value
+        best = torch.stack(values).amax(0).masked_fill(~used, -math.inf)
+        y = best.amax((3, 5))
+        y = y.masked_fill(y == -math.inf, 0)
+    return y.transpose(0, 1)
+
+
 def roi_align(
     x: Tensor,
     rois: Tensor,
@@ -332,80 +415,34 @@ def roi_align(
     coordinate_transformation_mode: str = "half_pixel",
 ) -> Tensor:
     """ONNX RoiAlign, which torch itself lacks; opset 10 is always output_half_pixel."""
-    count, channels = rois.shape[0], x.shape[1]
-    if sampling_ratio == 0 and count > 1:
-        # Grids of the regions' own sizes: a few regions at a time, so that the largest does not
-        # set the memory that all of them need.
-        chunk = max(1, (1 << 24) // (channels * output_height * output_width * 16 + 1))
-        if count > chunk:
-            parts = zip(
-                torch.split(rois, chunk), torch.split(batch_indices, chunk), strict=True
-            )
-            return torch.cat(
-                [
-                    roi_align(
-                        x,
-                        some,
-                        batch,
-                        output_height=output_height,
-                        output_width=output_width,
-                        spatial_scale=spatial_scale,
-                        mode=mode,
-                        coordinate_transformation_mode=coordinate_transformation_mode,
-                    )
-                    for some, batch in parts
-                ]
-            )
-    height, width = x.shape[2], x.shape[3]
     half_pixel = coordinate_transformation_mode == "half_pixel"
-    wide = torch.promote_types(rois.dtype, torch.float32)
-    corners = rois.to(wide) * spatial_scale - (0.5 if half_pixel else 0.0)
-    extents = corners[:, 2:] - corners[:, :2]
-    if not half_pixel:
-        extents = extents.clamp(min=1.0)
-    if sampling_ratio > 0:
-        grids = torch.full_like(extents, sampling_ratio)
-        most_w = most_h = sampling_ratio
+    sampling = (sampling_ratio, spatial_scale, half_pixel)
+    bins = [output_height, output_width]
+    # A few regions at a time, so that the largest does not set the memory that all need.
+    chunk = max(1, (1 << 24) // (x.shape[1] * output_height * output_width * 16 + 1))
+    parts = [(rois, batch_indices)]
+    if sampling_ratio == 0 and len(rois) > chunk:
+        some = (torch.split(rois, chunk), torch.split(batch_indices, chunk))
+        parts = list(zip(*some, strict=True))
+    return torch.cat([align_regions(x, *p, bins, mode, sampling) for p in parts])
+
+
+def crop_axis(
+    rois: Tensor, axis: int, bins: int, size: int, bilinear: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """Two neighbours of each crop's places on an axis, their weights, and which are outside."""
+    start, end = rois[:, axis : axis + 1], rois[:, axis + 2 : axis + 3]
+    if bins > 1:
+        step = (end - start) * (size - 1) / (bins - 1)
+        at = start * (size - 1) + torch.arange(bins, device=rois.device) * step
     else:
-        bins = extents.new_tensor([output_width, output_height])
-        grids = (extents / bins).ceil().clamp(min=0)
-        most_w, most_h = (int(g) for g in grids.amax(0).tolist()) if count else (0, 0)
-    shape = [count, channels, output_height, output_width]
-    if count == 0 or most_w == 0 or most_h == 0:
-        return x.new_zeros(shape)
-    y0, y1, wy, use_y = roi_axis_samples(
-        corners[:, 1], extents[:, 1], output_height, grids[:, 1], most_h, height
-    )
-    x0, x1, wx, use_x = roi_axis_samples(
-        corners[:, 0], extents[:, 0], output_width, grids[:, 0], most_w, width
-    )
-    # Axes from here on: region, row, sample in the row, column, sample in the column.
-    y0, y1, wy, use_y = (t[:, :, :, None, None] for t in (y0, y1, wy, use_y))
-    x0, x1, wx, use_x = (t[:, None, None, :, :] for t in (x0, x1, wx, use_x))
-    plane = batch_indices.to(torch.int64).reshape(-1, 1, 1, 1, 1) * (height * width)
-    used = use_y & use_x
-    seen = used & (y0 >= 0) & (x0 >= 0)
-    flat = x.transpose(0, 1).reshape(channels, -1)
-    corner_values: list[Tensor] = []
-    for rows, row_weight in ((y0, 1 - wy), (y1, wy)):
-        for columns, column_weight in ((x0, 1 - wx), (x1, wx)):
-            index = plane + rows.clamp(min=0) * width + columns.clamp(min=0)
-            weight = (row_weight * column_weight * seen).to(x.dtype)
-            picked = flat.index_select(1, index.reshape(-1)).reshape(
-                [channels, *index.shape]
-            )
-            corner_values.append(picked * weight)
-    if mode == "avg":
-        total = (
-            corner_values[0] + corner_values[1] + corner_values[2] + corner_values[3]
-        )
-        y = (total * used).sum((3, 5))
-        y = y / (grids[:, 0] * grids[:, 1]).clamp(min=1).to(x.dtype).reshape(-1, 1, 1)
-    else:  # ONNX takes the greatest weighted corner, not the greatest interpolated value
-        best = torch.stack(corner_values).amax(0).masked_fill(~used, -math.inf)
-        y = best.amax((3, 5))
-        y = y.masked_fill(y == -math.inf, 0)
-    return y.transpose(0, 1)
+        at = 0.5 * (start + end) * (size - 1)
+    outside = (at < 0) | (at > size - 1)
+    at = at.clamp(0, size - 1)
+    low = at.floor() if bilinear else (at + 0.5).floor()
+    weight = at - low if bilinear else torch.zeros_like(at)
+    first = low.to(torch.int64).clamp(max=size - 1)
+    return (first, (first + 1).clamp(max=size - 1)), (1 - weight, weight), outside
 
 
 def crop_and_resize(
@@ -419,37 +456,28 @@ def crop_and_resize(
 ) -> Tensor:
     """com.microsoft CropAndResize (regions as [y1, x1, y2, x2] in parts of x), not in torch."""
     height, width = x.shape[2], x.shape[3]
-    lows: list[Tensor] = []
-    highs: list[Tensor] = []
-    weights: list[Tensor] = []
-    outside: list[Tensor] = []
-    for axis, (bins, size) in enumerate(zip(crop_size, (height, width), strict=True)):
-        start, end = rois[:, axis : axis + 1], rois[:, axis + 2 : axis + 3]
-        if bins > 1:
-            step = (end - start) * (size - 1) / (bins - 1)
-            at = start * (size - 1) + torch.arange(bins, device=x.device) * step
-        else:
-            at = 0.5 * (start + end) * (size - 1)
-        outside.append((at < 0) | (at > size - 1))
-        at = at.clamp(0, size - 1)
-        low = at.floor() if mode == "bilinear" else (at + 0.5).floor()
-        lows.append(low.to(torch.int64).clamp(max=size - 1))
-        highs.append((lows[-1] + 1).clamp(max=size - 1))
-        weights.append(
-            (at - low).to(x.dtype) if mode == "bilinear" else torch.zeros_like(at)
-        )
-    flat = x.transpose(0, 1).reshape(x.shape[1], -1)
+    bilinear = mode == "bilinear"
+    rows, wy, lost_y = crop_axis(rois, 0, crop_size[0], height, bilinear)
+    columns, wx, lost_x = crop_axis(rois, 1, crop_size[1], width, bilinear)
+    flat = x.transpose(0, 1).flatten(1)
     plane = batch_indices.to(torch.int64).reshape(-1, 1, 1) * (height * width)
-
-    wy, wx = weights[0].unsqueeze(2), weights[1].unsqueeze(1)
     total = flat.new_zeros([x.shape[1], rois.shape[0], *crop_size])
-    for rows, row_weight in ((lows[0], 1 - wy), (highs[0], wy)):
-        for columns, column_weight in ((lows[1], 1 - wx), (highs[1], wx)):
-            index = plane + rows.unsqueeze(2) * width + columns.unsqueeze(1)
-            picked = flat.index_select(1, index.reshape(-1)).reshape(total.shape)
-            total = total + picked * (row_weight * column_weight)
-    lost = outside[0].unsqueeze(2) | outside[1].unsqueeze(1)
+    for i, k in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        index = plane + rows[i].unsqueeze(2) * width + columns[k].unsqueeze(1)
+        weight = wy[i].unsqueeze(2).to(x.dtype) * wx[k].unsqueeze(1).to(x.dtype)
+        total = total + flat[:, index.flatten()].reshape(total.shape) * weight
+    lost = lost_y.unsqueeze(2) | lost_x.unsqueeze(1)
     return total.masked_fill(lost, extrapolation_value).transpose(0, 1)
+
+
+def unmasked(mask: Tensor, sizes: list[int]) -> Tensor:
+    """Where the mask is not 0; the very first is taken so, unless there is one axis to pool over."""
+    seen = (mask != 0).reshape(-1)[: math.prod(sizes)].reshape(1, 1, *sizes)
+    if len(sizes) == 1:
+        return seen
+    first = torch.zeros_like(seen)
+    first[(0, 0, *[0] * len(sizes))] = True
+    return seen | first
 
 
 def max_pool_with_mask(
@@ -461,22 +489,13 @@ def max_pool_with_mask(
     pads: list[int] | None = None,
     auto_pad: str = "NOTSET",
 ) -> Tensor:
-    """com.microsoft MaxpoolWithMask: a row of a window ends where the mask is 0 for the first time.
-
-    The very first element is never masked, unless x has one axis to pool over.
-    """
+    """com.microsoft MaxpoolWithMask: a row of a window ends where the mask is 0 at first."""
     n = len(kernel)
     steps, ones = strides or [1] * n, [1] * n
     sizes = list(x.shape[2:])
-    outside, _ = window_pads(sizes, kernel, steps, ones, pads, auto_pad, False)
-    seen = (mask != 0).reshape(-1)[: math.prod(sizes)].reshape(1, 1, *sizes)
-    if n > 1:
-        first = torch.zeros_like(seen)
-        first[(0, 0, *[0] * n)] = True
-        seen = seen | first
+    outside = to_torch_pads(explicit_pads(sizes, kernel, steps, ones, pads, auto_pad))
     lowest = torch.finfo(x.dtype).min
-    wide = F.pad(x, to_torch_pads(outside), value=lowest)
-    kept = F.pad(seen.to(x.dtype), to_torch_pads(outside), value=1.0)
+    kept = F.pad(unmasked(mask, sizes).to(x.dtype), outside, value=1.0)
     going = pooling_windows(kept, kernel, steps, ones).cumprod(-1) > 0
-    windows = pooling_windows(wide, kernel, steps, ones)
+    windows = pooling_windows(F.pad(x, outside, value=lowest), kernel, steps, ones)
     return torch.where(going, windows, lowest).amax(list(range(-n, 0)))

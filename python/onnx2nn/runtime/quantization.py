@@ -1,17 +1,19 @@
 """Quantised operators of ONNX and com.microsoft; torch's own lack their types and rounding."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from onnx2nn.runtime.pooling import explicit_pads, to_torch_pads
 from onnx2nn.runtime.recurrent import (
-    clip_symmetric,
     drop_empty,
+    in_directions,
+    initial_states,
     keep_steps,
-    reverse_steps,
-    rnn_activation,
+    lstm_step,
     rnn_activations,
     stack_steps,
 )
@@ -284,6 +286,46 @@ def qlinear_softmax(
     return requantize(y, y_scale, y_zero_point, x.dtype)
 
 
+def average_windows(
+    x: Tensor,
+    kernel_shape: list[int],
+    strides: list[int],
+    padding: tuple[list[int], list[int]],
+    count_include_pad: int,
+) -> Tensor:
+    """Means over windows of x padded with zeros by begins and ends of each axis."""
+    sides = to_torch_pads([*padding[0], *padding[1]])
+    pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel_shape) - 1]
+    y: Tensor = pool(F.pad(x, sides), kernel_shape, strides)
+    # Where padding counts, so does what ceil_mode adds, in ONNX Runtime.
+    if count_include_pad:
+        return y
+    counted = F.pad(torch.ones_like(x[:1, :1]), sides)
+    return y / pool(counted, kernel_shape, strides)
+
+
+def pooled_sides(
+    size: list[int],
+    kernel: list[int],
+    strides: list[int],
+    pads: list[int] | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+) -> tuple[list[int], list[int]]:
+    """Padding at the begins and ends of axes, with what ONNX Runtime's ceil_mode adds."""
+    n = len(size)
+    # VALID leaves given pads as they are here, unlike in ai.onnx.
+    mode = auto_pad if auto_pad.startswith("SAME") else "NOTSET"
+    both = explicit_pads(size, kernel, strides, [1] * n, pads, mode)
+    begins, ends = both[:n], both[n:]
+    for i in range(n):
+        rest = (size[i] + begins[i] + ends[i] - kernel[i]) % strides[i]
+        # A last window that only ceil_mode adds must start before the padding at the end.
+        if ceil_mode and rest and ends[i] - kernel[i] - rest + strides[i] < 0:
+            ends[i] += strides[i] - rest
+    return begins, ends
+
+
 def qlinear_average_pool(
     x: Tensor,
     x_scale: Tensor,
@@ -293,47 +335,29 @@ def qlinear_average_pool(
     *,
     kernel_shape: list[int],
     strides: list[int] | None = None,
-    pads: list[int] | None = None,
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
     count_include_pad: int = 0,
     channels_last: int = 0,
+    **padding: Any,
 ) -> Tensor:
     """com.microsoft QLinearAveragePool: torch pools neither integers nor with uneven padding."""
     value = real_values(x, x_scale, x_zero_point)
     value = value.movedim(-1, 1) if channels_last else value
-    rank = len(kernel_shape)
-    strides = strides or [1] * rank
-    begin = list(pads[:rank]) if pads else [0] * rank
-    end = list(pads[rank:]) if pads else [0] * rank
-    extra = [0] * rank
-    for i, (kernel, stride) in enumerate(zip(kernel_shape, strides, strict=True)):
-        size = value.shape[2 + i]
-        if auto_pad.startswith("SAME"):
-            missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            small = missing // 2
-            begin[i] = small if auto_pad == "SAME_UPPER" else missing - small
-            end[i] = missing - begin[i]
-        rest = (size + begin[i] + end[i] - kernel) % stride
-        # A last window that only ceil_mode adds must start before the padding at the end.
-        if ceil_mode and rest and end[i] - kernel - rest + stride < 0:
-            extra[i] = stride - rest
-    sides = [(begin[i], end[i] + extra[i]) for i in reversed(range(rank))]
-    padded = F.pad(value, [side for pair in sides for side in pair])
-    pool = [F.avg_pool1d, F.avg_pool2d, F.avg_pool3d][rank - 1]
-    y = pool(padded, kernel_shape, strides)
-    # Where padding counts, so does what ceil_mode adds, in ONNX Runtime.
-    if not count_include_pad:
-        counted = F.pad(
-            torch.ones_like(value[:1, :1]), [side for pair in sides for side in pair]
-        )
-        y = y / pool(counted, kernel_shape, strides)
-    y = y.movedim(1, -1) if channels_last else y
-    # ONNX Runtime adds the zero point before it rounds here, which decides halves.
-    scaled = y / y_scale.float()
-    scaled = scaled if y_zero_point is None else scaled + y_zero_point.float()
-    low, high = integer_limits(x.dtype)
-    return scaled.round().clamp(low, high).to(x.dtype)
+    steps = strides or [1] * len(kernel_shape)
+    sides = pooled_sides(list(value.shape[2:]), kernel_shape, steps, **padding)
+    y = average_windows(value, kernel_shape, steps, sides, count_include_pad)
+    return rounded_with_zero(
+        y.movedim(1, -1) if channels_last else y, y_scale, y_zero_point, x.dtype
+    )
+
+
+def rounded_with_zero(
+    y: Tensor, scale: Tensor, zero_point: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """As `requantize`, but the zero point is added before it rounds, which decides halves."""
+    scaled = y / scale.float()
+    scaled = scaled if zero_point is None else scaled + zero_point.float()
+    low, high = integer_limits(dtype)
+    return scaled.round().clamp(low, high).to(dtype)
 
 
 def qlinear_global_average_pool(
@@ -422,6 +446,17 @@ def unpack_bits(packed: Tensor, bits: int) -> Tensor:
     return ((packed.unsqueeze(-1) >> shifts) & ((1 << bits) - 1)).flatten(-2)
 
 
+def nbits_zeros(
+    zero_points: Tensor | None, scales: Tensor, rows: int, blocks: int, bits: int
+) -> Tensor:
+    """Zero points [rows, blocks]: real, packed as the weight is, or the middle."""
+    if zero_points is None:
+        return scales.new_full((rows, blocks), 1 << (bits - 1))
+    if zero_points.dtype.is_floating_point:
+        return zero_points.reshape(rows, blocks)
+    return unpack_bits(zero_points.reshape(rows, -1), bits)[:, :blocks].to(scales.dtype)
+
+
 def nbits_weight(
     packed: Tensor,
     scales: Tensor,
@@ -435,14 +470,7 @@ def nbits_weight(
     """The real [rows, columns] weight of com.microsoft MatMulNBits from its packed blocks."""
     blocks = -(-columns // block_size)
     values = unpack_bits(packed.reshape(rows, blocks, -1), bits).to(scales.dtype)
-    if zero_points is None:
-        zeros = torch.full_like(scales, 1 << (bits - 1)).reshape(rows, blocks)
-    elif zero_points.dtype.is_floating_point:
-        zeros = zero_points.reshape(rows, blocks)
-    else:
-        zeros = unpack_bits(zero_points.reshape(rows, -1), bits)[:, :blocks].to(
-            scales.dtype
-        )
+    zeros = nbits_zeros(zero_points, scales, rows, blocks, bits)
     scales = scales.reshape(rows, blocks)
     if g_idx is not None:
         # Each column names its own group.
@@ -485,6 +513,20 @@ def matmul_nbits(
     return F.linear(a, weight.to(a.dtype), bias)
 
 
+def bnb4_values(quant_type: int) -> list[float]:
+    """What the sixteen codes of bitsandbytes' FP4 (0) or NF4 (1) stand for."""
+    if quant_type == 0:
+        half = [0.0, 1 / 192, 2 / 3, 1.0, 1 / 3, 1 / 2, 1 / 6, 1 / 4]
+        return half + [-v for v in half]
+    return [
+        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
+        *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941),
+        *(0.7229568362236023, 1.0),
+    ]
+
+
 def matmul_bnb4(
     a: Tensor,
     packed: Tensor,
@@ -496,22 +538,11 @@ def matmul_bnb4(
     quant_type: int,
     transB: int = 1,
 ) -> Tensor:
-    """com.microsoft MatMulBnb4: torch has no product with weights in FP4 (quant_type 0) or NF4.
+    """com.microsoft MatMulBnb4: torch has no product with weights in FP4 or NF4.
 
     Blocks of the flat weight, the high half of a byte first, are fractions of their largest value.
     """
-    if quant_type == 0:
-        half = [0.0, 1 / 192, 2 / 3, 1.0, 1 / 3, 1 / 2, 1 / 6, 1 / 4]
-        values = half + [-v for v in half]
-    else:
-        values = [
-            *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-            *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
-            *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634),
-            *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941),
-            *(0.7229568362236023, 1.0),
-        ]
-    table = torch.tensor(values, dtype=a.dtype, device=a.device)
+    table = torch.tensor(bnb4_values(quant_type), dtype=a.dtype, device=a.device)
     codes = torch.stack([packed >> 4, packed & 15], -1).flatten()[: N * K]
     largest = absmax.flatten().repeat_interleave(block_size)[: N * K]
     weight = table[codes.to(torch.int64)] * largest
@@ -521,6 +552,17 @@ def matmul_bnb4(
 def matmul_integer16(a: Tensor, b: Tensor) -> Tensor:
     """com.microsoft MatMulInteger16: torch.matmul of 16-bit integers overflows."""
     return integer_product(a, b)
+
+
+def block_zeros(
+    zero_points: Tensor | None, bits: int, packed: bool, like: Tensor
+) -> Tensor | float:
+    """Zero points of blocks; of packed values the middle, of others 0, where there are none."""
+    if zero_points is None:
+        return float(1 << (bits - 1)) if packed else 0.0
+    if packed:
+        zero_points = unpack_bits(zero_points, bits).narrow(-1, 0, like.shape[-1])
+    return zero_points.to(like.dtype)
 
 
 def gather_block_quantized(
@@ -537,30 +579,33 @@ def gather_block_quantized(
 ) -> Tensor:
     """com.microsoft GatherBlockQuantized: rows of a quantised table, made real.
 
-    `packed` says that data (and zero points) are bytes that hold several values each; otherwise
-    int4 or uint4 values are carried one in a byte.
+    packed: bytes hold several values each; otherwise 4-bit values are carried one in a byte.
     """
-    gather_axis %= data.dim()
-    quantize_axis %= data.dim()
+    gather_axis, quantize_axis = gather_axis % data.dim(), quantize_axis % data.dim()
     index = indices.to(torch.int64)
-    index = torch.where(index < 0, index + data.shape[gather_axis], index)
-    pick = index.reshape(-1)
-    values = data.index_select(gather_axis, pick)
-    scale = scales.index_select(gather_axis, pick)
-    if packed:
-        values = unpack_bits(values, bits)
-    values = values.to(scale.dtype)
-    if zero_points is not None:
-        zeros = zero_points.index_select(gather_axis, pick)
-        if packed:
-            zeros = unpack_bits(zeros, bits).narrow(-1, 0, scale.shape[-1])
-        zeros = zeros.to(scale.dtype).repeat_interleave(block_size, dim=quantize_axis)
-        values = values - zeros.narrow(quantize_axis, 0, values.shape[quantize_axis])
-    elif packed:
-        values = values - (1 << (bits - 1))
-    factor = scale.repeat_interleave(block_size, dim=quantize_axis)
-    y = values * factor.narrow(quantize_axis, 0, values.shape[quantize_axis])
+    index = torch.where(index < 0, index + data.shape[gather_axis], index).flatten()
+    tables = [
+        t if t is None else t.index_select(gather_axis, index)
+        for t in (data, scales, zero_points)
+    ]
+    y = real_blocks(tables, quantize_axis, block_size, bits, packed)
     return y.reshape(y.shape[:gather_axis] + indices.shape + y.shape[gather_axis + 1 :])
+
+
+def real_blocks(
+    tables: list[Tensor | None], axis: int, block_size: int, bits: int, packed: bool
+) -> Tensor:
+    """Real values of integers, scales of their blocks along an axis, and zero points."""
+    data, scale, zero_points = tables
+    assert data is not None
+    assert scale is not None
+    values = (unpack_bits(data, bits) if packed else data).to(scale.dtype)
+    zeros = block_zeros(zero_points, bits, packed, scale)
+    size = values.shape[axis]
+    if isinstance(zeros, Tensor):
+        zeros = zeros.repeat_interleave(block_size, dim=axis).narrow(axis, 0, size)
+    factor = scale.repeat_interleave(block_size, dim=axis).narrow(axis, 0, size)
+    return (values - zeros) * factor
 
 
 def quantized_product(
@@ -576,40 +621,25 @@ def quantized_product(
 
 def quantized_lstm_direction(
     x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
+    weights: list[Tensor],
     lengths: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    p: Tensor | None,
-    scales: list[Tensor],
+    states: list[Tensor],
     activations: list[tuple[str, float, float]],
     clip: float | None,
     input_forget: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of DynamicQuantizeLSTM over x [time, batch, input]."""
-    gate, cell, hidden = activations
-    w_scale, w_zero, r_scale, r_zero = scales
+    w, r, b, p, w_scale, w_zero, r_scale, r_zero = weights
+    h, c = states
     inputs = quantized_product(x, w, w_scale, w_zero)
     if b is not None:
         inputs = inputs + b[: b.shape[0] // 2] + b[b.shape[0] // 2 :]
-    pi, po, pf = p.chunk(3) if p is not None else (None, None, None)
     recurrent = r.double()
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
-        i, o, f, g = (
-            inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)
-        ).chunk(4, 1)
-        if pi is not None and pf is not None:
-            i, f = i + pi * c, f + pf * c
-        i = rnn_activation(clip_symmetric(i, clip), *gate)
-        f = 1 - i if input_forget else rnn_activation(clip_symmetric(f, clip), *gate)
-        new_c = f * c + i * rnn_activation(clip_symmetric(g, clip), *cell)
-        o = o if po is None else o + po * new_c
-        o = rnn_activation(clip_symmetric(o, clip), *gate)
-        new_h = o * rnn_activation(new_c, *hidden)
-        (h, c), y = keep_steps([new_h, new_c], [h, c], t, lengths)
+        gates = inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)
+        new = lstm_step(gates, c, p, activations, clip, input_forget)
+        (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
     return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
 
@@ -620,49 +650,23 @@ def dynamic_quantize_lstm(
     r: Tensor,
     b: Tensor | None,
     sequence_lens: Tensor | None,
-    initial_h: Tensor | None,
-    initial_c: Tensor | None,
-    p: Tensor | None,
-    w_scale: Tensor,
-    w_zero_point: Tensor,
-    r_scale: Tensor,
-    r_zero_point: Tensor,
-    *,
+    *states_p_scales: Tensor | None,
     direction: str = "forward",
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
     clip: float | None = None,
     input_forget: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """com.microsoft DynamicQuantizeLSTM: torch's quantised LSTM lacks ONNX's forms and rounding."""
-    count = 2 if direction == "bidirectional" else 1
-    names = activations or ["Sigmoid", "Tanh", "Tanh"] * count
+    h, c, p, *scales = states_p_scales
+    names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
-    zeros = x.new_zeros([x.shape[1], r.shape[1]])
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for d in range(count):
-        backwards = direction == "reverse" or d == 1
-        y, h, c = quantized_lstm_direction(
-            reverse_steps(x, sequence_lens) if backwards else x,
-            w[d],
-            r[d],
-            None if b is None else b[d],
-            sequence_lens,
-            zeros if initial_h is None else initial_h[d],
-            zeros if initial_c is None else initial_c[d],
-            None if p is None else p[d],
-            [w_scale[d], w_zero_point[d], r_scale[d], r_zero_point[d]],
-            chosen[3 * d : 3 * d + 3],
-            clip,
-            bool(input_forget),
-        )
-        parts.append((reverse_steps(y, sequence_lens) if backwards else y, h, c))
-    y, h, c = (
-        torch.stack(part, dim)
-        for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
-    )
-    return y, h, c
+    states = initial_states([h, c], x, len(w), r.shape[1])
+    weights = [w, r, b, p, *scales]
+    run = (x, sequence_lens, states, weights, direction, chosen)
+    options = (clip, bool(input_forget))
+    return in_directions(quantized_lstm_direction, *run, *options)
 
 
 def matmul_fp_q4(

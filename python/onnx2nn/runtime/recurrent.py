@@ -1,5 +1,8 @@
 """LSTM, GRU and RNN with what torch's lack: activations, peepholes, lengths, clips."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,14 +40,10 @@ def rnn_activations(
 ) -> list[tuple[str, float, float]]:
     """Names of activations with the alpha and beta that each takes in turn, or its default."""
     left_alphas, left_betas = list(alphas or []), list(betas or [])
-    default_alphas = {
-        "affine": 1.0,
-        "leakyrelu": 0.01,
-        "thresholdedrelu": 1.0,
-        "scaledtanh": 1.0,
-        "hardsigmoid": 0.2,
-        "elu": 1.0,
-    }
+    default_alphas = {"leakyrelu": 0.01, "hardsigmoid": 0.2}
+    default_alphas |= dict.fromkeys(
+        ("affine", "thresholdedrelu", "scaledtanh", "elu"), 1.0
+    )
     default_betas = {"affine": 0.0, "scaledtanh": 1.0, "hardsigmoid": 0.5}
     found: list[tuple[str, float, float]] = []
     for name in (n.lower() for n in names):
@@ -55,6 +54,48 @@ def rnn_activations(
             beta = left_betas.pop(0)
         found.append((name, alpha, beta))
     return found
+
+
+def in_directions(
+    run: Callable[..., tuple[Tensor, ...]],
+    x: Tensor,
+    lengths: Tensor | None,
+    states: list[Tensor],
+    weights: list[Tensor | None],
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    """Runs x [time, batch, input] in each direction, backwards in reverse, and stacks the results."""
+    count = 2 if direction == "bidirectional" else 1
+    each = len(activations) // count
+    parts: list[tuple[Tensor, ...]] = []
+    for d in range(count):
+        backwards = direction == "reverse" or d == 1
+        own, first = [t if t is None else t[d] for t in weights], [s[d] for s in states]
+        ordered = reverse_steps(x, lengths) if backwards else x
+        chosen = activations[each * d : each * (d + 1)]
+        y, *last = run(ordered, own, lengths, first, chosen, *options)
+        parts.append((reverse_steps(y, lengths) if backwards else y, *last))
+    return tuple(
+        torch.stack(p, int(i == 0)) for i, p in enumerate(zip(*parts, strict=True))
+    )
+
+
+def initial_states(
+    given: list[Tensor | None], x: Tensor, directions: int, size: int, layout: int = 0
+) -> list[Tensor]:
+    """States [directions, batch, size], zeros where none are given; layout 1 has the batch first."""
+    zeros = x.new_zeros([directions, x.shape[1], size])
+    first = [s.transpose(0, 1) if s is not None and layout else s for s in given]
+    return [zeros if s is None else s for s in first]
+
+
+def with_layout(layout: int, y: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    """The results of ONNX's recurrent operators, with the batch first in layout 1."""
+    if not layout:
+        return y, *states
+    return y.permute(2, 0, 1, 3), *(s.transpose(0, 1) for s in states)
 
 
 def clip_symmetric(x: Tensor, clip: float | None) -> Tensor:
@@ -95,6 +136,11 @@ def stack_steps(steps: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack(steps) if steps else like.new_zeros([0, *like.shape])
 
 
+def added_biases(b: Tensor | None) -> Tensor | None:
+    """The sum of the biases of what is fed and of the state, which lie one behind the other."""
+    return None if b is None else b[: len(b) // 2] + b[len(b) // 2 :]
+
+
 def lstm_step(
     gates: Tensor,
     c: Tensor,
@@ -120,20 +166,17 @@ def lstm_step(
 
 def lstm_direction(
     x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
+    weights: list[Tensor],
     lengths: Tensor | None,
-    h: Tensor,
-    c: Tensor,
-    p: Tensor | None,
+    states: list[Tensor],
     activations: list[tuple[str, float, float]],
     clip: float | None,
     input_forget: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of ONNX LSTM over x [time, batch, input]."""
-    wb, rb = (None, None) if b is None else b.chunk(2)
-    inputs = F.linear(x, w, None if wb is None or rb is None else wb + rb)
+    w, r, b, p = weights
+    h, c = states
+    inputs = F.linear(x, w, added_biases(b))
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
         gates = inputs[t] + F.linear(h, r)
@@ -149,82 +192,68 @@ def lstm(
     r: Tensor,
     b: Tensor | None = None,
     sequence_lens: Tensor | None = None,
-    initial_h: Tensor | None = None,
-    initial_c: Tensor | None = None,
-    p: Tensor | None = None,
-    *,
+    *states_and_p: Tensor | None,
     direction: str = "forward",
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
-    clip: float | None = None,
-    input_forget: bool = False,
     layout: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
+    **options: Any,
+) -> tuple[Tensor, ...]:
     """ONNX LSTM in full (Y, Y_h, Y_c), weights as in ONNX; nn.LSTM has its usual form only."""
-    count = 2 if direction == "bidirectional" else 1
-    names = activations or ["Sigmoid", "Tanh", "Tanh"] * count
+    h, c, p = (*states_and_p, None, None, None)[:3]
+    names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
-    if layout:
-        x = x.transpose(0, 1)
-    zeros = x.new_zeros([x.shape[1], r.shape[2]])
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for d in range(count):
-        backwards = direction == "reverse" or d == 1
-        y, h, c = lstm_direction(
-            reverse_steps(x, sequence_lens) if backwards else x,
-            w[d],
-            r[d],
-            None if b is None else b[d],
-            sequence_lens,
-            zeros if initial_h is None else initial_h[:, d] if layout else initial_h[d],
-            zeros if initial_c is None else initial_c[:, d] if layout else initial_c[d],
-            None if p is None else p[d],
-            chosen[3 * d : 3 * d + 3],
-            clip,
-            input_forget,
-        )
-        parts.append((reverse_steps(y, sequence_lens) if backwards else y, h, c))
-    y, h, c = (
-        torch.stack(part, dim)
-        for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
-    )
-    return (
-        (y.permute(2, 0, 1, 3), h.transpose(0, 1), c.transpose(0, 1))
-        if layout
-        else (y, h, c)
-    )
+    x = x.transpose(0, 1) if layout else x
+    states = initial_states([h, c], x, len(w), r.shape[2], layout)
+    limits = (options.get("clip"), options.get("input_forget", False))
+    weights = [w, r, b, p]
+    run = (x, sequence_lens, states, weights, direction, chosen, *limits)
+    return with_layout(layout, *in_directions(lstm_direction, *run))
+
+
+def gru_step(
+    fed: Tensor,
+    h: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    activations: list[tuple[str, float, float]],
+    clip: float | None,
+    linear_before_reset: bool,
+) -> Tensor:
+    """The state after one step of ONNX GRU, from what its three gates are fed by the input."""
+    gate, hidden = activations
+    size = r.shape[1]
+    bzr, bh = (None, None) if b is None else (b[: 2 * size], b[2 * size :])
+    zr, g = fed.tensor_split([2 * size], 1)
+    zr = zr + F.linear(h, r[: 2 * size], bzr)
+    z, reset = rnn_activation(clip_symmetric(zr, clip), *gate).chunk(2, 1)
+    if linear_before_reset:
+        g = g + reset * F.linear(h, r[2 * size :], bh)
+    else:
+        g = g + F.linear(reset * h, r[2 * size :], bh)
+    g = rnn_activation(clip_symmetric(g, clip), *hidden)
+    return (1 - z) * g + z * h
 
 
 def gru_direction(
     x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
+    weights: list[Tensor],
     lengths: Tensor | None,
-    h: Tensor,
+    states: list[Tensor],
     activations: list[tuple[str, float, float]],
     clip: float | None,
     linear_before_reset: bool,
 ) -> tuple[Tensor, Tensor]:
     """One direction of ONNX GRU over x [time, batch, input]."""
-    gate, hidden = activations
-    size = r.shape[1]
+    w, r, b = weights
+    h = states[0]
     wb, rb = (None, None) if b is None else b.chunk(2)
     inputs = F.linear(x, w, wb)
-    rzr, rh = r[: 2 * size], r[2 * size :]
-    bzr, bh = (None, None) if rb is None else (rb[: 2 * size], rb[2 * size :])
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
-        zr, g = inputs[t].tensor_split([2 * size], 1)
-        zr = zr + F.linear(h, rzr, bzr)
-        z, reset = rnn_activation(clip_symmetric(zr, clip), *gate).chunk(2, 1)
-        if linear_before_reset:
-            g = g + reset * F.linear(h, rh, bh)
-        else:
-            g = g + F.linear(reset * h, rh, bh)
-        g = rnn_activation(clip_symmetric(g, clip), *hidden)
-        (h,), y = keep_steps([(1 - z) * g + z * h], [h], t, lengths)
+        new = gru_step(inputs[t], h, r, rb, activations, clip, linear_before_reset)
+        (h,), y = keep_steps([new], [h], t, lengths)
         steps.append(y)
     return stack_steps(steps, h), drop_empty(h, lengths)
 
@@ -241,57 +270,35 @@ def gru(
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
-    clip: float | None = None,
-    linear_before_reset: bool = False,
     layout: int = 0,
-) -> tuple[Tensor, Tensor]:
+    **options: Any,
+) -> tuple[Tensor, ...]:
     """ONNX GRU in full (Y, Y_h), weights as in ONNX; nn.GRU has linear_before_reset only."""
-    count = 2 if direction == "bidirectional" else 1
-    names = activations or ["Sigmoid", "Tanh"] * count
+    names = activations or ["Sigmoid", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
-    if layout:
-        x = x.transpose(0, 1)
-    zeros = x.new_zeros([x.shape[1], r.shape[2]])
-    parts: list[tuple[Tensor, Tensor]] = []
-    for d in range(count):
-        backwards = direction == "reverse" or d == 1
-        y, h = gru_direction(
-            reverse_steps(x, sequence_lens) if backwards else x,
-            w[d],
-            r[d],
-            None if b is None else b[d],
-            sequence_lens,
-            zeros if initial_h is None else initial_h[:, d] if layout else initial_h[d],
-            chosen[2 * d : 2 * d + 2],
-            clip,
-            linear_before_reset,
-        )
-        parts.append((reverse_steps(y, sequence_lens) if backwards else y, h))
-    y, h = (
-        torch.stack(part, dim)
-        for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
-    )
-    return (y.permute(2, 0, 1, 3), h.transpose(0, 1)) if layout else (y, h)
+    x = x.transpose(0, 1) if layout else x
+    states = initial_states([initial_h], x, len(w), r.shape[2], layout)
+    limits = (options.get("clip"), options.get("linear_before_reset", False))
+    run = (x, sequence_lens, states, [w, r, b], direction, chosen, *limits)
+    return with_layout(layout, *in_directions(gru_direction, *run))
 
 
 def rnn_direction(
     x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
+    weights: list[Tensor],
     lengths: Tensor | None,
-    h: Tensor,
-    activation: tuple[str, float, float],
+    states: list[Tensor],
+    activations: list[tuple[str, float, float]],
     clip: float | None,
 ) -> tuple[Tensor, Tensor]:
     """One direction of ONNX RNN over x [time, batch, input]."""
-    wb, rb = (None, None) if b is None else b.chunk(2)
-    inputs = F.linear(x, w, None if wb is None or rb is None else wb + rb)
+    w, r, b = weights
+    h = states[0]
+    inputs = F.linear(x, w, added_biases(b))
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
-        new = rnn_activation(
-            clip_symmetric(inputs[t] + F.linear(h, r), clip), *activation
-        )
+        fed = clip_symmetric(inputs[t] + F.linear(h, r), clip)
+        new = rnn_activation(fed, *activations[0])
         (h,), y = keep_steps([new], [h], t, lengths)
         steps.append(y)
     return stack_steps(steps, h), drop_empty(h, lengths)
@@ -311,34 +318,14 @@ def rnn(
     activation_beta: list[float] | None = None,
     clip: float | None = None,
     layout: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """ONNX RNN in full (Y, Y_h), weights as in ONNX; nn.RNN has two activations, no clip."""
-    count = 2 if direction == "bidirectional" else 1
-    chosen = rnn_activations(
-        activations or ["Tanh"] * count, activation_alpha, activation_beta
-    )
-    if layout:
-        x = x.transpose(0, 1)
-    zeros = x.new_zeros([x.shape[1], r.shape[2]])
-    parts: list[tuple[Tensor, Tensor]] = []
-    for d in range(count):
-        backwards = direction == "reverse" or d == 1
-        y, h = rnn_direction(
-            reverse_steps(x, sequence_lens) if backwards else x,
-            w[d],
-            r[d],
-            None if b is None else b[d],
-            sequence_lens,
-            zeros if initial_h is None else initial_h[:, d] if layout else initial_h[d],
-            chosen[d],
-            clip,
-        )
-        parts.append((reverse_steps(y, sequence_lens) if backwards else y, h))
-    y, h = (
-        torch.stack(part, dim)
-        for part, dim in zip(zip(*parts, strict=True), (1, 0), strict=True)
-    )
-    return (y.permute(2, 0, 1, 3), h.transpose(0, 1)) if layout else (y, h)
+    names = activations or ["Tanh"] * len(w)
+    chosen = rnn_activations(names, activation_alpha, activation_beta)
+    x = x.transpose(0, 1) if layout else x
+    states = initial_states([initial_h], x, len(w), r.shape[2], layout)
+    run = (x, sequence_lens, states, [w, r, b], direction, chosen, clip)
+    return with_layout(layout, *in_directions(rnn_direction, *run))
 
 
 def bahdanau_attention(
@@ -355,74 +342,64 @@ def bahdanau_attention(
     return (weights.unsqueeze(1) @ memory).squeeze(1)
 
 
+def attention_lstm_direction(
+    x: Tensor,
+    weights: list[Tensor],
+    lengths: Tensor | None,
+    states: list[Tensor],
+    activations: list[tuple[str, float, float]],
+    memory: Tensor,
+    seen: Tensor,
+    *limits: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One direction of AttnLSTM over x [time, batch, input]."""
+    (w, r, b, p, query_weight, memory_weight, v, joined), (h, c) = weights, states
+    inputs = F.linear(x, w[:, : x.shape[2]], added_biases(b))
+    fed, keys = w[:, x.shape[2] :], memory @ memory_weight
+    attended = x.new_zeros([x.shape[1], fed.shape[1]])
+    steps: list[Tensor] = []
+    for t in range(x.shape[0]):
+        gates = inputs[t] + F.linear(attended, fed) + F.linear(h, r)
+        new = lstm_step(gates, c, p, activations, *limits)
+        (h, c), y = keep_steps(new, [h, c], t, lengths)
+        steps.append(y)
+        attended = bahdanau_attention(y, keys, memory, seen, query_weight, v)
+        if joined is not None:
+            attended = torch.cat([y, attended], 1) @ joined
+    return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
+
+
+def filled_places(memory: Tensor, lengths: Tensor | None) -> Tensor:
+    """Which steps of a memory [batch, steps, depth] there are."""
+    places = torch.arange(memory.shape[1], device=memory.device)
+    if lengths is None:
+        return torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+    return places < lengths.unsqueeze(1)
+
+
 def attention_lstm(
     x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    sequence_lens: Tensor | None,
-    initial_h: Tensor | None,
-    initial_c: Tensor | None,
-    p: Tensor | None,
-    query_weight: Tensor,
-    memory_weight: Tensor,
-    v: Tensor,
-    memory: Tensor,
-    memory_seq_lens: Tensor | None = None,
-    attention_weight: Tensor | None = None,
-    *,
+    *inputs: Tensor | None,
     direction: str = "forward",
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
     clip: float | None = None,
     input_forget: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """com.microsoft AttnLSTM: an LSTM each of whose steps sees what the last one attended to."""
-    count = 2 if direction == "bidirectional" else 1
-    names = activations or ["Sigmoid", "Tanh", "Tanh"] * count
+    w, r, b, lengths, h, c, p, *attention = (*inputs, None, None)[:13]
+    query_weight, memory_weight, v, memory, memory_lengths, attention_weight = attention
+    assert w is not None
+    assert r is not None
+    assert memory is not None
+    names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
-    zeros = x.new_zeros([x.shape[1], r.shape[2]])
-    places = torch.arange(memory.shape[1], device=x.device).expand(memory.shape[:2])
-    seen = torch.ones_like(places, dtype=torch.bool)
-    if memory_seq_lens is not None:
-        seen = places < memory_seq_lens.unsqueeze(1)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for d in range(count):
-        backwards = direction == "reverse" or d == 1
-        own = reverse_steps(x, sequence_lens) if backwards else x
-        wb, rb = (None, None) if b is None else b[d].chunk(2)
-        bias = None if wb is None or rb is None else wb + rb
-        inputs = F.linear(own, w[d, :, : x.shape[2]], bias)
-        fed = w[d, :, x.shape[2] :]
-        keys = memory @ memory_weight[d]
-        h = zeros if initial_h is None else initial_h[d]
-        c = zeros if initial_c is None else initial_c[d]
-        attended = x.new_zeros([x.shape[1], fed.shape[1]])
-        steps: list[Tensor] = []
-        for t in range(x.shape[0]):
-            gates = inputs[t] + F.linear(attended, fed) + F.linear(h, r[d])
-            new = lstm_step(
-                gates,
-                c,
-                None if p is None else p[d],
-                chosen[3 * d : 3 * d + 3],
-                clip,
-                bool(input_forget),
-            )
-            (h, c), y = keep_steps(new, [h, c], t, sequence_lens)
-            steps.append(y)
-            attended = bahdanau_attention(y, keys, memory, seen, query_weight[d], v[d])
-            if attention_weight is not None:
-                attended = torch.cat([y, attended], 1) @ attention_weight[d]
-        ys = stack_steps(steps, h)
-        ys = reverse_steps(ys, sequence_lens) if backwards else ys
-        parts.append((ys, drop_empty(h, sequence_lens), drop_empty(c, sequence_lens)))
-    y, h, c = (
-        torch.stack(part, dim)
-        for part, dim in zip(zip(*parts, strict=True), (1, 0, 0), strict=True)
-    )
-    return y, h, c
+    states = initial_states([h, c], x, len(w), r.shape[2])
+    weights = [w, r, b, p, query_weight, memory_weight, v, attention_weight]
+    about = (memory, filled_places(memory, memory_lengths), clip, bool(input_forget))
+    run = (x, lengths, states, weights, direction, chosen, *about)
+    return in_directions(attention_lstm_direction, *run)
 
 
 def gru_unit(

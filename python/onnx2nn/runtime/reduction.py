@@ -8,6 +8,47 @@ from torch import Tensor
 from onnx2nn.runtime.indexing import comparable, compared, computable, computed
 
 
+def extreme_of(x: Tensor, kind: str, axes: list[int], keep: bool) -> Tensor:
+    """ONNX ReduceMax or ReduceMin; of nothing, the identity: nothing is above the lowest."""
+    if 0 not in [x.shape[axis] for axis in axes]:
+        y = comparable(x)
+        y = y.amax(axes, keep) if kind == "max" else y.amin(axes, keep)
+        return compared(y, x.dtype)
+    low, high = value_limits(x.dtype)
+    shape = [1 if i in axes else size for i, size in enumerate(x.shape)]
+    if not keep:
+        shape = [size for i, size in enumerate(x.shape) if i not in axes]
+    fill = low if kind == "max" else high
+    return torch.full(shape, fill, dtype=x.dtype, device=x.device)
+
+
+def mean_of(y: Tensor, axes: list[int], keep: bool) -> Tensor:
+    """ONNX ReduceMean, which of integers is rounded towards zero."""
+    count = math.prod(y.shape[axis] for axis in axes)
+    if y.dtype.is_floating_point:
+        return y.sum(axes, keep, dtype=y.dtype) / count
+    total = y.sum(axes, keep, dtype=torch.int64)
+    return torch.div(total, count, rounding_mode="trunc")
+
+
+def sum_of(y: Tensor, kind: str, axes: list[int], keep: bool) -> Tensor:
+    """The reductions that stay in their own type."""
+    if kind == "prod":
+        for axis in sorted(axes, reverse=True):
+            y = y.prod(axis, keep, dtype=y.dtype)
+        return y
+    terms = {"sum": lambda: y, "l1": lambda: y.abs(), "sum_square": lambda: y * y}
+    return terms[kind]().sum(axes, keep, dtype=y.dtype)
+
+
+def norm_of(y: Tensor, kind: str, axes: list[int], keep: bool) -> Tensor:
+    """The reductions that are computed in floats."""
+    if kind == "l2":
+        norm: Tensor = torch.linalg.vector_norm(y, dim=axes, keepdim=keep)
+        return norm
+    return y.sum(axes, keep).log() if kind == "log_sum" else y.logsumexp(axes, keep)
+
+
 def reduce_values(
     x: Tensor,
     kind: str,
@@ -23,48 +64,14 @@ def reduce_values(
     axes = [axis % x.dim() for axis in axes] if axes else list(range(x.dim()))
     keep = bool(keepdims)
     if kind in ("max", "min"):
-        y = comparable(x)
-        if 0 in [x.shape[axis] for axis in axes]:
-            # The identity of the operation: nothing is larger than the lowest value.
-            shape = [1 if i in axes else size for i, size in enumerate(x.shape)]
-            low, high = value_limits(x.dtype)
-            y = torch.full(
-                shape, low if kind == "max" else high, dtype=x.dtype, device=x.device
-            )
-            return (
-                y
-                if keep
-                else y.reshape([s for i, s in enumerate(x.shape) if i not in axes])
-            )
-        return compared(
-            y.amax(axes, keep) if kind == "max" else y.amin(axes, keep), x.dtype
-        )
+        return extreme_of(x, kind, axes, keep)
     y = computable(x)
-    whole = not y.dtype.is_floating_point
-    if kind == "sum":
-        out = y.sum(axes, keep, dtype=y.dtype)
-    elif kind == "l1":
-        out = y.abs().sum(axes, keep, dtype=y.dtype)
-    elif kind == "sum_square":
-        out = (y * y).sum(axes, keep, dtype=y.dtype)
-    elif kind == "mean":
-        count = math.prod(x.shape[axis] for axis in axes)
-        total = y.sum(axes, keep, dtype=torch.int64 if whole else y.dtype)
-        out = torch.div(total, count, rounding_mode="trunc") if whole else total / count
-    elif kind == "prod":
-        out = y
-        for axis in sorted(axes, reverse=True):
-            out = out.prod(axis, keep, dtype=y.dtype)
-    else:
-        y = y.double() if whole else y
-        if kind == "l2":
-            out = torch.linalg.vector_norm(y, dim=axes, keepdim=keep)
-        elif kind == "log_sum":
-            out = y.sum(axes, keep).log()
-        else:
-            out = y.logsumexp(axes, keep)
-        out = out.to(x.dtype) if whole else out
-    return computed(out, x.dtype)
+    if kind == "mean":
+        return computed(mean_of(y, axes, keep), x.dtype)
+    if kind in ("l2", "log_sum", "log_sum_exp"):
+        wide = y if y.dtype.is_floating_point else y.double()
+        return computed(norm_of(wide, kind, axes, keep).to(y.dtype), x.dtype)
+    return computed(sum_of(y, kind, axes, keep), x.dtype)
 
 
 def value_limits(dtype: torch.dtype) -> tuple[float, float]:

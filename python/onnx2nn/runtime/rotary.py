@@ -34,6 +34,18 @@ def ms_rotary_embedding(
     return merge_heads(y) if x.dim() == 3 else y
 
 
+def mix_streams(streams: Tensor, sections: list[int], layout: int) -> Tensor:
+    """One of the angles' three streams [3, batch, length, pairs] for each pair."""
+    if layout == 0:
+        parts = streams.split_with_sizes(sections, -1)
+        return torch.cat([part[i] for i, part in enumerate(parts)], -1)
+    mixed = streams[0].clone()
+    for i in (1, 2):
+        places = slice(i, 3 * sections[i], 3)
+        mixed[..., places] = streams[i][..., places]
+    return mixed
+
+
 def multimodal_rotary_embedding(
     x: Tensor,
     position_ids: Tensor,
@@ -50,22 +62,12 @@ def multimodal_rotary_embedding(
     """com.microsoft MRotaryEmbedding: positions in time, height and width share the angles."""
     if x.dim() == 3 and not (num_heads and rotary_embedding_dim):
         num_heads = x.shape[2] // (2 * cos_cache.shape[1])
-    heads = split_heads(x, num_heads)
     angles = F.embedding(position_ids, torch.cat([cos_cache, sin_cache], -1))
-    if scale != 1.0:
-        angles = angles * scale
-    both = []
-    for streams in angles.chunk(2, -1):
-        if mrope_layout == 0:
-            parts = streams.split_with_sizes(mrope_section, -1)
-            both.append(torch.cat([part[i] for i, part in enumerate(parts)], -1))
-            continue
-        mixed = streams[0].clone()
-        for i in (1, 2):
-            places = slice(i, 3 * mrope_section[i], 3)
-            mixed[..., places] = streams[i][..., places]
-        both.append(mixed)
-    y = rotate_heads(heads, both[0], both[1], interleaved)
+    angles = angles * scale if scale != 1.0 else angles
+    cos, sin = (
+        mix_streams(part, mrope_section, mrope_layout) for part in angles.chunk(2, -1)
+    )
+    y = rotate_heads(split_heads(x, num_heads), cos, sin, interleaved)
     return merge_heads(y) if x.dim() == 3 else y
 
 
@@ -77,6 +79,14 @@ def gemma_rotary_embedding(
     return q * cos + q_rot * sin, k * cos + k_rot * sin
 
 
+def distance_bucket(distance: Tensor, count: int, max_distance: int) -> Tensor:
+    """T5's buckets: one for each small distance, then ones that widen with it."""
+    exact = count // 2
+    rate = (count - exact) / math.log(max_distance / exact)
+    far = exact + ((distance.clamp(min=1).float() / exact).log() * rate).long()
+    return torch.where(distance < exact, distance, far.clamp(max=count - 1))
+
+
 def relative_position_bias(
     bias_table: Tensor,
     query_length: int,
@@ -85,25 +95,19 @@ def relative_position_bias(
     max_distance: int,
     is_bidirectional: int = 0,
 ) -> Tensor:
-    """com.microsoft RelativePositionBias: T5's, whose buckets widen with the distance.
+    """com.microsoft RelativePositionBias: T5's.
 
     The table's numbers lie head by head, although its shape says [buckets, heads].
     """
     buckets, heads = bias_table.shape
-    device = bias_table.device
-    ahead = torch.arange(key_length, device=device)
-    ahead = ahead - torch.arange(query_length, device=device).unsqueeze(1)
-    first, count = torch.zeros_like(ahead), buckets
+    ahead = torch.arange(key_length, device=bias_table.device)
+    ahead = ahead - torch.arange(query_length, device=ahead.device).unsqueeze(1)
     if is_bidirectional:
-        count = buckets // 2
-        first = torch.where(ahead > 0, count, 0)
-        distance = ahead.abs()
+        half = buckets // 2
+        place = distance_bucket(ahead.abs(), half, max_distance)
+        place = torch.where(ahead > 0, half, 0) + place
     else:
-        distance = (-ahead).clamp(min=0)
-    exact = count // 2
-    rate = (count - exact) / math.log(max_distance / exact)
-    far = exact + ((distance.clamp(min=1).float() / exact).log() * rate).long()
-    place = first + torch.where(distance < exact, distance, far.clamp(max=count - 1))
+        place = distance_bucket((-ahead).clamp(min=0), buckets, max_distance)
     return bias_table.reshape(heads, buckets)[:, place].unsqueeze(0)
 
 

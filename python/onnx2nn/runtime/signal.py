@@ -14,6 +14,15 @@ def interleaved_to_complex(x: Tensor) -> Tensor:
     return torch.complex(x[..., 0].contiguous(), x[..., 1].contiguous())
 
 
+def transformed(x: Tensor, length: int | None, axis: int, onesided: bool) -> Tensor:
+    """The Fourier transform, or its first half."""
+    if onesided and not x.is_complex():
+        half: Tensor = torch.fft.rfft(x, length, axis)
+        return half
+    y: Tensor = torch.fft.fft(x, length, axis)
+    return y.narrow(axis, 0, y.shape[axis] // 2 + 1) if onesided else y
+
+
 def dft(
     x: Tensor,
     dft_length: int | None = None,
@@ -24,22 +33,16 @@ def dft(
 ) -> Tensor:
     """ONNX DFT with its last axis for real and imaginary parts (opset 17: axis is 1 if absent)."""
     axis %= x.dim()
-    signal = interleaved_to_complex(
-        x if x.dtype == torch.float64 else x.to(torch.float32)
-    )
-    if dft_length is None and inverse and onesided:
-        dft_length = 2 * (signal.shape[axis] - 1)
+    wide = x if x.dtype == torch.float64 else x.to(torch.float32)
+    signal = interleaved_to_complex(wide)
     if inverse and onesided:
-        real: Tensor = torch.fft.irfft(signal, dft_length, axis)
+        length = 2 * (signal.shape[axis] - 1) if dft_length is None else dft_length
+        real: Tensor = torch.fft.irfft(signal, length, axis)
         return real.unsqueeze(-1).to(x.dtype)
     if inverse:
         y = torch.fft.ifft(signal, dft_length, axis)
-    elif onesided and not signal.is_complex():
-        y = torch.fft.rfft(signal, dft_length, axis)
     else:
-        y = torch.fft.fft(signal, dft_length, axis)
-        if onesided:
-            y = y.narrow(axis, 0, y.shape[axis] // 2 + 1)
+        y = transformed(signal, dft_length, axis, onesided)
     return torch.view_as_real(y.resolve_conj()).to(x.dtype)
 
 
@@ -67,6 +70,15 @@ def stft(
     return torch.view_as_real(y).to(signal.dtype)
 
 
+def mel_bins(
+    count: int, low: float, high: float, device: torch.device | None
+) -> Tensor:
+    """Frequencies that lie evenly on the mel scale from `low` to `high` hertz."""
+    least, most = (2595 * math.log10(1 + hertz / 700) for hertz in (low, high))
+    mels = torch.arange(count, dtype=torch.float64, device=device)
+    return 700 * (10 ** ((mels * ((most - least) / count) + least) / 2595) - 1)
+
+
 def mel_weight_matrix(
     num_mel_bins: int,
     dft_length: int,
@@ -78,17 +90,11 @@ def mel_weight_matrix(
     device: torch.device | None = None,
 ) -> Tensor:
     """ONNX MelWeightMatrix [dft_length // 2 + 1, num_mel_bins]: triangles even on the mel scale."""
-    low = 2595 * math.log10(1 + lower_edge_hertz / 700)
-    high = 2595 * math.log10(1 + upper_edge_hertz / 700)
-    mels = torch.arange(num_mel_bins + 2, dtype=torch.float64, device=device)
-    hertz = 700 * (
-        10 ** ((mels * ((high - low) / (num_mel_bins + 2)) + low) / 2595) - 1
-    )
+    hertz = mel_bins(num_mel_bins + 2, lower_edge_hertz, upper_edge_hertz, device)
     bins = ((dft_length + 1) * hertz / sample_rate).floor()
     left, center, right = bins[:-2], bins[1:-1], bins[2:]
-    at = torch.arange(
-        dft_length // 2 + 1, dtype=torch.float64, device=device
-    ).unsqueeze(1)
+    at = torch.arange(dft_length // 2 + 1, dtype=torch.float64, device=device)
+    at = at.unsqueeze(1)
     # A triangle without a left side is 1 at its centre, and so is every other.
     rising = (at - left) / (center - left).clamp(min=1)
     falling = (right - at) / (right - center).clamp(min=1)
@@ -130,28 +136,32 @@ def inverse_real_fft(x: Tensor, *, signal_ndim: int) -> Tensor:
     return y.to(x.dtype)
 
 
-def dynamic_time_warping(x: Tensor) -> Tensor:
-    """com.microsoft DynamicTimeWarping: the cheapest path through costs, step by step on the host."""
-    rows, columns = x.shape[-2:]
-    cost = F.pad(x.reshape(rows, columns), (1, 0, 1, 0), value=torch.inf)
+def path_costs(x: Tensor) -> Tensor:
+    """From where the cheapest path comes to each cell: 0 both before, 1 the row's, 2 the column's."""
+    rows, columns = x.shape
+    cost = F.pad(x, (1, 0, 1, 0), value=torch.inf)
     cost[0, 0] = 0
     steps = torch.full((rows + 1, columns + 1), 2, device=x.device)
     steps[1:, 0] = 1
     # All cells of an antidiagonal depend on the two before alone.
     for total in range(2, rows + columns + 1):
-        i = torch.arange(
-            max(1, total - columns), min(rows, total - 1) + 1, device=x.device
-        )
+        first, last = max(1, total - columns), min(rows, total - 1)
+        i = torch.arange(first, last + 1, device=x.device)
         j = total - i
-        both, down, right = cost[i - 1, j - 1], cost[i - 1, j], cost[i, j - 1]
+        before = torch.stack([cost[i - 1, j - 1], cost[i - 1, j], cost[i, j - 1]])
+        both, down, right = before
         step = torch.where((down < both) & (down < right), 1, 2)
         step = torch.where((both < down) & (both < right), 0, step)
-        before = (
-            torch.stack([both, down, right]).gather(0, step.unsqueeze(0)).squeeze(0)
-        )
-        cost[i, j] = cost[i, j] + before
+        cost[i, j] = cost[i, j] + before.gather(0, step.unsqueeze(0)).squeeze(0)
         steps[i, j] = step
-    taken, place, path = steps.tolist(), (rows, columns), []
+    return steps
+
+
+def dynamic_time_warping(x: Tensor) -> Tensor:
+    """com.microsoft DynamicTimeWarping: the cheapest path through costs, step by step on the host."""
+    rows, columns = x.shape[-2:]
+    taken = path_costs(x.reshape(rows, columns)).tolist()
+    place, path = (rows, columns), []
     while place != (0, 0):
         path.append([place[0] - 1, place[1] - 1])
         step = taken[place[0]][place[1]]

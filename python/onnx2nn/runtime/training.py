@@ -34,11 +34,27 @@ def adagrad(
     rate = r / (1 + t * decay_factor)
     values, sums = [], []
     for x, g, h in zip(tensors[:n], tensors[n : 2 * n], tensors[2 * n :], strict=True):
-        gradient = norm_coefficient * x + g
-        total = h + gradient * gradient
-        values.append((x - rate * gradient / (total.sqrt() + epsilon)).to(x.dtype))
+        slope = norm_coefficient * x + g
+        total = h + slope * slope
+        values.append((x - rate * slope / (total.sqrt() + epsilon)).to(x.dtype))
         sums.append(total.to(h.dtype))
     return (*values, *sums)
+
+
+def adam_step(
+    tensors: tuple[Tensor, ...],
+    rate: Tensor,
+    decays: tuple[float, float],
+    epsilon: float,
+    norms: tuple[float, float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One parameter, gradient, momentum and squared momentum after a step of ONNX Adam."""
+    x, g, v, h = tensors
+    slope = norms[0] * x + g
+    momentum = decays[0] * v + (1 - decays[0]) * slope
+    square = decays[1] * h + (1 - decays[1]) * (slope * slope)
+    new = x - rate * (momentum / (square.sqrt() + epsilon))
+    return ((1 - norms[1]) * new).to(x.dtype), momentum.to(v.dtype), square.to(h.dtype)
 
 
 def adam(
@@ -55,20 +71,13 @@ def adam(
 
     Takes all parameters, gradients, momentums, squared momentums; gives the first and last two new.
     """
-    n = len(tensors) // 4
     step = t.to(r.dtype)
     rate = torch.where(t > 0, r * (1 - beta**step).sqrt() / (1 - alpha**step), r)
-    values, momentums, squares = [], [], []
-    for i in range(n):
-        x, g, v, h = tensors[i], tensors[n + i], tensors[2 * n + i], tensors[3 * n + i]
-        gradient = norm_coefficient * x + g
-        momentum = alpha * v + (1 - alpha) * gradient
-        square = beta * h + (1 - beta) * (gradient * gradient)
-        moved_value = x - rate * (momentum / (square.sqrt() + epsilon))
-        values.append(((1 - norm_coefficient_post) * moved_value).to(x.dtype))
-        momentums.append(momentum.to(v.dtype))
-        squares.append(square.to(h.dtype))
-    return (*values, *momentums, *squares)
+    norms, n = (norm_coefficient, norm_coefficient_post), len(tensors) // 4
+    new = [
+        adam_step(tensors[i::n], rate, (alpha, beta), epsilon, norms) for i in range(n)
+    ]
+    return tuple(t for part in zip(*new, strict=True) for t in part)
 
 
 def momentum_step(
@@ -88,9 +97,9 @@ def momentum_step(
     share = torch.where(t > 0, beta, 1.0).to(r.dtype)
     values, momentums = [], []
     for x, g, v in zip(tensors[:n], tensors[n : 2 * n], tensors[2 * n :], strict=True):
-        gradient = norm_coefficient * x + g
-        momentum = alpha * v + share * gradient
-        ahead = momentum if mode == "standard" else gradient + alpha * momentum
+        slope = norm_coefficient * x + g
+        momentum = alpha * v + share * slope
+        ahead = momentum if mode == "standard" else slope + alpha * momentum
         values.append((x - r * ahead).to(x.dtype))
         momentums.append(momentum.to(v.dtype))
     return (*values, *momentums)

@@ -48,6 +48,21 @@ def skip_simplified_layer_norm(
     return y, torch.zeros_like(inverse), inverse, total
 
 
+def embedded_sum(ids: list[Tensor | None], tables: list[Tensor | None]) -> Tensor:
+    """The sum of what the ids pick of their tables; ids that are None count from 0."""
+    first, positions, segments = ids
+    assert first is not None
+    if positions is None:
+        positions = torch.arange(first.shape[1], device=first.device).unsqueeze(0)
+    words, places, kinds = tables
+    assert words is not None
+    assert places is not None
+    total = F.embedding(first, words) + F.embedding(positions, places)
+    if segments is not None and kinds is not None:
+        total = total + F.embedding(segments, kinds)
+    return total
+
+
 def embed_layer_norm(
     input_ids: Tensor,
     segment_ids: Tensor | None,
@@ -62,21 +77,13 @@ def embed_layer_norm(
     epsilon: float = 1e-12,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """com.microsoft EmbedLayerNormalization: gives output, lengths by the mask and the sum."""
-    if position_ids is None:
-        position_ids = torch.arange(
-            input_ids.shape[1], device=input_ids.device
-        ).unsqueeze(0)
-    total = F.embedding(input_ids, word_embedding) + F.embedding(
-        position_ids, position_embedding
+    total = embedded_sum(
+        [input_ids, position_ids, segment_ids],
+        [word_embedding, position_embedding, segment_embedding],
     )
-    if segment_ids is not None and segment_embedding is not None:
-        total = total + F.embedding(segment_ids, segment_embedding)
     y = F.layer_norm(total, [total.shape[-1]], gamma, beta, epsilon)
-    if mask is None:
-        lengths = torch.zeros(
-            input_ids.shape[0], dtype=torch.int32, device=input_ids.device
-        )
-    else:
+    lengths = torch.zeros_like(input_ids[:, 0], dtype=torch.int32)
+    if mask is not None:
         lengths = (mask == 1).sum(1, dtype=torch.int32)
     return y, lengths, total
 
@@ -122,23 +129,44 @@ def fused_activation(
         return x.clamp(alpha, beta)
     if activation == "HardSigmoid":
         return (alpha * x + beta).clamp(0.0, 1.0)
-    if activation == "Elu":
-        return F.elu(x, alpha)
-    if activation == "Selu":
-        return gamma * F.elu(x, alpha)
+    if activation in ("Elu", "Selu"):
+        y = F.elu(x, alpha)
+        return y if activation == "Elu" else gamma * y
     if activation == "ThresholdedRelu":
         return torch.where(x > alpha, x, 0.0)
     if activation == "ScaledTanh":
         return alpha * torch.tanh(beta * x)
     if activation == "ParametricSoftplus":
         return alpha * F.softplus(beta * x)
-    if activation in ("Relu", "Tanh", "Sigmoid"):
-        return {"Relu": torch.relu, "Tanh": torch.tanh, "Sigmoid": torch.sigmoid}[
-            activation
-        ](x)
-    return {"Softplus": F.softplus, "Softsign": F.softsign, "HardSwish": F.hardswish}[
-        activation
-    ](x)
+    return plain_activation(x, activation)
+
+
+def plain_activation(x: Tensor, activation: str) -> Tensor:
+    """An activation without parameters by its name in ONNX."""
+    if activation == "Relu":
+        return torch.relu(x)
+    if activation == "Tanh":
+        return torch.tanh(x)
+    if activation == "Sigmoid":
+        return torch.sigmoid(x)
+    if activation == "Softplus":
+        return F.softplus(x)
+    return F.softsign(x) if activation == "Softsign" else F.hardswish(x)
+
+
+def after_only_match(source: list[int], tokens: list[int], sizes: range) -> int:
+    """Where the source goes on after the tokens' end, of which as much is taken as makes it
+    occur once; -1 where it does not."""
+    for size in sizes:
+        if size > len(tokens):
+            return -1
+        starts = range(len(source) - size + 1)
+        places = [i for i in starts if source[i : i + size] == tokens[-size:]]
+        if not places:
+            return -1
+        if places[0] + size >= len(source) or len(places) == 1:
+            return places[0] + size
+    return -1
 
 
 def bifurcation_detector(
@@ -157,25 +185,10 @@ def bifurcation_detector(
         while same < len(source) - start and guesses[same] == source[start + same]:
             same += 1
         tokens = tokens + guesses[: same + 1]
-    found = -1
-    for size in range(min_ngram_size, max_ngram_size + 1):
-        if size > len(tokens):
-            break
-        tail = tokens[-size:]
-        places = [
-            i for i in range(len(source) - size + 1) if source[i : i + size] == tail
-        ]
-        if not places:
-            break
-        found = places[0] + size
-        if found >= len(source) or len(places) == 1:
-            break
-        found = -1
-    device = src_tokens.device
-    return (
-        torch.tensor(tokens, dtype=cur_tokens.dtype, device=device),
-        torch.tensor(found, dtype=torch.int64, device=device),
-    )
+    sizes = range(min_ngram_size, max_ngram_size + 1)
+    found = after_only_match(source, tokens, sizes)
+    grown = torch.tensor(tokens, dtype=cur_tokens.dtype, device=src_tokens.device)
+    return grown, torch.full([], found, dtype=torch.int64, device=src_tokens.device)
 
 
 def linear_attention_gate(

@@ -15,6 +15,7 @@ from tests.backend.suite import cases
 from torch import Tensor, nn
 
 import onnx2nn
+import onnx2nn.tensors
 from onnx2nn.api import Error
 
 ROOT = Path(__file__).parents[2]

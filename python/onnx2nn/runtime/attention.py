@@ -196,18 +196,19 @@ def linear_attention(
     q_num_heads: int,
     kv_num_heads: int,
     scale: float = 0.0,
-    **_: Any,
+    update_rule: str = "gated_delta",
+    chunk_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """ONNX LinearAttention: torch has no attention with a recurrent state."""
     q = split_heads(query, q_num_heads).float()
     k, v = (split_heads(part, kv_num_heads).float() for part in (key, value))
-    # One gate a head, or one for each of a head's keys.
     gates = None if decay is None else split_heads(decay, kv_num_heads).float().exp()
     rates = None if beta is None else beta.float().transpose(1, 2).unsqueeze(-1)
     if past_state is None:
-        past_state = query.new_zeros(*k.shape[:2], q.shape[-1], v.shape[-1])
+        past_state = query.new_zeros(k.shape[:2] + (q.shape[-1], v.shape[-1]))
     y, state = linear_steps(q, k, v, past_state.float(), gates, rates)
-    y = y * (scale or 1.0 / math.sqrt(q.shape[-1]))
+    size = q.shape[-1]
+    y = y * (scale or 1.0 / math.sqrt(size))
     return y.flatten(2).to(query.dtype), state.to(past_state.dtype)
 
 

@@ -170,6 +170,26 @@ def values_between(flat: Tensor, places: list[Tensor], size: list[int]) -> Tenso
     return total
 
 
+def deformed_columns(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int],
+    groups: int,
+) -> Tensor:
+    """What DeformConv's taps see, [batch, groups, channels, taps * pixels]."""
+    shape = [x.shape[0], groups, math.prod(kernel), len(kernel), *offset.shape[2:]]
+    places = tap_places(offset.reshape(shape), kernel, strides, dilations, pads)
+    flat = x.reshape(x.shape[0], groups, x.shape[1] // groups, -1)
+    columns = values_between(flat, places, list(x.shape[2:]))
+    if mask is not None:
+        columns = columns * mask.reshape(x.shape[0], groups, 1, -1)
+    return columns
+
+
 def deform_conv(
     x: Tensor,
     w: Tensor,
@@ -177,19 +197,20 @@ def deform_conv(
     b: Tensor | None = None,
     mask: Tensor | None = None,
     *,
+    dilations: list[int] | None = None,
     group: int = 1,
     offset_group: int = 1,
-    **window: list[int] | None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
 ) -> Tensor:
     """ONNX DeformConv for any number of spatial axes, which torch itself lacks."""
-    kernel, out = list(w.shape[2:]), list(offset.shape[2:])
-    taps = math.prod(kernel)
-    offsets = offset.reshape([x.shape[0], offset_group, taps, len(kernel), *out])
-    places = tap_places(offsets, *conv_window(kernel, **window))
-    flat = x.reshape([x.shape[0], offset_group, x.shape[1] // offset_group, -1])
-    columns = values_between(flat, places, list(x.shape[2:]))
-    if mask is not None:
-        columns = columns * mask.reshape(x.shape[0], offset_group, 1, -1)
+    kernel, steps, dilated, given = conv_window(
+        list(w.shape[2:]), strides, dilations, pads
+    )
+    columns = deformed_columns(
+        x, offset, mask, kernel, steps, dilated, given, offset_group
+    )
+    out = list(offset.shape[2:])
     columns = columns.reshape(x.shape[0], group, -1, math.prod(out))
     y = w.reshape(group, w.shape[0] // group, -1) @ columns
     y = y.reshape([x.shape[0], w.shape[0], *out])
@@ -226,18 +247,21 @@ def col2im(
     x: Tensor,
     image_shape: list[int],
     block_shape: list[int],
-    **window: list[int] | None,
+    *,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
 ) -> Tensor:
     """ONNX Col2Im for any number of axes and any pads; F.fold is 2-D with equal ones."""
     n = len(image_shape)
-    _, strides, dilations, pads = conv_window(block_shape, **window)
-    padded = [image_shape[i] + pads[i] + pads[n + i] for i in range(n)]
-    index = block_places(padded, block_shape, strides, dilations).to(x.device)
+    block, steps, dilated, given = conv_window(block_shape, strides, dilations, pads)
+    padded = [image_shape[i] + given[i] + given[n + i] for i in range(n)]
+    index = block_places(padded, block, steps, dilated).to(x.device)
     channels = x.shape[1] // math.prod(block_shape)
     y = x.new_zeros([x.shape[0], channels, math.prod(padded)])
     y = y.index_add(2, index, x.reshape(x.shape[0], channels, index.shape[0]))
     y = y.reshape([x.shape[0], channels, *padded])
-    return F.pad(y, to_torch_pads([-p for p in pads])) if any(pads) else y
+    return F.pad(y, to_torch_pads([-p for p in given])) if any(given) else y
 
 
 def conv_integer(

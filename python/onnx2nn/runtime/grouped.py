@@ -93,7 +93,8 @@ def attend_cached(
             q, keys, values, attn_mask=mask, scale=scale or None
         )
         return merge_heads(y), None
-    scores = (q @ keys.mT).float() * (scale or 1.0 / math.sqrt(q.shape[-1]))
+    size = q.shape[-1]
+    scores = (q @ keys.mT).float() * (scale or 1.0 / math.sqrt(size))
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
     if attention_bias is not None:

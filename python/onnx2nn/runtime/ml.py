@@ -483,17 +483,19 @@ def linear_classifier(
     """ai.onnx.ml LinearClassifier: labels [N] and scores [N, C] in float32."""
     scores = linear_scores(as_matrix(x).float(), coefficients, intercepts)
     if scores.shape[1] > 1:
-        transformed_scores = post_transform_scores(scores, post_transform)
-        return pick_label(labels, scores.argmax(1)), transformed_scores
+        label = pick_label(labels, scores.argmax(1))
+        return label, post_transform_scores(scores, post_transform)
     positive = (scores[:, 0] > 0).long()
     if len(labels) == 2:
-        sides = {"binary": True, "all_positive": True}
-        both = binary_scores(scores, post_transform=post_transform, **sides)
+        both = binary_scores(
+            scores, binary=True, all_positive=True, post_transform=post_transform
+        )
         return pick_label(labels, positive), both
     # ONNX Runtime then answers 0 and 1, whatever the label is called.
-    words = isinstance(labels, list)
-    answer = string_pick(["0", "1"], positive) if words else positive
-    return answer, post_transform_targets(scores, post_transform)
+    targets = post_transform_targets(scores, post_transform)
+    if isinstance(labels, list):
+        return string_pick(["0", "1"], positive), targets
+    return positive, targets
 
 
 def svm_kernel(

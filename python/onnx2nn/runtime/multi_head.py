@@ -173,7 +173,8 @@ def attend_unpadded(
     y = merge_heads(masked_attention(q, k, v, added, unidirectional, past, scale))
     if not qk:
         return y, None
-    scores = q @ k.mT * (scale or 1.0 / math.sqrt(q.shape[-1]))
+    size = q.shape[-1]
+    scores = q @ k.mT * (scale or 1.0 / math.sqrt(size))
     scores = scores if added is None else scores + added
     if unidirectional and q.shape[2] > 1:
         later = torch.ones_like(scores, dtype=torch.bool).triu(past + 1)

@@ -199,29 +199,61 @@ def wide_half(x: Tensor) -> Tensor:
     return x.to(torch.float32) if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def pool_window(
+    size: list[int],
+    kernel: list[int],
+    strides: list[int] | None,
+    dilations: list[int] | None,
+    pads: list[int] | None,
+    auto_pad: str,
+    ceil_mode: bool,
+) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Strides, dilations, pads and what ceil_mode adds to each end."""
+    steps = [1] * len(kernel) if strides is None else strides
+    dilated = [1] * len(kernel) if dilations is None else dilations
+    given, extra = pooling_pads(size, kernel, steps, dilated, pads, auto_pad, ceil_mode)
+    return steps, dilated, given, extra
+
+
+def counted_places(
+    like: Tensor,
+    kernel: list[int],
+    window: tuple[list[int], list[int], list[int], list[int]],
+    count_include_pad: bool,
+) -> Tensor:
+    """How many places of each window count in a mean: those of x, and perhaps of its padding."""
+    steps, dilated, pads, extra = window
+    ones = like.new_ones([1, 1] + list(like.shape[2:]))
+    around = joined_pads(pads, extra)
+    if count_include_pad:
+        ones = F.pad(ones, to_torch_pads(pads), value=1.0)
+        around = joined_pads([0] * len(pads), extra)
+    return window_sum(ones, kernel, steps, dilated, around)
+
+
 def average_pool(
     x: Tensor,
     kernel_shape: list[int],
     *,
     strides: list[int] | None = None,
+    pads: list[int] | None = None,
     dilations: list[int] | None = None,
+    auto_pad: str = "NOTSET",
+    ceil_mode: bool = False,
     count_include_pad: bool = False,
-    **padding: Any,
 ) -> Tensor:
     """ONNX AveragePool: torch's has no dilations, no unequal or automatic pads."""
-    n = len(kernel_shape)
-    steps, dilated = strides or [1] * n, dilations or [1] * n
-    size = list(x.shape[2:])
-    pads, extra = pooling_pads(size, kernel_shape, steps, dilated, **padding)
-    around, wide = joined_pads(pads, extra), wide_half(x)
+    size, wide = list(x.shape[2:]), wide_half(x)
+    window = pool_window(
+        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+    )
+    steps, dilated, given, extra = window
+    around = joined_pads(given, extra)
     total = window_sum(wide, kernel_shape, steps, dilated, around)
-    if not any(extra) and (count_include_pad or not any(pads)):
+    if not any(extra) and (count_include_pad or not any(given)):
         return (total / math.prod(kernel_shape)).to(x.dtype)
-    ones = wide.new_ones([1, 1, *size])
-    if count_include_pad:
-        ones = F.pad(ones, to_torch_pads(pads), value=1.0)
-        around = joined_pads([0] * (2 * n), extra)
-    return (total / window_sum(ones, kernel_shape, steps, dilated, around)).to(x.dtype)
+    counts = counted_places(wide, kernel_shape, window, count_include_pad)
+    return (total / counts).to(x.dtype)
 
 
 def lp_pool(
@@ -230,16 +262,19 @@ def lp_pool(
     *,
     p: float = 2,
     strides: list[int] | None = None,
+    pads: list[int] | None = None,
     dilations: list[int] | None = None,
-    **padding: Any,
+    auto_pad: str = "NOTSET",
+    ceil_mode: bool = False,
 ) -> Tensor:
     """ONNX LpPool: torch's has no pads or dilations, and sums signed powers."""
-    n = len(kernel_shape)
-    steps, dilated = strides or [1] * n, dilations or [1] * n
     size = list(x.shape[2:])
-    pads = joined_pads(*pooling_pads(size, kernel_shape, steps, dilated, **padding))
+    steps, dilated, given, extra = pool_window(
+        size, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode
+    )
     powers = wide_half(x).abs().pow(p)
-    total = window_sum(powers, kernel_shape, steps, dilated, pads)
+    around = joined_pads(given, extra)
+    total = window_sum(powers, kernel_shape, steps, dilated, around)
     return total.pow(1.0 / p).to(x.dtype)
 
 

@@ -556,10 +556,10 @@ def matmul_integer16(a: Tensor, b: Tensor) -> Tensor:
 
 def block_zeros(
     zero_points: Tensor | None, bits: int, packed: bool, like: Tensor
-) -> Tensor | float:
+) -> Tensor:
     """Zero points of blocks; of packed values the middle, of others 0, where there are none."""
     if zero_points is None:
-        return float(1 << (bits - 1)) if packed else 0.0
+        return torch.full_like(like, float(1 << (bits - 1)) if packed else 0.0)
     if packed:
         zero_points = unpack_bits(zero_points, bits).narrow(-1, 0, like.shape[-1])
     return zero_points.to(like.dtype)
@@ -577,35 +577,31 @@ def gather_block_quantized(
     bits: int = 4,
     packed: bool = False,
 ) -> Tensor:
-    """com.microsoft GatherBlockQuantized: rows of a quantised table, made real.
-
-    packed: bytes hold several values each; otherwise 4-bit values are carried one in a byte.
-    """
+    """com.microsoft GatherBlockQuantized: rows of a table; `packed` bytes hold several values."""
     gather_axis, quantize_axis = gather_axis % data.dim(), quantize_axis % data.dim()
     index = indices.to(torch.int64)
     index = torch.where(index < 0, index + data.shape[gather_axis], index).flatten()
-    tables = [
-        t if t is None else t.index_select(gather_axis, index)
-        for t in (data, scales, zero_points)
-    ]
-    y = real_blocks(tables, quantize_axis, block_size, bits, packed)
+    values, scale = (t.index_select(gather_axis, index) for t in (data, scales))
+    if zero_points is not None:
+        zero_points = zero_points.index_select(gather_axis, index)
+    zeros = block_zeros(zero_points, bits, packed, scale)
+    values = unpack_bits(values, bits) if packed else values
+    y = real_blocks(values, scale, zeros, quantize_axis, block_size)
     return y.reshape(y.shape[:gather_axis] + indices.shape + y.shape[gather_axis + 1 :])
 
 
 def real_blocks(
-    tables: list[Tensor | None], axis: int, block_size: int, bits: int, packed: bool
+    data: Tensor,
+    scale: Tensor,
+    zeros: Tensor,
+    axis: int,
+    block_size: int,
 ) -> Tensor:
     """Real values of integers, scales of their blocks along an axis, and zero points."""
-    data, scale, zero_points = tables
-    assert data is not None
-    assert scale is not None
-    values = (unpack_bits(data, bits) if packed else data).to(scale.dtype)
-    zeros = block_zeros(zero_points, bits, packed, scale)
-    size = values.shape[axis]
-    if isinstance(zeros, Tensor):
-        zeros = zeros.repeat_interleave(block_size, dim=axis).narrow(axis, 0, size)
+    size = data.shape[axis]
+    spread = zeros.repeat_interleave(block_size, dim=axis).narrow(axis, 0, size)
     factor = scale.repeat_interleave(block_size, dim=axis).narrow(axis, 0, size)
-    return (values - zeros) * factor
+    return (data.to(scale.dtype) - spread) * factor
 
 
 def quantized_product(

@@ -162,21 +162,20 @@ def attend_unpadded(
     attention_bias: Tensor | None,
     past: int,
     qk: bool = False,
-    *,
     scale: float = 0.0,
     mask_filter_value: float = -10000.0,
     unidirectional: int = 0,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention by com.microsoft's masks, and with `qk` its scores before the softmax."""
-    added = padding_bias(mask, q.shape[2], k.shape[2], mask_filter_value, q.dtype)
+    size, length = q.shape[-1], q.shape[2]
+    added = padding_bias(mask, length, k.shape[2], mask_filter_value, q.dtype)
     added = sum_biases(added, attention_bias)
     y = merge_heads(masked_attention(q, k, v, added, unidirectional, past, scale))
     if not qk:
         return y, None
-    size = q.shape[-1]
     scores = q @ k.mT * (scale or 1.0 / math.sqrt(size))
     scores = scores if added is None else scores + added
-    if unidirectional and q.shape[2] > 1:
+    if unidirectional and length > 1:
         later = torch.ones_like(scores, dtype=torch.bool).triu(past + 1)
         scores = scores.masked_fill(later, torch.finfo(scores.dtype).min)
     return y, scores

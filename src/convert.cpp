@@ -113,21 +113,27 @@ std::set<std::string> names_of_functions(const Impl& c, std::set<std::string> he
   return out;
 }
 
+/// Model text as a part of a docstring.
+std::string quoted_text(std::string_view text) {
+  std::string out;
+  for (const char ch : printable(text)) out += ch == '"' || ch == '\\' ? '\'' : ch;
+  return out;
+}
+
+/// The first line is what tells our files from others: see outputs.cpp.
 std::string header(const Impl& c) {
+  constexpr std::size_t kLine = 85;  // behind three quotes
   const auto& info = c.model->info;
-  std::string line =
-      c.program.class_name + ", converted from " + printable(c.file_name) + " by onnx2nn.";
-  std::string text;
-  for (const char ch : line) text += ch == '"' || ch == '\\' ? '\'' : ch;
-  text += "\n\nopset " + std::to_string(c.model->opset(""));
-  if (!info.producer_name.empty()) {
-    std::string producer;
-    for (const char ch : printable(info.producer_name + " " + info.producer_version))
-      producer += ch == '"' || ch == '\\' ? '\'' : ch;
-    text += ", produced by " + std::string(strip(producer));
-  }
-  text += "\n";
-  return text;
+  const std::string file = quoted_text(c.file_name);
+  const std::string whole = c.program.class_name + ", converted from " + file + " by onnx2nn.";
+  std::string origin = "opset " + std::to_string(c.model->opset(""));
+  if (!info.producer_name.empty())
+    origin += ", produced by " +
+              std::string(strip(quoted_text(info.producer_name + " " + info.producer_version)));
+  if (whole.size() <= kLine) return whole + "\n\n" + origin + "\n";
+  const bool fits = file.size() + 2 + origin.size() <= kLine;
+  return c.program.class_name + ", converted by onnx2nn.\n\n" + file + (fits ? ", " : "\n") + origin +
+         "\n";
 }
 
 std::string emit_weights_name(const Impl& c) {

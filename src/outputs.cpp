@@ -30,11 +30,12 @@ std::string first_bytes(const std::string& path) {
   return out;
 }
 
-/// `"""Net, converted from net.onnx by onnx2nn.`
+/// `"""Net, converted from net.onnx by onnx2nn.`, or without the file's name, where that is long.
 bool is_our_source(std::string_view text) {
   const std::string_view line = text.substr(0, text.find('\n'));
   return line.starts_with("\"\"\"") && line.ends_with(" by onnx2nn.") &&
-         line.find(", converted from ") != std::string_view::npos;
+         (line.find(", converted from ") != std::string_view::npos ||
+          line.ends_with(", converted by onnx2nn."));
 }
 
 /// The marks stand first in their files.

@@ -11,23 +11,22 @@ from torch import Tensor, nn
 
 
 class BertEmbeddings(nn.Module):
-    gather: Tensor
+    token_type_ids: Tensor
     embedding_2: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer(
-            "gather", torch.empty(1, 12, dtype=torch.int64), persistent=False
+            "token_type_ids", torch.empty(1, 12, dtype=torch.int64), persistent=False
         )
         self.word_embeddings = nn.Embedding(60, 32)
         self.token_type_embeddings = nn.Embedding(2, 32)
         self.register_buffer("embedding_2", torch.empty(1, 12, 32), persistent=False)
         self.LayerNorm = nn.LayerNorm(32, eps=1e-12)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.gather.expand((x.shape[0], -1))
-        word_embeddings = self.word_embeddings(x)
-        x = word_embeddings + self.token_type_embeddings(y)
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.token_type_ids.expand((input_ids.shape[0], -1))
+        x = self.word_embeddings(input_ids) + self.token_type_embeddings(x)
         return self.LayerNorm(x + self.embedding_2)
 
 
@@ -39,13 +38,10 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(32, 32)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        query = self.query(x).unflatten(-1, (4, 8))
-        query = query.transpose(1, 2)
-        key = self.key(x).unflatten(-1, (4, 8))
-        key = key.transpose(1, 2)
-        value = self.value(x).unflatten(-1, (4, 8))
-        value = value.transpose(1, 2)
-        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        query = self.query(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        key = self.key(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        x = self.value(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        x = F.scaled_dot_product_attention(query, key, x, attn_mask=mask)
         return x.transpose(1, 2).flatten(2)
 
 
@@ -55,9 +51,8 @@ class BertOutput(nn.Module):
         self.dense = nn.Linear(features, 32)
         self.LayerNorm = nn.LayerNorm(32, eps=1e-12)
 
-    def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:
-        x = self.dense(x) + embeddings
-        return self.LayerNorm(x)
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dense(x) + residual)
 
 
 class BertIntermediate(nn.Module):
@@ -85,8 +80,7 @@ class BertAttention(nn.Module):
         self.output = BertOutput(32)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        self_ = self.self(x, mask)
-        return self.output(self_, x)
+        return self.output(self.self(x, mask), x)
 
 
 class BertLayer(nn.Module):
@@ -98,8 +92,7 @@ class BertLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = self.attention(x, mask)
-        intermediate = self.intermediate(x)
-        return self.output(intermediate, x)
+        return self.output(self.intermediate(x), x)
 
 
 class BertEncoder(nn.Module):
@@ -121,11 +114,10 @@ class BertModel(nn.Module):
         self.encoder = BertEncoder()
         self.pooler = BertPooler()
 
-    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
-        embeddings = self.embeddings(x)
-        mask = attention_mask.to(torch.bool)
-        mask = mask.unsqueeze(1).unsqueeze(2)
-        return self.pooler(self.encoder(embeddings, mask))
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.embeddings(input_ids)
+        mask = attention_mask.bool()[:, None, None]
+        return self.pooler(self.encoder(x, mask))
 
 
 class Bert(nn.Module):
@@ -153,9 +145,8 @@ def load(
     with torch.device("meta"):
         model = Bert()
     state = load_file(weights)
-    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}
-    model.load_state_dict(state, strict=True, assign=True)
-    for key, value in constants.items():
+    for key in state.keys() - model.state_dict().keys():
         owner, _, name = key.rpartition(".")
-        setattr(model.get_submodule(owner), name, value)
+        setattr(model.get_submodule(owner), name, state.pop(key))
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

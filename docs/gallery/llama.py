@@ -18,24 +18,16 @@ class LlamaAttention(nn.Module):
         self.v_proj = nn.Linear(32, 16, bias=False)
         self.o_proj = nn.Linear(32, 32, bias=False)
 
-    def forward(self, x: Tensor, y: Tensor, z: Tensor, mask: Tensor) -> Tensor:
-        q = self.q_proj(x).unflatten(-1, (4, 8))
-        q = q.transpose(1, 2)
-        k = self.k_proj(x).unflatten(-1, (2, 8))
-        k = k.transpose(1, 2)
-        v = self.v_proj(x).unflatten(-1, (2, 8))
-        v = v.transpose(1, 2)
-        x = q * y
-        slice_2, slice_3 = q.chunk(2, dim=3)
-        x2 = -slice_3
-        x = x + torch.cat([x2, slice_2], dim=3) * z
-        y = k * y
-        slice_4, slice_5 = k.chunk(2, dim=3)
-        x2 = -slice_5
-        y = y + torch.cat([x2, slice_4], dim=3) * z
-        x = F.scaled_dot_product_attention(x, y, v, attn_mask=mask, enable_gqa=True)
-        x = x.transpose(1, 2).flatten(2)
-        return self.o_proj(x)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        q = self.q_proj(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        k = self.k_proj(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        v = self.v_proj(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        q1, q2 = q.chunk(2, dim=3)
+        q = q * cos + torch.cat([-q2, q1], dim=3) * sin
+        k1, k2 = k.chunk(2, dim=3)
+        k = k * cos + torch.cat([-k2, k1], dim=3) * sin
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        return self.o_proj(x.transpose(1, 2).flatten(2))
 
 
 class LlamaMLP(nn.Module):
@@ -46,9 +38,7 @@ class LlamaMLP(nn.Module):
         self.down_proj = nn.Linear(64, 32, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.silu(self.gate_proj(x))
-        x = y * self.up_proj(x)
-        return self.down_proj(x)
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class LlamaDecoderLayer(nn.Module):
@@ -59,41 +49,35 @@ class LlamaDecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(32, eps=1e-6)
         self.mlp = LlamaMLP()
 
-    def forward(self, x: Tensor, y: Tensor, z: Tensor, mask: Tensor) -> Tensor:
-        x2 = self.input_layernorm(x)
-        y = self.self_attn(x2, y, z, mask)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        y = self.self_attn(self.input_layernorm(x), cos, sin, mask)
         x = x + y
-        y = self.post_attention_layernorm(x)
-        return x + self.mlp(y)
+        return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class LlamaModel(nn.Module):
-    bitwise_and: Tensor
-    unsqueeze_14: Tensor
-    unsqueeze_15: Tensor
+    causal_mask: Tensor
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(60, 32)
         self.register_buffer(
-            "bitwise_and", torch.empty(1, 1, 12, 12, dtype=torch.bool), persistent=False
+            "causal_mask", torch.empty(1, 1, 12, 12, dtype=torch.bool), persistent=False
         )
-        self.register_buffer("unsqueeze_14", torch.empty(1, 1, 12, 8), persistent=False)
-        self.register_buffer("unsqueeze_15", torch.empty(1, 1, 12, 8), persistent=False)
+        self.register_buffer("cos", torch.empty(1, 1, 12, 8), persistent=False)
+        self.register_buffer("sin", torch.empty(1, 1, 12, 8), persistent=False)
         self.layers = nn.ModuleList(LlamaDecoderLayer() for _ in range(24))
         self.norm = nn.RMSNorm(32, eps=1e-6)
 
-    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
-        embed_tokens = self.embed_tokens(x)
-        mask = attention_mask.to(torch.bool)
-        mask = mask.unsqueeze(1).unsqueeze(2)
-        mask = self.bitwise_and & mask
-        x = self.unsqueeze_14
-        y = self.unsqueeze_15
-        mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.embed_tokens(input_ids)
+        mask = attention_mask.bool()[:, None, None]
+        mask = torch.where(self.causal_mask & mask, 0.0, torch.finfo(torch.float32).min)
         for layer in self.layers:
-            embed_tokens = layer(embed_tokens, x, y, mask)
-        return self.norm(embed_tokens)
+            x = layer(x, self.cos, self.sin, mask)
+        return self.norm(x)
 
 
 class Llama(nn.Module):
@@ -121,9 +105,8 @@ def load(
     with torch.device("meta"):
         model = Llama()
     state = load_file(weights)
-    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}
-    model.load_state_dict(state, strict=True, assign=True)
-    for key, value in constants.items():
+    for key in state.keys() - model.state_dict().keys():
         owner, _, name = key.rpartition(".")
-        setattr(model.get_submodule(owner), name, value)
+        setattr(model.get_submodule(owner), name, state.pop(key))
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -1,4 +1,4 @@
-"""ResNet50, converted from resnet50.onnx by onnx2nn.
+"""Resnet50, converted from resnet50.onnx by onnx2nn.
 
 opset 18, produced by pytorch 2.13.0+cpu
 """
@@ -40,7 +40,7 @@ class Bottleneck(nn.Module):
         return F.relu(y + x)
 
 
-class ResNet50(nn.Module):
+class Resnet50(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
@@ -67,21 +67,19 @@ class ResNet50(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: f32[batch, 3, 224, 224] -> linear: f32[batch, 1000]"""
         x = F.relu(self.conv1(x))
-        x = F.max_pool2d(x, 3, stride=2, padding=1)
-        x = self.layer2(self.layer1(x))
-        x = self.layer4(self.layer3(x))
-        x = x.mean(dim=(2, 3), keepdim=True).flatten(1)
-        return self.fc(x)
+        x = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
+        x = self.layer4(self.layer3(self.layer2(x)))
+        return self.fc(x.mean(dim=(2, 3), keepdim=True).flatten(1))
 
 
 def load(
     weights: str | Path = Path(__file__).parent / "resnet50.safetensors",
-) -> ResNet50:
+) -> Resnet50:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
 
     with torch.device("meta"):
-        model = ResNet50()
+        model = Resnet50()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -45,7 +45,7 @@ void write(const Text& t, std::size_t indent, std::size_t column, std::size_t af
   if (t.group) {
     write(t.items[0], indent + 4, pad.size(), 0, out);
     out += "\n";
-  } else if (!t.one_tuple && pad.size() + one.size() <= kWidth) {
+  } else if (!t.is_display() && pad.size() + one.size() <= kWidth) {
     out += one + "\n";
   } else {
     for (std::size_t i = 0; i < t.items.size(); ++i) {
@@ -86,8 +86,13 @@ Text call(std::string callee, std::vector<Text> args) {
 
 Text method_call(const Text& object, const std::string& method, std::vector<Text> args) {
   const Text on = bound(object, kPostfix);
-  if (args.empty()) return postfix(on, "." + method + "()");
+  if (args.empty()) {
+    Text t = postfix(on, "." + method + "()");
+    t.dots = on.dots + (on.breakable ? 1 : 0);
+    return t;
+  }
   Text t = call(on.flat() + "." + method, std::move(args));
+  t.dots = on.dots + (on.breakable ? 1 : 0);
   if (on.breakable)
     t.inner = std::make_shared<const Text>(
         postfix(on, "." + method + "(" + joined(t, t.items.size()) + ")"));
@@ -138,7 +143,10 @@ std::string statement_text(std::size_t indent, const std::string& lead, const Te
   std::string out = blanks + lead;
   const std::size_t column = out.size();
   if (column + t.flat().size() + trail.size() <= kWidth) return out + t.flat() + trail + "\n";
+  if (t.dots > 1 && column > indent && indent + 4 + t.flat().size() <= kWidth)
+    return out + "(\n" + std::string(indent + 4, ' ') + t.flat() + "\n" + blanks + ")" + trail + "\n";
   if (t.is_chain()) {
+    const Text& first = t.items[0];
     const Text& last = t.items.back();
     const std::string before = joined(t, t.items.size() - 1) + " " + t.operators.back() + " ";
     // One operator before brackets: those are broken. Else parentheses go around the whole.
@@ -147,6 +155,13 @@ std::string statement_text(std::size_t indent, const std::string& lead, const Te
       out += before;
       write(last, indent, out.size(), trail.size(), out);
       return out + trail + "\n";
+    }
+    // The same for one operator behind parentheses.
+    const std::string after = " " + t.operators[0] + " " + last.flat();
+    if (t.operators.size() == 1 && first.group && first.prefix.empty() && !last.breakable &&
+        indent + first.tail.size() + after.size() <= kWidth) {
+      write(first, indent, kWidth, after.size(), out);
+      return out + after + trail + "\n";
     }
   }
   if (t.is_chain() || (!t.breakable && t.precedence < kPostfix)) {

@@ -21,10 +21,13 @@ struct Text {
   bool breakable = false;              // inside its brackets, or at its operators
   bool one_tuple = false;
   bool group = false;  // brackets that only group: no comma after the item
+  int dots = 0;        // behind brackets: 2 of f(x).g(y).h(z)
   // What to break in its stead where the head alone is too long: the call before a method's dot.
   std::shared_ptr<const Text> inner;
 
   bool is_chain() const { return !operators.empty(); }
+  /// A list, tuple or dict: where one is broken, each item has a line.
+  bool is_display() const { return head == "[" || head == "(" || head == "{"; }
   std::string flat() const;
 };
 

@@ -77,6 +77,7 @@ class Printer {
   Text aten(const Expr& e);
   Text slice_text(const Expr& e);
   Text subscript_of_slices(const Expr& e);
+  Text subscript_of_new_axes(const Expr& e);
   Text operand(const Expr& e, int precedence) { return bound(text(e), precedence); }
   Text int_list(const Expr& e);
   std::vector<Text> texts(const std::vector<ExprPtr>& args, std::size_t from = 0);
@@ -88,11 +89,15 @@ class Printer {
   void line(std::size_t indent, const std::string& lead, const Text& t,
             const std::string& trail = "");
   void function(const torch::Function& f);
+  std::string annotation(const Stmt& s);
+  void count_writes(const Block& b);
   void docstring(const std::vector<std::string>& lines, std::size_t indent);
 
   const Program& program_;
   const PythonOptions& options_;
   std::string out_;
+  bool uses_any_ = false;
+  std::unordered_map<std::string, int> writes_;  // by name, in the function that is printed
 };
 
 // ---------------------------------------------------------------- expressions
@@ -201,6 +206,50 @@ Text Printer::subscript_of_slices(const Expr& e) {
   return subscript(text(*x), std::move(items));
 }
 
+/// How many axes of size one are put in before others, one after the other: 2 of
+/// x.unsqueeze(1).unsqueeze(2).
+int new_axes(const Expr& e) {
+  int count = 0;
+  const Expr* x = &e;
+  std::int64_t axis = 0;
+  for (; x->kind == ExprKind::Aten && torch::function_of(*x) == "unsqueeze" && x->args.size() == 2;
+       x = x->args[0].get()) {
+    const Expr& at = *x->args[1];
+    if (at.kind != ExprKind::Int || at.integer < 0 || at.integer > 7) break;
+    if (count > 0 && at.integer != axis - 1) break;
+    axis = at.integer;
+    ++count;
+  }
+  return count;
+}
+
+/// x[:, None, None], where each new axis is next to the one before.
+Text Printer::subscript_of_new_axes(const Expr& e) {
+  const int count = new_axes(e);
+  const Expr* x = &e;
+  for (int i = 0; i < count; ++i) x = x->args[0].get();
+  const std::int64_t first = e.args[1]->integer - count + 1;
+  std::vector<Text> items;
+  for (std::int64_t i = 0; i < first; ++i) items.push_back(atom(":"));
+  for (int i = 0; i < count; ++i) items.push_back(atom("None"));
+  return subscript(text(*x), std::move(items));
+}
+
+/// The method that brings a tensor to a dtype: float of x.float(); empty where there is none that
+/// people know.
+std::string_view cast_method(ir::DType t) {
+  switch (t) {
+    case ir::DType::Float32: return "float";
+    case ir::DType::Float64: return "double";
+    case ir::DType::Float16: return "half";
+    case ir::DType::BFloat16: return "bfloat16";
+    case ir::DType::Int32: return "int";
+    case ir::DType::Int64: return "long";
+    case ir::DType::Bool: return "bool";
+    default: return {};
+  }
+}
+
 Text Printer::aten(const Expr& e) {
   const std::string_view full = e.text;
   const std::string_view base = torch::function_of(e);
@@ -229,6 +278,11 @@ Text Printer::aten(const Expr& e) {
     return atom(std::string(style.text) + operand(arg(0), kUnary).flat(), kUnary);
   if (base == "slice" && e.args.size() >= 4 && is_sliced_axis(arg(1)))
     return subscript_of_slices(e);
+  if (base == "unsqueeze" && new_axes(e) > 1) return subscript_of_new_axes(e);
+  if (full == "to.dtype" && e.args.size() == 2 && e.keywords.empty() && arg(1).kind == ExprKind::DType) {
+    const std::string_view cast = cast_method(static_cast<ir::DType>(arg(1).integer));
+    if (!cast.empty()) return method_call(text(arg(0)), std::string(cast), {});
+  }
   if (base == "index" && e.args.size() == 2 && arg(1).kind == ExprKind::List) {
     std::vector<Text> items;
     for (const auto& a : arg(1).args)
@@ -451,7 +505,16 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
   switch (s.kind) {
     case Stmt::Kind::Assign: {
       const Text value = text(*s.value);
-      if (!s.targets.empty()) lead = names(s.targets) + " = ";
+      if (!s.targets.empty()) lead = names(s.targets) + annotation(s) + " = ";
+      if (s.targets.size() > 1) {
+        const std::string whole = statement_text(indent, lead, value, trail);
+        if (whole.find('\n') > kWidth) {
+          const std::string blanks(indent, ' ');
+          out_ += blanks + "(\n";
+          for (const auto& v : s.targets) out_ += blanks + "    " + v->name + ",\n";
+          lead = ") = ";
+        }
+      }
       line(indent, lead, value, trail);
       return;
     }
@@ -510,14 +573,47 @@ void Printer::block(const Block& b, std::size_t indent) {
   for (const Stmt& s : b) statement(s, indent);
 }
 
+void Printer::count_writes(const Block& b) {
+  for (const Stmt& s : b) {
+    for (const auto& v : s.targets) ++writes_[v->name];
+    count_writes(s.body);
+    count_writes(s.orelse);
+  }
+}
+
+/// A variable that starts as a weight and is any tensor later.
+std::string Printer::annotation(const Stmt& s) {
+  const bool weight = s.value->kind == ExprKind::Attribute && s.value->integer == 0 &&
+                      s.targets.size() == 1 && s.targets[0]->type == "Tensor";
+  std::string out;
+  for (const auto& v : s.targets) {
+    const auto it = writes_.find(v->name);
+    if (it == writes_.end()) continue;
+    if (weight && it->second > 1) out = ": Tensor";
+    writes_.erase(it);  // said, or too late to say
+  }
+  return out;
+}
+
 void Printer::function(const torch::Function& f) {
+  writes_.clear();
+  count_writes(f.body);
+  for (const torch::Parameter& p : f.params) writes_.erase(p.var->name);
   std::vector<Text> params{atom("self")};
   for (const torch::Parameter& p : f.params) {
     std::string param = p.var->name + (p.type.empty() ? "" : ": " + p.type);
     if (p.otherwise) param += (p.type.empty() ? "=" : " = ") + text(**p.otherwise).flat();
     params.push_back(atom(std::move(param)));
   }
-  const std::string tail = ")" + (f.returns.empty() ? "" : " -> " + f.returns);
+  std::string tail = ")" + (f.returns.empty() ? "" : " -> " + f.returns);
+  const std::size_t open = tail.find('[');
+  if (4 + tail.size() + 1 > kWidth && open != std::string::npos) {
+    const std::string inner = tail.substr(open + 1, tail.size() - open - 2);
+    std::string items = "[\n";
+    for (const std::string_view item : split(inner, ','))
+      items += "        " + std::string(strip(item)) + ",\n";
+    tail = tail.substr(0, open) + items + "    ]";
+  }
   line(4, "def ", brackets(f.name + "(", std::move(params), tail), ":");
   docstring(f.doc, 8);
   block(f.body, 8);
@@ -533,6 +629,67 @@ void Printer::docstring(const std::vector<std::string>& lines, std::size_t inden
   out_ += blanks + "\"\"\"\n";
   for (const std::string& l : lines) out_ += blanks + l + "\n";
   out_ += blanks + "\"\"\"\n";
+}
+
+/// The imports as ruff sorts them: Python's own first, in each half modules before what comes from them.
+std::string import_block(const std::set<std::string>& imports) {
+  constexpr std::string_view kFrom = "from ";
+  constexpr std::string_view kImport = " import ";
+  std::string modules[2];
+  std::map<std::string, std::string> names[2];  // by module
+  for (const std::string& line : imports) {
+    std::size_t begin = line.find(' ') + 1;
+    const std::string module = line.substr(begin, line.find_first_of(" .", begin) - begin);
+    const std::size_t half = module == "numpy" || module == "torch" || module == "PIL" ? 1 : 0;
+    if (!line.starts_with(kFrom)) {
+      modules[half] += line + "\n";
+      continue;
+    }
+    const std::size_t at = line.find(kImport);
+    std::string& of = names[half][line.substr(kFrom.size(), at - kFrom.size())];
+    of += (of.empty() ? "" : ", ") + line.substr(at + kImport.size());
+  }
+  std::string out;
+  for (const std::size_t half : {0, 1}) {
+    if (!out.empty()) out += "\n";
+    out += modules[half];
+    for (const auto& [module, all] : names[half])
+      out += std::string(kFrom) + module + std::string(kImport) + all + "\n";
+  }
+  return out;
+}
+
+/// Members of the class through which others are reached that type checkers cannot see: `layers` of
+/// self.layers[0].norm(x), and modules whose members are put on them.
+std::set<std::string> reached_through(const torch::Class& c) {
+  std::set<std::string> out;
+  const auto see = [&](auto&& again, const Expr& e) -> void {
+    for (const auto& a : e.args) again(again, *a);
+    for (const auto& [_, v] : e.keywords) again(again, *v);
+    const auto is_step = [](const Expr& x) {
+      return x.kind == ExprKind::Attribute || (x.kind == ExprKind::Op && x.text == "[]");
+    };
+    if (!is_step(e)) return;
+    bool through = false;
+    const Expr* x = e.args[0].get();
+    const Expr* last = &e;
+    for (; is_step(*x); last = x, x = x->args[0].get()) through = through || x->kind == ExprKind::Op;
+    if (through && x->kind == ExprKind::Self && last->kind == ExprKind::Attribute) out.insert(last->text);
+  };
+  const auto block = [&](auto&& again, const Block& b) -> void {
+    for (const Stmt& s : b) {
+      see(see, *s.value);
+      see(see, *s.place);
+      const bool bare = s.kind == Stmt::Kind::Set && s.value->kind == ExprKind::Function &&
+                        (s.value->text == "nn.Module" || s.value->text == "nn.ModuleDict");
+      if (bare && s.place->kind == ExprKind::Attribute && s.place->args[0]->kind == ExprKind::Self)
+        out.insert(s.place->text);
+      again(again, s.body);
+      again(again, s.orelse);
+    }
+  };
+  for (const torch::Function& f : c.functions) block(block, f.body);
+  return out;
 }
 
 std::string Printer::run() {
@@ -553,8 +710,11 @@ std::string Printer::run() {
     out_ += "class " + c.name + "(" + c.base + "):\n";
     docstring(c.doc, 4);
     if (!c.doc.empty()) out_ += "\n";
+    const std::set<std::string> untyped = reached_through(c);
     for (const std::string& name : c.tensors) out_ += "    " + name + ": Tensor\n";
-    if (!c.tensors.empty()) out_ += "\n";
+    for (const std::string& name : untyped) out_ += "    " + name + ": Any\n";
+    if (!c.tensors.empty() || !untyped.empty()) out_ += "\n";
+    uses_any_ = uses_any_ || !untyped.empty();
     for (const torch::Function& f : c.functions) {
       if (&f != &c.functions.front()) out_ += "\n";
       function(f);
@@ -579,28 +739,20 @@ std::string Printer::run() {
         }
     return false;
   };
-  std::string out = "\"\"\"";
-  out += options_.header;
-  out += "\"\"\"\n\n";
+  std::string out = "\"\"\"" + options_.header + "\"\"\"\n\n";
   std::set<std::string> imports(runtime.imports.begin(), runtime.imports.end());
-  std::string standard;
-  for (const std::string& i : imports)
-    if (i == "import math" || i == "import re" || i == "import io" ||
-        i.rfind("from typing", 0) == 0 || i.rfind("from collections", 0) == 0 ||
-        i == "import locale" || i == "import bisect")
-      standard += i + "\n";
-  standard += "from pathlib import Path\n";
-  out += standard + "\n";
-  bool numpy = imports.count("import numpy as np") != 0;
+  imports.insert("from pathlib import Path");
+  if (uses_any_) imports.insert("from typing import Any");
+  bool numpy = false;
   for (std::size_t at = body.find("np."); !numpy && at != std::string::npos;
        at = body.find("np.", at + 1))
     numpy = at > 0 && std::string_view(" ([*-").find(body[at - 1]) != std::string_view::npos;
-  if (numpy) out += "import numpy as np\n";
-  if (uses_module("torch") || !program_.params.empty()) out += "import torch\n";
-  if (uses_module("F")) out += "import torch.nn.functional as F\n";
-  for (const std::string& i : imports)
-    if (i.rfind("from PIL", 0) == 0 || i.rfind("import PIL", 0) == 0) out += i + "\n";
-  out += uses("Tensor") ? "from torch import Tensor, nn\n\n\n" : "from torch import nn\n\n\n";
+  if (numpy) imports.insert("import numpy as np");
+  if (uses_module("torch") || !program_.params.empty()) imports.insert("import torch");
+  if (uses_module("F")) imports.insert("import torch.nn.functional as F");
+  if (uses("Tensor")) imports.insert("from torch import Tensor");
+  imports.insert("from torch import nn");
+  out += import_block(imports) + "\n\n";
   if (!runtime.text.empty()) out += runtime.text + "\n\n";
   out += body;
   std::string parameter = "    weights: str | Path = Path(__file__).parent";
@@ -619,18 +771,16 @@ std::string Printer::run() {
         std::any_of(program_.params.begin(), program_.params.end(),
                     [](const auto& p) { return !p->persistent && !p->quantized; });
     if (has_constants)
-      out += "    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}\n";
+      out +=
+          "    for key in state.keys() - model.state_dict().keys():\n"
+          "        owner, _, name = key.rpartition(\".\")\n"
+          "        setattr(model.get_submodule(owner), name, state.pop(key))\n";
     for (const torch::Tie& tie : program_.ties) {
       const std::string source = "state[" + python_quote(tie.param->key()) + "]";
       out += "    state[" + python_quote(join(tie.path, ".")) + "] = " + source +
              " = nn.Parameter(" + source + ")\n";
     }
     out += "    model.load_state_dict(state, strict=True, assign=True)\n";
-    if (has_constants)
-      out +=
-          "    for key, value in constants.items():\n"
-          "        owner, _, name = key.rpartition(\".\")\n"
-          "        setattr(model.get_submodule(owner), name, value)\n";
     out += "    return model.eval()\n";
   } else {
     out += "    return " + program_.class_name + "().eval()\n";

@@ -164,10 +164,20 @@ RuntimeSource runtime_source(const std::set<std::string>& functions) {
     const auto lines = index().imports.find(item->file);
     if (lines == index().imports.end()) continue;
     for (const std::string_view line : lines->second) {
-      // Only what the copied text uses: the last word of "import numpy as np", "import math".
+      // Only what the copied text uses: the last word of "import numpy as np", "import math", and
+      // each of "from collections.abc import Callable, Sequence" by itself.
+      const auto uses = [&, used = &item->words](std::string_view word) {
+        return std::find(used->begin(), used->end(), word) != used->end();
+      };
       const auto words = words_of(line);
-      if (std::find(item->words.begin(), item->words.end(), words.back()) != item->words.end())
-        imports.insert(std::string(line));
+      if (!line.starts_with("from ")) {
+        if (uses(words.back())) imports.insert(std::string(line));
+        continue;
+      }
+      constexpr std::string_view kImport = " import ";
+      const std::size_t at = line.find(kImport);
+      for (const std::string_view word : words_of(line.substr(at + kImport.size())))
+        if (uses(word)) imports.insert(std::string(line.substr(0, at)) + std::string(kImport) + std::string(word));
     }
   }
   out.imports.assign(imports.begin(), imports.end());

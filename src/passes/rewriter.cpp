@@ -124,6 +124,7 @@ ir::Node* Rewriter::add_many(std::string_view op_type, std::span<ir::Value* cons
   for (const ir::Value* v : like) names.push_back(v->name);
   ir::Node* n = before.graph()->add_node(std::string(op_type), "", inputs, names, &before);
   n->name = before.name;
+  if (options_.any_opset) n->metadata = before.metadata;
   n->op = ops::find_op("", op_type);
   n->opset = before.domain.empty() ? before.opset : std::max<std::int64_t>(1, model_.opset(""));
   for (std::size_t i = 0; i < like.size(); ++i) {

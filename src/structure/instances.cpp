@@ -147,7 +147,7 @@ class Builder {
       f.body.push_back(std::move(give));
     }
     f.body = hoist_sizes(f);
-    name_variables(f, kReserved, {});
+    name_variables(f, kReserved, {}, {});
     return f;
   }
 

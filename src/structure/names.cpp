@@ -49,28 +49,33 @@ std::string_view result_name(std::string_view function) {
   return "";
 }
 
-/// A layer's name as the name of what it gives: query of self.query(x), q of self.q_proj(x).
+/// A layer's name as the name of what it gives: query of self.query(x), q of self.q_proj(x). "" where
+/// it is just the layer's own.
 std::string layer_name(std::string name) {
-  static const std::set<std::string_view> kGeneral = {
-      "conv", "bn",   "norm", "fc",  "linear", "layer", "block", "proj",  "dense", "out",  "act",
-      "relu", "gelu", "pool", "mlp", "ln",     "head",  "body",  "stage", "model", "main", "lin",
-      "downsample", "projection", "output", "layers", "blocks", "dropout", "c_proj", "o_proj",
-      "layer_norm", "batch_norm", "instance_norm", "group_norm", "conv_transpose", "x",
-      "self_attn", "attn", "attention", "mixer", "forward"};
+  static const std::set<std::string_view> kResults = {
+      "q",  "k",  "v",   "query", "key",     "value",   "queries", "keys", "values",
+      "kv", "qk", "qkv", "gate",  "up",      "context", "logits",  "bbox", "scores", "attn_weights"};
   while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.pop_back();
-  for (const std::string_view tail : {"_proj", "_projection", "_linear", "_lin"})
+  for (const std::string_view tail : {"_proj", "_projection", "_linear", "_lin", "_layer"})
     if (name.ends_with(tail) && name.size() > tail.size()) name.resize(name.size() - tail.size());
-  if (name.size() < 1 || name.size() > 20 || kGeneral.count(name) != 0) return "";
-  if (name.find("norm") != std::string::npos || name.find("conv") != std::string::npos ||
-      name.find("linear") != std::string::npos || name.find("bn") != std::string::npos)
-    return "";
-  return name;
+  for (const std::string_view head : {"to_", "linear_", "proj_", "w_"})
+    if (name.starts_with(head)) name.erase(0, head.size());
+  return kResults.count(name) != 0 ? name : "";
 }
+
+/// Names of operators say nothing of what a value is.
+const std::set<std::string_view> kOperators = {
+    "add",       "sub",     "mul",       "div",     "matmul",  "linear",    "cat",
+    "view",      "reshape", "transpose", "permute", "squeeze", "unsqueeze", "select",
+    "expand",    "slice",   "split",     "chunk",   "unbind",  "getitem",   "val",
+    "value",     "concat",  "gather",    "clone",   "to",      "where",     "unflatten",
+    "layer_norm", "gelu",   "relu",      "silu",    "flatten", "x"};
 
 class Namer {
  public:
-  Namer(torch::Function& function, const std::set<std::string>& taken, const std::set<int>& kept)
-      : function_(function), taken_(taken), kept_(kept) {}
+  Namer(torch::Function& function, const std::set<std::string>& taken, const std::set<int>& kept,
+        const Roles& roles)
+      : function_(function), taken_(taken), kept_(kept), roles_(roles) {}
 
   void run() {
     for (const auto& p : function_.params) lives_[p.var->id].block = &function_.body;
@@ -90,8 +95,9 @@ class Namer {
       }
       // The first tensor is x; others are what the caller calls them.
       const bool first = &p == &function_.params.front();
-      const std::string said = meaning(*p.var);
-      const bool plain = p.var->type == "Tensor" && (said.empty() || first);
+      const std::string role = role_of(*p.var);
+      const std::string said = role.empty() ? meaning(*p.var) : role;
+      const bool plain = p.var->type == "Tensor" && role.empty() && (said.empty() || first);
       bool done = false;
       if (plain)
         for (const std::string_view name : {"x", "y", "z"})
@@ -104,9 +110,22 @@ class Namer {
       each_var(s, [&](const VarPtr& v, bool) {
         if (const auto it = named_.find(v->id); it != named_.end()) v->name = it->second;
       });
+    drop_copies(function_.body);
   }
 
  private:
+  /// A copy of a variable that is called as the variable was: its life has ended there.
+  static void drop_copies(Block& b) {
+    std::erase_if(b, [](const Stmt& s) {
+      return s.kind == Stmt::Kind::Assign && s.targets.size() == 1 &&
+             s.value->kind == ExprKind::Var && s.value->var->name == s.targets[0]->name;
+    });
+    for (Stmt& s : b) {
+      drop_copies(s.body);
+      drop_copies(s.orelse);
+    }
+  }
+
   struct Life {
     int def = 0;
     int last = 0;
@@ -129,7 +148,8 @@ class Namer {
   int scan(const Block& b, int position) {
     for (const Stmt& s : b) {
       ++position;
-      scan(*s.value, position);
+      // What is iterated over lives beside the loop's variable.
+      scan(*s.value, s.kind == Stmt::Kind::For ? position + 1 : position);
       scan(*s.place, position);
       for (const auto& v : s.targets) {
         Life& l = lives_[v->id];
@@ -188,6 +208,11 @@ class Namer {
       if (name.size() > 1) return name;
     }
     return v.type == "Tensor" ? "" : hint_of(v);
+  }
+
+  std::string role_of(const torch::Var& v) const {
+    const auto it = roles_.find(v.id);
+    return it == roles_.end() ? "" : it->second;
   }
 
   static std::string hint_of(const torch::Var& v) {
@@ -254,14 +279,6 @@ class Namer {
     return true;
   }
 
-  static bool keeps_meaning(const Expr& e) {
-    static const std::set<std::string_view> kKeeps = {
-        "transpose",  "permute", "reshape",   "view", "unsqueeze", "squeeze",
-        "contiguous", "flatten", "unflatten", "expand"};
-    return e.kind == ExprKind::Aten && !e.args.empty() &&
-           kKeeps.count(torch::function_of(e)) != 0;
-  }
-
   /// The layer that makes it: query, also where its heads are split off then.
   static std::string layer_of(const Expr& e) {
     if (keeps_meaning(e)) return layer_of(*e.args[0]);
@@ -301,9 +318,11 @@ class Namer {
     if (named_.count(v->id) != 0) return;
     const Life& l = lives_[v->id];
     if (v->hint == "_" || l.uses == 0) return name_as(v, "_");
-    if (kept_.count(v->id) != 0 || v->type != "Tensor" || s == nullptr || s->kind != Stmt::Kind::Assign || s->targets.size() > 1)
+    if (kept_.count(v->id) != 0 || v->type != "Tensor" || s == nullptr ||
+        s->kind != Stmt::Kind::Assign || s->targets.size() > 1)
       return name_as(v, claim(hint_of(*v), position, l.last, l.pinned));
     std::string layer = layer_of(*s->value);
+    if (layer.empty()) layer = role_of(*v);
     std::string is = layer.empty() ? what(*s->value) : layer;
     if (is == "mask") layer = is;  // worth saying, however short it lives
     const bool short_lived = !l.pinned && l.last - l.def <= 2;
@@ -311,8 +330,41 @@ class Namer {
       for (const std::string_view plain : {"x", "y", "z"})
         if (try_plain(v, plain, position, l.last, l.pinned)) return;
     }
-    if (is.empty()) is = short_lived ? "x" : unnumbered(*v);
+    if (is.empty()) is = short_lived || v->onnx_name.find('/') != std::string::npos ? "x" : unnumbered(*v);
+    if (kOperators.count(is) != 0) is = is == "add" ? "residual" : "x";
     name_as(v, claim(is, position, l.last, l.pinned));
+  }
+
+  /// What is taken apart, where it has a short name: q of q.chunk(2), whose halves are q1 and q2.
+  std::string whole_of(const Expr& e) const {
+    constexpr std::size_t kShort = 8;
+    const auto base = torch::function_of(e);
+    const bool parts =
+        base == "chunk" || base == "split" || base == "unbind" || base == "split_with_sizes";
+    if (e.kind != ExprKind::Aten || !parts) return "";
+    const Expr& of = *e.args[0];
+    const auto it = of.kind == ExprKind::Var ? named_.find(of.var->id) : named_.end();
+    std::string name = it != named_.end() ? it->second : layer_of(of);
+    while (!name.empty() && is_digit(name.back())) name.pop_back();
+    return name.empty() || name.size() > kShort ? "x" : name;
+  }
+
+  /// A name that an exporter made of its operator's, or of its module's: slice_2, getitem.
+  static bool is_counted(const torch::Var& v) {
+    const std::string hint = hint_of(v);
+    return is_digit(hint.back()) || kOperators.count(hint) != 0 ||
+           v.onnx_name.find('/') != std::string::npos;
+  }
+
+  bool name_part(const VarPtr& v, const std::string& part) {
+    const Life& l = lives_[v->id];
+    if (named_.count(v->id) != 0 || l.uses == 0 || l.pinned || v->type != "Tensor" ||
+        kept_.count(v->id) != 0)
+      return false;
+    const std::string role = role_of(*v);
+    if (role.empty() && !is_counted(*v)) return false;
+    name_as(v, claim(role.empty() ? part : role, position_, l.last, false));
+    return true;
   }
 
   void name(const Block& b) {
@@ -324,7 +376,10 @@ class Namer {
           if (named_.count(p->id) == 0)
             name_as(p, claim(hint_of(*p), position_, std::max(lives_[p->id].last, position_ + 1), false));
       } else {
-        for (const auto& v : s.targets) name(v, position_, &s);
+        const std::string whole = s.targets.size() > 1 ? whole_of(*s.value) : "";
+        for (std::size_t i = 0; i < s.targets.size(); ++i)
+          if (whole.empty() || !name_part(s.targets[i], whole + std::to_string(i + 1)))
+            name(s.targets[i], position_, &s);
       }
       name(s.body);
       name(s.orelse);
@@ -336,6 +391,7 @@ class Namer {
   torch::Function& function_;
   const std::set<std::string>& taken_;
   const std::set<int>& kept_;
+  const Roles& roles_;
   std::unordered_map<int, Life> lives_;
   std::unordered_map<int, std::string> named_;
   std::map<std::string, int> held_until_;  // name -> position of its holder's last use
@@ -347,8 +403,8 @@ class Namer {
 }  // namespace
 
 void name_variables(torch::Function& function, const std::set<std::string>& taken,
-                    const std::set<int>& kept) {
-  Namer(function, taken, kept).run();
+                    const std::set<int>& kept, const Roles& roles) {
+  Namer(function, taken, kept, roles).run();
 }
 
 }  // namespace onnx2nn::structure

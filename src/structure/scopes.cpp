@@ -38,6 +38,7 @@ class Placer {
     for (std::size_t i = 0; i < known.size(); ++i)
       if (!known[i]) known[i] = of_keys(program_.forward[i]);
     split_steps(known);
+    inside(known);
     std::vector<Scope> out = filled(known);
     for (std::size_t i = 0; i < out.size(); ++i) {
       keep_to_keys(program_.forward[i], out[i]);
@@ -165,6 +166,38 @@ class Placer {
       }
     }
     return out;
+  }
+
+  /// What takes something from a module and gives all that it makes to it belongs to it: exporters lose
+  /// the scope of what they put in for something else.
+  void inside(std::vector<std::optional<Scope>>& scopes) const {
+    std::map<int, std::size_t> maker;
+    std::map<int, std::optional<Scope>> readers;  // what those that are known have in common
+    for (std::size_t i = 0; i < scopes.size(); ++i)
+      each_var(program_.forward[i], [&](const torch::VarPtr& v, bool sets) {
+        if (sets) {
+          maker.emplace(v->id, i);
+        } else if (scopes[i]) {
+          std::optional<Scope>& all = readers[v->id];
+          all = all ? torch::common_scope(*all, *scopes[i]) : *scopes[i];
+        }
+      });
+    for (std::size_t i = 0; i < scopes.size(); ++i) {
+      const Stmt& s = program_.forward[i];
+      if (scopes[i] || s.kind != Stmt::Kind::Assign) continue;
+      std::optional<Scope> all;
+      for (const auto& v : s.targets)
+        if (const auto it = readers.find(v->id); it != readers.end() && it->second)
+          all = all ? torch::common_scope(*all, *it->second) : *it->second;
+      if (!all || all->empty()) continue;
+      bool from_inside = false;
+      each_var(s, [&](const torch::VarPtr& v, bool sets) {
+        const auto it = maker.find(v->id);
+        if (sets || it == maker.end() || !scopes[it->second]) return;
+        from_inside = from_inside || torch::common_scope(*scopes[it->second], *all) == *all;
+      });
+      if (from_inside) scopes[i] = std::move(all);
+    }
   }
 
   /// What lies between two statements belongs to what those have in common.

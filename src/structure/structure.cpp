@@ -9,6 +9,7 @@
 #include "structure/members.h"
 #include "structure/module_tree.h"
 #include "structure/names.h"
+#include "structure/readers.h"
 #include "structure/repeats.h"
 #include "structure/sizes.h"
 #include "structure/split.h"
@@ -100,6 +101,7 @@ std::set<std::string> helpers_of(const Program& program) {
 Page structured(Program program, const Options& options) {
   // Keys are the same in each form.
   std::unordered_set<const torch::Param*> shared = find_repeats(program);
+  name_tables(program);
   if (!options.flat && !options.trace) {
     try {
       Tree tree = module_tree(program, shared);
@@ -121,6 +123,7 @@ Page structured(Program program, const Options& options) {
   if (program.classes.empty()) program.classes.push_back(flat_class(program));
   std::set<std::string> taken = options.functions;
   for (const torch::Class& c : program.classes) taken.insert(c.name);
+  const Roles roles = roles_of(program);
   // Callers first: a parameter may be called as what is given for it.
   for (std::size_t i = program.classes.size(); i-- > 0;) {
     torch::Class& c = program.classes[i];
@@ -143,7 +146,7 @@ Page structured(Program program, const Options& options) {
       if (forward && !f.body.empty())
         for (const Expr* e : results_of(*f.body.back().value))
           if (e->kind == ExprKind::Var) outputs.insert(e->var->id);
-      name_variables(f, taken, outputs);
+      name_variables(f, taken, outputs, roles);
       if (forward) describe(program, f);
     }
   }

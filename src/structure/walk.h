@@ -81,6 +81,17 @@ void each_taken(const torch::Stmt& s, See&& see) {
     for (const torch::Stmt& inner : *b) each_taken(inner, see);
 }
 
+/// Whether the call only moves the elements of its first argument, which stays what it is.
+inline bool keeps_meaning(const torch::Expr& e) {
+  if (e.kind != torch::ExprKind::Aten || e.args.empty()) return false;
+  const std::string_view name = torch::function_of(e);
+  for (const std::string_view kept :
+       {"transpose", "permute", "reshape", "view", "unsqueeze", "squeeze", "contiguous", "flatten",
+        "unflatten", "expand"})
+    if (name == kept) return true;
+  return false;
+}
+
 /// The expression with `change(e)` in the place of each `e` for which that is not null; what is
 /// changed is not looked into.
 template <typename Change>

@@ -26,11 +26,10 @@ class Detector(nn.Module):
         boxes: f32[batch, 16, 6]
         """
         x = F.interpolate(small, scale_factor=2.0, mode="nearest")
-        x = self.head(torch.cat([x, large], dim=1))
-        x = torch.sigmoid(x.flatten(2).transpose(1, 2))
-        part0, part1, part2 = x.split(2, dim=2)
-        x = part0 + self.grid
-        return torch.cat([x, part1, part2], dim=2)
+        x = self.head(torch.cat([x, large], dim=1)).flatten(2)
+        x1, x2, x3 = torch.sigmoid(x.transpose(1, 2)).split(2, dim=2)
+        x = x1 + self.grid
+        return torch.cat([x, x2, x3], dim=2)
 
 
 def load(
@@ -42,9 +41,8 @@ def load(
     with torch.device("meta"):
         model = Detector()
     state = load_file(weights)
-    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}
-    model.load_state_dict(state, strict=True, assign=True)
-    for key, value in constants.items():
+    for key in state.keys() - model.state_dict().keys():
         owner, _, name = key.rpartition(".")
-        setattr(model.get_submodule(owner), name, value)
+        setattr(model.get_submodule(owner), name, state.pop(key))
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -39,9 +39,8 @@ class NameCollisions(nn.Module):
         Relu: f32[N, 3]
         x: f32[N, 3]
         """
-        lambda_ = self.lambda_((self_ + torch_) * self.class_)
-        x = (lambda_ - self.lambda__1) * self.weight_1 + self.weight
-        x = x / F_
+        x = self.lambda_((self_ + torch_) * self.class_)
+        x = ((x - self.lambda__1) * self.weight_1 + self.weight) / F_
         relu = F.relu(x)
         return relu, x
 

@@ -46,11 +46,9 @@ class Residual(nn.Module):
         logits: f32[batch, 5]
         probabilities: f32[batch, 5]
         """
-        x = F.relu(self.stem(image))
-        x = F.max_pool2d(x, 2)
+        x = F.max_pool2d(F.relu(self.stem(image)), 2)
         x = F.relu(self.layer1[0](x) + x)
-        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        logits = self.fc(x)
+        logits = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
         probabilities = F.softmax(logits, dim=1)
         return logits, probabilities
 

@@ -82,9 +82,8 @@ def load(
     with torch.device("meta"):
         model = SeveralOutputs()
     state = load_file(weights)
-    constants = {k: state.pop(k) for k in state.keys() - model.state_dict().keys()}
-    model.load_state_dict(state, strict=True, assign=True)
-    for key, value in constants.items():
+    for key in state.keys() - model.state_dict().keys():
         owner, _, name = key.rpartition(".")
-        setattr(model.get_submodule(owner), name, value)
+        setattr(model.get_submodule(owner), name, state.pop(key))
+    model.load_state_dict(state, strict=True, assign=True)
     return model.eval()

@@ -19,8 +19,7 @@ class SharedWeights(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: i64[batch, seq] -> scores: f32[batch, seq, 11]"""
         x = F.relu(self.mix(self.embed(tokens)))
-        mix = self.mix(x)
-        return mix @ self.embed.weight.transpose(0, 1)
+        return self.mix(x) @ self.embed.weight.transpose(0, 1)
 
 
 def load(

@@ -85,7 +85,8 @@ def corpus_models(count: int = 40, limit: int = 1 << 20) -> list[Path]:
 
 def ruff(folder: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "ruff", *arguments, "--isolated", "--no-cache", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    # Not from the project's folder, where src/torch would pass for the package.
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -102,18 +103,14 @@ def test_golden_sources_are_formatted(tmp_path: Path) -> None:
     """What is emitted is what `ruff format` would write, and has no errors."""
     assert emit(MODELS, tmp_path) == len(MODELS)
     ruff(tmp_path, "format", "--diff")
-    ruff(tmp_path, "check", "--select", "E,F", "--ignore", "E501")  # docstrings of helpers
+    ruff(tmp_path, "check")
 
 
 def test_real_sources_are_formatted(tmp_path: Path) -> None:
-    """The same for real models; of the layouts of long chains and subscripts some are not ruff's."""
+    """The same for real models."""
     models = corpus_models()
     if not models:
         pytest.skip("../shared/models is not there")
-    count = emit(models, tmp_path)
-    # Docstrings and strings may be long.
-    ruff(tmp_path, "check", "--select", "E,F", "--ignore", "E501")
-    command = [sys.executable, "-m", "ruff", "format", "--check", "--isolated", "--no-cache"]
-    result = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
-    changed = {p.name for p in tmp_path.glob("*.py") if f"{p.name}:" in result.stdout}
-    assert len(changed) <= count // 10, sorted(changed)
+    emit(models, tmp_path)
+    ruff(tmp_path, "check")
+    ruff(tmp_path, "format", "--diff")

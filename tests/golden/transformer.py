@@ -19,15 +19,11 @@ class Attention(nn.Module):
         self.output = nn.Linear(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
-        query = self.query(x).unflatten(-1, (4, 4))
-        query = query.transpose(1, 2)
-        key = self.key(x).unflatten(-1, (4, 4))
-        key = key.transpose(1, 2)
-        value = self.value(x).unflatten(-1, (4, 4))
-        value = value.transpose(1, 2)
-        x = F.scaled_dot_product_attention(query, key, value)
-        x = x.transpose(1, 2).flatten(2)
-        return self.output(x)
+        query = self.query(x).unflatten(-1, (4, 4)).transpose(1, 2)
+        key = self.key(x).unflatten(-1, (4, 4)).transpose(1, 2)
+        x = self.value(x).unflatten(-1, (4, 4)).transpose(1, 2)
+        x = F.scaled_dot_product_attention(query, key, x)
+        return self.output(x.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -48,9 +44,8 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(16)
         self.mlp = Mlp()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.attention(self.norm1(x))
-        x = y + x
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.attention(self.norm1(hidden)) + hidden
         y = self.mlp(self.norm2(x))
         return x, y
 
@@ -60,8 +55,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([Layer()])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        residual_1, down = self.layer[0](x)
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        residual_1, down = self.layer[0](hidden)
         return residual_1, down
 
 

@@ -213,3 +213,58 @@ def test_flat_writes_one_class(exporter: str, tmp_path: Path) -> None:
     flat = onnx2nn.convert(model, tmp_path / "net.py", flat=True)
     assert len(classes(flat.source)) == 1
     assert onnx2nn.verify(model, tmp_path / "net.py").ok
+
+
+class Rotary(nn.Module):
+    """Attention whose queries and keys are turned by tables, and whose input is called as what it is."""
+
+    def __init__(self, dim: int = 16, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.self = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        def split(y: Tensor) -> Tensor:
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        def turned(y: Tensor) -> Tensor:
+            a, b = y.chunk(2, dim=-1)
+            return y * cos + torch.cat((-b, a), dim=-1) * sin
+
+        q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        y = F.scaled_dot_product_attention(turned(q), turned(k), v, attn_mask=mask)
+        return self.self(y.transpose(1, 2).flatten(2))
+
+
+class Decoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 16)
+        self.layers = nn.ModuleList(Rotary() for _ in range(2))
+
+    def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        n = tokens.shape[1]
+        angles = torch.outer(torch.arange(n) * 1.0, 100.0 ** -torch.linspace(0, 1, 4)).repeat(1, 2)
+        mask = torch.ones(n, n, dtype=torch.bool).tril() & keep[:, None, None].bool()
+        x = self.embedding(tokens)
+        for layer in self.layers:
+            x = x + layer(x, angles.cos(), angles.sin(), mask)
+        return x
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_variables_and_tables_are_called_by_what_they_are(exporter: str) -> None:
+    torch.manual_seed(0)
+    source = onnx2nn.convert(export(trained(Decoder()), tokens(2), exporter)).source
+    assert "def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor)" in source, source
+    for line in (
+        "q1, q2 = q.chunk(2, dim=",
+        "q = q * cos + torch.cat([-q2, q1], dim=",
+        "scaled_dot_product_attention(q, k, v, attn_mask=mask)",
+        '"causal_mask", torch.empty(',
+        ", self.cos, self.sin, mask)",
+    ):
+        assert line in source, (line, source)
+    assert "self_" not in source
+    assert " layers" not in source

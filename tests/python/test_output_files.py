@@ -61,6 +61,14 @@ def test_conversion_leaves_files_of_others(folder: Path, out: str, theirs: str) 
     convert("2.onnx", out)
 
 
+def test_a_long_name_does_not_make_long_lines(folder: Path) -> None:
+    long = "the_name_of_a_model_that_says_what_it_was_trained_for_and_when_and_by_whom"
+    Path("1.onnx").rename(f"{long}.onnx")
+    convert(f"{long}.onnx", "net.py")
+    assert max(map(len, Path("net.py").read_text().splitlines())) <= 88
+    convert(f"{long}.onnx", "net.py")  # known as ours
+
+
 def _weights(out: str) -> str:
     return ".py" if out.endswith(".pth") else ".safetensors"
 

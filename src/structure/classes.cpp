@@ -51,6 +51,7 @@ std::string class_name_of(const std::string& part, bool in_list) {
 
 /// Layers, weights and modules as attributes of `self`.
 void localise(const Tree& tree, const Own& own, Block& block) {
+  Access access(own);
   const std::function<ExprPtr(const ExprPtr&)> change = [&](const ExprPtr& e) -> ExprPtr {
     const auto called = [&](const Ex& on) {
       Args all{on};
@@ -59,13 +60,13 @@ void localise(const Tree& tree, const Own& own, Block& block) {
     };
     switch (e->kind) {
       case ExprKind::Module:
-        return called(access(own, e->module->path));
+        return called(access(e->module->path));
       case ExprKind::Param:
-        return as_weight(access(own, e->param->path), *e->param);
+        return as_weight(access(e->param->path), *e->param);
       case ExprKind::Constant:
-        return access(own, e->constant->path).ptr();
+        return access(e->constant->path).ptr();
       case ExprKind::Method: {
-        const Ex on = access(own, tree.modules[static_cast<std::size_t>(e->integer)]->path);
+        const Ex on = access(tree.modules[static_cast<std::size_t>(e->integer)]->path);
         return called(e->text == "forward" ? on : torch::attribute(on, e->text));
       }
       default:

@@ -202,18 +202,26 @@ bool is_list(const Own& own) {
   return !own.members.empty();
 }
 
-Ex access(const Own& from, const Path& path) {
+const Access::Index& Access::index_of(const Own& own) {
+  const auto [it, added] = indices_.try_emplace(&own);
+  if (added) {
+    it->second.in_list = is_list(own);
+    for (const Member& m : own.members) it->second.members.insert_or_assign(m.name, &m);
+  }
+  return it->second;
+}
+
+Ex Access::operator()(const Path& path) {
   Ex out = torch::self();
-  const Own* own = &from;
-  const std::vector<Member>* members = &own->members;
-  bool in_list = is_list(*own);
-  for (std::size_t i = from.path.size(); i < path.size(); ++i) {
+  const Index* own = &index_of(from_);
+  const std::vector<Member>* list = nullptr;
+  bool in_list = own->in_list;
+  for (std::size_t i = from_.path.size(); i < path.size(); ++i) {
     const Member* found = nullptr;
-    if (in_list && members != &own->members) {
-      found = &members->at(static_cast<std::size_t>(std::stoi(path[i])));
-    } else {
-      for (const Member& m : *members)
-        if (m.name == path[i]) found = &m;
+    if (list != nullptr) {
+      found = &list->at(static_cast<std::size_t>(std::stoi(path[i])));
+    } else if (const auto it = own->members.find(path[i]); it != own->members.end()) {
+      found = it->second;
     }
     if (in_list) {
       out = torch::op("[]", {out, Ex(std::stoll(path[i]))});
@@ -228,11 +236,11 @@ Ex access(const Own& from, const Path& path) {
       return out;
     }
     if (found->kind == Member::Kind::Own) {
-      own = found->own;
-      members = &own->members;
-      in_list = is_list(*own);
+      own = &index_of(*found->own);
+      list = nullptr;
+      in_list = own->in_list;
     } else if (found->kind == Member::Kind::List) {
-      members = &found->list;
+      list = &found->list;
       in_list = true;
     } else {
       for (++i; i < path.size(); ++i) out = torch::attribute(out, path[i]);

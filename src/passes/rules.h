@@ -53,6 +53,9 @@ std::size_t own_constants(Rewriter& w, ir::Graph& g, std::size_t most);
 /// Folds constants over nodes that lie between, and may be large; the name is that of folding.
 inline constexpr std::string_view kFoldConstants = "fold-constants";
 std::size_t fold_ahead(Rewriter& w, ir::Graph& g, std::size_t most);
+/// Turns what lies between transposes to channels first, where that leaves fewer of them.
+inline constexpr std::string_view kMoveChannels = "move-channels";
+std::size_t move_channels(Rewriter& w, ir::Graph& g, std::size_t most);
 /// Bytes by which folding may make the constants of `g` and of the graphs in it larger.
 std::uint64_t most_growth(const ir::Graph& g, bool in_conversion);
 

@@ -22,6 +22,9 @@ std::span<const Rule* const> all_rules() {
   return kAll;
 }
 
+/// What one sweep leaves another finds; each looks at the whole graph.
+constexpr std::size_t kMostLayoutSweeps = 16;
+
 class Simplifier {
  public:
   Simplifier(ir::Model& model, const Options& options, std::map<std::string, std::size_t>& counts)
@@ -134,6 +137,8 @@ class Simplifier {
     sweep(kMergeNodes, merge_equal_nodes);
     sweep(kMergeContents, merge_equal_contents);
     if (merged == 0) sweep(kFoldConstants, fold_ahead, true);
+    if (merged == 0 && options_.any_opset && layout_sweeps_++ < kMostLayoutSweeps)
+      sweep(kMoveChannels, move_channels, true);
     return merged > 0;
   }
 
@@ -146,6 +151,7 @@ class Simplifier {
   std::size_t done_ = 0;
   bool endless_ = false;
   std::string last_rule_;
+  std::size_t layout_sweeps_ = 0;
   std::size_t removed_ = 0;  // dead nodes: what shared a value with one may be fused now
 };
 

@@ -94,11 +94,15 @@ class Splitter {
   struct Life {
     std::vector<std::size_t> reads, writes;  // statements
     VarPtr var;
+    bool is_parameter = false;
   };
 
   void look() {
     const Block& body = class_.functions[at_].body;
-    for (const auto& p : class_.functions[at_].params) lives_[p.var->id].var = p.var;
+    for (const auto& p : class_.functions[at_].params) {
+      lives_[p.var->id].var = p.var;
+      lives_[p.var->id].is_parameter = true;
+    }
     for (std::size_t i = 0; i < body.size(); ++i)
       each_var(body[i], [&](const VarPtr& v, bool sets) {
         Life& l = lives_[v->id];
@@ -129,14 +133,14 @@ class Splitter {
     Border out;
     std::set<int> seen;
     const auto within = [&](const std::vector<std::size_t>& all) {
-      return std::any_of(all.begin(), all.end(),
-                         [&](std::size_t i) { return i >= part.first && i < part.second; });
+      const auto it = std::lower_bound(all.begin(), all.end(), part.first);
+      return it != all.end() && *it < part.second;
     };
     for (std::size_t i = part.first; i < part.second; ++i)
       each_var(body[i], [&](const VarPtr& v, bool) {
         if (!seen.insert(v->id).second) return;
         const Life& l = lives_.at(v->id);
-        const bool comes_in = is_parameter(v->id) || (!l.writes.empty() && l.writes[0] < part.first);
+        const bool comes_in = l.is_parameter || (!l.writes.empty() && l.writes[0] < part.first);
         if (comes_in) out.taken.push_back(v);
         if (within(l.writes) && !l.reads.empty() && l.reads.back() >= part.second) out.given.push_back(v);
       });
@@ -211,11 +215,6 @@ class Splitter {
     for (torch::Function& f : made) class_.functions.push_back(std::move(f));
   }
 
-  bool is_parameter(int id) const {
-    const auto& params = class_.functions[at_].params;
-    return std::any_of(params.begin(), params.end(), [&](const auto& p) { return p.var->id == id; });
-  }
-
   VarPtr clone(const VarPtr& like) {
     auto v = std::make_shared<torch::Var>(*like);
     v->id = next_++;
@@ -225,7 +224,8 @@ class Splitter {
   }
 
   std::string claim(const std::string& name) {
-    for (int k = 1;; ++k) {
+    for (int& k = tried_[name];;) {
+      ++k;
       std::string out = k == 1 ? name : name + std::to_string(k);
       if (!torch::is_module_member(out) && names_.insert(out).second) return out;
     }
@@ -248,6 +248,7 @@ class Splitter {
   torch::Class& class_;
   std::size_t at_;
   std::set<std::string> names_;
+  std::map<std::string, int> tried_;  // numbers behind each name
   std::vector<std::size_t> lines_;
   std::vector<int> crossing_;  // before each statement
   std::map<int, Life> lives_;

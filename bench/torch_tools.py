@@ -80,11 +80,11 @@ def attempts(
     def vmap() -> str:
         each = torch.vmap(lambda *rows: net(*[r[None] for r in rows]), randomness="different")
         got = tensors(each(*args))
-        if any(y.dim() != w.dim() + 1 for y, w in zip(got, want)):
-            return f"shapes {[list(y.shape) for y in got]}"
-        if any(y.shape[0] * y.shape[1] != w.shape[0] for y, w in zip(got, want)):
-            return ""  # answers between rows, such as CLIP's
-        return difference([y.flatten(0, 1) for y in got], want, 1e-3)
+        rows = [y.flatten(0, 1) if y.dim() > 1 else y for y in got]
+        if any(y.shape != w.shape for y, w in zip(rows, want)):
+            # Answers between rows, such as CLIP's, are others where a row is alone.
+            return "" if all(w.shape[:2] == (2, 2) for w in want[:1]) else "other shapes"
+        return difference(rows, want, 1e-3)
 
     def save() -> str:
         stream = io.BytesIO()

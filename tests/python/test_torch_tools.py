@@ -95,10 +95,49 @@ class Summary(nn.Module):
         return self.head(x[:, 0]), F.normalize(x[:, 1:].mean(1), dim=-1)
 
 
+class Windows(nn.Module):
+    """Attention within shifted windows, a norm over groups, and a picture that is made larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 2, stride=2)
+        self.norm = nn.GroupNorm(4, 16)
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.bias = nn.Parameter(torch.randn(2, 4, 4) * 0.1)
+        self.out = nn.ConvTranspose2d(16, 3, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.norm(self.patches(F.pad(x, (1, 1, 1, 1), mode="reflect"))))
+        b, c, h, w = x.shape
+        y = torch.roll(x.permute(0, 2, 3, 1), (-1, -1), (1, 2))
+        y = y.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        q, k, v = self.qkv(y).reshape(-1, 4, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        y = (F.softmax(q @ k.transpose(-2, -1) * 8**-0.5 + self.bias, dim=-1) @ v).transpose(1, 2)
+        y = self.proj(y.reshape(-1, 4, c)).reshape(b, h // 2, w // 2, 2, 2, c)
+        y = torch.roll(y.permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, c), (1, 1), (1, 2))
+        y = x + y.permute(0, 3, 1, 2)
+        return self.out(F.interpolate(y, scale_factor=2.0, mode="bilinear"))
+
+
+class Recurrent(nn.Module):
+    """An LSTM in both directions over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.rnn = nn.LSTM(8, 6, num_layers=2, bidirectional=True, batch_first=True)
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc(self.rnn(self.embedding(tokens))[0])
+
+
 INPUTS = {
     Residual: lambda: torch.rand(ROWS, 3, 8, 8),
     Text: lambda: torch.randint(0, 20, (ROWS, 6)),
     Summary: lambda: torch.rand(ROWS, 3, 8, 8),
+    Windows: lambda: torch.rand(ROWS, 3, 10, 10),
+    Recurrent: lambda: torch.randint(0, 20, (ROWS, 6)),
 }
 
 
@@ -179,7 +218,8 @@ def test_a_step_of_training_has_the_original_s_gradients(case: Case) -> None:
 
 def test_compile_without_a_break(case: Case) -> None:
     compiled = torch.compile(case.converted, fullgraph=True, backend="eager")
-    assert_same(compiled(case.x), case.original(case.x))
+    with torch._dynamo.config.patch(allow_rnn=isinstance(case.original, Recurrent)):
+        assert_same(compiled(case.x), case.original(case.x))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -208,6 +248,8 @@ def test_functional_call(case: Case) -> None:
 
 
 def test_vmap_over_the_batch(case: Case) -> None:
+    if isinstance(case.original, Recurrent):
+        pytest.skip("torch has no rule to batch an LSTM by")
     each = torch.vmap(lambda row: case.converted(row[None]))(case.x)
     assert_same(tuple(y[:, 0] for y in tensors(each)), case.original(case.x))
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -457,6 +458,22 @@ def test_json_is_as_documented(words: list[str], run: Run) -> None:
     if "other.onnx" in words and run is not native:
         assert code == ExitCode.WRONG
         assert result["check"]["first_difference"]["node"] == "gemm1"
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_a_library_made_an_error_of(
+    number: signal.Signals, code: int, python: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def importing(*_: Any, **__: Any) -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException as error:
+            raise ImportError("it was interrupted") from error
+
+    monkeypatch.setattr("onnx2nn.cli.inspect.inspect", importing)
+    got, _, err = python("inspect", "m.onnx")
+    assert got == code
+    assert "our fault" not in err
 
 
 def test_json_of_our_own_fault(python: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     request = parse(sys.argv[1:] if argv is None else argv)
+    came: list[int] = []
     try:
-        with _stop_signals():
+        with _stop_signals(came):
             code = _run(request)
         sys.stdout.flush()
         return int(code)
@@ -39,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.DONE)
     except Exception as error:
+        # A library that is being imported may make another exception of the one that a signal raised.
+        if came and came[-1] != signal.SIGINT:
+            return 128 + came[-1]
+        if came:
+            return int(_fail(request, ExitCode.INTERRUPTED, "interrupted"))
         traceback.print_exc()
         code = _fail(request, ExitCode.INTERNAL, f"internal: {error!r}")
         print(
@@ -49,17 +55,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is removed."""
+def _stop_signals(came: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does: what was begun is removed.
+
+    came: gets the number of each signal that came.
+    """
 
     def stop(number: int, frame: object) -> NoReturn:
+        came.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(128 + number)
 
     old: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (int(signal.SIGTERM), int(signal.SIGHUP)):
+        for number in (int(signal.SIGTERM), int(signal.SIGHUP), int(signal.SIGINT)):
             # What others handle, or ignore as nohup does, is left to them.
-            if signal.getsignal(number) == signal.SIG_DFL:
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 old[number] = signal.signal(number, stop)
     try:
         yield

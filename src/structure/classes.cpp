@@ -110,6 +110,7 @@ class Classifier {
         group.modules.push_back(own);
         group.normals.push_back(std::move(normal));
       }
+      name_chains(level);
       join_optional(groups);
       std::vector<Group*> order;
       for (auto& [text, group] : groups)
@@ -204,6 +205,40 @@ class Classifier {
           copy->text = it->second;
           return copy;
         });
+  }
+
+  // ---- chains
+
+  /// A plain chain that comes often with other numbers is shorter as a class.
+  void name_chains(const std::vector<Own*>& level) {
+    std::map<std::string, Group> groups;
+    for (Own* own : level) {
+      // What torch has a module for is none of ours any more.
+      if (!own->sequential || own->members.size() < kChain || !is_list(*own)) continue;
+      Normal normal = normal_form(*own);
+      Group& group = groups[normal.text];
+      group.modules.push_back(own);
+      group.normals.push_back(std::move(normal));
+    }
+    for (auto& [_, group] : groups) {
+      // Inside of modules that share a class it is written once.
+      std::set<std::pair<const void*, std::string>> places;
+      for (const Own* own : group.modules) {
+        const Own& parent = *own->parent;
+        const bool alone = parent.parent == nullptr || parent.sequential || is_list(parent) ||
+                           is_number(own->path.back());
+        places.emplace(alone ? own : nullptr, alone ? "" : kind(parent) + "." + own->path.back());
+      }
+      bool differs = false;
+      for (const Normal& n : group.normals)
+        for (std::size_t h = 0; h < n.holes.size(); ++h)
+          differs = differs || !equal(*n.holes[h].value, *group.normals[0].holes[h].value);
+      if (!differs || places.size() < kPlaces ||
+          places.size() * group.modules[0]->members.size() < kLines)
+        continue;
+      for (Own* own : group.modules) own->methods.clear();
+      add_class(group);
+    }
   }
 
   // ---- optional members
@@ -312,7 +347,7 @@ class Classifier {
       group.modules[i]->keywords = parameters.keywords[i];
     }
     const bool list = is_list(own);
-    if (list) out.base = "nn.ModuleList";
+    if (list) out.base = own.sequential ? "nn.Sequential" : "nn.ModuleList";
 
     torch::Function init;
     init.name = "__init__";
@@ -352,7 +387,12 @@ class Classifier {
     if (list) {
       Args items;
       for (const Member& m : own.members) items.push_back(made(constructor(m)));
-      add(torch::op("call", {super, torch::list(items)}));
+      if (own.sequential) {
+        items.insert(items.begin(), super);
+        add(torch::op("call", items));
+      } else {
+        add(torch::op("call", {super, torch::list(items)}));
+      }
       store();
     } else {
       add(torch::op("call", {super}));
@@ -435,6 +475,8 @@ class Classifier {
   }
 
   static constexpr int kRounds = 12;
+  // Layers of a chain, its places, and both together, for a class of its own.
+  static constexpr std::size_t kChain = 3, kPlaces = 3, kLines = 16;
   Tree& tree_;
   std::string root_name_;
   std::vector<torch::ParamPtr>& made_;

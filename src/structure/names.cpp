@@ -376,10 +376,12 @@ class Namer {
           if (named_.count(p->id) == 0)
             name_as(p, claim(hint_of(*p), position_, std::max(lives_[p->id].last, position_ + 1), false));
       } else {
+        // A loop's variable is set while what it goes through is read.
+        const int at = s.kind == Stmt::Kind::For ? position_ - 1 : position_;
         const std::string whole = s.targets.size() > 1 ? whole_of(*s.value) : "";
         for (std::size_t i = 0; i < s.targets.size(); ++i)
           if (whole.empty() || !name_part(s.targets[i], whole + std::to_string(i + 1)))
-            name(s.targets[i], position_, &s);
+            name(s.targets[i], at, &s);
       }
       name(s.body);
       name(s.orelse);

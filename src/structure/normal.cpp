@@ -306,7 +306,7 @@ Ex constructor(const Member& member) {
     case Member::Kind::Constant:
       return member.constant->value;
     case Member::Kind::Own:
-      if (member.own->sequential) {
+      if (member.own->sequential && member.own->class_name.empty()) {
         torch::Args items = items_of(member.own->members);
         // A generator is no list of arguments.
         if (items.size() == 1 && items[0]->kind == ExprKind::Op && items[0]->text == "for")

@@ -18,7 +18,6 @@ constexpr std::size_t kLong = 50;
 constexpr std::size_t kFewest = 10;
 constexpr std::size_t kMost = 44;
 constexpr std::size_t kMaxCrossing = 6;
-constexpr std::size_t kMaxOutputs = 48;  // with those of the model
 
 bool calls(const Stmt& s, std::string_view type) {
   return s.kind == Stmt::Kind::Assign && s.value->kind == ExprKind::Module &&
@@ -191,14 +190,9 @@ std::vector<int> Patterns::cut(const std::vector<int>& all) {
       if (end) {
         std::vector<int> nodes = part(level, start, *end - start);
         const Border b = border_of(nodes);
-        const auto crossing = std::count_if(b.results.begin(), b.results.end(), [&](int v) {
-          const auto& readers = facts_.readers(v);
-          return std::any_of(readers.begin(), readers.end(), [&](int r) {
-            return program_.forward[static_cast<std::size_t>(r)].kind != Stmt::Kind::Return;
-          });
-        });
-        if (b.inputs.size() <= kMaxCrossing && static_cast<std::size_t>(crossing) <= kMaxCrossing &&
-            b.results.size() <= kMaxOutputs && !b.results.empty()) {
+        // What has no weights is a method rather than a module: the step `split` makes those.
+        if (b.weights > 0 && b.inputs.size() <= kMaxCrossing && b.results.size() <= kMaxCrossing &&
+            !b.results.empty()) {
           const int unit = add_unit();
           units_.back().is_part = true;
           out.push_back(add_block(unit, std::move(nodes)));

@@ -31,13 +31,34 @@ constexpr std::size_t kWorth = 24;
 // Statements that a function may keep where nothing repeats.
 constexpr std::size_t kLong = 60;
 
+/// The statements of one module, where they are many.
+std::vector<std::pair<Scope, std::vector<int>>> regions_of(const std::vector<const Scope*>& scopes) {
+  std::map<std::vector<std::pair<std::string, int>>, std::size_t> numbers;
+  std::vector<std::pair<Scope, std::vector<int>>> out;
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < scopes.size(); ++i) {
+    if (i == 0 || (scopes[i] != scopes[i - 1] && *scopes[i] != *scopes[i - 1])) {
+      std::vector<std::pair<std::string, int>> key;
+      for (const torch::ScopeStep& step : *scopes[i]) key.emplace_back(step.path, step.call);
+      const auto [it, is_new] = numbers.emplace(std::move(key), out.size());
+      if (is_new) out.emplace_back(*scopes[i], std::vector<int>{});
+      last = it->second;
+    }
+    out[last].second.push_back(static_cast<int>(i));
+  }
+  std::erase_if(out, [](const auto& region) { return region.second.size() < kWorth; });
+  return out;
+}
+
 class Finder {
  public:
-  explicit Finder(torch::Program& program) : program_(program), facts_(program) {}
+  Finder(torch::Program& program, std::vector<Scope> scopes)
+      : program_(program), facts_(program), scopes_(std::move(scopes)) {}
 
   std::unordered_set<const torch::Param*> run() {
-    scopes_ = place_statements(program_);
-    for (const auto& [scope, statements] : regions()) look_at(scope, statements);
+    std::vector<const Scope*> all;
+    for (const Scope& scope : scopes_) all.push_back(&scope);
+    for (const auto& [scope, statements] : regions_of(all)) look_at(scope, statements);
     if (moved_.empty()) return {};
     name_weights();
     for (const int i : moved_)
@@ -47,34 +68,19 @@ class Finder {
   }
 
  private:
-  // ---- which statements
-
-  /// Statements of one module with no call of another between them.
-  std::vector<std::pair<Scope, std::vector<int>>> regions() const {
-    std::map<std::vector<std::pair<std::string, int>>, std::size_t> numbers;
-    std::vector<std::pair<Scope, std::vector<int>>> out;
-    for (std::size_t i = 0; i < scopes_.size(); ++i) {
-      std::vector<std::pair<std::string, int>> key;
-      for (const torch::ScopeStep& step : scopes_[i]) {
-        numbers.erase(key);
-        key.emplace_back(step.path, step.call);
-      }
-      const auto [it, is_new] = numbers.emplace(std::move(key), out.size());
-      if (is_new) out.emplace_back(scopes_[i], std::vector<int>{});
-      out[it->second].second.push_back(static_cast<int>(i));
-    }
-    std::erase_if(out, [&](const auto& region) {
-      const auto free = std::count_if(region.second.begin(), region.second.end(), [&](int i) {
-        return !facts_[static_cast<std::size_t>(i)].fixed;
-      });
-      return static_cast<std::size_t>(free) < kWorth;
-    });
-    return out;
-  }
-
   void look_at(const Scope& scope, const std::vector<int>& statements) {
     // A module that is called twice has its methods from its author.
     if (std::any_of(scope.begin(), scope.end(), [](const auto& s) { return s.call != 0; })) return;
+    std::size_t free = 0;
+    bool weights = false;
+    for (const int i : statements) {
+      const Fact& f = facts_[static_cast<std::size_t>(i)];
+      if (f.fixed) continue;
+      ++free;
+      weights = weights || !f.weights.empty();
+    }
+    // What stands between the author's modules is the work of the module around them.
+    if (free < kWorth || (facts_.named() && !weights)) return;
     Patterns patterns(program_, facts_);
     std::vector<int> sequence = patterns.grouped(patterns.sequence(statements));
     // Where weights have keys, what does not repeat stays in the module, whose methods are cut.
@@ -496,7 +502,12 @@ class Finder {
 }  // namespace
 
 std::unordered_set<const torch::Param*> find_repeats(torch::Program& program) {
-  return Finder(program).run();
+  // What the file says is cheap to look at, and mostly explains all.
+  static const Scope kUnknown;
+  std::vector<const Scope*> said;
+  for (const Stmt& s : program.forward) said.push_back(s.scope ? s.scope.get() : &kUnknown);
+  if (regions_of(said).empty()) return {};
+  return Finder(program, place_statements(program)).run();
 }
 
 }  // namespace onnx2nn::structure

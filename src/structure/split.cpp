@@ -67,6 +67,10 @@ class Splitter {
     for (const std::size_t n : lines_) total += n;
     if (total <= kLong || body.back().kind != Stmt::Kind::Return) return;
     look();
+    // What goes into a tuple takes a line there.
+    for (std::size_t i = 0; i < body.size(); ++i)
+      for (const VarPtr& v : body[i].targets)
+        if (const Life& l = lives_.at(v->id); l.returned && l.reads.empty()) ++lines_[i];
     std::vector<std::pair<std::size_t, std::size_t>> parts;
     for (std::size_t start = 0; start + 1 < body.size();) {
       std::optional<std::size_t> end;
@@ -93,22 +97,23 @@ class Splitter {
  private:
   struct Life {
     std::vector<std::size_t> reads, writes;  // statements
-    VarPtr var;
     bool is_parameter = false;
+    bool returned = false;
   };
 
   void look() {
     const Block& body = class_.functions[at_].body;
     for (const auto& p : class_.functions[at_].params) {
-      lives_[p.var->id].var = p.var;
       lives_[p.var->id].is_parameter = true;
+      next_ = std::max(next_, p.var->id + 1);
     }
     for (std::size_t i = 0; i < body.size(); ++i)
       each_var(body[i], [&](const VarPtr& v, bool sets) {
         Life& l = lives_[v->id];
+        // What the function returns goes nowhere else.
+        l.returned = l.returned || (!sets && body[i].kind == Stmt::Kind::Return);
         auto& all = sets ? l.writes : l.reads;
-        if (all.empty() || all.back() != i) all.push_back(i);
-        l.var = v;
+        if (body[i].kind != Stmt::Kind::Return && (all.empty() || all.back() != i)) all.push_back(i);
         next_ = std::max(next_, v->id + 1);
       });
     crossing_.assign(body.size() + 1, 0);
@@ -126,6 +131,7 @@ class Splitter {
 
   struct Border {
     std::vector<VarPtr> taken, given;
+    std::vector<VarPtr> returned;  // by the function itself, and read by nobody else
   };
 
   Border border_of(const std::pair<std::size_t, std::size_t>& part) const {
@@ -142,8 +148,18 @@ class Splitter {
         const Life& l = lives_.at(v->id);
         const bool comes_in = l.is_parameter || (!l.writes.empty() && l.writes[0] < part.first);
         if (comes_in) out.taken.push_back(v);
-        if (within(l.writes) && !l.reads.empty() && l.reads.back() >= part.second) out.given.push_back(v);
+        if (!within(l.writes)) return;
+        const bool alone = l.writes.front() >= part.first && l.writes.back() < part.second;
+        if ((!l.reads.empty() && l.reads.back() >= part.second) || (l.returned && !alone)) {
+          out.given.push_back(v);
+        } else if (l.returned) {
+          out.returned.push_back(v);
+        }
       });
+    if (out.given.size() + out.returned.size() <= kMaxGiven) {
+      out.given.insert(out.given.end(), out.returned.begin(), out.returned.end());
+      out.returned.clear();
+    }
     return out;
   }
 
@@ -153,6 +169,7 @@ class Splitter {
     Block body = std::move(class_.functions[at_].body);
     Block out;
     std::vector<torch::Function> made;
+    std::unordered_map<int, Element> elements;
     std::size_t at = 0;
     for (std::size_t k = 0; k < parts.size(); ++k) {
       const auto& part = parts[k];
@@ -195,6 +212,21 @@ class Splitter {
         for (std::size_t i = 1; i < results.size() && results.size() <= kSpelt; ++i) f.returns += ", Tensor";
         f.returns += results.size() > kSpelt ? ", ...]" : "]";
       }
+      std::vector<VarPtr> targets = given;
+      if (!border.returned.empty()) {
+        torch::Args all;
+        for (const VarPtr& v : border.returned) all.emplace_back(v);
+        auto outputs = std::make_shared<torch::Var>();
+        outputs->id = next_++;
+        outputs->hint = "outputs";
+        targets.push_back(outputs);
+        for (std::size_t n = 0; n < border.returned.size(); ++n)
+          elements[border.returned[n]->id] = {outputs, n, border.returned.size()};
+        results.push_back(torch::tuple(all));
+        f.returns = results.size() == 1 ? "tuple[Tensor, ...]" : "";
+        for (const VarPtr& v : border.returned)
+          if (v->type != "Tensor") f.returns.clear();
+      }
       Stmt ret;
       ret.kind = Stmt::Kind::Return;
       ret.value = results.size() == 1 ? results[0] : torch::tuple(results);
@@ -204,15 +236,54 @@ class Splitter {
       torch::Args all{torch::attribute(torch::self(), f.name)};
       all.insert(all.end(), args.begin(), args.end());
       call.value = torch::op("call", all);
-      call.targets = given;
+      call.targets = targets;
       if (!results.empty()) inner.push_back(std::move(ret));
       f.body = std::move(inner);
       out.push_back(std::move(call));
       made.push_back(std::move(f));
     }
+    if (!elements.empty()) take_from(body.back(), elements);
     for (; at < body.size(); ++at) out.push_back(std::move(body[at]));
     class_.functions[at_].body = std::move(out);
     for (torch::Function& f : made) class_.functions.push_back(std::move(f));
+  }
+
+  struct Element {
+    VarPtr tuple;
+    std::size_t at, size;
+  };
+
+  /// What the function returns of the parts' tuples.
+  static void take_from(Stmt& ret, const std::unordered_map<int, Element>& elements) {
+    const auto find = [&](const Expr& e) -> const Element* {
+      const auto it = e.kind == ExprKind::Var ? elements.find(e.var->id) : elements.end();
+      return it == elements.end() ? nullptr : &it->second;
+    };
+    const auto taken = [&](const ExprPtr& e) -> ExprPtr {
+      const Element* x = find(*e);
+      return x == nullptr ? nullptr : torch::op("[]", {Ex(x->tuple), Ex(x->at)}).ptr();
+    };
+    if (ret.value->kind != ExprKind::Tuple) {
+      ret.value = Ex(rewritten(ret.value.ptr(), taken));
+      return;
+    }
+    torch::Args out;
+    const auto& all = ret.value->args;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const Element* x = find(*all[i]);
+      bool whole = x != nullptr && x->at == 0 && i + x->size <= all.size();
+      for (std::size_t k = 1; whole && k < x->size; ++k) {
+        const Element* y = find(*all[i + k]);
+        whole = y != nullptr && y->tuple == x->tuple && y->at == k;
+      }
+      if (whole) {
+        out.push_back(torch::op("*", {Ex(x->tuple)}));
+        i += x->size - 1;
+      } else {
+        out.emplace_back(rewritten(all[i], taken));
+      }
+    }
+    ret.value = torch::tuple(out);
   }
 
   VarPtr clone(const VarPtr& like) {

@@ -1,6 +1,7 @@
 """Blocks that are found in the graph itself, for models whose names say nothing, and functions cut where they are long."""
 
 import ast
+import itertools
 import time
 from typing import Any
 
@@ -233,6 +234,50 @@ def test_a_long_function_is_cut_into_methods() -> None:
     assert longest(source) <= 60, source
     assert "def stem(self" in source
     onnx2nn.load(model).load_state_dict(net.state_dict(), strict=True)
+
+
+class Outputs(nn.Module):
+    """Many results that have nothing to do with each other."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        out = [torch.sin(x * (i + 1)).cumsum(-1) - y for i in range(80)]
+        return tuple(out)
+
+
+def test_results_of_parts_are_tuples() -> None:
+    torch.manual_seed(0)
+    model = export(Outputs(), (torch.randn(2, 8), torch.randn(2, 8)), "torchscript")
+    source = page(model, torch.randn(3, 8), torch.randn(3, 8))
+    assert "*outputs" in source, source
+    parts = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)]
+    assert all((n.end_lineno or 0) - n.lineno < 60 for n in parts if n.name != "forward"), source
+
+
+class Chains(nn.Module):
+    """Chains of one form with other numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [3, 4, 6, 8, 10, 12, 14, 16, 18]
+        self.features = nn.Sequential(
+            *[
+                nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
+                for a, b in itertools.pairwise(sizes)
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_chains_that_come_often_have_a_class(exporter: str) -> None:
+    torch.manual_seed(0)
+    net = trained(Chains())
+    model = export(net, (torch.randn(2, 3, 8, 8),), exporter)
+    source = page(model, torch.randn(3, 3, 8, 8))
+    assert "(nn.Sequential):" in source, source
+    assert source.count("nn.Conv2d(") == 1
 
 
 def chain(operators: list[str]) -> bytes:

@@ -88,7 +88,7 @@ class Printer {
   void statement(const Stmt& s, std::size_t indent);
   void line(std::size_t indent, const std::string& lead, const Text& t,
             const std::string& trail = "");
-  void function(const torch::Function& f);
+  void function(const torch::Function& f, bool is_model);
   std::string annotation(const Stmt& s);
   void count_writes(const Block& b);
   void docstring(const std::vector<std::string>& lines, std::size_t indent);
@@ -97,6 +97,7 @@ class Printer {
   const PythonOptions& options_;
   std::string out_;
   bool uses_any_ = false;
+  std::set<int> given_;  // parameters of the function that is printed, where it is not the model's
   std::unordered_map<std::string, int> writes_;  // by name, in the function that is printed
 };
 
@@ -318,8 +319,13 @@ Text Printer::aten(const Expr& e) {
     }
     const bool ints = a.kind == ExprKind::List &&
                       (schema[i].type.starts_with("int[") || schema[i].type.starts_with("SymInt["));
-    // torch.fx follows sizes that are one argument, where the tensor is a buffer.
-    const bool of_buffer = arg(0).kind == ExprKind::Attribute && arg(0).integer != 0;
+    // torch.fx follows sizes that are one argument, where the tensor is a buffer, or may be one of a
+    // caller's.
+    const Expr* of = &arg(0);
+    while (of->kind == ExprKind::Aten && !of->args.empty()) of = of->args[0].get();
+    const bool of_buffer =
+        (arg(0).kind == ExprKind::Attribute && arg(0).integer != 0) ||
+        (base == "expand" && of->kind == ExprKind::Var && given_.count(of->var->id) != 0);
     if (style.spread && ints && i == 1 && !a.args.empty() && !of_buffer) {
       for (const auto& item : a.args) args.push_back(text(*item));
       continue;
@@ -595,10 +601,14 @@ std::string Printer::annotation(const Stmt& s) {
   return out;
 }
 
-void Printer::function(const torch::Function& f) {
+void Printer::function(const torch::Function& f, bool is_model) {
   writes_.clear();
   count_writes(f.body);
-  for (const torch::Parameter& p : f.params) writes_.erase(p.var->name);
+  given_.clear();
+  for (const torch::Parameter& p : f.params) {
+    writes_.erase(p.var->name);
+    if (!is_model && p.type == "Tensor") given_.insert(p.var->id);
+  }
   std::vector<Text> params{atom("self")};
   for (const torch::Parameter& p : f.params) {
     std::string param = p.var->name + (p.type.empty() ? "" : ": " + p.type);
@@ -717,7 +727,7 @@ std::string Printer::run() {
     uses_any_ = uses_any_ || !untyped.empty();
     for (const torch::Function& f : c.functions) {
       if (&f != &c.functions.front()) out_ += "\n";
-      function(f);
+      function(f, &c == &program_.classes.back());
     }
   }
   const std::string body = std::move(out_);

@@ -268,3 +268,35 @@ def test_variables_and_tables_are_called_by_what_they_are(exporter: str) -> None
         assert line in source, (line, source)
     assert "self_" not in source
     assert " layers" not in source
+
+
+class Picking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        return self.proj(x).gather(-1, index.expand(x.shape[0], -1, -1))
+
+
+class Shared(nn.Module):
+    """Two modules that read one table, which is repeated for the batch in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Picking() for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        index = (torch.arange(6) * 2 % 5).expand(1, 4, 6)
+        for layer in self.layers:
+            x = x + layer(x, index)
+        return x
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_a_table_that_is_given_to_modules_is_traced(exporter: str) -> None:
+    torch.manual_seed(0)
+    original = trained(Shared())
+    net = onnx2nn.load(export(original, (torch.randn(2, 4, 6),), exporter))
+    x = torch.randn(3, 4, 6)
+    torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), original(x))

@@ -514,7 +514,9 @@ void Channels::turn(const Region& r) {
     ir::Value* last = nullptr;
     if (!leaving.empty()) {
       // It has the type of what is turned already.
-      last = transposed(v, to_last(rank), *v->producer()->next());
+      ir::Node* producer = v->producer();
+      last = transposed(v, to_last(rank), *producer);
+      g_.move_before(producer, last->producer());
       last->type = v->type;
       last->contents = v->contents;
       last->declared = v->declared;

@@ -187,6 +187,14 @@ def test_outputs_are_as_the_model_has_them(tmp_path: Path) -> None:
     assert count == 3, source
 
 
+def test_the_last_node_gives_an_output(tmp_path: Path) -> None:
+    n = Net()
+    x = n.add("Relu", n.conv("x", 3, 4))
+    y = n.conv(x, 4, 5)
+    count, source = transposes(n.model(y, n.add("Tanh", x)), tmp_path)
+    assert count == 3, source
+
+
 def test_a_network_of_blocks(tmp_path: Path) -> None:
     n = Net()
     x = n.add("Relu", n.add("Add", n.conv("x", 3, 4), f32(4)))

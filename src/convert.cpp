@@ -406,7 +406,13 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
                                            const std::string& weights_path) {
   std::vector<std::string> written;
   guarded(*impl_, [&] {
-    written = to_lower(python_path).ends_with(".pt")
+    const std::string suffix = to_lower(std::filesystem::path(python_path).extension().string());
+    if (suffix == ".pt2" || suffix == ".pte")
+      throw Error("bad-option",
+                  printable(python_path) + ": " + suffix +
+                      " files are written by torch, which this program does without",
+                  "use the Python program, with torch installed: pip install 'onnx2nn[torch]'");
+    written = suffix == ".pt"
                   ? write_torchscript(*impl_, python_path)
                   : write_source(*impl_, python_path, weights_path);
   });

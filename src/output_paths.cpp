@@ -27,14 +27,10 @@ OutputPaths output_paths(const std::string& model, const std::string& out) {
   };
   if (suffix == ".py") return {path.string(), with(".safetensors")};
   if (suffix == ".pth" || suffix == ".safetensors") return {with(".py"), path.string()};
-  if (suffix == ".pt") return {path.string(), path.string()};
-  if (suffix == ".pt2")
-    fail("bad-option",
-         "{}: {} files cannot be written; write a .py (weights in .safetensors), a .pth (a "
-         "state_dict, with a .py beside it) or a .pt (TorchScript)",
-         printable(out), suffix);
+  if (suffix == ".pt" || suffix == ".pt2" || suffix == ".pte")
+    return {path.string(), path.string()};
   fail("bad-option",
-       "{}: the output's name ends in .py, .pth, .safetensors or .pt, or is a folder",
+       "{}: the output's name ends in .py, .pth, .safetensors, .pt, .pt2 or .pte, or is a folder",
        printable(out));
 }
 

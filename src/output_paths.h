@@ -9,8 +9,8 @@ struct OutputPaths {
   std::string source, weights;
 };
 
-/// `out`: x.py (weights go to x.safetensors), x.pth or x.safetensors (source in x.py), x.pt (one file for
-/// both), a folder (MODEL.py in it), or empty for the current folder. Throws Error "bad-option" for
+/// `out`: x.py (weights go to x.safetensors), x.pth or x.safetensors (source in x.py), x.pt, x.pt2 or
+/// x.pte (one file for both), a folder (MODEL.py in it), or empty for the current folder. Throws Error "bad-option" for
 /// another name.
 OutputPaths output_paths(const std::string& model, const std::string& out);
 

@@ -50,6 +50,21 @@ bool is_our_weights(std::string_view text) {
   return has(kHeaderAt, kHeader) || (text.starts_with("PK\x03\x04") && has(kMemberAt, kMember));
 }
 
+/// What torch and ExecuTorch write for us says so in the end of its zip file, or among its constants.
+bool is_our_program(const std::string& path, std::string_view begins) {
+  const bool is_zip = begins.starts_with("PK\x03\x04");
+  const bool is_executorch = begins.size() > 6 && begins.substr(4, 2) == "ET";
+  if (!is_zip && !is_executorch) return false;
+  constexpr std::streamoff kEnough = 1 << 20;
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  const std::streamoff size = file.tellg();
+  const std::streamoff length = std::min(size, kEnough);
+  std::string text(static_cast<std::size_t>(std::max<std::streamoff>(length, 0)), '\0');
+  file.seekg(is_zip ? size - length : 0);
+  file.read(text.data(), length);
+  return file && text.find(is_zip ? "/extra/onnx2nn" : "written_by_onnx2nn") != std::string::npos;
+}
+
 bool is_our_model(const std::string& path) {
   constexpr std::uint32_t kMetadata = 14;
   try {
@@ -103,13 +118,21 @@ void add_files(const ir::Graph& graph, std::set<std::string>& out) {
   }
 }
 
+std::vector<DiagnosticInfo> infos_of(const Diagnostics& diagnostics) {
+  std::vector<DiagnosticInfo> out;
+  for (const Diagnostic& d : diagnostics.list())
+    out.push_back({std::string(severity_name(d.severity)), d.code, d.message, "", "", "", "",
+                   d.hint, 0});
+  return out;
+}
+
 }  // namespace
 
 bool is_ours(const std::string& path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
   const std::string text = first_bytes(path);
-  return is_our_source(text) || is_our_weights(text) ||
+  return is_our_source(text) || is_our_weights(text) || is_our_program(path, text) ||
          std::string_view(text).starts_with(onnx::kDataMark) || is_our_model(path);
 }
 
@@ -132,9 +155,9 @@ void check_suffix(const std::string& path, std::string_view what,
 
 void check_model_suffix(const std::string& path) {
   static const std::set<std::string_view> kOthers = {
-      ".bin",  ".cfg", ".ckpt", ".csv", ".data", ".h5",  ".json",        ".md",     ".npy", ".npz",
-      ".pkl",  ".pt",  ".pt2",  ".pth", ".py",   ".pyi", ".safetensors", ".tflite", ".toml",
-      ".txt",  ".yaml", ".yml", ".zip"};
+      ".bin",  ".cfg",  ".ckpt", ".csv", ".data", ".h5",  ".json",        ".md",     ".npy", ".npz",
+      ".pkl",  ".pt",   ".pt2",  ".pte", ".pth", ".py",   ".pyi",        ".safetensors",
+      ".tflite", ".toml", ".txt",  ".yaml", ".yml", ".zip"};
   if (kOthers.count(to_lower(fs::path(path).extension().string())) != 0)
     check_suffix(path, "an ONNX model", {".onnx"});
 }
@@ -200,11 +223,22 @@ std::vector<DiagnosticInfo> check_outputs(const std::string& model_path,
       diagnostics.add(e);
     }
   }
-  std::vector<DiagnosticInfo> out;
-  for (const Diagnostic& d : diagnostics.list())
-    out.push_back({std::string(severity_name(d.severity)), d.code, d.message, "", "", "", "",
-                   d.hint, 0});
-  return out;
+  return infos_of(diagnostics);
+}
+
+std::vector<DiagnosticInfo> publish_file(const std::string& from, const std::string& path,
+                                         const std::string& model_path, bool force) {
+  Diagnostics diagnostics;
+  try {
+    const Outputs rules(model_path, {}, force);
+    rules.check(path);
+    AtomicFileSet files = rules.files();
+    files.adopt(from, path);
+    files.commit();
+  } catch (const Error& e) {
+    diagnostics.add(e);
+  }
+  return infos_of(diagnostics);
 }
 
 }  // namespace onnx2nn

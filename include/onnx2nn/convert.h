@@ -168,6 +168,11 @@ Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
 std::vector<DiagnosticInfo> check_outputs(const std::string& model_path,
                                           const std::vector<std::string>& paths, bool force);
 
+/// Puts the finished file `from` in its place at `path`, by the rules of `check_outputs`. Returns what
+/// went wrong; `from` may be gone then.
+std::vector<DiagnosticInfo> publish_file(const std::string& from, const std::string& path,
+                                         const std::string& model_path, bool force);
+
 /// What a module made from a model is called where nobody says: the model's name, without folder and
 /// suffix, as a name that Python imports and that hides no module of Python, torch or ours.
 std::string module_name(const std::string& model_path);

@@ -97,6 +97,8 @@ class Source:
         return self.data if isinstance(self.data, str) else "<model>"
 
 
+_BY_TORCH = (".pt2", ".pte")  # files that torch itself writes
+
 # A path, the bytes of a file, or an onnx.ModelProto.
 Model: TypeAlias = str | os.PathLike[str] | bytes | ModelProto | Source
 
@@ -404,7 +406,8 @@ def convert(
 
     model: a path, bytes or an onnx.ModelProto.
     out: `x.py` (weights go to `x.safetensors`), `x.pth` (a state_dict, source in `x.py`), `x.pt`
-        (TorchScript, for torch.jit.load), or a folder. Missing folders are made.
+        (TorchScript, for torch.jit.load), `x.pt2` (torch.export), `x.pte` (ExecuTorch), or a
+        folder. Missing folders are made.
     simplify: False converts the graph as it is.
     input_shapes: dims by input name that overrule the model's; None, -1 or a name leaves one open.
     dynamic_batch: open the first dims of inputs, where the file fixes them but the graph takes any.
@@ -455,7 +458,10 @@ def convert(
         if progress is not None:
             progress("write", int(conversion.stats["weight_bytes"]))
         make_folder_of(paths[0])
-        files = [str(f) for f in conversion.write(*paths)]
+        if Path(paths[0]).suffix.lower() in _BY_TORCH:
+            files = [_write_by_torch(source, conversion, paths[0], force)]
+        else:
+            files = [str(f) for f in conversion.write(*paths)]
         if not files:
             raise refused(Source(paths[0]), list(conversion.diagnostics))
     return Converted(
@@ -467,6 +473,28 @@ def convert(
         list(conversion.diagnostics),
         dict(conversion.stats),
     )
+
+
+def _write_by_torch(source: Source, conversion: Any, path: str, force: bool) -> str:
+    """Export the module of a conversion to a file of torch's, under the rules for all outputs."""
+    original = os.fspath(source.path or "")
+    found = native().check_outputs(original, [path], force)
+    if not found:
+        try:
+            from onnx2nn import exporting
+            from onnx2nn.loading import build
+        except ImportError as error:
+            raise Error(
+                f"{path}: {Path(path).suffix} files are written by torch, which is not installed: "
+                "pip install 'onnx2nn[torch]'"
+            ) from error
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or None) as folder:
+            made = Path(folder, Path(path).name)
+            exporting.write(made, build(conversion), list(conversion.inputs), source)
+            found = native().publish_file(made, path, original, force)
+    if found:
+        raise refused(source, found)
+    return path
 
 
 def make_folder_of(path: str) -> None:

@@ -42,8 +42,8 @@ constexpr Option kDynamic{
 constexpr Option kOutput{
     .name = "output", .spellings = "-o --output", .also = "--pytorch_path", .metavar = "OUTPUT",
     .kind = Kind::Path,
-    .help = "x.py, x.pth for weights as a state_dict, or x.pt for TorchScript; or a folder to "
-            "write into (default: MODEL.py here)",
+    .help = "x.py, x.pth for weights as a state_dict, x.pt for TorchScript, x.pt2 for torch.export "
+            "or x.pte for ExecuTorch; or a folder to write into (default: MODEL.py here)",
     .has_place = true};
 constexpr Option kSimplifyPath{.name = "simplify_path", .spellings = "--simplify_path",
                                .metavar = "FILE", .kind = Kind::Path,
@@ -123,7 +123,7 @@ constexpr Option kPerNode{.name = "per_node", .spellings = "--per-node",
                           .help = "show every intermediate value", .python_only = true,
                           .section = kCheck};
 constexpr Option kTarget{.name = "target", .metavar = "TARGET", .kind = Kind::Path,
-                         .help = "x.py, x.pth, x.pt or another .onnx (default: convert MODEL)",
+                         .help = "x.py, x.pth, x.pt, x.pt2 or another .onnx (default: convert MODEL)",
                          .has_place = true};
 
 constexpr Option kModule{
@@ -214,6 +214,7 @@ constexpr Example kConvertExamples[] = {
     {"model.onnx net.py", "the same, under another name"},
     {"model.onnx net.pth", "weights as a state_dict, source in net.py"},
     {"model.onnx net.pt", "one TorchScript file, for torch.jit.load"},
+    {"model.onnx net.pt2", "one file for torch.export.load"},
     {"model.onnx --input_shape input:1,3,320,320", "for inputs of this shape only"},
     {"model.onnx --input data.npz", "checked with these inputs", true}};
 constexpr Example kSimplifyExamples[] = {

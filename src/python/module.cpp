@@ -348,6 +348,13 @@ nb::list check_outputs(const nb::object& model, const nb::list& paths, bool forc
   return diagnostics(onnx2nn::check_outputs(path_of(model), list, force));
 }
 
+nb::list publish_file(const nb::object& from, const nb::object& path, const nb::object& model,
+                      bool force) {
+  const std::string made = path_of(from), target = path_of(path), source = path_of(model);
+  return diagnostics(
+      run_native([&] { return onnx2nn::publish_file(made, target, source, force); }));
+}
+
 nb::dict simplify(const nb::object& model, const nb::object& out_path, const nb::dict& options) {
   const auto o = simplify_options_of(options);
   const std::string out = out_path.is_none() ? std::string() : path_of(out_path);
@@ -525,6 +532,7 @@ NB_MODULE(_native, m) {
           "path_py"_a, "path_weights"_a = "");
   nb::class_<Staged>(m, "Staged").def("publish", &publish);
   m.def("check_outputs", &check_outputs, "model"_a, "paths"_a, "force"_a = false);
+  m.def("publish_file", &publish_file, "made"_a, "path"_a, "model"_a, "force"_a = false);
   m.def(
       "printable", [](const nb::bytes& b) { return onnx2nn::printable({b.c_str(), b.size()}); },
       "text"_a);

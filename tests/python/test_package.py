@@ -57,7 +57,7 @@ def test_output_paths() -> None:
     assert output_paths("m.onnx", "x.pt") == ("x.pt", "x.pt")
     assert output_paths("a/m.onnx", "") == ("m.py", "m.safetensors")
     assert output_paths("m.onnx", "new/") == ("new/m.py", "new/m.safetensors")
-    for wrong in ("x.pt2", "x.txt", "x"):
+    for wrong in ("x.pkl", "x.txt", "x"):
         with pytest.raises(ValueError):
             output_paths("m.onnx", wrong)
         with pytest.raises(onnx2nn.Error) as e:

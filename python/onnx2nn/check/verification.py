@@ -74,7 +74,8 @@ def verify(
 
     model: a path, bytes or an onnx.ModelProto.
     target: what to compare: a written `x.py` (weights beside it), an `x.pth` (source beside it), an
-        `x.pt` (TorchScript), another `.onnx`, an nn.Module; None converts the model in memory.
+        `x.pt` (TorchScript), `x.pt2` (torch.export), another `.onnx`, an nn.Module; None converts the
+        model in memory.
     inputs: values by name, or an .npz file of them; what is missing is drawn with `seed`.
     input_shapes: dims by input name, for what is drawn.
     nodes: run each node on the oracle's own inputs too: "auto" does so unless the runs take long and
@@ -249,9 +250,10 @@ def _is_onnx(target: Any) -> bool:
     return isinstance(target, (str, os.PathLike)) and Path(target).suffix.lower() == ".onnx"
 
 
-def _is_torchscript(target: Any) -> bool:
-    """Its classes cannot be edited: they are held to the operators' answers as ours are."""
-    return isinstance(target, (str, os.PathLike)) and Path(target).suffix.lower() == ".pt"
+def _is_program(target: Any) -> bool:
+    """Whether it is no source that is edited: it is held to the operators' answers as ours is."""
+    is_file = isinstance(target, (str, os.PathLike))
+    return is_file and Path(target).suffix.lower() in (".pt", ".pt2")
 
 
 def _as_module(source: Source, target: Any, options: dict[str, Any]) -> "nn.Module":
@@ -336,7 +338,7 @@ def _check_by_nodes(
         report.nodes = [*view.nodes, *(c for c in views[1].nodes if c.name not in inner)]
     # A module of the caller's own may well compute by other steps: its outputs count, while they are right.
     held = target is not None and (not report.ok or isinstance(target, (str, os.PathLike)))
-    ours = target is None or _is_torchscript(target)
+    ours = target is None or _is_program(target)
     ours = ours or (agree and held and _is_conversion(target, source, options))
     if agree and held and not ours:
         from onnx2nn.check.recognised import check_recognised

@@ -28,8 +28,8 @@ _counter = itertools.count(1)
 def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     """The module in the files of a conversion, executed in a namespace of its own.
 
-    target: `x.py`, with x.safetensors (or its index) or x.pth beside it; `x.pth`; or `x.pt`, an archive
-        of TorchScript.
+    target: `x.py`, with x.safetensors (or its index) or x.pth beside it; `x.pth`; `x.pt`, an archive of
+        TorchScript; or `x.pt2`, a program of torch.export.
     Raises Error where a file is missing or cannot be loaded.
     """
     path = Path(target)
@@ -37,9 +37,13 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     if suffix == ".pt":
         return _load_torchscript(path)
     if suffix == ".pt2":
-        raise Error(f"{target}: {suffix} files cannot be checked; give the .py or .pth", usage=True)
+        from onnx2nn.exporting import load_exported
+
+        if not path.is_file():
+            raise Error(f"{path}: does not exist", unreadable=True)
+        return load_exported(path)
     if suffix not in (".py", ".pth", ".safetensors"):
-        raise Error(f"{target}: not a .py, .pth, .pt or .onnx file", usage=True)
+        raise Error(f"{target}: not a .py, .pth, .pt, .pt2 or .onnx file", usage=True)
     code = path.with_suffix(".py")
     if not code.is_file():
         raise Error(f"{code}: does not exist; it holds the source", unreadable=True)

@@ -76,6 +76,10 @@ def run(request: Request) -> ExitCode:
         skipped = "not asked for"
     elif done.unknown_operators:
         skipped = _STUBS
+    elif done.files[0].lower().endswith(".pte"):
+        skipped = (
+            "a .pte file is run by ExecuTorch: its module was not checked (give x.pt2 for that)"
+        )
     else:
         skipped = missing
     if skipped is None:
@@ -135,6 +139,16 @@ def usage(done: Converted, report: "Report | None") -> str:
     lines.append("import torch")
     if path.suffix == ".pt":
         lines += ["", f"net = torch.jit.load({str(path)!r})"]
+    elif path.suffix == ".pt2":
+        lines += ["", f"net = torch.export.load({str(path)!r}).module()"]
+    elif path.suffix == ".pte":
+        lines += [
+            "from executorch.runtime import Runtime",
+            "",
+            f"method = Runtime.get().load_program({str(path)!r}).load_method('forward')",
+            f"outputs = method.execute([{', '.join(arguments)}])",
+        ]
+        return "Use it:\n" + "\n".join(f"    {line}".rstrip() for line in lines)
     else:
         if str(path.parent) != ".":
             lines += [f"import sys; sys.path.insert(0, {str(path.parent)!r})"]

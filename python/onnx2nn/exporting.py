@@ -1,0 +1,200 @@
+"""Files that torch itself writes: programs of torch.export (.pt2), and of ExecuTorch for phones (.pte).
+
+Both are made from the module that a conversion gives, by the installed torch, so that they are right for that
+version of it. Dims that the ONNX file leaves open stay open, under its names: equal names are equal sizes.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx2nn.api import Error, Source
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+__all__ = ["SUFFIXES", "export", "load_exported", "write"]
+
+SUFFIXES = (".pt2", ".pte")
+MARK = "onnx2nn"  # the record by which an archive is known as ours
+_log = logging.getLogger("onnx2nn")
+_LEAST = 2  # torch takes a size of 1 for one that broadcasts, and fixes it
+
+
+def write(path: Path, net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> None:
+    """Write the module to `path`: by torch.export for x.pt2, by ExecuTorch for x.pte.
+
+    inputs: of the conversion, in the order of the module's arguments.
+    Raises Error where torch cannot export the module, or ExecuTorch is not installed.
+    """
+    program = export(net, inputs, source)
+    if path.suffix.lower() == ".pte":
+        path.write_bytes(_executorch(program))
+        return
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, str(path), extra_files={MARK: source.name})
+
+
+def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "ExportedProgram":
+    """The module as a program of torch.export, its open dims by their ONNX names.
+
+    Where torch finds that two of them depend on each other, or that one is fixed, it says so in its
+    own terms and the program follows it: a warning tells.
+    """
+    import torch
+
+    args = _example(net, inputs, source)
+    named = _dims(inputs, args)
+    loose = tuple(
+        dict.fromkeys(dims, torch.export.Dim.AUTO) if dims is not None else None for dims in named
+    )
+    reasons = []
+    for dims in (named, loose):
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                program = torch.export.export(
+                    net, args, dynamic_shapes=dims if any(dims) else None, strict=False
+                )
+        except Exception as error:  # torch raises what its parts do
+            reasons.append(_first_sentence(error))
+            continue
+        if reasons:
+            _log.warning("the dims are not as free as the ONNX file says: %s", reasons[0])
+        return program
+    raise Error(
+        f"{source.name}: torch.export refuses the module: {reasons[-1]}\n"
+        "    write the model as .py, which carries all operators"
+    )
+
+
+def load_exported(path: Path) -> "nn.Module":
+    """The module of a .pt2 file. Raises Error where torch cannot load it."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module: nn.Module = torch.export.load(str(path)).module()
+    except Exception as error:
+        raise Error(f"{path}: torch.export.load refuses it: {_first_sentence(error)}") from error
+    return module
+
+
+def _first_sentence(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+# ---- Examples and dims ----
+
+
+def _feeds(source: Source) -> Iterator[dict[str, Any]]:
+    """Inputs that the model may take; open dims first at sizes that torch does not fix."""
+    from onnx2nn.check.inputs import candidates, wanted_inputs
+    from onnx2nn.check.oracle import read_proto
+
+    try:
+        proto = read_proto(source)
+    except ImportError as error:
+        raise Error(f"{source.name}: exporting draws inputs by onnx: pip install onnx") from error
+    open_dims: dict[str, int] = {}
+    shapes: dict[str, list[Any]] = {}
+    for wanted in wanted_inputs(proto):
+        dims = []
+        for d in wanted.dims or []:
+            if isinstance(d, str):
+                dims.append(open_dims.setdefault(d, _LEAST + len(open_dims)) if d else None)
+            else:
+                dims.append(d)
+        if wanted.dims:
+            shapes[wanted.name] = dims
+    for sizes in (shapes, None):
+        yield from candidates(proto, 0, None, sizes)
+
+
+def _example(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> tuple[Any, ...]:
+    """Arguments that the module takes."""
+    import torch
+
+    from onnx2nn.tensors import to_torch
+
+    last = "no inputs could be drawn"
+    for tried, feed in enumerate(_feeds(source)):
+        if tried == _MOST_FEEDS:
+            break
+        args = tuple(to_torch(feed[str(i["name"])]) for i in inputs)
+        try:
+            with torch.no_grad():
+                net(*args)
+        except Exception as error:
+            last = _first_sentence(error)
+        else:
+            return args
+    raise Error(f"{source.name}: no example inputs were found to export the module with: {last}")
+
+
+_MOST_FEEDS = 24
+
+
+def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """For each argument the axes that stay open: torch.export's dynamic_shapes."""
+    import torch
+    from torch.export import Dim
+
+    known: dict[str, Any] = {}
+    taken: set[str] = set()
+
+    def dim(name: str) -> Any:
+        if not re.fullmatch(r"\w+", name) or name[0].isdigit():
+            return Dim.AUTO  # a sum or product of others, or unknown
+        if name not in known:
+            text = re.sub(r"[^0-9A-Za-z_]", "_", name)
+            while text in taken:
+                text += "_"
+            taken.add(text)
+            known[name] = Dim(text)
+        return known[name]
+
+    out: list[Any] = []
+    for i, value in zip(inputs, args, strict=True):
+        if not isinstance(value, torch.Tensor):
+            out.append(None)
+            continue
+        shape = i.get("shape") or ["?"] * value.dim()
+        axes = {
+            axis: dim(str(d)) for axis, d in enumerate(shape) if not str(d).lstrip("-").isdigit()
+        }
+        out.append(axes or None)
+    return tuple(out)
+
+
+# ---- ExecuTorch ----
+
+
+def _executorch(program: "ExportedProgram") -> bytes:
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+    except ImportError as error:
+        raise Error(
+            "a .pte file is written by ExecuTorch, which is not installed: pip install executorch"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            edge = to_edge_transform_and_lower(
+                program,
+                partitioner=[XnnpackPartitioner()],
+                constant_methods={"written_by_onnx2nn": True},
+            )
+            return bytes(edge.to_executorch().buffer)
+    except Exception as error:
+        raise Error(f"ExecuTorch refuses the program: {_first_sentence(error)}") from error

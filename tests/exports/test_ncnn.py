@@ -1,0 +1,99 @@
+"""Keras to ONNX to PyTorch to NCNN, by the programs that people use for each step."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.exports.environments import environment, run
+
+import onnx2nn
+
+# The environments are installed by the first test that needs them.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits.onnx"
+_BAR = 1e-5  # mean squared error at fp32
+
+RUN_NCNN = """
+import json, sys
+import ncnn, numpy as np
+with ncnn.Net() as net:
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    assert net.load_param("net.ncnn.param") == 0 and net.load_model("net.ncnn.bin") == 0
+    with net.create_extractor() as extractor:
+        extractor.input("in0", ncnn.Mat(np.load("x.npy")[0]).clone())
+        state, y = extractor.extract("out0")
+        assert state == 0
+        print(json.dumps(np.array(y).tolist()))
+"""
+
+# Keras' own exporter, or tf2onnx by its command's function.
+EXPORT_KERAS = """
+import json, sys
+import numpy as np, keras
+from keras import layers
+keras.utils.set_random_seed(0)
+inputs = keras.Input((16, 16, 3), name="image")
+x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(inputs)
+x = layers.BatchNormalization()(x)
+x = layers.ReLU()(x)
+x = layers.DepthwiseConv2D(3, padding="same")(x)
+x = layers.Activation("relu")(x)
+y = layers.Conv2D(8, 1)(x)
+x = layers.Add()([x, y])
+x = layers.GlobalAveragePooling2D()(x)
+x = layers.Dense(5, activation="softmax")(x)
+net = keras.Model(inputs, x)
+for w in net.weights:
+    w.assign(w + 0.05 * np.random.default_rng(0).normal(size=w.shape))
+x = np.random.default_rng(1).normal(size=(1, 16, 16, 3)).astype("float32")
+np.save("x.npy", x)
+want = np.asarray(net(x)).tolist()
+if sys.argv[1] == "keras":
+    net.export("net.onnx", format="onnx", verbose=False)
+else:
+    import tensorflow as tf, tf2onnx
+    spec = (tf.TensorSpec((1, 16, 16, 3), tf.float32, name="image"),)
+    function = tf.function(lambda image: net(image), input_signature=spec)
+    tf2onnx.convert.from_function(function, spec, opset=15, output_path="net.onnx")
+print(json.dumps(want))
+"""
+
+
+def by_pnnx(folder: Path, file: str, shape: list[int]) -> Any:
+    """What ncnn computes for x.npy of the file that pnnx converts."""
+    done = subprocess.run(
+        [environment("ncnn") / "pnnx", file, f"inputshape={shape}".replace(" ", ""), "fp16=0"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    text = (folder / "net.ncnn.param").read_text()
+    # pnnx leaves what it does not know in the file, and says nothing.
+    assert not [w for w in ("aten::", "prim::", "pnnx.", "nn.", "F.", "torch.") if w in text], text
+    return np.array(run("ncnn", RUN_NCNN, folder))
+
+
+def test_torchscript_by_pnnx(tmp_path: Path) -> None:
+    onnx2nn.convert(DIGITS, tmp_path / "net.pt")
+    x = torch.randn(1, 1, 8, 8)
+    np.save(tmp_path / "x.npy", x.numpy())
+    got = by_pnnx(tmp_path, "net.pt", [1, 1, 8, 8])
+    assert np.square(got - onnx2nn.load(DIGITS)(x).detach().numpy()[0]).mean() < _BAR
+
+
+@pytest.mark.parametrize("exporter", ["keras", "tf2onnx"])
+def test_keras_to_ncnn(exporter: str, tmp_path: Path) -> None:
+    want = np.array(run("keras", EXPORT_KERAS, tmp_path, exporter))
+    x = np.load(tmp_path / "x.npy")
+    net = onnx2nn.load(tmp_path / "net.onnx")
+    assert np.square(net(torch.from_numpy(x)).detach().numpy() - want).mean() < 1e-7
+    onnx2nn.convert(tmp_path / "net.onnx", tmp_path / "net.pt")
+    got = by_pnnx(tmp_path, "net.pt", [1, 16, 16, 3])
+    assert np.square(got - want[0]).mean() < _BAR

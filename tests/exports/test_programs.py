@@ -1,0 +1,146 @@
+"""Files that torch writes of a conversion: torch.export, AOTInductor, ExecuTorch."""
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from tests.exports.environments import run
+from torch import nn
+
+import onnx2nn
+from onnx2nn.api import Error
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits.onnx"
+
+
+def program(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.load(str(path))
+
+
+def two_inputs() -> onnx.ModelProto:
+    """A batch and a length that both inputs share, one of them under another name too."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("Mul", ["h", "gate"], ["g"]),
+            helper.make_node("ReduceMean", ["g"], ["y"], axes=[1], keepdims=0),
+        ],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "time", 4]),
+            helper.make_tensor_value_info("gate", TensorProto.FLOAT, ["batch", "time", 1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.random.default_rng(0).normal(size=(4, 3)).astype("f"), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_dims_stay_open_under_their_names(tmp_path: Path) -> None:
+    model = two_inputs()
+    onnx2nn.convert(model, tmp_path / "net.pt2")
+    exported = program(tmp_path / "net.pt2")
+    net, page = exported.module(), onnx2nn.load(model)
+    for batch, time in ((2, 3), (5, 7), (1, 9)):
+        args = torch.randn(batch, time, 4), torch.rand(batch, time, 1)
+        torch.testing.assert_close(net(*args), page(*args))
+    with pytest.raises(Exception):  # noqa: B017 - of torch's own
+        net(torch.randn(2, 3, 4), torch.rand(2, 4, 1))  # one length for both
+    assert len(exported.range_constraints) == 2
+
+
+def test_keys_are_those_of_the_page(tmp_path: Path) -> None:
+    onnx2nn.convert(DIGITS, tmp_path / "net.pt2")
+    exported, page = program(tmp_path / "net.pt2"), onnx2nn.load(DIGITS)
+    assert {*exported.state_dict} == {*page.state_dict()}
+
+
+def test_it_is_checked(tmp_path: Path) -> None:
+    onnx2nn.convert(DIGITS, tmp_path / "net.pt2")
+    assert onnx2nn.verify(DIGITS, tmp_path / "net.pt2").ok
+    other = onnx2nn.load(two_inputs())
+    args = torch.randn(2, 3, 4), torch.rand(2, 3, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(other, args), str(tmp_path / "other.pt2"))
+    assert not onnx2nn.verify(DIGITS, tmp_path / "other.pt2").ok
+
+
+def test_files_of_others_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), str(path))
+    before = path.read_bytes()
+    with pytest.raises(Error, match="did not write"):
+        onnx2nn.convert(DIGITS, path)
+    assert path.read_bytes() == before
+    onnx2nn.convert(DIGITS, path, force=True)
+    onnx2nn.convert(DIGITS, path)  # ours may be replaced
+    assert [p.name for p in tmp_path.iterdir()] == ["net.pt2"]
+
+
+def test_what_torch_cannot_export_is_said(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("StringConcat", ["a", "a"], ["b"])],
+        "g",
+        [helper.make_tensor_value_info("a", TensorProto.STRING, ["n"])],
+        [helper.make_tensor_value_info("b", TensorProto.STRING, ["n"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    with pytest.raises(Error, match="export"):
+        onnx2nn.convert(model, tmp_path / "net.pt2")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
+def test_aot_inductor(tmp_path: Path) -> None:
+    """torch compiles the program to a package that runs without Python source."""
+    onnx2nn.convert(DIGITS, tmp_path / "net.pt2")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        package = torch._inductor.aoti_compile_and_package(
+            program(tmp_path / "net.pt2"), package_path=str(tmp_path / "compiled.pt2")
+        )
+        net = torch._inductor.aoti_load_package(package)
+        x = torch.randn(3, 1, 8, 8)
+        torch.testing.assert_close(net(x), onnx2nn.load(DIGITS)(x), atol=1e-4, rtol=1e-4)
+
+
+WRITE_AND_RUN = """
+import json, sys
+sys.path[:0] = [sys.argv[1]]
+import numpy as np, torch, onnx2nn
+from executorch.runtime import Runtime
+onnx2nn.convert(sys.argv[2], "net.pte")
+onnx2nn.convert(sys.argv[2], "net.pte")  # ours may be replaced
+x = torch.from_numpy(np.load("x.npy"))
+method = Runtime.get().load_program("net.pte").load_method("forward")
+print(json.dumps(method.execute([x])[0].tolist()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_executorch(tmp_path: Path) -> None:
+    """A .pte file, run by ExecuTorch's own runtime."""
+    x = torch.randn(1, 1, 8, 8)
+    np.save(tmp_path / "x.npy", x.numpy())
+    got = run("executorch", WRITE_AND_RUN, tmp_path, str(ROOT / "python"), str(DIGITS))
+    torch.testing.assert_close(torch.tensor(got), onnx2nn.load(DIGITS)(x), atol=1e-4, rtol=1e-4)
+
+
+def test_without_executorch(tmp_path: Path) -> None:
+    with pytest.raises(Error, match="pip install executorch"):
+        onnx2nn.convert(DIGITS, tmp_path / "net.pte")

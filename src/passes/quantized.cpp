@@ -561,6 +561,8 @@ ir::TensorPtr bias_of(const ir::Node& conv, const ir::Value* bias) {
 
 // Add(Conv(x, w), b)   =>   Conv(x, w, b)
 bool bias_into_conv(Rewriter& w, ir::Node& n) {
+  // What an author of torch adds has a key of its own.
+  if (w.model().info.producer_name == "pytorch") return w.miss(n, "the bias is the author's");
   for (std::size_t i = 0; i < 2; ++i) {
     ir::Node* conv = sole_producer(n.input(i), "Conv");
     if (conv == nullptr || conv->input_count() > 2 || conv->unsound) continue;

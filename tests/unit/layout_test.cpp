@@ -57,7 +57,7 @@ TEST(Layout, ParenthesesHaveNoComma) {
   const Text sum = infix(atom(kLong), "+", atom(kOther), 50);
   const Text product = infix(bound(sum, 52), "*", atom(kLong), 52);
   EXPECT_EQ(statement_text(0, "y = ", product, ""),
-            "y = (\n    (" + kLong + " + " + kOther + ")\n    * " + kLong + "\n)\n");
+            "y = (\n    " + kLong + " + " + kOther + "\n) * " + kLong + "\n");
 }
 
 TEST(Layout, AMethodOfALongCallBreaksTheCall) {

@@ -71,11 +71,14 @@ TEST(Simplify, MovesABiasIntoTheConvolution) {
   EXPECT_EQ(b.g.first()->input(2)->constant->to_doubles(), std::vector<double>(4, 2.0));
 }
 
-TEST(Simplify, LeavesWeightsAloneForConversion) {
+TEST(Simplify, LeavesAnAuthorsWeightsAloneForConversion) {
   Builder b;
+  b.model.info.producer_name = "pytorch";
   ir::Value* c = b.node("Conv", {b.input("x", {1, 3, 8, 8}), b.weight("w", {4, 3, 3, 3}, 1)});
   b.output(b.node("Add", {c, b.weight("k", {4, 1, 1}, 2)}));
   EXPECT_EQ(b.simplified(passes::for_conversion()), "Conv Add");
+  b.model.info.producer_name = "tf2onnx";  // whose convolutions have no bias
+  EXPECT_EQ(b.simplified(passes::for_conversion()), "Conv");
 }
 
 TEST(Simplify, LeavesASharedWeightAlone) {

@@ -178,6 +178,12 @@ void lower_gather_elements(LowerContext& c) {
   const std::int64_t axis = c.attr_int("axis", 0);
   if (has_index_kernels(c.dtype(0)) && never_negative(c.input(1)))
     return c.out(0, aten("gather", {c.in(0), axis, long_index(c, 1)}));
+  if (has_index_kernels(c.dtype(0)) && c.rank(0).value_or(0) > 0) {
+    // The remainder of a negative index counts from the beginning.
+    const Ex size = c.dim(0, c.axis(axis, *c.rank(0)));
+    const Ex index = aten("remainder.Scalar", {long_index(c, 1), size});
+    return c.out(0, aten("gather", {c.in(0), axis, index}));
+  }
   c.out(0, helper("gather_elements", {c.in(0), c.in(1), axis}));
 }
 

@@ -67,7 +67,29 @@ std::optional<Ex> batch_norm_module(LowerContext& c, double momentum) {
                   {c.in(0)});
 }
 
+/// A channel has more than one value, as torch demands; sizes not known are taken for that.
+bool many_places(const Shape& x) {
+  Dim places(1);
+  for (std::size_t i = 2; i < x.rank(); ++i) places = places * x[i];
+  return !places.is_const() || places.value() > 1;
+}
+
+/// Of the statistics of x alone: what torch's batch norm does while it trains.
+std::optional<Ex> batch_norm_of_batch(LowerContext& c, bool spatial) {
+  for (std::size_t i = 1; i < c.output_count(); ++i)
+    if (c.has_output(i) && c.node().output(i)->has_uses()) return std::nullopt;
+  const DType t = c.dtype(0);
+  if (!spatial || (t != DType::Float32 && t != DType::Float64)) return std::nullopt;
+  for (std::size_t i = 1; i <= kVar; ++i)
+    if (c.dtype(i) != t) return std::nullopt;
+  if (c.rank(0).value_or(0) < 3 || !many_places(c.shape(0))) return std::nullopt;
+  Kwargs kw{{"weight", c.in(1)}, {"bias", c.in(2)}, {"training", Ex(true)}};
+  add_epsilon(c, kw, "eps");
+  return call("F.batch_norm", {c.in(0), kNone, kNone}, kw);
+}
+
 void lower_batch_norm_training(LowerContext& c, bool spatial, double momentum) {
+  if (const auto y = batch_norm_of_batch(c, spatial)) return c.out(0, *y);
   Kwargs kw;
   add_epsilon(c, kw, "epsilon");
   if (momentum != static_cast<double>(0.9F)) kw.emplace_back("momentum", momentum);
@@ -108,13 +130,6 @@ void infer_same(InferContext& c) {
 }
 
 // ---------------------------------------------------------------- InstanceNormalization
-
-/// A channel has more than one value, as torch demands; sizes not known are taken for that.
-bool many_places(const Shape& x) {
-  Dim places(1);
-  for (std::size_t i = 2; i < x.rank(); ++i) places = places * x[i];
-  return !places.is_const() || places.value() > 1;
-}
 
 void lower_instance_norm(LowerContext& c) {
   c.ignore_attr("consumed_inputs");

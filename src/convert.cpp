@@ -19,6 +19,7 @@
 #include "onnx/external_data.h"
 #include "onnx/reader.h"
 #include "ops/context.h"
+#include "ops/folded_norms.h"
 #include "ops/lower.h"
 #include "ops/operands.h"
 #include "outputs.h"
@@ -120,6 +121,22 @@ std::string quoted_text(std::string_view text) {
   return out;
 }
 
+/// A line about batch norms that the exporter folded; empty where it folded none.
+std::string folded_norms(const Impl& c) {
+  constexpr std::size_t kWidth = 88;
+  const std::vector<std::string> all = ops::folded_batch_norms(*c.model, c.program);
+  if (all.empty()) return "";
+  std::string line = "batch norms folded by the exporter: ";
+  for (const std::string& name : all) {
+    if (line.size() + name.size() + std::string_view(", ...").size() > kWidth) {
+      line += "...";
+      return line + "\n";
+    }
+    line += name + (&name == &all.back() ? "\n" : ", ");
+  }
+  return line;
+}
+
 /// The first line is what tells our files from others: see outputs.cpp.
 std::string header(const Impl& c) {
   constexpr std::size_t kLine = 85;  // behind three quotes
@@ -130,10 +147,11 @@ std::string header(const Impl& c) {
   if (!info.producer_name.empty())
     origin += ", produced by " +
               std::string(strip(quoted_text(info.producer_name + " " + info.producer_version)));
-  if (whole.size() <= kLine) return whole + "\n\n" + origin + "\n";
+  const std::string folded = folded_norms(c);
+  if (whole.size() <= kLine) return whole + "\n\n" + origin + "\n" + folded;
   const bool fits = file.size() + 2 + origin.size() <= kLine;
   return c.program.class_name + ", converted by onnx2nn.\n\n" + file + (fits ? ", " : "\n") + origin +
-         "\n";
+         "\n" + folded;
 }
 
 std::string emit_weights_name(const Impl& c) {

@@ -392,7 +392,9 @@ Text Printer::text(const Expr& e) {
     case ExprKind::Self:
       return atom("self");
     case ExprKind::Attribute:
-      return postfix(text(*e.args[0]), "." + e.text);
+      return torch::is_attribute_name(e.text)
+                 ? postfix(text(*e.args[0]), "." + e.text)
+                 : call("getattr", {text(*e.args[0]), atom(python_quote(e.text))});
     case ExprKind::Param:
     case ExprKind::Constant:
     case ExprKind::Module:
@@ -753,6 +755,7 @@ std::string Printer::run() {
   std::set<std::string> imports(runtime.imports.begin(), runtime.imports.end());
   imports.insert("from pathlib import Path");
   if (uses_any_) imports.insert("from typing import Any");
+  if (uses("OrderedDict(")) imports.insert("from collections import OrderedDict");
   bool numpy = false;
   for (std::size_t at = body.find("np."); !numpy && at != std::string::npos;
        at = body.find("np.", at + 1))

@@ -232,7 +232,7 @@ class Writer {
       const std::string text = script_member(owner.text, a.name);
       auto it = members_.find(text);
       if (it == members_.end()) {
-        const std::string name = fresh(torch::is_ascii_identifier(a.name) ? a.name : "item_" + a.name);
+        const std::string name = fresh(torch::is_ascii_identifier(a.name) ? a.name : "item");
         types_[name] = a.module ? "module" : "Tensor";
         line(name + " = " + text);
         it = members_.emplace(text, name).first;

@@ -60,7 +60,10 @@ TensorPtr Tensor::owned(DType dtype, std::vector<std::int64_t> dims, std::vector
 
 TensorPtr Tensor::reshaped(std::vector<std::int64_t> dims) const {
   if (dtype_ == DType::String) return std::make_shared<const Tensor>(std::move(dims), strings_);
-  return std::make_shared<const Tensor>(dtype_, std::move(dims), source_);
+  auto out = std::make_shared<Tensor>(dtype_, std::move(dims), source_);
+  out->reshaped_ = true;
+  out->first_dims_ = first_dims();
+  return out;
 }
 
 void Tensor::no_element(std::int64_t i) const {

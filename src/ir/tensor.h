@@ -53,6 +53,8 @@ class Tensor {
   const std::vector<std::string>& strings() const { return strings_; }
   /// The same bytes under other dimensions (of the same element count).
   TensorPtr reshaped(std::vector<std::int64_t> dims) const;
+  /// The dimensions that it had before it was reshaped.
+  const std::vector<std::int64_t>& first_dims() const { return reshaped_ ? first_dims_ : dims_; }
 
   /// Element `i` in row-major order, read as T, whose size must be the element's. An Error where
   /// there is none: graphs say "a scalar" and give an empty tensor.
@@ -85,6 +87,8 @@ class Tensor {
 
   DType dtype_;
   std::vector<std::int64_t> dims_;
+  std::vector<std::int64_t> first_dims_;  // where reshaped_
+  bool reshaped_ = false;
   std::int64_t size_;
   ByteSource source_;
   std::vector<std::string> strings_;

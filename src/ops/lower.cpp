@@ -4,7 +4,6 @@
 
 #include "ops/names.h"
 #include "ops/onnx_schemas.h"
-#include "ops/scope.h"
 #include "ops/unknown.h"
 #include "ops/weight_role.h"
 #include "support/interrupt.h"
@@ -53,30 +52,8 @@ Ex nested_list(const ir::Tensor& t) {
 // ---------------------------------------------------------------- Lowering
 
 Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics)
-    : model_(model), options_(std::move(options)), diagnostics_(diagnostics) {
+    : model_(model), keys_(model), options_(std::move(options)), diagnostics_(diagnostics) {
   program_.class_name = options_.class_name;
-  signature_ = read_signature(*model_.graph);
-  for (const ir::Value* v : model_.graph->initializers) {
-    weight_names_.push_back(v->name);
-    const auto components = key_components(v->name);
-    if (!components) continue;
-    std::string path;
-    for (std::size_t i = 0; i + 2 < components->size(); ++i) {
-      path += (i > 0 ? "." : "") + (*components)[i];
-      containers_.insert(path);
-    }
-  }
-  std::sort(weight_names_.begin(), weight_names_.end());
-  ir::for_each_node(*model_.graph, [&](const ir::Node& n) {
-    const torch::ScopePtr scope = ops::scope_of(n);
-    if (!scope) return;
-    scopes_[&n] = scope;
-    std::string path;
-    for (const torch::ScopeStep& step : *scope) {
-      if (!path.empty()) containers_.insert(path);
-      path += (path.empty() ? "" : ".") + step.path;
-    }
-  });
 }
 
 VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
@@ -92,52 +69,6 @@ VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
     }
   }
   return v;
-}
-
-torch::ScopePtr Lowering::scope_of(const ir::Node& node) {
-  const auto it = scopes_.find(&node);
-  return it == scopes_.end() ? nullptr : it->second;
-}
-
-std::vector<std::string> Lowering::claim_path(std::vector<std::string> path) {
-  std::string owner;
-  for (std::size_t i = 0; i < path.size(); ++i) {
-    if (!is_number(path[i])) {
-      path[i] = member_name(path[i], dicts_.count(owner) != 0);
-    } else if (not_dicts_.count(owner) != 0) {
-      return claim_path({to_identifier(join(path, "."))});
-    }
-    owner += (i > 0 ? "." : "") + path[i];
-  }
-  const std::string stem = path.back();
-  // Numbers go on where they stopped, so that many weights of one name stay linear.
-  int& attempt = path_attempts_[join(path, ".")];
-  for (;; ++attempt) {
-    if (attempt > 0) {
-      path.back() = is_number(stem) ? "n" + stem + "_" + std::to_string(attempt)
-                                    : stem + "_" + std::to_string(attempt);
-    }
-    const std::string full = join(path, ".");
-    bool ok = leaf_paths_.count(full) == 0 && inner_paths_.count(full) == 0;
-    std::string prefix;
-    for (std::size_t i = 0; ok && i + 1 < path.size(); ++i) {
-      prefix += (i > 0 ? "." : "") + path[i];
-      if (leaf_paths_.count(prefix) != 0) {
-        // The container's name is taken by a weight or module: give the whole a flat name.
-        return claim_path({to_identifier(full)});
-      }
-    }
-    if (!ok) continue;
-    prefix.clear();
-    for (std::size_t i = 0; i + 1 < path.size(); ++i) {
-      prefix += (i > 0 ? "." : "") + path[i];
-      inner_paths_.insert(prefix);
-      if (is_number(path[i + 1])) dicts_.insert(prefix);
-      if (torch::is_container_member(path[i + 1])) not_dicts_.insert(prefix);
-    }
-    leaf_paths_.insert(full);
-    return path;
-  }
 }
 
 Ex Lowering::param_expr(const ParamPtr& param) {
@@ -169,6 +100,10 @@ ir::TensorPtr widen(const ir::TensorPtr& t) {
   return ir::Tensor::owned(ir::carrier(t->dtype()), t->dims(), std::move(bytes));
 }
 
+bool Lowering::is_as_authored(const ir::Value* value) const {
+  return is_authors_name(*named(value), keys_.said(), model_.info.producer_name);
+}
+
 ParamPtr Lowering::param_of(const ir::Value* value) {
   if (auto it = params_.find(value); it != params_.end()) return it->second;
   auto p = std::make_shared<torch::Param>();
@@ -177,26 +112,23 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   const WeightType type = *weight_type(value);
   const bool is_float = ir::info(type.dtype).kind == 'f' && ir::info(type.dtype).bits >= 16;
   const WeightRole role =
-      weight_role(*named(value), is_float, signature_, model_.info.producer_name);
-  p->shape = type.dims;
+      weight_role(*named(value), is_float, keys_.said(), model_.info.producer_name);
+  p->shape = value->constant && is_as_authored(value) ? value->constant->first_dims() : type.dims;
   p->trainable = role.trainable;
   p->persistent = role.persistent;
   const std::string own_name = weight_name(value);
-  auto components = key_components(own_name);
+  auto components = key_components(own_name, is_as_authored(value));
   // What the exporter computed is of the module that reads it, and has no name of the author's.
   const bool is_computed = !p->trainable && !p->persistent;
   if (is_computed && components && components->size() == 1) components.reset();
-  // A container's numbered children are modules, never parameters.
-  if (components && is_number(components->back()))
-    components = std::vector<std::string>{to_identifier(own_name)};
+  // Modules and parameters are numbered by lists, buffers by nothing.
+  while (components && !p->trainable && components->size() > 1 && is_number(components->back())) {
+    const std::string last = components->back();
+    components->pop_back();
+    components->back() += "_" + last;
+  }
   if (components) {
-    // No container of torch holds parameters, buffers and modules alike under numbers.
-    while (components->size() > 1 && is_number(components->back())) {
-      const std::string last = components->back();
-      components->pop_back();
-      components->back() += "_" + last;
-    }
-    p->path = claim_path(std::move(*components));
+    p->path = keys_.claim(std::move(*components));
   } else {
     std::string_view name = own_name;
     if (const auto slash = name.rfind('/');
@@ -269,9 +201,9 @@ void Lowering::name_rest() {
   for (const Unnamed& u : unnamed_) {
     auto path = readers.path(u.what.get());
     if (!path) path.emplace();
-    while (!path->empty() && leaf_paths_.count(join(*path, ".")) != 0) path->pop_back();
+    while (!path->empty() && keys_.is_claimed(*path)) path->pop_back();
     path->push_back(u.hint);
-    *u.path = claim_path(std::move(*path));
+    *u.path = keys_.claim(std::move(*path));
   }
   for (const ParamPtr& p : program_.params) {
     if (!p->quantized) continue;
@@ -398,7 +330,11 @@ Lowered Lowering::lowered(const ir::Value* value) {
     values_[value] = out;
     return out;
   }
-  out.ex = param_expr(param_of(value));
+  const ParamPtr param = param_of(value);
+  out.ex = param_expr(param);
+  // The state_dict has it as its author did.
+  if (const Ints dims = weight_type(value)->dims; dims != param->shape)
+    out.ex = aten("reshape", {out.ex, Ex(dims)});
   values_[value] = out;
   return out;
 }
@@ -599,6 +535,7 @@ torch::Program Lowering::run() {
   program_.forward.push_back(std::move(ret));
   torch::remove_unused(program_);
   name_rest();
+  tie_rest();
   return std::move(program_);
 }
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "ops/context.h"
-#include "ops/weight_role.h"
+#include "ops/keys.h"
 #include "support/checked.h"
 #include "torch/program.h"
 
@@ -101,13 +101,13 @@ class Lowering {
   bool is_counted(const Dim& dim) const;
   Ex device();
   torch::VarPtr new_var(std::string hint, const ir::Value* value);
-  torch::ScopePtr scope_of(const ir::Node& node);
   torch::ParamPtr param_of(const ir::Value* value);
   /// Constant, or made of constants by a node that `load` does the work of.
   bool is_weight(const ir::Value* value) const;
   /// The first of the values that are one weight in integers; else the value itself.
   const ir::Value* first_of(const ir::Value* value) const;
   std::optional<WeightType> weight_type(const ir::Value* value) const;
+  bool is_as_authored(const ir::Value* value) const;
   /// The weight's name as its author had it; the constant that has it.
   std::string weight_name(const ir::Value* value) const;
   const ir::Value* named(const ir::Value* value) const;
@@ -117,18 +117,19 @@ class Lowering {
   /// A new buffer of the module, as an expression.
   Ex buffer(std::string_view hint, const ir::TensorPtr& tensor);
   Ex constant_expr(std::string_view hint, const Ex& value);
-  std::vector<std::string> claim_path(std::vector<std::string> path);
   void name_rest();
+  void tie_rest();
+  void tie_to_inner(const std::vector<Path>& left);
+  void tie_to_embedding(const std::vector<Path>& left);
   torch::Port port(const ir::Value* value, const std::string& onnx_name, const Type& type);
 
   const ir::Model& model_;
+  Keys keys_;
   LowerOptions options_;
   Diagnostics& diagnostics_;
   torch::Program program_;
   torch::Block* block_ = nullptr;
   const ir::Node* node_ = nullptr;
-  std::unordered_map<const ir::Node*, torch::ScopePtr> scopes_;  // of nodes that have one
-  std::vector<std::string_view> weight_names_;                   // sorted
   std::unordered_map<const ir::Value*, Lowered> values_;
   std::unordered_map<const ir::Node*, bool> done_;  // nodes that another node's lowering took along
   std::map<std::string, std::pair<const ir::Value*, std::int64_t>> symbols_;
@@ -136,13 +137,8 @@ class Lowering {
   std::unordered_map<const ir::Value*, torch::ParamPtr> params_;
   std::unordered_map<const ir::Value*, bool> in_module_;
   std::unordered_map<const ir::Value*, QuantizedWeight> quantized_;
-  Signature signature_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;
-  std::set<std::string> leaf_paths_;
-  std::set<std::string> inner_paths_;
-  std::set<std::string> dicts_;       // paths that have numbered children: an nn.ModuleDict each
-  std::set<std::string> not_dicts_;   // paths with a child of a name that an nn.ModuleDict has
-  std::set<std::string> containers_;  // paths in the weights' names that have modules inside
+  std::set<Path> lent_;  // modules that lend their weights to those which are called
   /// A weight or constant that gets its path when all others have theirs.
   struct Unnamed {
     std::shared_ptr<const void> what;
@@ -150,8 +146,6 @@ class Lowering {
     std::string hint;
   };
   std::vector<Unnamed> unnamed_;
-  std::map<std::string, int> stem_counts_;
-  std::map<std::string, int> path_attempts_;
   int next_var_ = 0;
   std::unordered_set<const ir::Node*> reported_;  // as unknown operators
 };
@@ -222,12 +216,26 @@ class LowerContext : public NodeContext {
   std::optional<WeightType> weight_type(const ir::Value* value) const {
     return l_.weight_type(value);
   }
+  /// Whether the file says that the node is of a module of this class: by its name, or as one with weights
+  /// and without modules inside.
+  bool is_layer(std::string_view type) const;
+  /// Whether the weight lies as its author had it, whose name for it the file keeps.
+  bool is_as_authored(const ir::Value* value) const { return l_.is_as_authored(value); }
   /// Output 0 is a weight that is stored so.
   void keep_quantized(QuantizedWeight weight);
   /// A call of a torch.nn module with these weights; nothing where a weight is not constant or is
-  /// shared in a way that a module cannot say (then use the function instead).
+  /// shared in a way that a module cannot say (then use the function instead). stem: what it is called
+  /// where the file says only which module it is in.
   std::optional<Ex> module(const std::string& type, const Args& args, const Kwargs& keywords,
-                           const std::vector<ModuleParam>& params, const Args& call_args);
+                           const std::vector<ModuleParam>& params, const Args& call_args,
+                           const std::string& stem = "");
+  /// Input `i`, a constant, as the weight `name` of the module around the node, which has it with these
+  /// dimensions.
+  Ex own_weight(std::size_t i, const std::string& name, const Ints& dims);
+  /// `size` elements of a constant vector from `offset` on, as the weight `name` of the module around the
+  /// node; nothing where the author's had none, or where the file does not say whose the node is.
+  std::optional<Ex> own_part(const ir::Value* value, const std::string& name, std::int64_t offset,
+                             std::int64_t size);
   /// A tensor that the lowering computed itself, kept as a buffer.
   Ex buffer(std::string_view hint, ir::TensorPtr tensor);
   /// A Python value (a list of strings, say) kept in __init__.
@@ -253,6 +261,7 @@ class LowerContext : public NodeContext {
   void define(const ir::Value* value, Lowered lowered) { l_.define(value, std::move(lowered)); }
 
  private:
+  class Layer;
   /// An output's value, strings again where places were moved.
   Ex carried(const Ex& value);
 

@@ -41,24 +41,30 @@ constexpr std::size_t kMaxPart = 200;
 
 }  // namespace
 
-std::optional<std::vector<std::string>> key_components(std::string_view name, bool number_first) {
+/// What torch takes for a module's name, but for characters that set apart the names of other tools.
+bool is_key_part(std::string_view part) {
+  return !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
+    return c >= ' ' && c <= '~' && std::string_view("/:\\\"'`%").find(c) == std::string_view::npos;
+  });
+}
+
+std::optional<std::vector<std::string>> key_components(std::string_view name, bool of_key) {
   if (name.size() > kMaxParts * kMaxPart) return std::nullopt;
   std::vector<std::string> out;
+  bool plain = true;
   for (const std::string_view part : split(name, '.')) {
-    if (!torch::is_ascii_identifier(part) && !is_number(part)) return std::nullopt;
+    if (!is_key_part(part) || part.size() > kMaxPart) return std::nullopt;
+    plain = plain && (torch::is_ascii_identifier(part) || is_number(part));
     out.emplace_back(part);
   }
-  if (out.empty() || (is_number(out[0]) && !number_first) || out.size() > kMaxParts) return std::nullopt;
-  if (std::any_of(out.begin(), out.end(), [](const auto& part) { return part.size() > kMaxPart; }))
-    return std::nullopt;
+  if (out.empty() || out.size() > kMaxParts) return std::nullopt;
+  // "123" and "conv-1" alone are any tool's, "block1.block1-0.weight" is a key.
+  if (!of_key && (is_number(out[0]) || (!plain && out.size() == 1))) return std::nullopt;
   return out;
 }
 
-std::string member_name(std::string s, bool in_dict) {
-  if (s.rfind("__", 0) == 0) s = "p" + s;  // inside a class Python changes such names
-  while (torch::is_python_keyword(s) || s == "_" || torch::is_module_member(s) ||
-         (in_dict && torch::is_container_member(s)))
-    s += "_";
+std::string member_name(std::string s) {
+  while (torch::is_module_member(s)) s += "_";
   return s;
 }
 

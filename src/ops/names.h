@@ -13,13 +13,12 @@ std::string to_identifier(std::string_view s);
 /// MatMul as mat_mul; an identifier whatever the type is.
 std::string snake(std::string_view op_type);
 
-/// Components of a state_dict key, where the name can be one; `number_first`: of a part of a key.
-std::optional<std::vector<std::string>> key_components(std::string_view name,
-                                                       bool number_first = false);
+/// Components of a state_dict key, where the name can be one; `of_key`: it is one, or a part of one,
+/// by the file's word.
+std::optional<std::vector<std::string>> key_components(std::string_view name, bool of_key = false);
 
-/// The identifier, changed where a module cannot have a member of that name; `in_dict`: where an
-/// nn.ModuleDict cannot.
-std::string member_name(std::string s, bool in_dict = false);
+/// The name, changed where a module cannot have a member of that name.
+std::string member_name(std::string s);
 /// Python name stem from an ONNX value's name: "/layer1/conv1/Conv_output_0" gives "conv1".
 std::string variable_hint(std::string_view onnx_name, std::string_view op_type);
 

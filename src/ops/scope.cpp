@@ -63,7 +63,7 @@ std::optional<Scope> steps_of(const std::vector<std::string>& paths,
     if (path.empty() || path == outer) continue;
     const std::string prefix = outer.empty() ? "" : outer + ".";
     if (path.size() <= prefix.size() || !path.starts_with(prefix)) return std::nullopt;
-    if (!key_components(path, /*number_first=*/true)) return std::nullopt;
+    if (!key_components(path, /*of_key=*/true)) return std::nullopt;
     step.path = std::string(path.substr(prefix.size()));
     if (i < types.size()) step.type = class_of(types[i]);
     out.push_back(std::move(step));
@@ -107,7 +107,7 @@ std::optional<Scope> from_name(std::string_view name) {
   Scope out;
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
     std::string_view part = parts[i];
-    if (!key_components(part, /*number_first=*/true)) return std::nullopt;
+    if (!key_components(part, /*of_key=*/true)) return std::nullopt;
     if (i > 0) {
       const std::string prefix = std::string(parts[i - 1]) + ".";
       if (part.starts_with(prefix)) part.remove_prefix(prefix.size());

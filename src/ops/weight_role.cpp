@@ -54,6 +54,9 @@ bool is_scale_of(const ir::Use& use) {
 
 /// The weights of a layer, whatever became of their names.
 bool is_weight_of(const ir::Use& use) {
+  // What a weight multiplies is none.
+  const Value* right = use.user->is("MatMul") ? use.user->input(1) : nullptr;
+  if (use.index == 0 && right != nullptr && right->constant) return false;
   static constexpr std::string_view kOps[] = {"Conv", "ConvTranspose", "Einsum", "Gemm", "GRU",
                                               "LSTM", "MatMul",        "RNN"};
   return use.user->domain.empty() && one_of(use.user->op_type, kOps);
@@ -79,7 +82,7 @@ bool holds_no_weights(const ir::Tensor& tensor) {
 }
 
 /// Whether something says that it is no parameter.
-bool is_constant(const Value& value) {
+bool is_constant(const Value& value, bool made_up) {
   const auto uses = value.uses();
   const auto all = [&](auto is) {
     return !uses.empty() &&
@@ -88,7 +91,7 @@ bool is_constant(const Value& value) {
   const bool layer = value.constant->rank() >= 2 &&
                      std::any_of(uses.begin(), uses.end(),
                                  [](const ir::Use* use) { return is_weight_of(*use); });
-  if (is_made_up(value.name)) return !layer;
+  if (made_up) return !layer;
   return is_called_constant(value.name) || all(is_scale_of) || all(normalises_input) ||
          holds_no_weights(*value.constant);
 }
@@ -134,6 +137,7 @@ Signature read_signature(const ir::Graph& graph) {
       const std::size_t end = target.find('\'');
       if (end == std::string_view::npos) continue;
       WeightRole role;
+      role.order = out.size();
       role.trainable = line.substr(0, at).ends_with(": PARAMETER");
       if (!role.trainable && !line.substr(0, at).ends_with(": BUFFER")) continue;
       role.persistent = target.substr(end).find("persistent=False") == std::string_view::npos;
@@ -143,6 +147,12 @@ Signature read_signature(const ir::Graph& graph) {
   return out;
 }
 
+bool is_authors_name(const Value& weight, const Signature& said, std::string_view producer) {
+  if (!said.empty()) return said.count(weight.name) != 0;
+  return producer == "pytorch" && weight.is_initializer && !is_made_up(weight.name) &&
+         !is_number(weight.name) && key_components(weight.name, /*of_key=*/true).has_value();
+}
+
 WeightRole weight_role(const Value& weight, bool is_float, const Signature& said,
                        std::string_view producer) {
   if (const auto it = said.find(weight.name); it != said.end())
@@ -150,10 +160,12 @@ WeightRole weight_role(const Value& weight, bool is_float, const Signature& said
   const ir::Tensor& tensor = *weight.constant;
   const ir::DTypeInfo& stored = ir::info(tensor.dtype());
   const bool is_itself = stored.kind == 'f' && stored.bits >= 16;
-  bool trainable = weight.is_initializer && is_float && !(is_itself && is_constant(weight));
+  // What is not among all the author's weights was computed by the exporter.
+  const bool made_up = !said.empty() || is_made_up(weight.name);
+  bool trainable =
+      weight.is_initializer && is_float && !(is_itself && is_constant(weight, made_up));
   if (producer != "pytorch") return {trainable, trainable};
-  // Names that the exporter made up are of weights that it turned, and of what it computed.
-  const bool is_named = said.empty() && key_components(weight.name).has_value();
+  const bool is_named = is_authors_name(weight, said, producer);
   const bool geometric = is_named && is_geometric(tensor);
   trainable = trainable && !geometric;
   const bool saved = is_named && weight.is_initializer && !geometric && !is_formula(tensor);

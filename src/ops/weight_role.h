@@ -12,12 +12,17 @@ namespace onnx2nn::ops {
 struct WeightRole {
   bool trainable = false;  // an nn.Parameter; else a buffer
   bool persistent = true;  // an entry of the state_dict
+  std::size_t order = 0;   // of its registration, among those that the file tells of
 };
 
 /// What torch's newer exporter says of the author's parameters and buffers, by their names. Empty where
 /// it says nothing.
 using Signature = std::unordered_map<std::string, WeightRole>;
 Signature read_signature(const ir::Graph& graph);
+
+/// Whether the weight's name is its author's. Torch's exporters keep such a weight as it was; what they
+/// turned, joined or computed has a name of their own.
+bool is_authors_name(const ir::Value& weight, const Signature& said, std::string_view producer);
 
 /// The role of a constant that is read by itself, and not as the weight of a torch.nn module. Where the
 /// exporter says nothing, a floating-point initialiser is a parameter unless its name was made up by a

@@ -21,21 +21,22 @@ constexpr std::uint64_t kShare = 100;
 constexpr std::size_t kNode = 32;
 // What lies between constants that are there and constants that are wanted may be larger, once.
 constexpr std::uint64_t kMostBetween = 64 * 1024 * 1024;
-// A float tensor of so few elements is a constant of a formula, not a weight.
+// A float tensor of so few elements is a constant of a formula, unless its name says that it is a weight.
 constexpr std::int64_t kSmall = 64;
 // Weights above this stay in their file.
 constexpr std::uint64_t kMaxMoved = 16 * 1024 * 1024;
 
 /// The model's weight among the inputs: what people train, as opposed to the constants of formulas.
-const ir::Value* weight_of(const ir::Node& n) {
+const ir::Value* weight_of(const Rewriter& w, const ir::Node& n) {
   // One number, written over part of a constant: an exporter's way of filling a slice.
   if (n.is("ScatterND") && n.input(2) != nullptr && n.input(2)->constant &&
       n.input(2)->constant->is_splat())
     return nullptr;
   for (std::size_t i = 0; i < n.input_count(); ++i) {
     const ir::Value* v = n.input(i);
-    if (v != nullptr && v->is_initializer && v->constant && ir::is_float(v->constant->dtype()) &&
-        v->constant->size() > kSmall)
+    if (v == nullptr || !v->is_initializer || !v->constant || !ir::is_float(v->constant->dtype()))
+      continue;
+    if (v->constant->size() > kSmall || (!w.options().change_weights && w.is_authors_name(*v)))
       return v;
   }
   return nullptr;
@@ -48,6 +49,15 @@ std::uint64_t constant_bytes(const ir::Node& n) {
   return sum;
 }
 
+/// A Transpose of a matrix for products alone, which nn.Linear is: what it holds is not turned.
+bool is_turned_for_product(const ir::Node& n) {
+  if (!n.is("Transpose") || n.output(0) == nullptr || n.input(0)->constant->rank() != 2) return false;
+  const auto uses = n.output(0)->uses();
+  return std::all_of(uses.begin(), uses.end(), [](const ir::Use* u) {
+    return u->index == 1 && (u->user->is("MatMul") || u->user->is("Gemm"));
+  });
+}
+
 /// Conversion leaves weights as they are, unless the operator only moves or casts them.
 bool may_fold(const Rewriter& w, const ir::Node& n) {
   // Quantised weights stay so: that is what makes the file small.
@@ -55,12 +65,12 @@ bool may_fold(const Rewriter& w, const ir::Node& n) {
                                                    "DequantizeBFP", "DequantizeWithOrder"};
   if (kKept.count(n.op_type) != 0) return false;
   if (w.options().change_weights) return constant_bytes(n) <= kMaxMoved;
-  const ir::Value* weight = weight_of(n);
+  const ir::Value* weight = weight_of(w, n);
   if (weight == nullptr) return true;
   static const std::set<std::string_view> kMoves = {"Transpose", "Reshape",  "Squeeze", "Unsqueeze",
                                                     "Flatten",   "Identity", "Cast"};
   // A weight with other uses is a tied one: a copy of it would train by itself.
-  if (!weight->has_one_use()) return false;
+  if (!weight->has_one_use() || is_turned_for_product(n)) return false;
   return kMoves.count(n.op_type) != 0 && weight->constant->byte_size() <= kMaxMoved;
 }
 
@@ -202,7 +212,7 @@ bool fold_constants(Rewriter& w, ir::Node& n) {
   }
   if (wanted.empty() || added > most) return false;
   w.grow(added - freed_with(n));
-  const ir::Value* weight = weight_of(n);
+  const ir::Value* weight = weight_of(w, n);
   for (const auto& [v, t] : wanted) put_constant(w, *v, weight, t);
   return true;
 }
@@ -241,7 +251,7 @@ class Between {
 
   void compute(ir::Node& n) {
     if (!foldable(n) || n.op_type == "Return" || !all_constant(n) || !may_fold(w_, n)) return;
-    if (weight_of(n) != nullptr) return;
+    if (weight_of(w_, n) != nullptr) return;
     Budget& budget = w_.model().budget();
     if (constant_bytes(n) > budget.left(Resource::Steps)) return;
     std::optional<std::vector<ir::TensorPtr>> computed;

@@ -136,9 +136,14 @@ struct Tail {
   ir::Value* bias = nullptr;
 };
 
-/// Halves that are normalised as floats: Cast, normalisation, Cast.
+/// Halves that are normalised as floats: Cast, normalisation, Cast; or a Cast that does nothing.
 void pass_casts(Tail& tail, const ir::Value* normalized) {
   ir::Node* back = sole_user(normalized, "Cast");
+  const bool is_float = normalized->type.dtype == ir::DType::Float32;
+  if (back != nullptr && is_float && same_type(back->output(0), normalized)) {
+    tail.last = back;
+    return;
+  }
   const ir::Node* to_float = producer_of(tail.x, "Cast");
   if (back == nullptr || to_float == nullptr || tail.x->type.dtype != ir::DType::Float32) return;
   ir::Value* halves = to_float->input(0);
@@ -235,6 +240,28 @@ bool fuse_rms_norm(Rewriter& w, ir::Node& n) {
   return true;
 }
 
+// Add(Mul(InstanceNormalization(x, 1, 0), s), b)   =>   InstanceNormalization(x, s, b)
+bool fuse_instance_affine(Rewriter& w, ir::Node& n) {
+  const ir::Value* x = n.input(0);
+  if (n.input_count() != 3 || !same_type(x, n.output(0)) || !x->type.shape.has_rank() ||
+      x->type.shape.rank() < 3 || !is_fusible_type(w, x))
+    return false;
+  if (!w.options().any_opset) return w.miss(n, "runtimes know the longer form");
+  if (splat(n.input(1)) != 1.0 || splat(n.input(2)) != 0.0 || n.input(1)->constant->rank() != 1)
+    return false;
+  const Ints channels = n.input(1)->constant->dims();
+  ir::Graph& g = *n.graph();
+  Tail tail{.x = n.input(0), .last = &n};
+  take_affine(tail, true, [&](ir::Value* v) {
+    return of_channels(w, g, v, x->type.dtype, x->type.shape.rank(), channels[0]);
+  });
+  if (tail.scale == nullptr) return w.miss(n, "no scale with one element a channel follows");
+  if (tail.bias == nullptr) tail.bias = filled(w, g, "zeros", x->type.dtype, channels, 0.0);
+  ir::Value* const inputs[] = {tail.x, tail.scale, tail.bias};
+  become(w, tail, "InstanceNormalization", n.opset, inputs, attr_float(n, "epsilon", 1e-5));
+  return true;
+}
+
 // the same as for LayerNormalization, over all axes after the channels' and with a scale a channel
 //   =>   InstanceNormalization(x, s, b)
 bool fuse_instance_norm(Rewriter& w, ir::Node& n) {
@@ -302,6 +329,11 @@ std::span<const Rule> norm_rules() {
        .what = "InstanceNormalization in its arithmetic",
        .apply = fuse_instance_norm,
        .ops = {"Div", "Mul"},
+       .in_conversion = true},
+      {.name = "fuse-instance-affine",
+       .what = "Mul and Add by channel into InstanceNormalization, for torch",
+       .apply = fuse_instance_affine,
+       .ops = {"InstanceNormalization"},
        .in_conversion = true},
       {.name = "fuse-layer-norm",
        .what = "LayerNormalization in its arithmetic",

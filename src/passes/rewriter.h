@@ -17,6 +17,7 @@
 #include "ir/graph.h"
 #include "ops/context.h"
 #include "ops/torch_forms.h"
+#include "ops/weight_role.h"
 #include "passes/passes.h"
 
 namespace onnx2nn::passes {
@@ -25,10 +26,15 @@ using Ints = std::vector<std::int64_t>;
 
 class Rewriter {
  public:
-  Rewriter(ir::Model& model, const Options& options) : model_(model), options_(options) {}
+  Rewriter(ir::Model& model, const Options& options)
+      : model_(model), options_(options), signature_(ops::read_signature(*model.graph)) {}
 
   const Options& options() const { return options_; }
   ir::Model& model() { return model_; }
+  /// Whether a weight's name is that which it had in the author's module of torch.
+  bool is_authors_name(const ir::Value& weight) const {
+    return ops::is_authors_name(weight, signature_, model_.info.producer_name);
+  }
 
   /// Everything that used `old` uses `with`. What becomes dead is removed later.
   void replace(ir::Value* old, ir::Value* with);
@@ -88,6 +94,7 @@ class Rewriter {
 
   ir::Model& model_;
   const Options& options_;
+  ops::Signature signature_;
   std::deque<ir::Node*> work_;
   std::unordered_set<const ir::Node*> queued_;
   std::int64_t room_to_grow_ = 0;

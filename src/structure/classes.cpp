@@ -33,13 +33,13 @@ using torch::Stmt;
 /// "layer_norm2" and "layers.3" as LayerNorm and Layer.
 std::string class_name_of(const std::string& part, bool in_list) {
   std::string stem = part;
-  while (!stem.empty() && (is_digit(stem.back()) || stem.back() == '_')) stem.pop_back();
+  while (!stem.empty() && !is_letter(stem.back())) stem.pop_back();
   if (in_list && stem.size() > 3 && stem.back() == 's' && stem[stem.size() - 2] != 's')
     stem.pop_back();
   std::string out;
   bool up = true;
   for (const char c : stem) {
-    if (c == '_') {
+    if (!is_alphanumeric(c)) {
       up = true;
       continue;
     }
@@ -400,10 +400,11 @@ class Classifier {
       for (const Member& m : own.members) {
         Ex value = made(constructor(m));
         if (value.is_none()) {
-          out.tensors.push_back(m.name);
+          if (torch::is_attribute_name(m.name)) out.tensors.push_back(m.name);
           add(made(registration(m)));
-        } else if (is_digit(m.name[0])) {
-          add(torch::op("call", {torch::attribute(torch::self(), "add_module"), Ex(m.name), value}));
+        } else if (!torch::is_attribute_name(m.name)) {
+          const char* how = m.kind == Member::Kind::Param ? "register_parameter" : "add_module";
+          add(torch::op("call", {torch::attribute(torch::self(), how), Ex(m.name), value}));
         } else {
           if (m.name == group.optional) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
           set(torch::attribute(torch::self(), m.name), value);
@@ -494,7 +495,7 @@ std::string wanted_class_name(const Own& own) {
   if (!own.type.empty() && is_upper(own.type[0]) && kContainers.count(own.type) == 0)
     return own.type;
   for (std::size_t i = own.path.size(); i-- > 0;)
-    if (!is_digit(own.path[i][0])) return class_name_of(own.path[i], i + 1 < own.path.size());
+    if (!is_number(own.path[i])) return class_name_of(own.path[i], i + 1 < own.path.size());
   return "Block";
 }
 

@@ -9,6 +9,7 @@
 #include "structure/normal.h"
 #include "structure/walk.h"
 #include "support/text.h"
+#include "torch/python_names.h"
 
 namespace onnx2nn::structure {
 namespace {
@@ -24,18 +25,6 @@ using torch::VarPtr;
 
 using Path = std::vector<std::string>;
 
-Ex access(const Path& path) {
-  Ex out = torch::self();
-  for (const std::string& part : path) {
-    // The model itself is no ModuleDict.
-    const bool root = out->kind == ExprKind::Self;
-    out = !is_digit(part[0]) ? torch::attribute(out, part)
-          : root             ? torch::op(".get_submodule", {out, Ex(part)})
-                             : torch::op("[]", {out, Ex(part)});
-  }
-  return out;
-}
-
 class Flattener {
  public:
   explicit Flattener(const torch::Program& program) : program_(program) {
@@ -45,17 +34,20 @@ class Flattener {
 
   torch::Class run() {
     add(torch::op("call", {torch::attribute(torch::op("super", {}), "__init__")}));
-    for (const auto& m : program_.modules) note(m->path);
-    for (const auto& p : program_.params) note(p->path);
-    for (const auto& c : program_.constants) note(c->path);
     std::unordered_set<const torch::Param*> of_modules;
     for (const auto& m : program_.modules) {
+      note(m->path, true);
       for (const auto& [_, p] : m->params) of_modules.insert(p.get());
+    }
+    for (const auto& p : program_.params)
+      if (of_modules.count(p.get()) == 0 && !p->quantized) note(p->path, false);
+    for (const auto& c : program_.constants) note(c->path, false);
+    for (const auto& m : program_.modules) {
       containers(m->path);
       made_.insert(join(m->path, "."));
       Member member;
       member.module = m;
-      set(access(m->path), Ex(without_defaults(constructor(member).ptr())));
+      set(m->path, Ex(without_defaults(constructor(member).ptr())), "add_module");
     }
     for (const auto& p : program_.params) {
       if (of_modules.count(p.get()) != 0 || p->quantized) continue;
@@ -65,10 +57,10 @@ class Flattener {
       member.param = p;
       member.name = p->path.back();
       if (const Ex value = constructor(member); !value.is_none()) {
-        set(access(p->path), value);
+        set(p->path, value, "register_parameter");
         continue;
       }
-      if (p->path.size() == 1) tensors_.push_back(p->path[0]);
+      if (p->path.size() == 1 && torch::is_attribute_name(p->path[0])) tensors_.push_back(p->path[0]);
       auto call = std::make_shared<Expr>(*registration(member));
       call->args[0] = torch::attribute(access(Path(p->path.begin(), p->path.end() - 1)),
                                        "register_buffer").ptr();
@@ -76,9 +68,9 @@ class Flattener {
     }
     for (const auto& c : program_.constants) {
       containers(c->path);
-      set(access(c->path), c->value);
+      set(c->path, c->value, "");
     }
-    for (const torch::Tie& tie : program_.ties) set(access(tie.path), access(tie.param->path));
+    for (const torch::Tie& tie : program_.ties) set(tie.path, access(tie.param->path), "");
     torch::Class out;
     out.name = program_.class_name;
     out.tensors = std::move(tensors_);
@@ -87,7 +79,7 @@ class Flattener {
     forward.name = "forward";
     for (const auto& p : program_.inputs) forward.params.push_back({p.var, "", std::nullopt});
     forward.body = program_.forward;
-    rewrite(forward.body, change_);
+    rewrite(forward.body, [this](const ExprPtr& e) { return change(e); });
     out.functions.push_back(std::move(forward));
     return out;
   }
@@ -98,24 +90,43 @@ class Flattener {
     s.value = value;
     init_.body.push_back(std::move(s));
   }
-  void set(const Ex& place, const Ex& value) {
-    if (place->kind == ExprKind::Op && place->text == ".get_submodule")
-      return add(torch::op("call", {torch::attribute(Ex(place->args[0]), "add_module"),
-                                    Ex(place->args[1]), value}));
+  /// `how`: the method of nn.Module that takes a name which is none of Python's.
+  void set(const Path& path, const Ex& value, const char* how) {
+    const Path owner(path.begin(), path.end() - 1);
+    if (!is_dict(owner) && !torch::is_attribute_name(path.back()))
+      return add(torch::op("call", {torch::attribute(access(owner), how), Ex(path.back()), value}));
     Stmt s;
     s.kind = Stmt::Kind::Set;
-    s.place = place;
+    s.place = access(path);
     s.value = value;
     init_.body.push_back(std::move(s));
   }
 
-  /// A container whose children are numbers is a ModuleDict.
-  void note(const Path& path) {
+  /// A container of modules with names that are none of Python's is a ModuleDict.
+  void note(const Path& path, bool is_module) {
     std::string name;
     for (std::size_t i = 0; i + 1 < path.size(); ++i) {
       name += (i > 0 ? "." : "") + path[i];
-      if (is_digit(path[i + 1][0])) numbered_.insert(name);
+      const std::string& child = path[i + 1];
+      const bool leaf = i + 2 == path.size() && !is_module;
+      if (!torch::is_attribute_name(child)) (leaf ? no_dicts_ : dicts_).insert(name);
+      if (torch::is_container_member(child)) no_dicts_.insert(name);
     }
+  }
+  bool is_dict(const Path& path) const {
+    const std::string name = join(path, ".");
+    return dicts_.count(name) != 0 && no_dicts_.count(name) == 0;
+  }
+
+  Ex access(const Path& path) const {
+    Ex out = torch::self();
+    Path owner;
+    for (const std::string& part : path) {
+      out = is_dict(owner) && !torch::is_attribute_name(part) ? torch::op("[]", {out, Ex(part)})
+                                                              : torch::attribute(out, part);
+      owner.push_back(part);
+    }
+    return out;
   }
 
   void containers(const Path& path) {
@@ -123,27 +134,25 @@ class Flattener {
     for (std::size_t i = 0; i + 1 < path.size(); ++i) {
       name += (i > 0 ? "." : "") + path[i];
       if (!made_.insert(name).second) continue;
-      set(access(Path(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(i) + 1)),
-          torch::call(numbered_.count(name) != 0 ? "nn.ModuleDict" : "nn.Module", {}));
+      const Path at(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+      set(at, torch::call(is_dict(at) ? "nn.ModuleDict" : "nn.Module", {}), "add_module");
     }
   }
 
-  struct Change {
-    ExprPtr operator()(const ExprPtr& e) const {
-      if (e->kind == ExprKind::Param) return as_weight(access(e->param->path), *e->param);
-      if (e->kind == ExprKind::Constant) return access(e->constant->path).ptr();
-      if (e->kind != ExprKind::Module) return nullptr;
-      Args all{access(e->module->path)};
-      for (const auto& a : e->args) all.emplace_back(rewritten(a, *this));
-      return torch::op("call", all).ptr();
-    }
-  };
+  ExprPtr change(const ExprPtr& e) const {
+    if (e->kind == ExprKind::Param) return as_weight(access(e->param->path), *e->param);
+    if (e->kind == ExprKind::Constant) return access(e->constant->path).ptr();
+    if (e->kind != ExprKind::Module) return nullptr;
+    Args all{access(e->module->path)};
+    for (const auto& a : e->args)
+      all.emplace_back(rewritten(a, [this](const ExprPtr& inner) { return change(inner); }));
+    return torch::op("call", all).ptr();
+  }
 
   const torch::Program& program_;
   torch::Function init_;
   std::vector<std::string> tensors_;
-  std::set<std::string> numbered_, made_;
-  Change change_;
+  std::set<std::string> dicts_, no_dicts_, made_;
 };
 
 }  // namespace

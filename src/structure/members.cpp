@@ -124,6 +124,23 @@ class Builder {
     own.members = std::move(all);
   }
 
+  /// Places of a list of modules, or of parameters, that the children are; 0 where they are none.
+  static std::size_t length_of(const Trie& trie) {
+    std::size_t most = 0;
+    std::size_t parameters = 0;
+    for (const auto& [name, child] : trie.children) {
+      if (!is_number(name) || std::to_string(std::stoi(name)) != name) return 0;
+      most = std::max(most, static_cast<std::size_t>(std::stoi(name)) + 1);
+      if (!child.is_leaf || child.leaf.kind == Member::Kind::Module || child.leaf.kind == Member::Kind::Own)
+        continue;
+      if (child.leaf.kind != Member::Kind::Param || !child.leaf.param->trainable) return 0;
+      ++parameters;
+    }
+    // nn.ParameterList has no gaps.
+    if (parameters > 0) return parameters == most ? most : 0;
+    return most <= trie.children.size() + kMaxGap ? most : 0;
+  }
+
   Member member(Own& owner, const std::string& name, Trie& trie, Path path) {
     path.push_back(name);
     if (trie.is_leaf) {
@@ -137,16 +154,7 @@ class Builder {
     }
     Member out;
     out.name = name;
-    std::size_t most = 0;
-    bool numbers = true;
-    for (const auto& [child, _] : trie.children) {
-      numbers = numbers && is_number(child) && std::to_string(std::stoi(child)) == child;
-      if (numbers) most = std::max(most, static_cast<std::size_t>(std::stoi(child)) + 1);
-    }
-    for (const auto& [_, child] : trie.children)
-      numbers = numbers && (!child.is_leaf || child.leaf.kind == Member::Kind::Module ||
-                            child.leaf.kind == Member::Kind::Own);
-    if (numbers && most <= trie.children.size() + kMaxGap) {
+    if (const std::size_t most = length_of(trie); most > 0) {
       out.kind = Member::Kind::List;
       out.list.resize(most);
       out.order = SIZE_MAX;
@@ -225,8 +233,6 @@ Ex Access::operator()(const Path& path) {
     }
     if (in_list) {
       out = torch::op("[]", {out, Ex(std::stoll(path[i]))});
-    } else if (is_number(path[i])) {
-      out = torch::op(".get_submodule", {out, Ex(path[i])});
     } else {
       out = torch::attribute(out, path[i]);
     }

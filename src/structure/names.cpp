@@ -289,7 +289,8 @@ class Namer {
     if (e.kind != ExprKind::Op || e.text != "call") return "";
     const Expr* on = e.args[0].get();
     while (on->kind == ExprKind::Op && on->text == "[]") on = on->args[0].get();
-    return on->kind == ExprKind::Attribute ? layer_name(on->text) : "";
+    return on->kind == ExprKind::Attribute && torch::is_ascii_identifier(on->text) ? layer_name(on->text)
+                                                                                   : "";
   }
 
   /// Made of booleans, or of the lowest numbers that there are.

@@ -306,6 +306,12 @@ Ex constructor(const Member& member) {
     case Member::Kind::Constant:
       return member.constant->value;
     case Member::Kind::Own:
+      if (member.own->sequential && member.own->class_name.empty() && !is_list(*member.own)) {
+        torch::Args items;
+        for (const Member& m : member.own->members)
+          items.push_back(torch::tuple({Ex(m.name), constructor(m)}));
+        return torch::call("nn.Sequential", {torch::call("OrderedDict", {torch::list(items)})});
+      }
       if (member.own->sequential && member.own->class_name.empty()) {
         torch::Args items = items_of(member.own->members);
         // A generator is no list of arguments.
@@ -318,7 +324,9 @@ Ex constructor(const Member& member) {
       const torch::Args items = items_of(member.list);
       const bool generator =
           items.size() == 1 && items[0]->kind == ExprKind::Op && items[0]->text == "for";
-      return torch::call("nn.ModuleList", {generator ? items[0] : torch::list(items)});
+      const bool parameters = member.list[0].kind == Member::Kind::Param;
+      return torch::call(parameters ? "nn.ParameterList" : "nn.ModuleList",
+                         {generator ? items[0] : torch::list(items)});
     }
   }
   return {};

@@ -140,7 +140,10 @@ class Placer {
   static void each_owner(const Stmt& s, See&& see) {
     each_expr(s, [&](const Expr& e) {
       if (e.kind == ExprKind::Module) see(Path(e.module->path.begin(), e.module->path.end() - 1));
-      if (e.kind == ExprKind::Param) see(Path(e.param->path.begin(), e.param->path.end() - 1));
+      if (e.kind != ExprKind::Param) return;
+      // A number is of a list, which does no work of its own.
+      const Path& path = e.param->path;
+      see(Path(path.begin(), path.end() - (path.size() > 1 && is_number(path.back()) ? 2 : 1)));
     });
   }
 

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <optional>
+#include <set>
 #include <string_view>
 
 #include "structure/members.h"
 #include "structure/normal.h"
 #include "support/text.h"
+#include "torch/python_names.h"
 #include "torch/schema.h"
 
 namespace onnx2nn::structure {
@@ -92,16 +95,16 @@ bool is_constant(const Expr& e) {
   }
 }
 
-/// The number, where the statement calls a member of this list with the variable alone.
-std::optional<std::size_t> called(const Expr& e, int variable) {
+/// The name of the member that is called with the variable alone.
+std::optional<std::string> called(const Expr& e, int variable) {
   if (e.kind != ExprKind::Op || e.text != "call" || e.args.size() != 2 ||
       e.args[1]->kind != ExprKind::Var || e.args[1]->var->id != variable)
     return std::nullopt;
   const Expr& on = *e.args[0];
-  if (on.kind != ExprKind::Op || on.text != "[]" || on.args[0]->kind != ExprKind::Self ||
-      on.args[1]->kind != ExprKind::Int)
-    return std::nullopt;
-  return static_cast<std::size_t>(on.args[1]->integer);
+  if (on.args.empty() || on.args[0]->kind != ExprKind::Self) return std::nullopt;
+  if (on.kind == ExprKind::Attribute) return on.text;
+  if (on.kind != ExprKind::Op || on.text != "[]" || on.args[1]->kind != ExprKind::Int) return std::nullopt;
+  return std::to_string(on.args[1]->integer);
 }
 
 /// A member without weights that only calls one function of torch's.
@@ -114,6 +117,59 @@ torch::ModulePtr module_of(const Member& m) {
       f.body[0].targets[0]->id != f.results[0]->id)
     return nullptr;
   return torch_module(*f.body[0].value, f.params[0]->id);
+}
+
+/// The author's name of the module of torch's that the statement was, where the file tells it.
+std::string name_of(const Own& own, const Stmt& s, const torch::Module& module) {
+  if (s.scope) {
+    std::vector<std::string> path = torch::components_of(*s.scope);
+    if (path.size() == own.path.size() + 1 && std::equal(own.path.begin(), own.path.end(), path.begin()))
+      return path.back();
+  }
+  return to_lower(module.type);
+}
+
+/// What a chain of calls is made of, in order; nothing where it is none. Of a list, members and others
+/// keep their numbers, and what nobody calls may be a gap only.
+std::optional<std::vector<Member>> chain(const Own& own) {
+  const Method& m = own.methods[0];
+  const bool list = is_list(own);
+  std::vector<Member> out;
+  std::set<std::string> used;
+  std::map<std::string, const Member*> members;
+  for (const Member& x : own.members) members[x.name] = &x;
+  int variable = m.params[0]->id;
+  const auto is_gap = [](const Member& x) { return x.kind == Member::Kind::Module && !x.module; };
+  for (const Stmt& s : m.body) {
+    if (s.kind != Stmt::Kind::Assign || s.targets.size() != 1) return std::nullopt;
+    Member next;
+    if (const auto name = called(*s.value, variable)) {
+      const auto it = members.find(*name);
+      if (it == members.end() || !used.insert(*name).second) return std::nullopt;
+      next = *it->second;
+    } else if (auto module = torch_module(*s.value, variable)) {
+      next.name = list ? std::to_string(out.size()) : name_of(own, s, *module);
+      next.module = std::move(module);
+      // Its number is free, or comes after all.
+      const auto it = members.find(next.name);
+      if ((it != members.end() && !(list && is_gap(*it->second))) || !used.insert(next.name).second)
+        return std::nullopt;
+    } else {
+      return std::nullopt;
+    }
+    if (list) {
+      const auto at = static_cast<std::size_t>(std::stoi(next.name));
+      if (at < out.size()) return std::nullopt;
+      while (out.size() < at) out.push_back(own.members[out.size()]);
+    }
+    out.push_back(std::move(next));
+    variable = s.targets[0]->id;
+  }
+  if (variable != m.results[0]->id) return std::nullopt;
+  for (std::size_t i = out.size(); list && i < own.members.size(); ++i) out.push_back(own.members[i]);
+  for (const Member& x : list ? out : own.members)
+    if (used.count(x.name) == 0 && !is_gap(x)) return std::nullopt;
+  return out;
 }
 
 }  // namespace
@@ -149,41 +205,19 @@ torch::ModulePtr torch_module(const Expr& e, int variable) {
 }
 
 bool make_sequential(Own& own) {
-  if (own.parent == nullptr || !is_list(own) || own.methods.size() != 1) return false;
+  if (own.parent == nullptr || own.methods.size() != 1) return false;
   const Method& m = own.methods[0];
   if (m.params.size() != 1 || m.results.size() != 1) return false;
-  std::vector<Member> members = own.members;
-  std::vector<bool> used(members.size(), false);
-  std::size_t next = 0;
-  int variable = m.params[0]->id;
-  for (const Stmt& s : m.body) {
-    if (s.kind != Stmt::Kind::Assign || s.targets.size() != 1) return false;
-    if (const auto i = called(*s.value, variable)) {
-      if (*i < next || *i >= members.size()) return false;
-      used[*i] = true;
-      next = *i + 1;
-    } else if (auto module = torch_module(*s.value, variable)) {
-      // Its number is free, or comes after all.
-      if (next < members.size() && (members[next].kind != Member::Kind::Module || members[next].module))
-        return false;
-      if (next == members.size()) {
-        members.emplace_back();
-        members.back().name = std::to_string(next);
-        used.push_back(true);
-      }
-      members[next].module = std::move(module);
-      used[next++] = true;
-    } else {
-      return false;
-    }
-    variable = s.targets[0]->id;
-  }
-  if (variable != m.results[0]->id) return false;
-  for (std::size_t i = 0; i < members.size(); ++i) {
-    const bool empty = members[i].kind == Member::Kind::Module && !members[i].module;
-    if (!used[i] && !empty) return false;
-  }
-  own.members = std::move(members);
+  // Members with names of their own make a class, where the author had one.
+  const auto any = [&](auto is) {
+    return std::any_of(own.members.begin(), own.members.end(), [&](const Member& x) { return is(x.name); });
+  };
+  if (!is_list(own) && own.type != "Sequential" &&
+      !any([](const std::string& name) { return !torch::is_attribute_name(name); }))
+    return false;
+  auto members = chain(own);
+  if (!members || any(torch::is_container_member)) return false;
+  own.members = std::move(*members);
   own.sequential = true;
   return true;
 }

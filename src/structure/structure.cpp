@@ -74,15 +74,6 @@ std::vector<const Expr*> results_of(const Expr& returned) {
   return out;
 }
 
-/// A member of the model by the parts of its key.
-torch::Ex member_at(const std::vector<std::string>& path) {
-  torch::Ex out = torch::self();
-  for (const std::string& part : path)
-    out = is_digit(part[0]) ? torch::op("[]", {out, torch::Ex(std::stoi(part))})
-                            : torch::attribute(out, part);
-  return out;
-}
-
 }  // namespace
 
 std::set<std::string> helpers_of(const Program& program) {
@@ -109,11 +100,12 @@ Page structured(Program program, const Options& options) {
       program.classes = make_classes(tree, program.class_name, made);
       program.params.insert(program.params.end(), made.begin(), made.end());
       torch::Function& init = program.classes.back().functions.front();
+      Access access(*tree.root);
       for (const torch::Tie& tie : program.ties) {
         torch::Stmt s;
         s.kind = torch::Stmt::Kind::Set;
-        s.place = member_at(tie.path);
-        s.value = member_at(tie.param->path);
+        s.place = access(tie.path);
+        s.value = access(tie.param->path);
         init.body.push_back(std::move(s));
       }
     } catch (const Clash&) {

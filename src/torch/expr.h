@@ -60,7 +60,7 @@ enum class ExprKind : std::uint8_t {
   Dict,    // keys and values alternate
   Lambda,  // a nested function: name refers to a Block of the function
   Self,    // the module of the method
-  Attribute,  // args[0].text; `integer` is 1 where that is a buffer
+  Attribute,  // args[0].text, whatever text it is; `integer` is 1 where that is a buffer
   Method,     // within the stage structure: the method `text` of its module `integer`
 };
 

@@ -29,9 +29,14 @@ bool is_argument_name(std::string_view s) {
   return is_ascii_identifier(s) && !s.starts_with("__") && !is_python_keyword(s);
 }
 
+bool is_attribute_name(std::string_view s) {
+  const bool special = s.starts_with("__") && s.ends_with("__");  // these Python leaves alone
+  return is_argument_name(s) || s == "match" || s == "case" || (special && is_ascii_identifier(s));
+}
+
 bool is_source_name(std::string_view s) {
   static const std::set<std::string_view> kNames = {
-      "Any",    "Callable", "F",          "Image",      "NotImplementedError",
+      "Any",    "Callable", "F",          "Image",      "NotImplementedError", "OrderedDict",
       "Path",   "Sequence", "Tensor",     "ValueError", "_trace",
       "abs",    "all",      "any",        "bisect",     "bool",
       "cast",   "dict",     "enumerate",  "filter",     "float",

@@ -16,6 +16,9 @@ bool is_python_keyword(std::string_view s);
 /// class or keeps for itself.
 bool is_argument_name(std::string_view s);
 
+/// What can be written after a dot: `self.name`.
+bool is_attribute_name(std::string_view s);
+
 /// What the emitted file calls by these names: modules, builtins and its own functions.
 bool is_source_name(std::string_view s);
 

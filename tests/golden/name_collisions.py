@@ -22,9 +22,9 @@ class Lambda(nn.Module):
 class NameCollisions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.class_ = nn.Parameter(torch.empty(3))
-        self.lambda_ = Lambda()
-        self.lambda__1 = nn.Parameter(torch.empty(3))
+        self.register_parameter("class", nn.Parameter(torch.empty(3)))
+        self.add_module("lambda", Lambda())
+        self.lambda_1 = nn.Parameter(torch.empty(3))
         self.weight_1 = nn.Parameter(torch.empty(3))
         self.weight = nn.Parameter(torch.empty(3))
 
@@ -39,8 +39,8 @@ class NameCollisions(nn.Module):
         Relu: f32[N, 3]
         x: f32[N, 3]
         """
-        x = self.lambda_((self_ + torch_) * self.class_)
-        x = ((x - self.lambda__1) * self.weight_1 + self.weight) / F_
+        x = getattr(self, "lambda")((self_ + torch_) * getattr(self, "class"))
+        x = ((x - self.lambda_1) * self.weight_1 + self.weight) / F_
         relu = F.relu(x)
         return relu, x
 

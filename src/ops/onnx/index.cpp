@@ -121,7 +121,7 @@ std::optional<Ex> embedding(LowerContext& c) {
   if (!table || table->rank() != 2 || !initializer || !ir::is_float(table->dtype) ||
       ir::info(table->dtype).bits < 16)
     return std::nullopt;
-  if (!is_index_like(c.input(1))) return std::nullopt;
+  if (!is_index_like(c.input(1)) && !c.is_layer("Embedding")) return std::nullopt;
   const Ints& dims = table->dims;
   if (dims[0] <= 0 || dims[1] <= 0) return std::nullopt;
   const Ex index = c.in(1);

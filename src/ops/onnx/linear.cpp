@@ -59,33 +59,72 @@ std::pair<const ir::Node*, ir::Value*> following_bias(LowerContext& c, std::int6
   return {add, bias};
 }
 
-/// A product with a matrix that has other users too, turned for this one: in torch's layout already.
-bool lower_as_turned_linear(LowerContext& c) {
-  const ir::Node* turn = c.input(1) != nullptr ? c.input(1)->producer() : nullptr;
-  if (turn == nullptr || !turn->is("Transpose")) return false;
-  const auto weight = c.weight_type(turn->input(0));
-  const ops::NodeContext t(*turn);
-  if (!weight || weight->rank() != 2 || weight->size() == 0 || !ir::is_float(weight->dtype) ||
-      t.attr_ints("perm").value_or(Ints{1, 0}) != Ints{1, 0})
-    return false;
-  if (c.dtype(0) != weight->dtype || c.weight(0) || c.rank(0) == 0U) return false;
-  const auto y = c.module("Linear", {weight->dims[1], weight->dims[0]}, {{"bias", false}},
-                          {{.name = "weight", .value = turn->input(0)}}, {c.in(0)});
-  if (y) c.out(0, *y);
-  return y.has_value();
+/// The matrix that nn.Linear multiplies with.
+struct LinearWeight {
+  const ir::Value* value = nullptr;
+  bool transpose = false;  // it is stored the other way round
+  std::int64_t in = 0, out = 0;
+};
+
+/// Of a product with a weight, or with one that a node turns for it. A weight that its author had as
+/// (in, out) is no nn.Linear's.
+std::optional<LinearWeight> linear_weight(LowerContext& c) {
+  const auto fits = [&](const std::optional<WeightType>& w) {
+    return w && w->rank() == 2 && w->size() > 0 && ir::is_float(w->dtype) && c.dtype(0) == w->dtype;
+  };
+  if (c.rank(0) == 0U || c.input(1) == nullptr) return std::nullopt;
+  // Which of two constants is the weight, the file's scope says.
+  if (c.weight(0) && !c.is_layer("Linear")) return std::nullopt;
+  if (const auto w = c.weight(1)) {
+    if (!fits(w) || c.is_as_authored(c.input(1))) return std::nullopt;
+    return LinearWeight{c.input(1), true, w->dims[0], w->dims[1]};
+  }
+  const ir::Node* turn = c.input(1)->producer();
+  if (turn == nullptr || !turn->is("Transpose")) return std::nullopt;
+  const auto w = c.weight_type(turn->input(0));
+  if (!fits(w) || ops::NodeContext(*turn).attr_ints("perm").value_or(Ints{1, 0}) != Ints{1, 0})
+    return std::nullopt;
+  return LinearWeight{turn->input(0), false, w->dims[1], w->dims[0]};
+}
+
+/// A bias that exporters put together: one for the queries, zeros for the keys, one for the values.
+bool is_without_keys(const LowerContext& c, const ir::Value* bias) {
+  if (!bias->constant || c.is_as_authored(bias)) return false;
+  const ir::Tensor& t = *bias->constant;
+  const std::int64_t n = t.size() / 3;
+  constexpr std::int64_t kMost = 1 << 16;
+  if (n == 0 || n > kMost || t.size() % 3 != 0 || t.is_splat()) return false;
+  for (std::int64_t i = 0; i < n; ++i)
+    if (t.double_at(n + i) != 0.0) return false;
+  return true;
+}
+
+/// qkv(x) with q_bias and v_bias, as BEiT and Swin v2 have them: the projection itself has no bias.
+bool lower_without_keys(LowerContext& c, const LinearWeight& weight, const ir::Node& add,
+                        const ir::Value* bias) {
+  if (!is_without_keys(c, bias)) return false;
+  const std::int64_t n = weight.out / 3;
+  const auto q = c.own_part(bias, "q_bias", 0, n);
+  const auto v = q ? c.own_part(bias, "v_bias", 2 * n, n) : std::nullopt;
+  if (!v) return false;
+  const auto y = c.module("Linear", {weight.in, weight.out}, {{"bias", false}},
+                          {{.name = "weight", .value = weight.value, .transpose = weight.transpose}},
+                          {c.in(0)}, "qkv");
+  if (!y) return false;
+  const Ex joined = aten("cat", {list({*q, aten("zeros_like", {*v}), *v})});
+  c.absorb(add, aten("add.Tensor", {*y, joined}));
+  return true;
 }
 
 /// A product with a constant matrix is nn.Linear, which keeps it the other way round.
 bool lower_as_linear(LowerContext& c) {
-  if (lower_as_turned_linear(c)) return true;
-  const auto weight = c.weight(1);
-  if (!weight || weight->rank() != 2 || weight->size() == 0 || !ir::is_float(weight->dtype))
-    return false;
-  if (c.dtype(0) != weight->dtype || c.weight(0) || c.rank(0) == 0U) return false;
-  const Args sizes{weight->dims[0], weight->dims[1]};
-  std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1), .transpose = true}};
-  if (const auto [add, bias] = following_bias(c, weight->dims[1], weight->dtype);
-      add != nullptr) {
+  const auto weight = linear_weight(c);
+  if (!weight) return false;
+  const Args sizes{weight->in, weight->out};
+  std::vector<ModuleParam> params{
+      {.name = "weight", .value = weight->value, .transpose = weight->transpose}};
+  if (const auto [add, bias] = following_bias(c, weight->out, c.dtype(0)); add != nullptr) {
+    if (lower_without_keys(c, *weight, *add, bias)) return true;
     params.push_back({.name = "bias", .value = bias});
     if (const auto y = c.module("Linear", sizes, {}, params, {c.in(0)})) {
       c.absorb(*add, *y);
@@ -159,7 +198,7 @@ std::optional<Ex> gemm_as_linear(LowerContext& c, const GemmAttributes& g) {
   const bool plain =
       g.alpha == 1.0 && (g.beta == 1.0 || !c.has_input(2)) && !g.trans_a && !c.weight(0);
   if (!plain || !weight || weight->rank() != 2 || weight->size() == 0 ||
-      !ir::is_float(weight->dtype))
+      !ir::is_float(weight->dtype) || (!g.trans_b && c.is_as_authored(c.input(1))))
     return std::nullopt;
   const std::int64_t in = weight->dims[g.trans_b ? 1 : 0];
   const std::int64_t out = weight->dims[g.trans_b ? 0 : 1];

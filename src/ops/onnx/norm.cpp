@@ -28,6 +28,12 @@ bool is_vector(const ir::Tensor* t, std::int64_t n) {
   return t != nullptr && t->rank() == 1 && t->dims()[0] == n;
 }
 
+/// A scale or shift that no weight of the model holds: ONNX has no form without one.
+bool is_filler(const NodeContext& c, std::size_t i, double value) {
+  const ir::Tensor* t = c.constant(i);
+  return t != nullptr && !c.input(i)->is_initializer && t->is_splat() && t->double_at(0) == value;
+}
+
 // ---------------------------------------------------------------- BatchNormalization
 // `spatial` = 0 (opset 1-8) has statistics for each place of a channel.
 
@@ -74,7 +80,62 @@ bool many_places(const Shape& x) {
   return !places.is_const() || places.value() > 1;
 }
 
-/// Of the statistics of x alone: what torch's batch norm does while it trains.
+/// The mean of `x` over all axes but the channels'.
+bool is_batch_mean(const ir::Value* v, const ir::Value* x, bool keeps) {
+  const ir::Node* n = v != nullptr ? v->producer() : nullptr;
+  if (n == nullptr || !n->is("ReduceMean") || n->input(0) != x) return false;
+  const NodeContext c(*n);
+  auto axes = c.attr_ints("axes");
+  if (!axes && c.has_input(1) && c.constant(1) != nullptr) axes = c.constant(1)->to_ints();
+  const auto rank = c.rank(0);
+  if (!axes || !rank || axes->size() + 1 != *rank || (c.attr_int("keepdims", 1) != 0) != keeps)
+    return false;
+  const Ints sorted = c.axes(*axes, *rank);
+  return std::count(sorted.begin(), sorted.end(), 1) == 0;
+}
+
+/// The mean of the squares of `x` less its mean.
+bool is_batch_variance(const ir::Value* v, const ir::Value* x) {
+  const ir::Node* n = v != nullptr ? v->producer() : nullptr;
+  const ir::Value* square = n != nullptr && n->is("ReduceMean") ? n->input(0) : nullptr;
+  const ir::Node* mul = square != nullptr ? square->producer() : nullptr;
+  if (mul == nullptr || !is_batch_mean(v, square, false)) return false;
+  const bool squares = mul->is("Mul") ? mul->input(0) == mul->input(1)
+                                      : mul->is("Pow") && NodeContext(*mul).constant(1) != nullptr &&
+                                            NodeContext(*mul).constant(1)->size() == 1 &&
+                                            NodeContext(*mul).constant(1)->double_at(0) == 2.0;
+  const ir::Node* less = squares ? mul->input(0)->producer() : nullptr;
+  return less != nullptr && less->is("Sub") && less->input(0) == x &&
+         is_batch_mean(less->input(1), x, true);
+}
+
+/// Weights of a convolution that it standardises: nobody else reads them, and they go through a
+/// Reshape to it, whose dimensions they had.
+std::optional<Ints> standardised(const LowerContext& c) {
+  const ir::Value* w = c.input(0);
+  const ir::Value* y = c.node().output(0);
+  if (!c.is_constant(0) || c.is_as_authored(w) || !ir::is_float(c.dtype(0)) || !y->has_one_use())
+    return std::nullopt;
+  const ir::Node* reshape = y->first_use()->user;
+  const ir::Value* weight = reshape->is("Reshape") ? reshape->output(0) : nullptr;
+  if (weight == nullptr || weight->first_use() == nullptr || !weight->first_use()->user->is("Conv") ||
+      weight->first_use()->index != 1)
+    return std::nullopt;
+  return weight->type.shape.constant();
+}
+
+/// With the statistics of its own input.
+Ex normalised_by_itself(LowerContext& c) {
+  const auto dims = standardised(c);
+  const Ex x = dims ? c.own_weight(0, "weight", *dims) : c.in(0);
+  Kwargs kw{{"weight", c.in(1)}, {"bias", c.in(2)}};
+  if (is_filler(c, 2, 0.0)) kw.pop_back();
+  kw.emplace_back("training", true);
+  add_epsilon(c, kw, "eps");
+  return call("F.batch_norm", {x, kNone, kNone}, kw);
+}
+
+/// Where nobody reads the running statistics: what torch's batch norm does while it trains.
 std::optional<Ex> batch_norm_of_batch(LowerContext& c, bool spatial) {
   for (std::size_t i = 1; i < c.output_count(); ++i)
     if (c.has_output(i) && c.node().output(i)->has_uses()) return std::nullopt;
@@ -83,9 +144,7 @@ std::optional<Ex> batch_norm_of_batch(LowerContext& c, bool spatial) {
   for (std::size_t i = 1; i <= kVar; ++i)
     if (c.dtype(i) != t) return std::nullopt;
   if (c.rank(0).value_or(0) < 3 || !many_places(c.shape(0))) return std::nullopt;
-  Kwargs kw{{"weight", c.in(1)}, {"bias", c.in(2)}, {"training", Ex(true)}};
-  add_epsilon(c, kw, "eps");
-  return call("F.batch_norm", {c.in(0), kNone, kNone}, kw);
+  return normalised_by_itself(c);
 }
 
 void lower_batch_norm_training(LowerContext& c, bool spatial, double momentum) {
@@ -113,10 +172,16 @@ void lower_batch_norm(LowerContext& c) {
   bool same_dtype = true;
   for (std::size_t i = 1; i <= kVar; ++i) same_dtype = same_dtype && c.dtype(i) == c.dtype(0);
   const bool vectors = spatial || c.rank(kMean) == 1U;
+  const ir::Value* x = c.input(0);
+  if (same_dtype && rank.value_or(0) >= 3 && many_places(c.shape(0)) && is_batch_mean(c.input(kMean), x, false) &&
+      is_batch_variance(c.input(kVar), x))
+    return c.out(0, normalised_by_itself(c));
   if (vectors && rank && *rank >= 2 && *rank <= 5 && same_dtype)
     if (const auto y = batch_norm_module(c, momentum)) return c.out(0, *y);
   Kwargs kw;
-  if (vectors && same_dtype && rank.value_or(2) >= 2) {
+  // Torch gives statistics no gradients.
+  const bool given = c.is_constant(kMean) && c.is_constant(kVar);
+  if (vectors && same_dtype && given && rank.value_or(2) >= 2) {
     kw = {{"weight", c.in(1)}, {"bias", c.in(2)}};
     add_epsilon(c, kw, "eps");
     return c.out(0, call("F.batch_norm", {c.in(0), c.in(kMean), c.in(kVar)}, kw));
@@ -138,6 +203,10 @@ void lower_instance_norm(LowerContext& c) {
   Kwargs kw;
   if (rank && *rank >= 3 && same_dtype && many_places(c.shape(0))) {
     const ir::Tensor* scale = c.constant(1);
+    if (is_filler(c, 1, 1.0) && is_filler(c, 2, 0.0)) {
+      add_epsilon(c, kw, "eps");
+      return c.out(0, call("F.instance_norm", {c.in(0)}, kw));
+    }
     if (*rank <= 5 && scale != nullptr && scale->rank() == 1 && scale->dims()[0] > 0 &&
         is_vector(c.constant(2), scale->dims()[0])) {
       add_epsilon(c, kw, "eps");
@@ -228,12 +297,8 @@ void lower_layer_norm(LowerContext& c) {
   Kwargs kw;
   if (!more_outputs && norm_is_native(c, shape) && (!has_bias || same_shape(c, 2, *shape))) {
     add_epsilon(c, kw, "eps");
-    // Ones that no weight of the model holds are there because ONNX has no form without a scale.
-    if (const ir::Tensor* ones = c.constant(1);
-        !has_bias && ones != nullptr && !c.input(1)->is_initializer && ones->is_splat() &&
-        ones->double_at(0) == 1.0) {
+    if (!has_bias && is_filler(c, 1, 1.0))
       return c.out(0, call("F.layer_norm", {c.in(0), Ex(*shape)}, kw));
-    }
     if (!has_bias) kw.emplace_back("bias", false);
     std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1)}};
     if (has_bias) params.push_back({.name = "bias", .value = c.input(2)});
@@ -255,6 +320,8 @@ void lower_rms_norm(LowerContext& c) {
   Kwargs kw;
   if (norm_is_native(c, shape)) {
     const double epsilon = epsilon_of(c);
+    if (is_filler(c, 1, 1.0))
+      return c.out(0, call("F.rms_norm", {c.in(0), Ex(*shape)}, {{"eps", epsilon}}));
     const Ex size = shape->size() == 1 ? Ex((*shape)[0]) : Ex(*shape);
     if (const auto y = c.module("RMSNorm", {size}, {{"eps", epsilon}},
                                 {{.name = "weight", .value = c.input(1)}}, {c.in(0)}))
@@ -285,6 +352,8 @@ void lower_group_norm(LowerContext& c) {
   Kwargs kw;
   if (of_channels && same_dtype && many) {
     add_epsilon(c, kw, "eps");
+    if (is_filler(c, 1, 1.0) && is_filler(c, 2, 0.0))
+      return c.out(0, call("F.group_norm", {c.in(0), groups}, kw));
     if (is_vector(c.constant(1), count.value()) && is_vector(c.constant(2), count.value()))
       if (const auto y = c.module(
               "GroupNorm", {groups, count.value()}, kw,

@@ -185,6 +185,7 @@ class Dialect(ast.NodeTransformer):
     def __init__(self) -> None:
         self.limits: dict[str, tuple[str, ast.expr]] = {}  # variables that hold a torch.iinfo
         self.lists = 0  # that were comprehensions
+        self.types: dict[str, str] = {}  # of parameters
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         a = node.args
@@ -201,6 +202,7 @@ class Dialect(ast.NodeTransformer):
         a.kwonlyargs, a.kw_defaults = [], []
         for p in a.args:
             p.annotation = annotation(p.annotation)
+            self.types[p.arg] = "" if p.annotation is None else ast.unparse(p.annotation)
         node.returns = annotation(node.returns)
         node.body = [
             s
@@ -277,14 +279,10 @@ class Dialect(ast.NodeTransformer):
             return node
         out = node.values[-1]
         for value in reversed(node.values[:-1]):
-            is_list = isinstance(value, ast.Name) and isinstance(
-                out, (ast.BinOp, ast.List, ast.Call)
-            )
-            text = ast.unparse(out)
+            text = ast.unparse(value)
             test: ast.expr = value
-            if is_list and ("[" in text or "list(" in text):
-                absent = f"{ast.unparse(value)} is not None and len({ast.unparse(value)}) > 0"
-                test = ast.parse(absent, mode="eval").body
+            if "List[" in self.types.get(text, ""):
+                test = ast.parse(f"{text} is not None and len({text}) > 0", mode="eval").body
             yes, no = (value, out) if isinstance(node.op, ast.Or) else (out, value)
             out = ast.IfExp(test, yes, no)
         return out

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 class BertEmbeddings(nn.Module):
     token_type_ids: Tensor
-    embedding_2: Tensor
+    bias: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,13 +21,13 @@ class BertEmbeddings(nn.Module):
         )
         self.word_embeddings = nn.Embedding(60, 32)
         self.token_type_embeddings = nn.Embedding(2, 32)
-        self.register_buffer("embedding_2", torch.empty(1, 12, 32), persistent=False)
+        self.register_buffer("bias", torch.empty(1, 12, 32), persistent=False)
         self.LayerNorm = nn.LayerNorm(32, eps=1e-12)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         x = self.token_type_ids.expand((input_ids.shape[0], -1))
         x = self.word_embeddings(input_ids) + self.token_type_embeddings(x)
-        return self.LayerNorm(x + self.embedding_2)
+        return self.LayerNorm(x + self.bias)
 
 
 class BertSelfAttention(nn.Module):
@@ -138,6 +138,8 @@ class Bert(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "bert.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Bert:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -149,4 +151,4 @@ def load(
         owner, _, name = key.rpartition(".")
         setattr(model.get_submodule(owner), name, state.pop(key))
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

@@ -98,6 +98,8 @@ class Llama(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "llama.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Llama:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -109,4 +111,4 @@ def load(
         owner, _, name = key.rpartition(".")
         setattr(model.get_submodule(owner), name, state.pop(key))
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

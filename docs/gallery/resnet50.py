@@ -1,6 +1,7 @@
 """Resnet50, converted from resnet50.onnx by onnx2nn.
 
 opset 18, produced by pytorch 2.13.0+cpu
+batch norms folded by the exporter: bn*, layer*.*.bn*, layer*.*.downsample.*
 """
 
 from pathlib import Path
@@ -74,6 +75,8 @@ class Resnet50(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "resnet50.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Resnet50:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -82,4 +85,4 @@ def load(
         model = Resnet50()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

@@ -771,7 +771,10 @@ std::string Printer::run() {
   std::string parameter = "    weights: str | Path = Path(__file__).parent";
   const std::string file = " / " + python_quote(options_.weights_name) + ",\n";
   if (parameter.size() + file.size() - 1 > kWidth) parameter += "\n   ";
-  out += "\n\ndef load(\n" + parameter + file + ") -> " + program_.class_name + ":\n";
+  out += "\n\ndef load(\n" + parameter + file;
+  if (!program_.params.empty())
+    out += "    device: torch.device | str | None = None,\n    dtype: torch.dtype | None = None,\n";
+  out += ") -> " + program_.class_name + ":\n";
   out += "    \"\"\"The model in eval mode, with its weights.\"\"\"\n";
   const bool pth = options_.weights_name.ends_with(".pth");
   if (!program_.params.empty()) {
@@ -794,7 +797,7 @@ std::string Printer::run() {
              " = nn.Parameter(" + source + ")\n";
     }
     out += "    model.load_state_dict(state, strict=True, assign=True)\n";
-    out += "    return model.eval()\n";
+    out += "    return model.to(device, dtype).eval()\n";
   } else {
     out += "    return " + program_.class_name + "().eval()\n";
   }

@@ -82,10 +82,11 @@ class LowerContext::Layer {
     if (place_.empty()) return;
     class_ = scope->back().type;
     // The innermost scope is the layer's own, unless the file says that it is another class, which
-    // does not have the layer's weights.
+    // does not have the layer's weights: a batch norm that went into a convolution has its own.
     is_own_ = class_.empty() || class_ == type_ ||
               (has_weights() && std::all_of(params_.begin(), params_.end(), [&](const ModuleParam& p) {
-                 return p.buffer || is_said(p);
+                 const auto owner = owner_by_name(p);
+                 return p.buffer || (is_said(p) && (!owner || *owner == place_));
                }));
   }
 

@@ -7,6 +7,7 @@
 #include "structure/walk.h"
 #include "support/text.h"
 #include "torch/python_names.h"
+#include "torch/schema.h"
 
 namespace onnx2nn::structure {
 namespace {
@@ -196,6 +197,57 @@ bool is_computed(const torch::Param& p) {
          (p.onnx_name.find('.') == std::string::npos || p.onnx_name.find('/') != std::string::npos);
 }
 
+/// What the first call that reads a table takes it for: the name of its argument, or what sums and
+/// products do with it; "" where that says nothing.
+class Uses {
+ public:
+  explicit Uses(const torch::Program& program) {
+    for (const Stmt& s : program.forward) each_expr(s, [&](const Expr& e) { see(e); });
+  }
+
+  std::string of(const torch::Param& p) const {
+    const auto it = uses_.find(&p);
+    return it == uses_.end() ? "" : it->second;
+  }
+
+ private:
+  void see(const Expr& e) {
+    const auto is_table = [](const auto& a) { return a->kind == ExprKind::Param; };
+    if (e.kind != ExprKind::Aten || std::none_of(e.args.begin(), e.args.end(), is_table)) return;
+    const std::vector<torch::SchemaArg> schema = torch::schema_of(e.text);
+    const std::string function(torch::function_of(e));
+    for (std::size_t i = 0; i < e.args.size(); ++i)
+      if (e.args[i]->kind == ExprKind::Param)
+        uses_.emplace(e.args[i]->param.get(), role(function, i < schema.size() ? schema[i].name : ""));
+  }
+
+  static std::string role(const std::string& function, std::string_view argument) {
+    if (function == "mul" || function == "div") return "scale";
+    if (function == "add" || function == "sub") return "bias";
+    if (function == "where") return argument == "condition" ? "mask" : "";
+    for (const std::string_view said : {"weight", "bias", "mask", "index", "indices", "running_mean",
+                                        "running_var", "attn_mask", "grid"})
+      if (argument == said) return argument == "attn_mask" ? "mask" : std::string(argument);
+    return "";
+  }
+
+  std::unordered_map<const torch::Param*, std::string> uses_;
+};
+
+/// An exporter's name without the number that it was counted with: mul of mul_46.
+std::string uncounted(const std::string& name) {
+  std::size_t end = name.size();
+  while (end > 0 && (is_digit(name[end - 1]) || name[end - 1] == '_')) --end;
+  return end == 0 ? "table" : name.substr(0, end);
+}
+
+/// Whether the name says how the exporter came to the value, rather than what it is.
+bool says_nothing(const std::string& name) {
+  bool is_operator = false;
+  torch::schema_of(name, &is_operator);
+  return is_operator || uncounted(name) != name;
+}
+
 }  // namespace
 
 Roles roles_of(const torch::Program& program) {
@@ -219,7 +271,7 @@ void name_tables(torch::Program& program) {
   Roles roles;
   Tables tables;
   Reader(program.forward, roles, tables);
-  if (tables.empty()) return;
+  const Uses uses(program);
   std::set<std::string> keys;
   const auto taken = [&](const std::vector<std::string>& path) {
     std::string key;
@@ -230,9 +282,13 @@ void name_tables(torch::Program& program) {
   for (const auto& c : program.constants) taken(c->path);
   for (const torch::Tie& t : program.ties) taken(t.path);
   for (const auto& p : program.params) {
+    if (!is_computed(*p)) continue;
+    // Without the exporter's number, modules that do the same have the same names.
     const auto it = tables.find(p.get());
-    if (it == tables.end() || !is_computed(*p)) continue;
-    const std::string role = it->second == "mask" && is_causal(*p) ? "causal_mask" : it->second;
+    if (it == tables.end() && !says_nothing(p->path.back())) continue;
+    std::string role = it != tables.end() ? it->second : uses.of(*p);
+    if (role == "mask" && is_causal(*p)) role = "causal_mask";
+    if (role.empty()) role = uncounted(p->path.back());
     keys.erase(p->key());
     std::vector<std::string> path = p->path;
     for (int k = 1;; ++k) {

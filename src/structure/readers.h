@@ -17,7 +17,8 @@ using Roles = std::unordered_map<int, std::string>;
 Roles roles_of(const torch::Program& program);
 
 /// Renames tables that an exporter computed, which have no name of the author's, to what they are for
-/// their readers in the flat function: cos, causal_mask, position_ids.
+/// their readers in the flat function: cos, causal_mask, position_ids, scale. One whose readers say
+/// nothing loses the exporter's number, by which equal modules would differ.
 void name_tables(torch::Program& program);
 
 }  // namespace onnx2nn::structure

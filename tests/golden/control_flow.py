@@ -33,6 +33,8 @@ class ControlFlow(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "control_flow.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> ControlFlow:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -41,4 +43,4 @@ def load(
         model = ControlFlow()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

@@ -34,6 +34,8 @@ class Detector(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "detector.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Detector:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -45,4 +47,4 @@ def load(
         owner, _, name = key.rpartition(".")
         setattr(model.get_submodule(owner), name, state.pop(key))
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

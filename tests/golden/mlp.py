@@ -23,6 +23,8 @@ class Mlp(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "mlp.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Mlp:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -31,4 +33,4 @@ def load(
         model = Mlp()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

@@ -47,6 +47,8 @@ class NameCollisions(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "name_collisions.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> NameCollisions:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -55,4 +57,4 @@ def load(
         model = NameCollisions()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

@@ -55,6 +55,8 @@ class Residual(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "residual.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Residual:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -63,4 +65,4 @@ def load(
         model = Residual()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

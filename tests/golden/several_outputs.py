@@ -75,6 +75,8 @@ class SeveralOutputs(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "several_outputs.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> SeveralOutputs:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -86,4 +88,4 @@ def load(
         owner, _, name = key.rpartition(".")
         setattr(model.get_submodule(owner), name, state.pop(key))
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

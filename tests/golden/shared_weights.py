@@ -24,6 +24,8 @@ class SharedWeights(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "shared_weights.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> SharedWeights:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -32,4 +34,4 @@ def load(
         model = SharedWeights()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

@@ -73,6 +73,8 @@ class Transformer(nn.Module):
 
 def load(
     weights: str | Path = Path(__file__).parent / "transformer.safetensors",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Transformer:
     """The model in eval mode, with its weights."""
     from safetensors.torch import load_file
@@ -81,4 +83,4 @@ def load(
         model = Transformer()
     state = load_file(weights)
     model.load_state_dict(state, strict=True, assign=True)
-    return model.eval()
+    return model.to(device, dtype).eval()

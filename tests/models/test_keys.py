@@ -309,3 +309,66 @@ def test_a_tied_weight_stays_one(tmp_path: Path) -> None:
         net.zero_grad()
         net(x).sum().backward()
         torch.testing.assert_close(mine.wte.weight.grad, net.wte.weight.grad)
+
+
+class Folded(nn.Module):
+    """Convolutions into which exporters fold the norms that follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 4, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.downsample = nn.Sequential(nn.Conv2d(4, 6, 1, bias=False), nn.BatchNorm2d(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsample(self.bn1(self.conv1(x)).relu())
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["legacy", "dynamo"])
+def test_a_folded_norm_leaves_the_convolution_its_name(dynamo: bool) -> None:
+    torch.manual_seed(0)
+    net, x = Folded().eval(), torch.randn(2, 3, 8, 8)
+    for value in net.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    mine = onnx2nn.load(exported(net, x, dynamo))
+    with torch.no_grad():
+        torch.testing.assert_close(mine(x), net(x), rtol=1e-4, atol=1e-5)
+    owners = {key.rpartition(".")[0] for key in mine.state_dict()}
+    assert owners == {"conv1", "downsample.0"}
+
+
+class Tables(nn.Module):
+    """Blocks with tables that the exporter computes and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Scaled(5 + i) for i in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Scaled(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("log", torch.randn(4, 6, generator=generator), persistent=False)
+        self.register_buffer("shift", torch.randn(4, 6, generator=generator), persistent=False)
+        self.proj = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x) * self.log.exp() + self.shift.sin()
+
+
+def test_modules_with_computed_tables_share_a_class() -> None:
+    torch.manual_seed(0)
+    net, x = Tables().eval(), torch.randn(2, 4, 6)
+    model = exported(net, x, True)
+    source = onnx2nn.convert(model).source
+    assert source.count("class ") == 2
+    assert 'register_buffer("scale"' in source
+    with torch.no_grad():
+        torch.testing.assert_close(onnx2nn.load(model)(x), net(x))

@@ -52,7 +52,10 @@ Ex nested_list(const ir::Tensor& t) {
 // ---------------------------------------------------------------- Lowering
 
 Lowering::Lowering(const ir::Model& model, LowerOptions options, Diagnostics& diagnostics)
-    : model_(model), keys_(model), options_(std::move(options)), diagnostics_(diagnostics) {
+    : model_(model),
+      keys_(model),
+      producer_(are_counted(*model.graph) ? std::string_view() : model.info.producer_name),
+      options_(std::move(options)), diagnostics_(diagnostics) {
   program_.class_name = options_.class_name;
 }
 
@@ -101,7 +104,7 @@ ir::TensorPtr widen(const ir::TensorPtr& t) {
 }
 
 bool Lowering::is_as_authored(const ir::Value* value) const {
-  return is_authors_name(*named(value), keys_.said(), model_.info.producer_name);
+  return is_authors_name(*named(value), keys_.said(), producer_);
 }
 
 ParamPtr Lowering::param_of(const ir::Value* value) {
@@ -112,7 +115,7 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
   const WeightType type = *weight_type(value);
   const bool is_float = ir::info(type.dtype).kind == 'f' && ir::info(type.dtype).bits >= 16;
   const WeightRole role =
-      weight_role(*named(value), is_float, keys_.said(), model_.info.producer_name);
+      weight_role(*named(value), is_float, keys_.said(), producer_);
   p->shape = value->constant && is_as_authored(value) ? value->constant->first_dims() : type.dims;
   p->trainable = role.trainable;
   p->persistent = role.persistent;

@@ -125,6 +125,7 @@ class Lowering {
 
   const ir::Model& model_;
   Keys keys_;
+  std::string_view producer_;  // empty also where it wrote none of the names
   LowerOptions options_;
   Diagnostics& diagnostics_;
   torch::Program program_;
@@ -221,6 +222,8 @@ class LowerContext : public NodeContext {
   bool is_layer(std::string_view type) const;
   /// Whether the weight lies as its author had it, whose name for it the file keeps.
   bool is_as_authored(const ir::Value* value) const { return l_.is_as_authored(value); }
+  /// Whether the author's module that the node is of has a weight of this name.
+  bool scope_has(std::string_view name) const;
   /// Output 0 is a weight that is stored so.
   void keep_quantized(QuantizedWeight weight);
   /// A call of a torch.nn module with these weights; nothing where a weight is not constant or is

@@ -42,6 +42,12 @@ bool LowerContext::is_scalar_constant(std::size_t i) const {
          !(ir::is_float(t->dtype()) && is_as_authored(input(i)));
 }
 
+bool LowerContext::scope_has(std::string_view name) const {
+  const torch::ScopePtr scope = l_.keys_.scope_of(node_);
+  if (!scope) return false;
+  return l_.keys_.said().count(join(torch::components_of(*scope), ".") + "." + std::string(name)) != 0;
+}
+
 Ex LowerContext::operand(std::size_t i) {
   if (is_scalar_constant(i)) return number(*constant(i));
   if (has_input(i)) {

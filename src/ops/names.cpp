@@ -64,6 +64,8 @@ std::optional<std::vector<std::string>> key_components(std::string_view name, bo
 }
 
 std::string member_name(std::string s) {
+  // Python's own names have two underscores at both ends.
+  if (s.size() > 4 && s.starts_with("__") && s.ends_with("__")) s = "p" + s;
   while (torch::is_module_member(s)) s += "_";
   return s;
 }

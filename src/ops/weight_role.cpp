@@ -147,6 +147,26 @@ Signature read_signature(const ir::Graph& graph) {
   return out;
 }
 
+bool are_counted(const ir::Graph& graph) {
+  std::string_view stem;
+  std::size_t all = 0;
+  std::size_t counted = 0;
+  const auto see = [&](const Value& v) {
+    if (v.is_graph_input || v.name.empty()) return;
+    std::string_view name = v.name;
+    while (!name.empty() && is_digit(name.back())) name.remove_suffix(1);
+    if (stem.empty()) stem = name;
+    ++all;
+    if (name.size() < v.name.size() && name == stem) ++counted;
+  };
+  for (const Value* v : graph.initializers) see(*v);
+  for (const ir::Node* n = graph.first(); n != nullptr; n = n->next())
+    for (std::size_t i = 0; i < n->output_count(); ++i)
+      if (n->output(i) != nullptr) see(*n->output(i));
+  // Outputs of the model keep their names, and rewriting makes others.
+  return !stem.empty() && counted >= 4 && counted * 4 >= all * 3;
+}
+
 bool is_authors_name(const Value& weight, const Signature& said, std::string_view producer) {
   if (!said.empty()) return said.count(weight.name) != 0;
   return producer == "pytorch" && weight.is_initializer && !is_made_up(weight.name) &&

@@ -20,6 +20,10 @@ struct WeightRole {
 using Signature = std::unordered_map<std::string, WeightRole>;
 Signature read_signature(const ir::Graph& graph);
 
+/// Whether nearly all weights and values of the graph are called by one stem and a number: t12, t13. A tool
+/// that took the names away counts so; none of them is an author's.
+bool are_counted(const ir::Graph& graph);
+
 /// Whether the weight's name is its author's. Torch's exporters keep such a weight as it was; what they
 /// turned, joined or computed has a name of their own.
 bool is_authors_name(const ir::Value& weight, const Signature& said, std::string_view producer);

@@ -172,6 +172,7 @@ class Reader {
 
 /// Whether an input's name tells what it holds.
 bool says_something(std::string_view name) {
+  if (!torch::is_argument_name(name)) return false;
   while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.remove_suffix(1);
   for (const std::string_view plain : {"input", "inputs", "data", "image", "images", "tensor", "arg", "args", "in"})
     if (name == plain) return false;

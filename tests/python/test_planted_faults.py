@@ -88,8 +88,8 @@ FAULTS = {
     ),
     "swapped choices": Fault(
         "Where",
-        "x, self.w",
-        "self.w, x",
+        "-x, self.w",
+        "self.w, -x",
         {"c": weight(6) > 0, "w": weight(2, 4, 6, 6)},
         order=("c", "x", "w"),
     ),
@@ -97,7 +97,7 @@ FAULTS = {
         "Transpose", "transpose(2, 3)", "transpose(1, 1)", {}, {"perm": [0, 1, 3, 2]}
     ),
     "another order of Concat": Fault(
-        "Concat", "[x, self.w]", "[self.w, x]", {"w": weight(2, 4, 6, 6)}, {"axis": 1}
+        "Concat", "[-x, self.w]", "[self.w, -x]", {"w": weight(2, 4, 6, 6)}, {"axis": 1}
     ),
     "another interpolation": Fault(
         "Resize",
@@ -126,8 +126,8 @@ FAULTS = {
     ),
     "another axis of Gather": Fault(
         "Gather",
-        "[:, :, self.i]",
-        "[:, :, :, self.i]",
+        "[:, :, self.index]",
+        "[:, :, :, self.index]",
         {"i": np.array([0, 2, 3, 1, 5, 4])},
         {"axis": 2},
     ),

@@ -119,7 +119,8 @@ def test_what_nobody_can_run_is_skipped_and_says_why(core: object) -> None:
 def test_missing_targets(core: object, tiny: Path, tmp_path: Path) -> None:
     for target, text in (
         ("no.py", "does not exist"),
-        ("a.pt2", "cannot be checked"),
+        ("a.pt2", "does not exist"),
+        ("a.pte", "not a"),
         ("a.txt", "not a"),
     ):
         with pytest.raises(onnx2nn.Error, match=text):

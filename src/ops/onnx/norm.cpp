@@ -28,10 +28,12 @@ bool is_vector(const ir::Tensor* t, std::int64_t n) {
   return t != nullptr && t->rank() == 1 && t->dims()[0] == n;
 }
 
-/// A scale or shift that no weight of the model holds: ONNX has no form without one.
-bool is_filler(const NodeContext& c, std::size_t i, double value) {
+/// A scale or shift that no weight of the model holds: ONNX has no form without one. Where the
+/// author's module has such a weight it was not trained yet, and is kept.
+bool is_filler(const LowerContext& c, std::size_t i, double value) {
   const ir::Tensor* t = c.constant(i);
-  return t != nullptr && !c.input(i)->is_initializer && t->is_splat() && t->double_at(0) == value;
+  return t != nullptr && !c.input(i)->is_initializer && t->is_splat() && t->double_at(0) == value &&
+         !c.scope_has(i == 1 ? "weight" : "bias");
 }
 
 // ---------------------------------------------------------------- BatchNormalization

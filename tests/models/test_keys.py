@@ -372,3 +372,24 @@ def test_modules_with_computed_tables_share_a_class() -> None:
     assert 'register_buffer("scale"' in source
     with torch.no_grad():
         torch.testing.assert_close(onnx2nn.load(model)(x), net(x))
+
+
+class Looked(nn.Module):
+    """Looks up what it makes of real numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embed(x.long()) * 2
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["legacy", "dynamo"])
+def test_indices_of_real_numbers_may_be_negative(dynamo: bool) -> None:
+    """ONNX counts those from the end; nn.Embedding refuses them."""
+    torch.manual_seed(0)
+    net = Looked().eval()
+    mine = onnx2nn.load(exported(net, torch.tensor([[0.5, 2.5]]), dynamo))
+    got = mine(torch.tensor([[-1.5, 2.5]]))
+    torch.testing.assert_close(got, net(torch.tensor([[4.0, 2.0]])))

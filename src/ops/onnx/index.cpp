@@ -113,6 +113,13 @@ bool is_index_like(const ir::Value* v, int depth = 0) {
   return never_negative(v);
 }
 
+/// Whether the indices are a real input of the model, which a caller may give any sign.
+bool is_real_input(const ir::Value* v) {
+  while (v != nullptr && v->producer() != nullptr && v->producer()->is("Cast"))
+    v = v->producer()->input(0);
+  return v != nullptr && v->is_graph_input && ir::is_float(v->type.dtype);
+}
+
 /// A table of vectors that is looked up: nn.Embedding, which raises where an index is negative.
 /// Indices that the model computes may be so on purpose: they index the table as a tensor.
 std::optional<Ex> embedding(LowerContext& c) {
@@ -121,7 +128,8 @@ std::optional<Ex> embedding(LowerContext& c) {
   if (!table || table->rank() != 2 || !initializer || !ir::is_float(table->dtype) ||
       ir::info(table->dtype).bits < 16)
     return std::nullopt;
-  if (!is_index_like(c.input(1)) && !c.is_layer("Embedding")) return std::nullopt;
+  const bool is_authors = c.is_layer("Embedding") && !is_real_input(c.input(1));
+  if (!is_index_like(c.input(1)) && !is_authors) return std::nullopt;
   const Ints& dims = table->dims;
   if (dims[0] <= 0 || dims[1] <= 0) return std::nullopt;
   const Ex index = c.in(1);

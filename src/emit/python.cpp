@@ -791,10 +791,18 @@ std::string Printer::run() {
           "    for key in state.keys() - model.state_dict().keys():\n"
           "        owner, _, name = key.rpartition(\".\")\n"
           "        setattr(model.get_submodule(owner), name, state.pop(key))\n";
-    for (const torch::Tie& tie : program_.ties) {
-      const std::string source = "state[" + python_quote(tie.param->key()) + "]";
-      out += "    state[" + python_quote(join(tie.path, ".")) + "] = " + source +
-             " = nn.Parameter(" + source + ")\n";
+    // Those of one weight are one parameter.
+    std::vector<const torch::Param*> sources;
+    for (const torch::Tie& tie : program_.ties)
+      if (std::find(sources.begin(), sources.end(), tie.param.get()) == sources.end())
+        sources.push_back(tie.param.get());
+    for (const torch::Param* source : sources) {
+      std::vector<Text> keys{atom(python_quote(source->key()))};
+      for (const torch::Tie& tie : program_.ties)
+        if (tie.param.get() == source) keys.push_back(atom(python_quote(join(tie.path, "."))));
+      out += statement_text(4, "tied = ", call("nn.Parameter", {subscript(atom("state"), {keys[0]})}), "");
+      out += statement_text(4, "for key in ", brackets("(", std::move(keys), ")"), ":");
+      out += "        state[key] = tied\n";
     }
     out += "    model.load_state_dict(state, strict=True, assign=True)\n";
     out += "    return model.to(device, dtype).eval()\n";

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-__all__ = ["SUFFIXES", "export", "load_exported", "write"]
+__all__ = ["export", "load_exported", "write"]
 
-SUFFIXES = (".pt2", ".pte")
 MARK = "onnx2nn"  # the record by which an archive is known as ours
 _log = logging.getLogger("onnx2nn")
 _LEAST = 2  # torch takes a size of 1 for one that broadcasts, and fixes it

@@ -37,7 +37,7 @@ class Classes {
  public:
   explicit Classes(const ScriptModel& model) : model_(model) {
     method(*model.root, "forward", model.inputs);
-    finish(*model.root, "");
+    finish(*model.root);
   }
 
   /// "__torch__.layers.Conv2d" as ("__torch__.layers", "Conv2d").
@@ -83,14 +83,14 @@ class Classes {
   }
 
   /// What is inside comes first, whose class is the type of a member.
-  void finish(const Instance& module, const std::string& member) {
+  void finish(const Instance& module) {
     std::string parameters;
     std::string buffers;
     std::string members;
     for (const Attribute& a : module.attributes) {
       std::string type = "Tensor";
       if (a.module) {
-        finish(*a.module, is_number(a.name) ? member : a.name);
+        finish(*a.module);
         const auto& [prefix, name] = classes_.at(a.module.get());
         type = prefix + "." + name;
       } else {
@@ -110,7 +110,7 @@ class Classes {
     const bool is_root = &module == model_.root;
     auto& known = is_root ? root_ : same_[std::string(prefix)][key + "|" + (module.is_layer ? module.type : "")];
     if (known.empty()) {
-      known = is_root ? claim(prefix, model_.class_name) : claim(prefix, name_of(module, member));
+      known = is_root ? claim(prefix, model_.class_name) : claim(prefix, name_of(module));
       std::string text = "class " + known + head;
       for (const auto& m : methods_[&module])
         text += "  def " + m->name + "(self: " + std::string(prefix) + "." + known +
@@ -120,20 +120,9 @@ class Classes {
     classes_[&module] = {std::string(prefix), known};
   }
 
-  static std::string name_of(const Instance& module, const std::string& member) {
-    if (torch::is_ascii_identifier(module.type) && !torch::is_python_keyword(module.type))
-      return module.type;
-    std::string out;
-    bool up = true;
-    for (const char c : member) {
-      if (c == '_' || !is_alphanumeric(c)) {
-        up = true;
-        continue;
-      }
-      out += up ? to_upper(c) : c;
-      up = false;
-    }
-    return torch::is_ascii_identifier(out) && !torch::is_python_keyword(out) ? out : "Block";
+  static std::string name_of(const Instance& module) {
+    const std::string& type = module.type;
+    return torch::is_ascii_identifier(type) && !torch::is_python_keyword(type) ? type : "Block";
   }
 
   /// A name that differs by more than case from others, as on file systems that do not tell.

@@ -28,10 +28,6 @@ using torch::ExprPtr;
 using torch::Instance;
 using torch::InstancePtr;
 
-bool is_recurrent(std::string_view type) {
-  return type == "LSTM" || type == "GRU" || type == "RNN";
-}
-
 /// The tree of modules; one module with all statements where the file's names make that impossible.
 Tree tree_of(const Page& page) {
   try {

@@ -62,7 +62,7 @@ class Layer {
 
   torch::InstancePtr run() {
     const std::string& t = layer_.type;
-    if (t == "LSTM" || t == "GRU" || t == "RNN") {
+    if (is_recurrent(t)) {
       recurrent();
       return std::move(out_);
     }
@@ -327,6 +327,10 @@ std::int64_t mode_number(const std::string& mode, std::initializer_list<std::str
 }
 
 }  // namespace
+
+bool is_recurrent(std::string_view type) {
+  return type == "LSTM" || type == "GRU" || type == "RNN";
+}
 
 torch::InstancePtr layer_instance(const torch::Module& layer,
                                   const std::map<std::string, torch::ParamPtr>& ties,

@@ -3,10 +3,14 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "torch/instance.h"
 
 namespace onnx2nn::structure {
+
+/// LSTM, GRU or RNN: a layer that may be given states.
+bool is_recurrent(std::string_view type);
 
 /// The layer as a module whose forward calls ATen; `ties` are weights that it shares with other
 /// modules, by their keys. `next_var`: numbers for its variables.

@@ -23,7 +23,7 @@ struct Attribute {
 /// the method `text` of a module is called by an ExprKind::Method whose first argument is the
 /// module.
 struct Instance {
-  std::string type;  // what its class is called by the author; may be empty
+  std::string type;  // what its class is called: by the author, or by its key
   bool is_layer = false;  // of torch.nn
   std::vector<Attribute> attributes;
   std::vector<Function> functions;  // `forward` first; none: what has only attributes

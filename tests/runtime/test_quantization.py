@@ -9,6 +9,7 @@ import torch
 from onnx.backend.test.case.test_case import TestCase
 
 from int8_weights import int8_weights
+from onnx2nn.runtime import packed_weights, qlinear
 from onnx2nn.runtime import quantization as qz
 
 from . import ort_nodes as ort
@@ -48,7 +49,7 @@ def test_dequantized_takes_up_scales_and_zero_points(stored: torch.dtype) -> Non
 
 
 HELPERS = {
-    "QLinearMatMul": qz.qlinear_matmul,
+    "QLinearMatMul": qlinear.qlinear_matmul,
     "MatMulInteger": qz.matmul_integer,
     "DynamicQuantizeLinear": qz.dynamic_quantize_linear,
 }
@@ -74,7 +75,7 @@ def test_qlinear_binary(op: str, dtype: Any) -> None:
     zero = [np.array(v, dtype) for v in (3, 100, 20)]
     a, b = random_integers(2, 3, 8, dtype=dtype), random_integers(3, 1, dtype=dtype)
     x = [a, f32(0.02), zero[0], b, f32(0.03), zero[1], f32(0.05), zero[2]]
-    helper = qz.qlinear_add if op == "QLinearAdd" else qz.qlinear_mul
+    helper = qlinear.qlinear_add if op == "QLinearAdd" else qlinear.qlinear_mul
     ort.assert_close(helper(*ort.tensors(x)), ort.run_node(op, x)[0])
 
 
@@ -85,7 +86,7 @@ def test_qlinear_concat(axis: int) -> None:
         x += [random_integers(2, 3, 3), f32(scale), np.uint8(zero)]
     x = [np.asarray(v) for v in x]
     wanted = ort.run_node("QLinearConcat", x, axis=axis)[0]
-    ort.assert_close(qz.qlinear_concat(*ort.tensors(x), axis=axis), wanted)
+    ort.assert_close(qlinear.qlinear_concat(*ort.tensors(x), axis=axis), wanted)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
@@ -93,9 +94,9 @@ def test_qlinear_activations(dtype: Any) -> None:
     zero = np.array(3, dtype), np.array(-5 if dtype == np.int8 else 5, dtype)
     x = [random_integers(3, 33, dtype=dtype), f32(0.03), zero[0], f32(0.01), zero[1]]
     t = ort.tensors(x)
-    ort.assert_close(qz.qlinear_sigmoid(*t), ort.run_node("QLinearSigmoid", x)[0])
+    ort.assert_close(qlinear.qlinear_sigmoid(*t), ort.run_node("QLinearSigmoid", x)[0])
     wanted = ort.run_node("QLinearLeakyRelu", x, alpha=0.1)[0]
-    ort.assert_close(qz.qlinear_leaky_relu(*t, alpha=0.1), wanted)
+    ort.assert_close(qlinear.qlinear_leaky_relu(*t, alpha=0.1), wanted)
 
 
 @pytest.mark.parametrize("opset", [12, 13])
@@ -104,7 +105,7 @@ def test_qlinear_softmax(opset: int, axis: int) -> None:
     x = [random_integers(2, 3, 5), f32(0.02), np.uint8(7), f32(1 / 256), np.uint8(0)]
     x = [np.asarray(v) for v in x]
     wanted = ort.run_node("QLinearSoftmax", x, extra={"opset": opset}, axis=axis)[0]
-    got = qz.qlinear_softmax(*ort.tensors(x), opset=opset, axis=axis)
+    got = qlinear.qlinear_softmax(*ort.tensors(x), opset=opset, axis=axis)
     ort.assert_close(got, wanted)
 
 
@@ -128,7 +129,7 @@ def test_qlinear_average_pool(attributes: dict[str, Any]) -> None:
         np.array(5, np.uint8),
     ]
     wanted = ort.run_node("QLinearAveragePool", x, **attributes)[0]
-    ort.assert_close(qz.qlinear_average_pool(*ort.tensors(x), **attributes), wanted)
+    ort.assert_close(qlinear.qlinear_average_pool(*ort.tensors(x), **attributes), wanted)
 
 
 @pytest.mark.parametrize("channels_last", [0, 1])
@@ -136,7 +137,7 @@ def test_qlinear_global_average_pool(channels_last: int) -> None:
     x = [random_integers(2, 3, 4, 5), f32(0.02), np.uint8(7), f32(0.01), np.uint8(5)]
     x = [np.asarray(v) for v in x]
     wanted = ort.run_node("QLinearGlobalAveragePool", x, channels_last=channels_last)[0]
-    got = qz.qlinear_global_average_pool(*ort.tensors(x), channels_last=channels_last)
+    got = qlinear.qlinear_global_average_pool(*ort.tensors(x), channels_last=channels_last)
     ort.assert_close(got, wanted)
 
 
@@ -154,7 +155,7 @@ def test_qgemm(trans: tuple[int, int], quantised: bool, per_column: bool) -> Non
         x += [f32(0.7), np.array(128, np.uint8)]
     options = {"transA": trans[0], "transB": trans[1], "alpha": 1.5}
     wanted = ort.run_node("QGemm", x, **options)[0]
-    ort.assert_close(qz.qgemm(*ort.tensors(x), **options), wanted)
+    ort.assert_close(qlinear.qgemm(*ort.tensors(x), **options), wanted)
 
 
 @pytest.mark.parametrize("per_column", [False, True])
@@ -184,7 +185,7 @@ def test_qlinear_add_decides_halves_as_onnx_runtime_does(dtype: type, zero: int)
     zeros = [np.array(z, dtype) for z in (3, 5, zero)]
     x = [a, one, zeros[0], b, one, zeros[1], two, zeros[2]]
     wanted = ort.run_node("QLinearAdd", [np.asarray(v) for v in x])[0]
-    ort.assert_close(qz.qlinear_add(*ort.tensors([np.asarray(v) for v in x])), wanted, 0)
+    ort.assert_close(qlinear.qlinear_add(*ort.tensors([np.asarray(v) for v in x])), wanted, 0)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -209,7 +210,7 @@ def test_matmul_nbits(bits: int, zeros: str, grouped: bool) -> None:
         wanted = ort.run_node("MatMulNBits", x, **options)[0]
     except Exception as error:
         pytest.skip(f"ONNX Runtime refuses it: {str(error)[:80]}")
-    ort.assert_close(qz.matmul_nbits(*ort.tensors(x), **options), wanted, 1e-4)
+    ort.assert_close(packed_weights.matmul_nbits(*ort.tensors(x), **options), wanted, 1e-4)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -224,7 +225,7 @@ def test_gather_block_quantized(bits: int, zeros: bool, index_shape: tuple[int, 
     x = [data, indices, scales, zero_points]
     options = {"gather_axis": 0, "quantize_axis": 1, "block_size": block, "bits": bits}
     wanted = ort.run_node("GatherBlockQuantized", x, **options)[0]
-    got = qz.gather_block_quantized(*ort.tensors(x), **options, packed=True)
+    got = packed_weights.gather_block_quantized(*ort.tensors(x), **options, packed=True)
     ort.assert_close(got, wanted)
 
 
@@ -240,7 +241,7 @@ def test_gather_block_quantized_by_nibbles(signed: bool) -> None:
     carried = np.int8 if signed else np.uint8
     assert data.astype(element).astype(carried).tolist() == data.tolist()
     x = [data.astype(carried), indices, scales, zero_points.astype(carried)]
-    got = qz.gather_block_quantized(*ort.tensors(x), block_size=16)
+    got = packed_weights.gather_block_quantized(*ort.tensors(x), block_size=16)
     ort.assert_close(got, wanted[indices])
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onnx2nn.runtime.quantization import unpack_bits
+from onnx2nn.runtime.packed_weights import unpack_bits
 
 
 def expert_activation(

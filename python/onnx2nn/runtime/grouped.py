@@ -16,7 +16,7 @@ from onnx2nn.runtime.heads import (
     split_parts,
     visible_keys,
 )
-from onnx2nn.runtime.quantization import unpack_bits
+from onnx2nn.runtime.packed_weights import unpack_bits
 
 
 def quantise_state(x: Tensor, scale: Tensor, bits: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 
-from onnx2nn.runtime import ml
+from onnx2nn.runtime import features, linear_models, tree_ensembles
 from runtime.node_models import cases_of, check, ort_answer, run_cases, to_runtime
 
 # Near 0 the closed form of probit cancels, so that its last digits are rounding errors.
@@ -61,7 +61,7 @@ def random_leaves(
 
 
 def pack(attrs: dict[str, Any], prefix: str, n: int, dtype: torch.dtype = torch.float32) -> Any:
-    return ml.pack_forest(
+    return tree_ensembles.pack_forest(
         **{"nodes_missing_value_tracks_true": None}
         | {k: v for k, v in attrs.items() if k.startswith("nodes_")},
         leaf_treeids=attrs[f"{prefix}_treeids"],
@@ -98,7 +98,7 @@ def test_regressor(aggregate: str, post: str, targets: int, base: bool) -> None:
         packed["base_values"] = torch.tensor(attrs["base_values"])
     choice = {"n_targets": targets, "aggregate_function": aggregate, "post_transform": post}
     (expected,) = ort_answer("TreeEnsembleRegressor", [x], **attrs, **choice)
-    y = ml.tree_ensemble_regressor(
+    y = tree_ensembles.tree_ensemble_regressor(
         torch.from_numpy(x), **packed, depth=depth, modes=modes, **choice
     )
     check(y, expected, 1e-4, PROBIT_ERROR if post == "PROBIT" else 1e-5)
@@ -120,7 +120,7 @@ def test_node_modes_and_missing_values(
     x = rows(rng, count, dtype, missing and dtype.startswith("float"))
     packed, depth, used = pack(attrs, "target", 2)
     (expected,) = ort_answer("TreeEnsembleRegressor", [x], n_targets=2, **attrs)
-    y = ml.tree_ensemble_regressor(
+    y = tree_ensembles.tree_ensemble_regressor(
         torch.from_numpy(x), **packed, depth=depth, modes=used, n_targets=2
     )
     check(y, expected)
@@ -139,7 +139,7 @@ def test_double_attributes() -> None:
     for name in ["nodes_values", "target_weights"]:
         given[f"{name}_as_tensor"] = numpy_helper.from_array(np.array(given.pop(name)), name)
     (expected,) = ort_answer("TreeEnsembleRegressor", [x], n_targets=1, **given)
-    y = ml.tree_ensemble_regressor(
+    y = tree_ensembles.tree_ensemble_regressor(
         torch.from_numpy(x), **packed, depth=depth, modes=modes, n_targets=1
     )
     check(y, expected)
@@ -175,7 +175,7 @@ def test_classifier(post: str, kind: str, classes: list[int], base: int, positiv
     x = rows(rng, 12, "float32")
     expected = ort_answer("TreeEnsembleClassifier", [x], outputs=2, post_transform=post, **attrs)
     labels = LABELS[kind][:n]
-    label, scores = ml.tree_ensemble_classifier(
+    label, scores = tree_ensembles.tree_ensemble_classifier(
         torch.from_numpy(x),
         labels=torch.tensor(labels) if kind == "ints" else labels,
         **packed,
@@ -210,7 +210,7 @@ def test_one_class_per_tree(base: bool, dtype: str) -> None:
         classlabels_int64s=[4, 5, 6],
         **attrs,
     )
-    got = ml.tree_ensemble_classifier(
+    got = tree_ensembles.tree_ensemble_classifier(
         torch.from_numpy(x),
         labels=torch.tensor([4, 5, 6]),
         **packed,
@@ -231,7 +231,7 @@ def test_one_label() -> None:
     x = rows(rng, 8, "float32")
     packed, depth, modes = pack(attrs, "class", 1)
     expected = ort_answer("TreeEnsembleClassifier", [x], outputs=2, classlabels_int64s=[7], **attrs)
-    got = ml.tree_ensemble_classifier(
+    got = tree_ensembles.tree_ensemble_classifier(
         torch.from_numpy(x),
         labels=torch.tensor([7]),
         **packed,
@@ -257,8 +257,8 @@ def answer_tree_ensemble(x: torch.Tensor, a: dict[str, Any]) -> torch.Tensor:
         "post_transform": POST_CODES[a.pop("post_transform", 0)],
     }
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    packed, depth, modes = ml.pack_tree_ensemble(**a, dtype=dtype)
-    return ml.tree_ensemble(x, **packed, depth=depth, modes=modes, **choice)
+    packed, depth, modes = tree_ensembles.pack_tree_ensemble(**a, dtype=dtype)
+    return tree_ensembles.tree_ensemble(x, **packed, depth=depth, modes=modes, **choice)
 
 
 @pytest.mark.parametrize("case", cases_of("TreeEnsemble"))
@@ -317,15 +317,17 @@ def test_forests_learn_and_take_empty_batches() -> None:
     packed, depth, modes = pack(attrs, "target", 1)
     packed["weight"].requires_grad_()
     options = {"depth": depth, "modes": modes, "n_targets": 1}
-    y = ml.tree_ensemble_regressor(torch.randn(7, FEATURES), **packed, **options)
+    y = tree_ensembles.tree_ensemble_regressor(torch.randn(7, FEATURES), **packed, **options)
     y.sum().backward()
     assert packed["weight"].grad.sum() == 21
-    assert ml.tree_ensemble_regressor(torch.zeros(0, FEATURES), **packed, **options).shape == (0, 1)
+    assert tree_ensembles.tree_ensemble_regressor(
+        torch.zeros(0, FEATURES), **packed, **options
+    ).shape == (0, 1)
 
 
 def test_a_cycle_is_refused() -> None:
     with pytest.raises(ValueError, match="cycle"):
-        ml.forest_depth([0], [1, 1, 0, 0])
+        tree_ensembles.forest_depth([0], [1, 1, 0, 0])
 
 
 @pytest.mark.parametrize("post", POST)
@@ -351,7 +353,7 @@ def test_linear_classifier(post: str, kind: str, n: int, lines: int, dtype: str)
         post_transform=post,
         **{f"classlabels_{kind}": labels},
     )
-    got = ml.linear_classifier(
+    got = linear_models.linear_classifier(
         torch.from_numpy(x),
         torch.from_numpy(w.reshape(-1)),
         torch.from_numpy(b),
@@ -376,7 +378,7 @@ def test_linear_regressor(post: str, targets: int, intercepts: bool) -> None:
         "LinearRegressor", [x], version=1, coefficients=w.tolist(), **more, **options
     )
     bias = torch.from_numpy(b) if intercepts else None
-    y = ml.linear_regressor(torch.from_numpy(x), torch.from_numpy(w), bias, **options)
+    y = linear_models.linear_regressor(torch.from_numpy(x), torch.from_numpy(w), bias, **options)
     check(y, expected, 1e-4, PROBIT_ERROR if post == "PROBIT" else 1e-5)
 
 
@@ -398,7 +400,7 @@ def test_svm_regressor(kernel: str, one_class: int, supports: int) -> None:
     (expected,) = ort_answer(
         "SVMRegressor", [x], version=1, coefficients=w.tolist(), rho=[0.3], **more, **options
     )
-    y = ml.svm_regressor(
+    y = linear_models.svm_regressor(
         torch.from_numpy(x),
         torch.from_numpy(w),
         torch.tensor([0.3]),
@@ -440,7 +442,7 @@ def test_svm_classifier(kernel: str, post: str, n: int, mode: str) -> None:
         **{f"classlabels_{kind}": labels},
         **options,
     )
-    got = ml.svm_classifier(
+    got = linear_models.svm_classifier(
         torch.from_numpy(x),
         labels=torch.tensor(labels) if kind == "ints" else labels,
         post_transform=post,
@@ -467,7 +469,7 @@ def test_linear_svm_thresholds(positive: bool) -> None:
         kernel_params=[0.0, 0.0, 0.0],
         classlabels_ints=[3, 4],
     )
-    got = ml.svm_classifier(
+    got = linear_models.svm_classifier(
         torch.from_numpy(x),
         torch.from_numpy(w.reshape(-1)),
         torch.tensor([0.1]),
@@ -486,7 +488,9 @@ def test_scaler(dtype: str, width: int, rank: int) -> None:
     x = rows(rng, 4, dtype) if rank == 2 else rows(rng, 1, dtype)[0]
     offset, scale = (rng.normal(size=(2, width))).astype(np.float32)
     (expected,) = ort_answer("Scaler", [x], version=1, offset=offset.tolist(), scale=scale.tolist())
-    y = ml.feature_scaler(torch.from_numpy(x), torch.from_numpy(offset), torch.from_numpy(scale))
+    y = features.feature_scaler(
+        torch.from_numpy(x), torch.from_numpy(offset), torch.from_numpy(scale)
+    )
     check(y, expected)
 
 
@@ -500,7 +504,7 @@ def test_normalizer(norm: str, dtype: str, rank: int) -> None:
     x[3] = -np.abs(x[3]) - 1
     x = x if rank == 2 else x[3]
     (expected,) = ort_answer("Normalizer", [x], version=1, norm=norm)
-    check(ml.feature_normalizer(torch.from_numpy(x), norm=norm), expected)
+    check(features.feature_normalizer(torch.from_numpy(x), norm=norm), expected)
 
 
 @pytest.mark.parametrize("width", [1, FEATURES])
@@ -511,7 +515,7 @@ def test_imputer_floats(width: int, replaced: float) -> None:
     values = rng.normal(size=width).astype(np.float32)
     attrs = {"imputed_value_floats": values.tolist(), "replaced_value_float": replaced}
     (expected,) = ort_answer("Imputer", [x], version=1, **attrs)
-    y = ml.imputer(torch.from_numpy(x), torch.from_numpy(values), replaced_value=replaced)
+    y = features.imputer(torch.from_numpy(x), torch.from_numpy(values), replaced_value=replaced)
     check(y, expected)
 
 
@@ -522,17 +526,19 @@ def test_imputer_ints(width: int) -> None:
     values = rng.integers(0, 99, width)
     attrs = {"imputed_value_int64s": values.tolist(), "replaced_value_int64": 1}
     (expected,) = ort_answer("Imputer", [x], version=1, **attrs)
-    check(ml.imputer(torch.from_numpy(x), torch.from_numpy(values), replaced_value=1), expected)
+    check(
+        features.imputer(torch.from_numpy(x), torch.from_numpy(values), replaced_value=1), expected
+    )
 
 
 @pytest.mark.parametrize("case", cases_of("Binarizer"))
 def test_binarizer(case: TestCase) -> None:
-    run_cases(case, lambda x, a: [ml.feature_binarizer(*x, **a)])
+    run_cases(case, lambda x, a: [features.feature_binarizer(*x, **a)])
 
 
 @pytest.mark.parametrize("case", cases_of("ArrayFeatureExtractor"))
 def test_array_feature_extractor(case: TestCase) -> None:
-    run_cases(case, lambda x, a: [ml.array_feature_extractor(*x)])
+    run_cases(case, lambda x, a: [features.array_feature_extractor(*x)])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32", "object"])
@@ -542,7 +548,7 @@ def test_array_feature_extractor_against_onnx_runtime(dtype: str, shape: tuple[i
     x = x.astype(str).astype(object) if dtype == "object" else x.astype(dtype)
     index = np.array([[4, 0, 4]])
     (expected,) = ort_answer("ArrayFeatureExtractor", [x, index], version=1)
-    check(ml.array_feature_extractor(to_runtime(x), torch.from_numpy(index)), expected)
+    check(features.array_feature_extractor(to_runtime(x), torch.from_numpy(index)), expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "object"])
@@ -558,9 +564,9 @@ def test_one_hot_encoder(dtype: str, shape: tuple[int, ...]) -> None:
         attrs = {"cats_int64s": [3, 1, 2]}
         categories = torch.tensor([3, 1, 2])
     (expected,) = ort_answer("OneHotEncoder", [x], version=1, **attrs)
-    check(ml.one_hot_encoder(to_runtime(x), categories), expected)
+    check(features.one_hot_encoder(to_runtime(x), categories), expected)
     with pytest.raises(ValueError, match="category"):
-        ml.one_hot_encoder(to_runtime(x), categories, zeros=0)
+        features.one_hot_encoder(to_runtime(x), categories, zeros=0)
 
 
 def table(a: dict[str, Any], side: str) -> Any:
@@ -584,7 +590,7 @@ def test_label_encoder(case: TestCase) -> None:
         keys = tensor("keys_tensor") if "keys_tensor" in raw else table(a, "keys")
         values = tensor("values_tensor") if "values_tensor" in raw else table(a, "values")
         default = a["default_tensor"][0] if "default_tensor" in a else a.get("default_int64", -1)
-        return [ml.label_encoder(x[0], keys, values, default=default)]
+        return [features.label_encoder(x[0], keys, values, default=default)]
 
     run_cases(case, answer)
 
@@ -611,7 +617,7 @@ def test_label_encoder_against_onnx_runtime(keys: str, values: str, default: boo
             {"strings": "default_string", "int64s": "default_int64"}.get(values, "default_float")
         ] = other
     (expected,) = ort_answer("LabelEncoder", [x], version=2, **given)
-    got = ml.label_encoder(
+    got = features.label_encoder(
         to_runtime(x), table(given, "keys"), table(given, "values"), default=other
     )
     check(got, expected)
@@ -634,7 +640,7 @@ def test_label_encoder_finds_nan(dtype: str) -> None:
         if dtype == "float64"
         else (np.array([4, 5, 3, 8]),)
     )
-    got = ml.label_encoder(
+    got = features.label_encoder(
         torch.from_numpy(x), torch.from_numpy(keys), torch.from_numpy(values), default=8
     )
     check(got, expected)
@@ -644,10 +650,10 @@ def test_label_encoder_of_version_1() -> None:
     classes = ["b", "a", "c"]
     x = np.array(["a", "z", "c"], dtype=object)
     (expected,) = ort_answer("LabelEncoder", [x], version=1, classes_strings=classes)
-    check(ml.label_encoder(x, classes, None, default=-1), expected)
+    check(features.label_encoder(x, classes, None, default=-1), expected)
     i = np.array([2, 0, 3, -1])
     (expected,) = ort_answer("LabelEncoder", [i], version=1, classes_strings=classes)
-    check(ml.label_encoder(torch.from_numpy(i), None, classes, default="_Unused"), expected)
+    check(features.label_encoder(torch.from_numpy(i), None, classes, default="_Unused"), expected)
 
 
 def test_category_mapper() -> None:
@@ -656,9 +662,9 @@ def test_category_mapper() -> None:
     words = np.array(["y", "q", "x"], dtype=object)
     args = (["x", "y"], torch.tensor([7, 3]))
     (expected,) = ort_answer("CategoryMapper", [ints], version=1, **attrs)
-    check(ml.category_mapper(torch.from_numpy(ints), *args), expected)
+    check(features.category_mapper(torch.from_numpy(ints), *args), expected)
     (expected,) = ort_answer("CategoryMapper", [words], version=1, default_int64=5, **attrs)
-    check(ml.category_mapper(words, *args, default_int64=5), expected)
+    check(features.category_mapper(words, *args, default_int64=5), expected)
 
 
 @pytest.mark.parametrize("dims", [[2, 3], [1, 5]])
@@ -670,7 +676,7 @@ def test_feature_vectorizer(dims: list[int], rank: int, dtype: str) -> None:
     if rank == 1:
         x = [v[0] for v in x]
     (expected,) = ort_answer("FeatureVectorizer", x, version=1, inputdimensions=dims)
-    y = ml.feature_vectorizer([torch.from_numpy(v) for v in x], inputdimensions=dims)
+    y = features.feature_vectorizer([torch.from_numpy(v) for v in x], inputdimensions=dims)
     check(y, expected)
 
 
@@ -693,15 +699,15 @@ def test_dict_vectorizer(x: Any, vocabulary: list[Any]) -> None:
     types = [map_type(STRING if words else INT64, FLOAT)]
     attrs = {"string_vocabulary" if words else "int64_vocabulary": vocabulary}
     (expected,) = ort_answer("DictVectorizer", [x], version=1, types=types, **attrs)
-    check(ml.dict_vectorizer(x, vocabulary), expected)
+    check(features.dict_vectorizer(x, vocabulary), expected)
 
 
 def test_dict_vectorizer_of_maps_that_onnx_runtime_cannot_be_fed() -> None:
     numbers: dict[str | int, float | str] = {"a": 4, "c": 2}
     for dtype, name in [(torch.int64, "int64"), (torch.float64, "float64")]:
-        y = ml.dict_vectorizer(numbers, ["c", "b", "a"], dtype=dtype)
+        y = features.dict_vectorizer(numbers, ["c", "b", "a"], dtype=dtype)
         check(y, np.array([[2, 0, 4]], dtype=name))
-    y = ml.dict_vectorizer({3: "u", 1: "v"}, [1, 2, 3], dtype=None)
+    y = features.dict_vectorizer({3: "u", 1: "v"}, [1, 2, 3], dtype=None)
     check(y, np.array([["v", "", "u"]], dtype=object))
 
 
@@ -711,7 +717,7 @@ def test_zip_map(labels: list[Any], shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(1).random(shape).astype(np.float32)
     name = "classlabels_strings" if labels[0] == "a" else "classlabels_int64s"
     (expected,) = ort_answer("ZipMap", [x], version=1, **{name: labels})
-    check(ml.zip_map(torch.from_numpy(x), labels), expected)
+    check(features.zip_map(torch.from_numpy(x), labels), expected)
 
 
 @pytest.mark.parametrize("cast_to", ["TO_FLOAT", "TO_INT64", "TO_STRING"])
@@ -722,7 +728,7 @@ def test_cast_map(cast_to: str, sparse: bool) -> None:
     if sparse:
         attrs |= {"map_form": "SPARSE", "max_map": 4}
     (expected,) = ort_answer("CastMap", [x], version=1, types=[map_type(INT64, FLOAT)], **attrs)
-    check(ml.cast_map(x, **attrs), expected)
+    check(features.cast_map(x, **attrs), expected)
 
 
 @pytest.mark.parametrize(
@@ -734,4 +740,4 @@ def test_cast_map(cast_to: str, sparse: bool) -> None:
     ],
 )
 def test_cast_map_of_strings(cast_to: str, expected: np.ndarray) -> None:
-    check(ml.cast_map({4: "15", 1: "-2.5"}, cast_to=cast_to), expected)
+    check(features.cast_map({4: "15", 1: "-2.5"}, cast_to=cast_to), expected)

@@ -11,8 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx2nn.api import Converted, Error, convert, inspect, register_op
+    from onnx2nn.api import Converted, convert, inspect
     from onnx2nn.check.verification import Report, verify
+    from onnx2nn.custom_ops import register_op
+    from onnx2nn.errors import Error
     from onnx2nn.loading import load
     from onnx2nn.simplification import simplify
     from onnx2nn.transfer.weights import weights_for
@@ -35,12 +37,12 @@ __all__ = [
 # No submodule may be called as one of these: importing it would put the module in the way.
 _HOME = {
     "Converted": "api",
-    "Error": "api",
+    "Error": "errors",
     "Report": "check.verification",
     "convert": "api",
     "inspect": "api",
     "load": "loading",
-    "register_op": "api",
+    "register_op": "custom_ops",
     "simplify": "simplification",
     "verify": "check.verification",
     "weights_for": "transfer.weights",

@@ -13,7 +13,7 @@ import torch
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 from torch import nn
 
-from onnx2nn.api import Error
+from onnx2nn.errors import Error
 from onnx2nn.loading import load
 from onnx2nn.tensors import DTYPE_NAMES, as_outputs, to_numpy, to_torch
 

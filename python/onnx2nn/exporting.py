@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Error, Source
+from onnx2nn.errors import Error
+from onnx2nn.source import Source
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,17 +18,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
-from onnx2nn.api import (
-    Axes,
-    Error,
-    InputShapes,
-    Model,
-    as_source,
-    compiled,
-    diagnostic_text,
-    run_native,
-)
+from onnx2nn.api import compiled
+from onnx2nn.core import Axes, InputShapes, run_native
+from onnx2nn.errors import Error, diagnostic_text
 from onnx2nn.runtime.quantization import dequantized
+from onnx2nn.source import Model, as_source
 
 __all__ = ["load"]
 

@@ -12,16 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import (
-    Axes,
-    Error,
-    Model,
-    Source,
-    as_source,
-    core_shapes,
-    refused,
-    simplify_unchecked,
-)
+from onnx2nn.api import simplify_unchecked
+from onnx2nn.core import Axes, core_shapes, refused
+from onnx2nn.errors import Error
+from onnx2nn.source import Model, Source, as_source
 
 if TYPE_CHECKING:
     from onnx2nn.check.verification import Report

@@ -14,8 +14,8 @@ from onnx import TypeProto, helper, numpy_helper
 import onnx2nn
 import onnx2nn._native as native
 import onnx2nn.backend
-from onnx2nn.api import Source
 from onnx2nn.check.oracle import Reference, Runtime
+from onnx2nn.source import Source
 
 from .draw import Const, Draw, Node, Skip, Typed, kind_of
 

@@ -14,7 +14,7 @@ from tests.exports.environments import run
 from torch import nn
 
 import onnx2nn
-from onnx2nn.api import Error
+from onnx2nn.errors import Error
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits.onnx"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import onnx2nn
 import onnx2nn.tensors
-from onnx2nn.api import Error
+from onnx2nn.errors import Error
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"

@@ -13,8 +13,9 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 import onnx2nn
-from onnx2nn.api import as_source, run_native
+from onnx2nn.core import run_native
 from onnx2nn.loading import build
+from onnx2nn.source import as_source
 
 from .test_structure import EXPORTERS, Encoder, Residual, classes, export, outputs, tokens, trained
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import onnx2nn
-from onnx2nn.api import as_source, run_native
+from onnx2nn.core import run_native
 from onnx2nn.loading import build
+from onnx2nn.source import as_source
 
 EXPORTERS = ("dynamo", "torchscript")
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 import onnx2nn
-from onnx2nn import api
+from onnx2nn import custom_ops
 from onnx2nn.backend import Rep
 
 MODELS = Path(os.environ.get("ONNX2NN_MODELS", ""))
@@ -134,7 +134,7 @@ def close(got: Any, want: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def custom_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_custom_ops", dict(api._custom_ops))
+    monkeypatch.setattr(custom_ops, "known_ops", dict(custom_ops.known_ops))
     for (domain, op_type), source in CUSTOM.items():
         onnx2nn.register_op(domain, op_type, source)
 

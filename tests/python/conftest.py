@@ -11,7 +11,7 @@ from stand_in import FakeNative, make_model
 def core(monkeypatch: pytest.MonkeyPatch) -> FakeNative:
     """The native core replaced by one that knows the tiny model."""
     fake = FakeNative()
-    monkeypatch.setattr("onnx2nn.api.native", lambda: fake)
+    monkeypatch.setattr("onnx2nn.core.native", lambda: fake)
     return fake
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import onnx2nn
-from onnx2nn.api import Error
 from onnx2nn.cli import ExitCode, main
+from onnx2nn.errors import Error
 
 Export = Callable[[nn.Module, Tensor], str]
 

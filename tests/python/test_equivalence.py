@@ -13,11 +13,12 @@ from onnx import helper as h
 from onnx import numpy_helper
 
 from onnx2nn import _native
-from onnx2nn.api import Error, Source
 from onnx2nn.check import skeleton
 from onnx2nn.check.equivalence import Original
 from onnx2nn.check.skeleton import Skeleton, Weights
+from onnx2nn.errors import Error
 from onnx2nn.simplification import simplify_checked
+from onnx2nn.source import Source
 
 WIDTH = 512
 

@@ -9,11 +9,11 @@ import onnx
 import onnx.parser
 import pytest
 
-from onnx2nn.api import Error
 from onnx2nn.check.given import Unfit, check_shapes, given_inputs
 from onnx2nn.check.inputs import candidates, wanted_inputs
 from onnx2nn.check.verification import verify
 from onnx2nn.cli import main
+from onnx2nn.errors import Error
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> '
 

@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnx2nn
-from onnx2nn import api, pieces
+from onnx2nn import pieces
+from onnx2nn import source as sources
 
 
 def model(typed: bool) -> onnx.ModelProto:
@@ -49,8 +50,8 @@ def model(typed: bool) -> onnx.ModelProto:
 def test_saved_in_pieces_it_is_the_same(typed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     proto = model(typed)
     before = proto.SerializeToString()
-    monkeypatch.setattr(api, "_PROTOBUF_LIMIT", 1000)
-    source = api.as_source(proto)
+    monkeypatch.setattr(sources, "_PROTOBUF_LIMIT", 1000)
+    source = sources.as_source(proto)
     assert isinstance(source.data, str)
     assert proto.SerializeToString() == before
     small = onnx.load(source.data, load_external_data=False)
@@ -68,7 +69,7 @@ def test_no_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(model: object, path: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(api, "_PROTOBUF_LIMIT", 1000)
+    monkeypatch.setattr(sources, "_PROTOBUF_LIMIT", 1000)
     monkeypatch.setattr(pieces, "save", full)
     with pytest.raises(onnx2nn.Error, match="No space left on device; TMPDIR"):
         onnx2nn.convert(model(False))

@@ -102,7 +102,7 @@ def test_a_refusal_names_each_operator_once_with_its_nodes(
 
 
 def test_a_registered_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx2nn.api._custom_ops", {})
+    monkeypatch.setattr("onnx2nn.custom_ops.known_ops", {})
     graph = helper.make_graph(
         [helper.make_node("Twice", ["x"], ["y"], domain="custom", scale=3.0)],
         "g",

@@ -16,10 +16,11 @@ import onnx
 import onnx.parser
 import pytest
 
-from onnx2nn.api import Error, Source
 from onnx2nn.check import process, worker
 from onnx2nn.check.oracle import OracleDied, OracleError, Reference, Runtime
 from onnx2nn.check.verification import verify
+from onnx2nn.errors import Error
+from onnx2nn.source import Source
 
 ROOT = Path(__file__).parents[2]
 # Rounds of a Loop that nobody lives to see the end of.

@@ -8,7 +8,8 @@ import pytest
 
 import onnx2nn
 from onnx2nn._native import output_paths
-from onnx2nn.api import as_source, diagnostic_text
+from onnx2nn.errors import diagnostic_text
+from onnx2nn.source import as_source
 from stand_in import make_model
 
 
@@ -82,7 +83,7 @@ def test_a_model_that_cannot_be_read(core: object) -> None:
 
 
 def test_register_op_passes_its_source_on(core: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx2nn.api._custom_ops", {})
+    monkeypatch.setattr("onnx2nn.custom_ops.known_ops", {})
 
     def twice(x, scale=2.0):  # type: ignore[no-untyped-def]
         return x * scale

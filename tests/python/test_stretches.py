@@ -10,12 +10,12 @@ import pytest
 from onnx import numpy_helper
 
 from onnx2nn import _native
-from onnx2nn.api import Source
 from onnx2nn.check import process
 from onnx2nn.check.equivalence import Original
 from onnx2nn.check.pieces import Graph
 from onnx2nn.check.stretches import compare_stretches
 from onnx2nn.simplification import simplify_checked
+from onnx2nn.source import Source
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> '
 

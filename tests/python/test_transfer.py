@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 import onnx2nn
 from json_schema import conforms
-from onnx2nn.api import Error
 from onnx2nn.cli import main
+from onnx2nn.errors import Error
 from onnx2nn.transfer.marks import Marks
 from onnx2nn.transfer.weights import transfer
 

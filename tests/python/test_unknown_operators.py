@@ -35,7 +35,7 @@ graph (float[N, 4] x) => (float[N, 4] y, float[N, 4] z)
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
-    monkeypatch.setattr("onnx2nn.api._custom_ops", {})
+    monkeypatch.setattr("onnx2nn.custom_ops.known_ops", {})
     return parser.parse_model(MODEL)
 
 

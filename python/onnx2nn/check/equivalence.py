@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onnx2nn.api import Axes, Error, InputShapes, Source
 from onnx2nn.check.compare import Bar, Comparison, Random, agree, compare
 from onnx2nn.check.freed import check_freed
 from onnx2nn.check.given import check_shapes, given_inputs
@@ -19,6 +18,9 @@ from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.check.search import Refused, is_empty, larger_batch, mark_random, search
 from onnx2nn.check.stretches import Allowance, compare_stretches, rounding
 from onnx2nn.check.values import has_random_op
+from onnx2nn.core import Axes, InputShapes
+from onnx2nn.errors import Error
+from onnx2nn.source import Source
 
 __all__ = ["Original"]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Axes, core_axes
 from onnx2nn.check.compare import Bar, Random, compare
 from onnx2nn.check.inputs import candidates, wanted_inputs
 from onnx2nn.check.oracle import OracleDied, first_line
 from onnx2nn.check.result import Answer, Report, describe
+from onnx2nn.core import Axes, core_axes
 
 __all__ = ["check_freed"]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Error, InputShapes, core_shapes
 from onnx2nn.check.inputs import Unfit
 from onnx2nn.check.roles import Wanted, wanted_inputs
+from onnx2nn.core import InputShapes, core_shapes
+from onnx2nn.errors import Error
 from onnx2nn.tensors import DTYPE_NAMES, numpy_dtype
 
 __all__ = ["check_shapes", "given_inputs"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Error, InputShapes, core_shapes
 from onnx2nn.check.roles import Wanted, wanted_inputs
+from onnx2nn.core import InputShapes, core_shapes
+from onnx2nn.errors import Error
 from onnx2nn.tensors import DTYPE_NAMES, numpy_dtype
 
 __all__ = ["Strategy", "Unfit", "candidates", "strategies", "wanted_inputs"]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnx2nn.api import Source, run_native
 from onnx2nn.check.compare import Comparison, Random, compare, flatten, is_float
 from onnx2nn.check.oracle import first_line
 from onnx2nn.check.result import Answer, Difference, Report, describe
 from onnx2nn.check.values import NodeValues, NoValues
 from onnx2nn.check.written import call_module, emitted_line, run_module, seeded
+from onnx2nn.core import run_native
+from onnx2nn.source import Source
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,9 +4,11 @@ import os
 from dataclasses import astuple
 from typing import Any
 
-from onnx2nn.api import Error, Source, native, refused
 from onnx2nn.check.process import OracleDied, OracleError, Session
 from onnx2nn.check.skeleton import Skeleton
+from onnx2nn.core import native, refused
+from onnx2nn.errors import Error
+from onnx2nn.source import Source
 
 __all__ = [
     "OracleDied",

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from onnx2nn.api import Error, Source
 from onnx2nn.check.oracle import Reference, Runtime, model_folder, oracle_model, read_proto
 from onnx2nn.check.roles import free_zeros
 from onnx2nn.check.skeleton import Skeleton
 from onnx2nn.check.values import captured, is_random
+from onnx2nn.errors import Error
+from onnx2nn.source import Source
 from onnx2nn.tensors import DTYPE_NAMES
 
 __all__ = ["EPSILONS", "Graph", "Piece", "constant_value"]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from onnx2nn.api import Error
+from onnx2nn.errors import Error
 
 __all__ = [
     "MEMORY_SHARE",

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from onnx2nn.api import Source, native
 from onnx2nn.check.oracle import read_proto
 from onnx2nn.check.skeleton import Skeleton
+from onnx2nn.core import native
+from onnx2nn.source import Source
 
 __all__ = ["readable"]
 

@@ -62,7 +62,7 @@ class Place:
 class Skeleton:
     """What ONNX Runtime is given for a file: a model, and where its large weights lie.
 
-    path: the file; `readable`: what stands for it, as `onnx2nn.api.Source` has it.
+    path: the file; `readable`: what stands for it, as `onnx2nn.source.Source` has it.
     model: the path itself, or bytes in which the large tensors only name their place in the file.
     places: those tensors; `Weights` maps them.
     """

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from onnx2nn.api import Source
 from onnx2nn.check.compare import Random
 from onnx2nn.check.oracle import (
     Reference,
@@ -15,6 +14,7 @@ from onnx2nn.check.oracle import (
     with_outputs,
 )
 from onnx2nn.check.result import Answer
+from onnx2nn.source import Source
 
 __all__ = ["NoValues", "NodeValues", "Opened", "captured", "has_random_op", "is_random"]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnx2nn.api import Axes, Error, InputShapes, Model, Source, as_source, run_native
 from onnx2nn.check import process
 from onnx2nn.check.compare import Bar, Comparison, compare, identical
 from onnx2nn.check.drawn import Drawing, Drawn, check_on_drawn
@@ -35,6 +34,9 @@ from onnx2nn.check.search import BATCH, Refused, is_empty, larger_batch, mark_ra
 from onnx2nn.check.stretches import compare_stretches
 from onnx2nn.check.values import NodeValues, NoValues, has_random_op
 from onnx2nn.check.written import emitted_line, is_program, load_written, run_module, seeded
+from onnx2nn.core import Axes, InputShapes, run_native
+from onnx2nn.errors import Error
+from onnx2nn.source import Model, Source, as_source
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Error
 from onnx2nn.check.oracle import first_line
+from onnx2nn.errors import Error
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from onnx2nn.api import Error
 from onnx2nn.cli.codes import ExitCode, code_of
 from onnx2nn.cli.parser import Request, parse
+from onnx2nn.errors import Error
 
 __all__ = ["ExitCode", "main"]
 

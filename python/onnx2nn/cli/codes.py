@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from onnx2nn.api import Error
+from onnx2nn.errors import Error
 
 __all__ = ["ExitCode", "code_of"]
 

@@ -4,7 +4,8 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
-from onnx2nn.api import Error, inspect
+from onnx2nn.api import inspect
+from onnx2nn.errors import Error
 
 __all__ = [
     "check_options",

@@ -11,9 +11,9 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Diagnostic, diagnostic_text, grouped, printable
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.parser import Request
+from onnx2nn.errors import Diagnostic, diagnostic_text, grouped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console

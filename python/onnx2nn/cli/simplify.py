@@ -41,7 +41,7 @@ def run(request: Request) -> ExitCode:
 
 
 def _list_rules(request: Request) -> ExitCode:
-    from onnx2nn.api import native
+    from onnx2nn.core import native
 
     rules = dict(native().simplify_rules())
     if request.json:

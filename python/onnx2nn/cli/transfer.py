@@ -6,7 +6,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import Error, Source, make_folder_of, native, refused
+from onnx2nn.api import make_folder_of
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.options import input_shapes, missing_for_check, start_oracle
 from onnx2nn.cli.output import (
@@ -20,6 +20,9 @@ from onnx2nn.cli.output import (
 )
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
+from onnx2nn.core import native, refused
+from onnx2nn.errors import Error
+from onnx2nn.source import Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from onnx2nn.api import Error
+from onnx2nn.errors import Error
 
 __all__ = ["Marks"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-from torch.overrides import TorchFunctionMode
 
 from onnx2nn.api import compiled
+from onnx2nn.construction import on_meta, repeats_copied
 from onnx2nn.core import Axes, InputShapes, run_native
 from onnx2nn.errors import Error, diagnostic_text
 from onnx2nn.runtime.quantization import dequantized
@@ -106,7 +106,10 @@ def build(
     state: weights to take instead of the model's, where key and shape are the same.
     """
     net_class = run_source(conversion.source, conversion.class_name, names)
-    with _OnMeta() if conversion.weights else contextlib.nullcontext():
+    with contextlib.ExitStack() as how:
+        if conversion.weights:
+            how.enter_context(on_meta())
+        how.enter_context(repeats_copied(_module_classes(net_class)))
         net = net_class()
     assign_weights(net, conversion, state or {}, keep_quantized)
     net.eval()
@@ -114,32 +117,15 @@ def build(
     return net
 
 
-_FILLS = {
-    torch.Tensor.fill_,
-    torch.Tensor.normal_,
-    torch.Tensor.uniform_,
-    torch.Tensor.zero_,
-}
-_MAKERS = {torch.empty, torch.full, torch.ones, torch.tensor, torch.zeros}
-
-
-class _OnMeta(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]
-    """Modules without memory and without their first random values, which nobody would see.
-
-    The same as torch.device("meta"), but that still computes the values' shapes.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in _FILLS:
-            return args[0]
-        kwargs = kwargs or {}
-        if func in _MAKERS:
-            kwargs.setdefault("device", "meta")
-            if kwargs["device"] is None:
-                kwargs["device"] = "meta"
-        return func(*args, **kwargs)
+def _module_classes(net_class: type[nn.Module]) -> list[type[nn.Module]]:
+    """The classes of modules of executed source, given the last of them."""
+    forward = net_class.forward
+    assert isinstance(forward, FunctionType)
+    return [
+        c
+        for c in forward.__globals__.values()
+        if isinstance(c, type) and issubclass(c, nn.Module) and c.__module__ == net_class.__module__
+    ]
 
 
 class _StandIn(ModuleType):
@@ -220,6 +206,7 @@ def weight_tensor(
     Each view has a storage of its own, so that saving a state_dict writes just the weights.
     """
     dtype = getattr(torch, w["dtype"].removeprefix("torch."))
+    itemsize = dtype.itemsize
     shape = list(w["shape"])
     count = math.prod(shape)
     if count == 0:
@@ -237,12 +224,14 @@ def weight_tensor(
                     f"{place['file']}: ends before the weight {w['key']}: has it been changed?"
                 )
             raw = mapped[offset : offset + nbytes]
-        if raw.size < end * dtype.itemsize:
+        if raw.size < end * itemsize:
             raise Error(f"weight {w['key']}: {raw.size} bytes for {dtype} of shape {shape}")
-        raw = raw[start * dtype.itemsize : end * dtype.itemsize]
-        if raw.ctypes.data % dtype.itemsize or not raw.flags.writeable:
+        if (end - start) * itemsize != raw.size:
+            raw = raw[start * itemsize : end * itemsize]
+        if not raw.flags.writeable:
             raw = raw.copy()
-        return torch.from_numpy(raw).view(dtype)
+        flat = torch.frombuffer(raw, dtype=dtype)
+        return torch.frombuffer(raw.copy(), dtype=dtype) if flat.data_ptr() % itemsize else flat
 
     def matrix(number: int, piece: dict[str, Any]) -> torch.Tensor:
         """The elements of a piece in torch's order, as one dimension."""
@@ -255,7 +244,7 @@ def weight_tensor(
 
     if w.get("pieces"):
         return torch.cat([matrix(i, piece) for i, piece in enumerate(w["pieces"])]).view(shape)
-    if w["nbytes"] != count * dtype.itemsize:
+    if w["nbytes"] != count * itemsize:
         raise Error(f"weight {w['key']}: {w['nbytes']} bytes for {dtype} of shape {shape}")
     flat = stored(w, lambda: conversion.weight_data(index), 0, count)
     if w.get("transpose"):
@@ -301,20 +290,26 @@ def assign_weights(
     """
     slots: dict[int, list[tuple[dict[str, Any], str]]] = {}
     by_key: dict[str, torch.Tensor] = {}
-    for prefix, module in net.named_modules(remove_duplicate=False):
-        for table in (module._parameters, module._buffers):
+    # As named_modules does, which asks every parent for each module.
+    todo: list[tuple[str, nn.Module]] = [("", net)]
+    while todo:
+        prefix, module = todo.pop()
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
             for name, tensor in table.items():
                 if tensor is not None:
-                    by_key[f"{prefix}.{name}" if prefix else name] = tensor
+                    by_key[prefix + name] = tensor
                     slots.setdefault(id(tensor), []).append((table, name))
+        todo += [(f"{prefix}{k}.", m) for k, m in module._modules.items() if m is not None]
     maps = _Maps()
     # Scales and zero points by the weight in integers that they make real.
     quantizers: dict[str, dict[str, torch.Tensor]] = {}
-    for index, w in enumerate(conversion.weights):
+    weights = conversion.weights
+    for index, w in enumerate(weights):
         if w.get("quantized"):
             beside = weight_tensor(conversion, index, w, maps)
             quantizers.setdefault(w["quantized"], {})[w["key"]] = beside
-    for index, w in enumerate(conversion.weights):
+    for index, w in enumerate(weights):
         if w.get("quantized"):
             continue
         placeholder = by_key.get(w["key"])
@@ -340,8 +335,9 @@ def assign_weights(
             table[name] = value
     left = [
         key
-        for key, tensor in [*net.named_parameters(), *net.named_buffers()]
-        if tensor.device.type == "meta"
+        for key, placeholder in by_key.items()
+        for table, name in slots[id(placeholder)]
+        if name in table and table[name].is_meta
     ]
     if left:
         raise Error(f"internal: no value for {', '.join(left[:5])}")

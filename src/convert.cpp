@@ -41,6 +41,7 @@ struct Conversion::Impl {
   std::unique_ptr<ir::Model> model;
   torch::Program program;
   std::unordered_set<const torch::Param*> shared;  // see structure::Page
+  torch::Program with_tables;                      // the same
   Diagnostics diagnostics;
   std::vector<DiagnosticInfo> diagnostic_infos;
   std::string source;
@@ -220,18 +221,18 @@ std::vector<std::string> write_source(Impl& c, const std::string& python_path,
 }
 
 std::vector<std::string> write_torchscript(Impl& c, const std::string& path) {
-  const torch::InstancePtr root = structure::instances({c.program, c.shared});
+  const torch::InstancePtr root = structure::instances(c.with_tables, c.shared);
   emit::ScriptModel model;
   model.root = root.get();
-  model.class_name = c.program.class_name;
-  for (const torch::Port& p : c.program.inputs) model.inputs.push_back(script_type(p));
+  model.class_name = c.with_tables.class_name;
+  for (const torch::Port& p : c.with_tables.inputs) model.inputs.push_back(script_type(p));
   model.origin = c.file_name;
   model.budget = &c.model->budget();
   std::vector<emit::WeightEntry> entries;
-  for (const auto& p : c.program.params) {
+  for (const auto& p : c.with_tables.params) {
     if (p->quantized) continue;
     model.entry_of[p.get()] = entries.size();
-    entries.push_back(real_entry_of(c.program, *p));
+    entries.push_back(real_entry_of(c.with_tables, *p));
   }
   const Outputs outputs(c.path, c.data_files, c.options.force);
   outputs.check(path);
@@ -347,6 +348,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   structure::Page page = structure::structured(std::move(c.program), pages);
   c.program = std::move(page.program);
   c.shared = std::move(page.shared);
+  c.with_tables = std::move(page.with_tables);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

@@ -97,6 +97,8 @@ constexpr std::array kRows = std::to_array<Row>({
     {"clamp", {StyleKind::Torch, {}, kPostfix, 0, false, true}},
     {"full", plain(1)},
     {"full_like", plain(1)},
+    {"new_full", method(2)},
+    {"eye", plain(1)},
     {"arange", plain(2)},
     {"einsum", plain(1)},
     {"tensor", plain(0)},

@@ -29,11 +29,11 @@ using torch::Instance;
 using torch::InstancePtr;
 
 /// The tree of modules; one module with all statements where the file's names make that impossible.
-Tree tree_of(const Page& page) {
+Tree tree_of(const torch::Program& program,
+             const std::unordered_set<const torch::Param*>& shared) {
   try {
-    return module_tree(page.program, page.shared);
+    return module_tree(program, shared);
   } catch (const Clash&) {
-    const torch::Program& program = page.program;
     Tree tree = outline(program, std::vector<torch::Scope>(program.forward.size()));
     add_members(tree, program);
     return tree;
@@ -158,9 +158,10 @@ class Builder {
 
 }  // namespace
 
-InstancePtr instances(const Page& page) {
-  Tree tree = tree_of(page);
-  return Builder(page.program, tree).own(*tree.root);
+InstancePtr instances(const torch::Program& program,
+                      const std::unordered_set<const torch::Param*>& shared) {
+  Tree tree = tree_of(program, shared);
+  return Builder(program, tree).own(*tree.root);
 }
 
 }  // namespace onnx2nn::structure

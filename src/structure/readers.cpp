@@ -251,17 +251,16 @@ bool says_nothing(const std::string& name) {
 
 }  // namespace
 
-Roles roles_of(const torch::Program& program) {
-  Roles out;
-  std::unordered_map<int, std::string> inputs;
+Roles roles_of(const torch::Program& program, Roles known) {
+  Roles out = known;
   for (const torch::Port& p : program.inputs)
     if (p.var && p.kind == "tensor" && torch::is_ascii_identifier(p.var->hint) && says_something(p.var->hint))
-      inputs.emplace(p.var->id, p.var->hint);
+      known.emplace(p.var->id, p.var->hint);
   for (const torch::Class& c : program.classes) {
     for (const torch::Function& f : c.functions) {
       for (const auto& p : f.params)
         for (const torch::Var* of = p.var->of.get(); of != nullptr; of = of->of.get())
-          if (const auto it = inputs.find(of->id); it != inputs.end()) out.emplace(p.var->id, it->second);
+          if (const auto it = known.find(of->id); it != known.end()) out.emplace(p.var->id, it->second);
       Reader(f, out);
     }
   }

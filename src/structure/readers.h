@@ -13,8 +13,9 @@ namespace onnx2nn::structure {
 using Roles = std::unordered_map<int, std::string>;
 
 /// Roles in all methods of the program's classes, inner ones first; what a method's parameter is, its
-/// caller's variable is too. A parameter that is an input of the model is called as that is.
-Roles roles_of(const torch::Program& program);
+/// caller's variable is too. A parameter that is an input of the model is called as that is, and one that
+/// is one of `known` as that.
+Roles roles_of(const torch::Program& program, Roles known = {});
 
 /// Renames tables that an exporter computed, which have no name of the author's, to what they are for
 /// their readers in the flat function: cos, causal_mask, position_ids, scale. One whose readers say

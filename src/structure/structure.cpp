@@ -13,6 +13,7 @@
 #include "structure/repeats.h"
 #include "structure/sizes.h"
 #include "structure/split.h"
+#include "structure/tables.h"
 #include "structure/tidy.h"
 #include "structure/walk.h"
 #include "support/text.h"
@@ -93,6 +94,8 @@ Page structured(Program program, const Options& options) {
   // Keys are the same in each form.
   std::unordered_set<const torch::Param*> shared = find_repeats(program);
   name_tables(program);
+  Program with_tables = program;
+  const Roles tables = spell_tables(program);
   if (!options.flat && !options.trace) {
     try {
       Tree tree = module_tree(program, shared);
@@ -115,7 +118,7 @@ Page structured(Program program, const Options& options) {
   if (program.classes.empty()) program.classes.push_back(flat_class(program));
   std::set<std::string> taken = options.functions;
   for (const torch::Class& c : program.classes) taken.insert(c.name);
-  const Roles roles = roles_of(program);
+  const Roles roles = roles_of(program, tables);
   // Callers first: a parameter may be called as what is given for it.
   for (std::size_t i = program.classes.size(); i-- > 0;) {
     torch::Class& c = program.classes[i];
@@ -142,7 +145,7 @@ Page structured(Program program, const Options& options) {
       if (forward) describe(program, f);
     }
   }
-  return {std::move(program), std::move(shared)};
+  return {std::move(program), std::move(shared), std::move(with_tables)};
 }
 
 }  // namespace onnx2nn::structure

@@ -25,9 +25,12 @@ struct Page {
   torch::Program program;
   /// Weights that the module around several others reads for them; see find_repeats.
   std::unordered_set<const torch::Param*> shared;
+  /// The program with all tables as the file has them: readers of TorchScript know few functions that make
+  /// tensors.
+  torch::Program with_tables;
 };
 
-/// The program with its classes: repeats, scopes, outline, members, classes, sizes, limits, tidy,
+/// The program with its classes: repeats, tables, scopes, outline, members, classes, sizes, limits, tidy,
 /// split, names.
 Page structured(torch::Program program, const Options& options);
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx2nn.custom_ops import register_op
     from onnx2nn.errors import Error
     from onnx2nn.loading import load
+    from onnx2nn.reexport import export_onnx
     from onnx2nn.simplification import simplify
     from onnx2nn.transfer.weights import weights_for
 
@@ -26,6 +27,7 @@ __all__ = [
     "Report",
     "__version__",
     "convert",
+    "export_onnx",
     "inspect",
     "load",
     "register_op",
@@ -40,6 +42,7 @@ _HOME = {
     "Error": "errors",
     "Report": "check.verification",
     "convert": "api",
+    "export_onnx": "reexport",
     "inspect": "api",
     "load": "loading",
     "register_op": "custom_ops",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-__all__ = ["export", "load_exported", "write"]
+__all__ = ["export", "first_sentence", "is_name", "load_exported", "write"]
 
 MARK = "onnx2nn"  # the record by which an archive is known as ours
 _log = logging.getLogger("onnx2nn")
@@ -64,7 +64,7 @@ def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "E
                     net, args, dynamic_shapes=dims if any(dims) else None, strict=False
                 )
         except Exception as error:  # torch raises what its parts do
-            reasons.append(_first_sentence(error))
+            reasons.append(first_sentence(error))
             continue
         if reasons:
             _log.warning("the dims are not as free as the ONNX file says: %s", reasons[0])
@@ -84,11 +84,12 @@ def load_exported(path: Path) -> "nn.Module":
             warnings.simplefilter("ignore")
             module: nn.Module = torch.export.load(str(path)).module()
     except Exception as error:
-        raise Error(f"{path}: torch.export.load refuses it: {_first_sentence(error)}") from error
+        raise Error(f"{path}: torch.export.load refuses it: {first_sentence(error)}") from error
     return module
 
 
-def _first_sentence(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
+    """An exception's type and first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 
@@ -135,13 +136,18 @@ def _example(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> 
             with torch.no_grad():
                 net(*args)
         except Exception as error:
-            last = _first_sentence(error)
+            last = first_sentence(error)
         else:
             return args
     raise Error(f"{source.name}: no example inputs were found to export the module with: {last}")
 
 
 _MOST_FEEDS = 24
+
+
+def is_name(dim: str) -> bool:
+    """Whether an open dim is a plain name, no sum or product of others and not unknown."""
+    return re.fullmatch(r"[^\W\d]\w*", dim) is not None
 
 
 def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -153,7 +159,7 @@ def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> tuple[Any, ...
     taken: set[str] = set()
 
     def dim(name: str) -> Any:
-        if not re.fullmatch(r"\w+", name) or name[0].isdigit():
+        if not is_name(name):
             return Dim.AUTO  # a sum or product of others, or unknown
         if name not in known:
             text = re.sub(r"[^0-9A-Za-z_]", "_", name)
@@ -197,4 +203,4 @@ def _executorch(program: "ExportedProgram") -> bytes:
             )
             return bytes(edge.to_executorch().buffer)
     except Exception as error:
-        raise Error(f"ExecuTorch refuses the program: {_first_sentence(error)}") from error
+        raise Error(f"ExecuTorch refuses the program: {first_sentence(error)}") from error

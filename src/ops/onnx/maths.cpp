@@ -122,6 +122,11 @@ Bounds clip_bounds(LowerContext& c) {
   constexpr double kLargest = std::numeric_limits<float>::max();
   out.min = bound("min", 1, -kLargest);
   out.max = bound("max", 2, kLargest);
+  // Torch's exporters find no overload for an integer and a float.
+  if (out.numbers && out.min && out.max && out.min->is_int() != out.max->is_int()) {
+    Ex& whole = out.min->is_int() ? *out.min : *out.max;
+    whole = Ex(static_cast<double>(whole->integer));
+  }
   return out;
 }
 

@@ -1,0 +1,145 @@
+"""Modules exported to ONNX again, held to ONNX Runtime's answers for the model that they came from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+import onnx2nn
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits.onnx"
+FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, tuple[int, list[Any]]],
+    outputs: dict[str, tuple[int, list[Any]]],
+    weights: dict[str, Any] | None = None,
+) -> onnx.ModelProto:
+    def values(given: dict[str, tuple[int, list[Any]]]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(k, *v) for k, v in given.items()]
+
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        values(inputs),
+        values(outputs),
+        [numpy_helper.from_array(v, k) for k, v in (weights or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def drawn(*shape: int) -> Any:
+    return np.random.default_rng(0).normal(size=shape).astype("f")
+
+
+def of_rows(kind: int = FLOAT) -> tuple[int, list[Any]]:
+    return kind, ["batch", 4]
+
+
+node = helper.make_node
+MODELS = {
+    "bounds of two kinds of numbers": model(
+        [node("Clip", ["x", "low", "high"], ["y"])],
+        {"x": of_rows()},
+        {"y": of_rows()},
+        {"low": np.float32(1), "high": np.float32(2.5)},
+    ),
+    "largest, of equal values the first": model(
+        [node("TopK", ["x", "k"], ["values", "places"], axis=-1)],
+        {"x": of_rows(INT)},
+        {"values": (INT, ["batch", 3]), "places": (INT, ["batch", 3])},
+        {"k": np.array([3])},
+    ),
+    "an input that is given out": model(
+        [node("Relu", ["x"], ["y"])], {"x": of_rows()}, {"y": of_rows(), "x": of_rows()}
+    ),
+    "names that are none of Python's": model(
+        [node("Relu", ["input.1"], ["a/b:0"]), node("Neg", ["a/b:0"], ["class"])],
+        {"input.1": of_rows()},
+        {"a/b:0": of_rows(), "class": of_rows()},
+    ),
+    "an LSTM, whose steps torch unrolls": model(
+        [
+            node("LSTM", ["x", "w", "r", "b"], ["h", "last"], hidden_size=5),
+            node("Squeeze", ["h", "axis"], ["y"]),
+        ],
+        {"x": (FLOAT, [6, "batch", 4])},
+        {"y": (FLOAT, [6, "batch", 5]), "last": (FLOAT, [1, "batch", 5])},
+        {"w": drawn(1, 20, 4), "r": drawn(1, 20, 5), "b": drawn(1, 40), "axis": np.array([1])},
+    ),
+}
+
+
+def interface(values: Any) -> list[tuple[str, list[Any]]]:
+    return [
+        (v.name, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]) for v in values
+    ]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_answers_names_and_dims_are_the_models(kind: str, tmp_path: Path) -> None:
+    original, path = MODELS[kind], tmp_path / "again.onnx"
+    assert onnx2nn.export_onnx(onnx2nn.load(original), original, path) == [str(path)]
+    again = onnx.load(path)
+    assert interface(again.graph.input) == interface(original.graph.input)
+    assert interface(again.graph.output) == interface(original.graph.output)
+    report = onnx2nn.verify(original, path)
+    assert report.ok, report
+
+
+def test_weights_that_were_trained_further(tmp_path: Path) -> None:
+    """From written source; the weights' names are the module's keys."""
+    net = onnx2nn.load(DIGITS)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.01)
+    path = tmp_path / "again.onnx"
+    onnx2nn.export_onnx(net, DIGITS, path, opset=18)
+    again = onnx.load(path)
+    layers = {"stem.weight", "fc.weight", "fc.bias"}
+    assert layers <= {i.name for i in again.graph.initializer}
+    assert [o.version for o in again.opset_import if not o.domain] == [18]
+    x = torch.randn(3, 1, 8, 8)
+    got = onnx2nn.load(path)(x)
+    torch.testing.assert_close(got, net(x), atol=1e-4, rtol=1e-4)  # batch norms are folded
+    assert not torch.allclose(got, onnx2nn.load(DIGITS)(x), atol=1e-3)
+
+
+def test_nothing_of_this_machine_is_in_it(tmp_path: Path) -> None:
+    net = onnx2nn.load(DIGITS)
+    for name in ("one.onnx", "two.onnx"):
+        onnx2nn.export_onnx(net, DIGITS, tmp_path / name)
+        net = onnx2nn.load(DIGITS)
+    data = (tmp_path / "one.onnx").read_bytes()
+    assert b"stack_trace" not in data
+    assert str(ROOT).encode() not in data
+    assert data == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_files_of_others_are_kept(tmp_path: Path) -> None:
+    net, path = onnx2nn.load(DIGITS), tmp_path / "net.onnx"
+    path.write_bytes(DIGITS.read_bytes())
+    with pytest.raises(onnx2nn.Error, match="did not write"):
+        onnx2nn.export_onnx(net, DIGITS, path)
+    assert path.read_bytes() == DIGITS.read_bytes()
+    onnx2nn.export_onnx(net, DIGITS, path, force=True)
+    onnx2nn.export_onnx(net, DIGITS, path)  # ours may be replaced
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_what_torch_cannot_export_is_said(tmp_path: Path) -> None:
+    kind = (TensorProto.STRING, ["n"])
+    strings = model([node("StringConcat", ["a", "a"], ["b"])], {"a": kind}, {"b": kind})
+    strings.opset_import[0].version = 20
+    strings.ir_version = 9
+    with pytest.raises(onnx2nn.Error, match="export"):
+        onnx2nn.export_onnx(onnx2nn.load(strings), strings, tmp_path / "again.onnx")
+    assert not [*tmp_path.iterdir()]

@@ -72,7 +72,8 @@ class Case:
 
     def args(self) -> tuple[Any, ...]:
         """The feed as the module's arguments."""
-        from onnx2nn.api import as_source, run_native
+        from onnx2nn.core import run_native
+        from onnx2nn.source import as_source
         from onnx2nn.tensors import to_torch
 
         inputs = run_native(as_source(self.path), {}).inputs
@@ -83,9 +84,9 @@ class Case:
             pickle.dump((self.feed, self.outputs, self.by), file)
 
     def load(self) -> None:
-        from onnx2nn.api import as_source
         from onnx2nn.check.oracle import read_proto
         from onnx2nn.check.readable import readable
+        from onnx2nn.source import as_source
 
         self.proto = read_proto(readable(as_source(self.path), (), False))
         with (self.folder / "answer.pickle").open("rb") as file:
@@ -95,7 +96,6 @@ class Case:
 def answer(case: Case) -> None:
     """ONNX Runtime's answer; that of the source where nobody has one, on inputs that it takes."""
     from onnx2nn import exporting, load
-    from onnx2nn.api import Error, as_source, run_native
     from onnx2nn.check import process
     from onnx2nn.check.inputs import Unfit
     from onnx2nn.check.oracle import read_proto
@@ -103,6 +103,9 @@ def answer(case: Case) -> None:
     from onnx2nn.check.result import Report
     from onnx2nn.check.verification import find_answer
     from onnx2nn.check.written import run_module
+    from onnx2nn.core import run_native
+    from onnx2nn.errors import Error
+    from onnx2nn.source import as_source
 
     try:
         inputs = list(run_native(as_source(case.path), {}).inputs)
@@ -244,7 +247,8 @@ def again(case: Case) -> Path:
 def onnx(case: Case) -> str:
     import onnxruntime
 
-    from onnx2nn.api import as_source, run_native
+    from onnx2nn.core import run_native
+    from onnx2nn.source import as_source
 
     path = again(case)
     interface = run_native(as_source(case.path), {})
@@ -312,9 +316,9 @@ _PNNX_TYPES = {"float32": "f32", "int64": "i64", "int32": "i32", "bool": "u8"}
 
 def one_row(case: Case) -> None:
     """The case for a batch of one: NCNN's values have no axis for it."""
-    from onnx2nn.api import as_source
     from onnx2nn.check.oracle import Runtime, model_folder, oracle_model
     from onnx2nn.check.readable import readable
+    from onnx2nn.source import as_source
 
     odd = {str(x.dtype) for x in case.feed.values() if str(x.dtype) not in _PNNX_TYPES}
     if odd:

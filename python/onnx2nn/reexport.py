@@ -11,16 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.api import (
-    Error,
-    Model,
-    as_source,
-    native,
-    refused,
-    run_native,
-    simplify_unchecked,
-)
+from onnx2nn.api import simplify_unchecked
+from onnx2nn.core import native, refused, run_native
+from onnx2nn.errors import Error
 from onnx2nn.exporting import export, first_sentence, is_name
+from onnx2nn.source import Model, as_source
 
 if TYPE_CHECKING:
     from torch import nn

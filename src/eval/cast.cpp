@@ -21,13 +21,17 @@ Result cast_to(const Call& c, DType to) {
   if (!is_readable(from) || !is_writable(to) || !c.room(to, t.size())) return std::nullopt;
   if (from == DType::UInt64) return result(c, to, t.dims(), load<std::uint64_t>(t));
   if (ir::info(from).kind != 'f') return result(c, to, t.dims(), load<std::int64_t>(t));
-  const auto v = load<double>(t);
-  if (!ir::is_integer(to)) return result(c, to, t.dims(), v);
-  // What lies outside of the integers is not defined, and differs between machines.
+  if (!ir::is_integer(to)) return result(c, to, t.dims(), load<double>(t));
+  // What lies outside of the integers is not defined, and differs between machines; only what lies below those
+  // of 32 and of 64 bits is the smallest one on all, as in the logarithm of a distance of 0.
   const double limit = std::ldexp(1.0, ir::info(to).bits - (ir::is_unsigned(to) ? 0 : 1));
-  for (const double x : v)
+  const bool ends_below = to == DType::Int32 || to == DType::Int64;
+  auto v = load<double>(t);
+  for (double& x : v) {
+    if (ends_below && x < -limit) x = -limit;
     if (!(std::trunc(x) < limit && std::trunc(x) >= (ir::is_unsigned(to) ? 0.0 : -limit)))
       return std::nullopt;
+  }
   if (to == DType::UInt64) return result(c, to, t.dims(), v);
   std::vector<std::int64_t> out;
   out.reserve(v.size());

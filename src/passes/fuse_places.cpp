@@ -55,6 +55,15 @@ std::optional<std::size_t> place_axis(const ir::Value* v, int depth = 0) {
   return std::nullopt;
 }
 
+/// Unsqueeze in the place of `n`.
+void add_axes(Rewriter& w, ir::Node& n, ir::Value* x, const Ints& axes) {
+  constexpr std::int64_t kAxesInput = 13;
+  ir::Value* const inputs[] = {x, w.constant(*n.graph(), "axes", ir::Tensor::ints(axes))};
+  ir::Node* made = w.add("Unsqueeze", inputs, *n.output(0), n);
+  made->opset = std::max(n.opset, kAxesInput);
+  w.replace(n.output(0), made->output(0));
+}
+
 // GatherND(x, [i, j] for i along axis 0, j along axis 3)   =>   Unsqueeze(x, [1, 2])
 bool gather_by_place(Rewriter& w, ir::Node& n) {
   ir::Value* x = n.input(0);
@@ -86,17 +95,115 @@ bool gather_by_place(Rewriter& w, ir::Node& n) {
   for (const std::int64_t a : added)
     if (!(places[static_cast<std::size_t>(a)] == ir::Dim(1)))
       return w.miss(n, "it takes elements several times");
-  constexpr std::int64_t kAxesInput = 13;
-  ir::Value* const inputs[] = {x, w.constant(*n.graph(), "axes", ir::Tensor::ints(added))};
-  ir::Node* made = w.add("Unsqueeze", inputs, *n.output(0), n);
-  made->opset = std::max(n.opset, kAxesInput);
-  w.replace(n.output(0), made->output(0));
+  add_axes(w, n, x, added);
   return true;
 }
 
-/// Whether all that use `v` broadcast it to what it is anyway: `v` may be smaller then. Lists the
-/// choices between numbers on the way.
-bool is_broadcast(const ir::Value& v, std::vector<ir::Node*>& choices) {
+/// What is multiplied by the number of columns.
+std::optional<WithNumber> flat_row(const ir::Value* v, std::int64_t columns) {
+  const auto row = with_number(v->producer(), "Mul");
+  return row && row->number == static_cast<double>(columns) ? row : std::nullopt;
+}
+
+// Gather(Reshape(x: [n, 5], [-1]), 5 * i + j for i along axis 0, j along axis 3)   =>   Unsqueeze(x, [1, 2])
+bool gather_flat_by_place(Rewriter& w, ir::Node& n) {
+  const ir::Value* flat = n.input(0);
+  const ir::Node* flattened = flat == nullptr ? nullptr : flat->producer();
+  const ir::Node* sum = producer_of(n.input(1), "Add");
+  if (flattened == nullptr || sum == nullptr || !(flattened->is("Reshape") || flattened->is("Flatten")) ||
+      attr_int(n, "axis", 0) != 0 || n.output(0) == nullptr || !flat->type.shape.has_rank())
+    return false;
+  ir::Value* x = flattened->input(0);
+  const ir::Shape& places = n.input(1)->type.shape;
+  const ir::Shape& rows = flat->type.shape;
+  if (x == nullptr || !x->type.is_tensor() || !x->type.shape.has_rank() || x->type.shape.rank() != 2 ||
+      !x->type.shape[1].is_const() || !places.has_rank() || rows.rank() < 1 || rows.rank() > 2 ||
+      (rows.rank() == 2 && !(rows[1] == ir::Dim(1))))
+    return false;
+  for (const std::size_t i : {0, 1}) {
+    const ir::Value* column = sum->input(i);
+    const ir::Value* row = sum->input(1 - i);
+    if (column == nullptr || row == nullptr || !row->type.shape.has_rank() || !column->type.shape.has_rank())
+      continue;
+    const auto scaled = flat_row(row, x->type.shape[1].value());
+    const auto at_row = scaled ? place_axis(scaled->x) : std::nullopt;
+    const auto at_column = place_axis(column);
+    if (!at_row || !at_column) continue;
+    // Counted from the last axis, which both share.
+    const std::size_t first = places.rank() - row->type.shape.rank() + *at_row;
+    const std::size_t second = places.rank() - column->type.shape.rank() + *at_column;
+    if (first >= second || !(places[first] == x->type.shape[0]) || !(places[second] == x->type.shape[1]))
+      continue;
+    Ints added;
+    const std::size_t rank = places.rank() + rows.rank() - 1;
+    for (std::size_t a = 0; a < rank; ++a) {
+      if (a == first || a == second) continue;
+      if (a < places.rank() && !(places[a] == ir::Dim(1))) return w.miss(n, "it takes elements several times");
+      added.push_back(static_cast<std::int64_t>(a));
+    }
+    add_axes(w, n, x, added);
+    return true;
+  }
+  return false;
+}
+
+/// The axes of `to` at which ones are put into `from`; nothing where that is not all.
+std::optional<Ints> added_ones(const ir::Shape& from, const ir::Shape& to) {
+  if (!from.has_rank() || !to.has_rank() || from.rank() >= to.rank()) return std::nullopt;
+  Ints added;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < to.rank(); ++i) {
+    if (at < from.rank() && from[at] == to[i]) {
+      ++at;
+    } else if (to[i] == ir::Dim(1)) {
+      added.push_back(static_cast<std::int64_t>(i));
+    } else {
+      return std::nullopt;
+    }
+  }
+  return at == from.rank() ? std::optional(added) : std::nullopt;
+}
+
+// Reshape(Flatten(Unsqueeze(x: [n, 5])), [n, 1, 1, 5])   =>   Unsqueeze(x, [1, 2])
+bool add_ones(Rewriter& w, ir::Node& n) {
+  constexpr int kSteps = 8;
+  if (n.output(0) == nullptr) return false;
+  ir::Value* x = n.input(0);
+  ir::Value* best = nullptr;
+  Ints axes;
+  for (int step = 0; step < kSteps && x != nullptr && x->type.is_tensor(); ++step) {
+    const ir::Node* made = x->producer();
+    if (auto added = added_ones(x->type.shape, n.output(0)->type.shape); added && step > 0) {
+      best = x;
+      axes = std::move(*added);
+    }
+    if (made == nullptr || !(made->is("Reshape") || made->is("Flatten") || made->is("Unsqueeze") || made->is("Squeeze")))
+      break;
+    x = made->input(0);
+  }
+  if (best == nullptr) return false;
+  add_axes(w, n, best, axes);
+  return true;
+}
+
+/// Whether each dim of `out` is that of one of the others, which are broadcast to it.
+bool has_dims(const ir::Value* out, std::initializer_list<const ir::Value*> others) {
+  if (out == nullptr || !out->type.shape.has_rank()) return false;
+  const ir::Shape& shape = out->type.shape;
+  for (std::size_t i = 0; i < shape.rank(); ++i) {
+    const auto gives = [&](const ir::Value* v) {
+      if (v == nullptr || !v->type.shape.has_rank() || v->type.shape.rank() > shape.rank()) return false;
+      const std::size_t missing = shape.rank() - v->type.shape.rank();
+      return i >= missing && v->type.shape[i - missing] == shape[i];
+    };
+    if (!(shape[i] == ir::Dim(1)) && std::none_of(others.begin(), others.end(), gives)) return false;
+  }
+  return true;
+}
+
+/// Whether all that use `v` broadcast it to what it is anyway: it may have the dims of `smaller` then.
+/// Lists the choices between numbers on the way.
+bool is_broadcast(const ir::Value& v, const ir::Value& smaller, std::vector<ir::Node*>& choices) {
   constexpr std::size_t kMost = 256;
   std::size_t users = 0;
   for (const ir::Use* u = v.first_use(); u != nullptr; u = u->next) {
@@ -105,10 +212,14 @@ bool is_broadcast(const ir::Value& v, std::vector<ir::Node*>& choices) {
     if (user.is("Where") && u->index == 0 && splat(user.input(1)) && splat(user.input(2)) &&
         v.type.shape.same(user.output(0)->type.shape)) {
       choices.push_back(&user);
-      if (!is_broadcast(*user.output(0), choices)) return false;
-    } else if (user.is("Add")) {
+      if (!is_broadcast(*user.output(0), smaller, choices)) return false;
+    } else if (user.is("Where") && u->index == 0) {
+      if (user.input(1) == &v || user.input(2) == &v ||
+          !has_dims(user.output(0), {&smaller, user.input(1), user.input(2)}))
+        return false;
+    } else if (user.is("Add") || user.is("And")) {
       const ir::Value* other = other_input(user, &v);
-      if (other == nullptr || other == &v || !same_type(other, user.output(0))) return false;
+      if (other == nullptr || other == &v || !has_dims(user.output(0), {&smaller, other})) return false;
     } else if (!user.is("ScaledDotProductAttention", ops::kTorchDomain) || u->index != 3) {
       return false;
     }
@@ -133,7 +244,7 @@ bool drop_true(Rewriter& w, ir::Node& n) {
     // A mask has a place for each key.
     const std::size_t last = m->type.shape.rank() - 1;
     std::vector<ir::Node*> choices;
-    if (!(m->type.shape[last] == out->type.shape[last]) || !is_broadcast(*out, choices))
+    if (!(m->type.shape[last] == out->type.shape[last]) || !is_broadcast(*out, *m, choices))
       return w.miss(n, "what is true makes it larger");
     for (ir::Node* choice : choices) {
       // It is another value than that of its name, which checks would compare.
@@ -145,6 +256,31 @@ bool drop_true(Rewriter& w, ir::Node& n) {
     return true;
   }
   return false;
+}
+
+// Where(mask: [n, 1, 1, 5], {0}: [1, 4, 5, 5], {-inf}), which is broadcast to more anyway
+//   =>   Where(mask, 0, -inf)
+bool shrink_choice(Rewriter& w, ir::Node& n) {
+  ir::Value* mask = n.input(0);
+  ir::Value* out = n.output(0);
+  if (mask == nullptr || out == nullptr || mask->constant || !mask->type.shape.has_rank() ||
+      !out->type.shape.has_rank() || mask->type.shape.rank() != out->type.shape.rank() ||
+      mask->type.shape.rank() < 2 || mask->type.shape.same(out->type.shape) || !splat(n.input(1)) || !splat(n.input(2)))
+    return false;
+  const std::size_t last = mask->type.shape.rank() - 1;
+  std::vector<ir::Node*> choices;
+  if (!(mask->type.shape[last] == out->type.shape[last]) || !is_broadcast(*out, *mask, choices) || !choices.empty())
+    return w.miss(n, "what it chooses makes it larger");
+  ir::Value* inputs[] = {mask, nullptr, nullptr};
+  for (const std::size_t i : {1, 2})
+    inputs[i] = w.constant(*n.graph(), n.input(i)->name,
+                           number_tensor(n.input(i)->constant->dtype(), *splat(n.input(i))));
+  ir::Node* made = w.add("Where", inputs, *out, n);
+  made->output(0)->name = w.model().new_name("mask");
+  made->output(0)->type.shape = mask->type.shape;
+  made->output(0)->declared.reset();
+  for (const ir::Use* u : out->uses()) w.set_input(*u->user, u->index, made->output(0));
+  return true;
 }
 
 // Expand({2}, shape)   =>   ConstantOfShape(shape), which torch has a call for
@@ -177,6 +313,24 @@ std::span<const Rule> places_rules() {
        .what = "elements taken by their own places, in as many axes more",
        .apply = gather_by_place,
        .ops = {"GatherND"},
+       .in_conversion = true,
+       .conversion_only = true},
+      {.name = "gather-flat-by-place",
+       .what = "the same in a row, by one number each",
+       .apply = gather_flat_by_place,
+       .ops = {"Gather"},
+       .in_conversion = true,
+       .conversion_only = true},
+      {.name = "add-ones",
+       .what = "Reshapes in a row that only put in dimensions of 1",
+       .apply = add_ones,
+       .ops = {"Reshape"},
+       .in_conversion = true,
+       .conversion_only = true},
+      {.name = "shrink-choice",
+       .what = "Where of two numbers as large as its mask, in masks of attention",
+       .apply = shrink_choice,
+       .ops = {"Where"},
        .in_conversion = true,
        .conversion_only = true},
       {.name = "expand-number",

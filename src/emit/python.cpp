@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <numbers>
 #include <optional>
 #include <queue>
 #include <set>
@@ -51,6 +52,27 @@ std::string float_text(double v, bool is_double) {
     s.erase(plus + 1, s[plus + 2] == '0' ? 2 : 1);
   if (const auto minus = s.find("e-0"); minus != std::string::npos) s.erase(minus + 2, 1);
   return s;
+}
+
+struct Formula {
+  std::string text;
+  int precedence = 0;
+};
+
+/// "8**-0.5" of 0.35355338, "2 * torch.pi" of 6.2831855: what an author writes, where it is the same number.
+std::optional<Formula> formula_of(double v, bool is_double) {
+  constexpr int kLargest = 8192;
+  const auto same = [&](double w) {
+    return is_double ? w == v : static_cast<double>(static_cast<float>(w)) == v;
+  };
+  if (same(std::numbers::pi)) return Formula{"torch.pi", 100};
+  if (same(2 * std::numbers::pi)) return Formula{"2 * torch.pi", kProduct};
+  if (!(v > 0.0)) return std::nullopt;
+  const double n = std::round(v < 1 ? 1 / (v * v) : v * v);
+  if (!(n >= 2 && n <= kLargest) || std::sqrt(n) == std::floor(std::sqrt(n))) return std::nullopt;
+  const char* power = v < 1 ? "-0.5" : "0.5";
+  if (!same(std::pow(n, v < 1 ? -0.5 : 0.5))) return std::nullopt;
+  return Formula{std::to_string(static_cast<int>(n)) + "**" + power, kPower};
 }
 
 constexpr int kComprehension = 10;
@@ -380,6 +402,8 @@ Text Printer::text(const Expr& e) {
     case ExprKind::Int:
       return atom(std::to_string(e.integer), e.integer < 0 ? kUnary : 100);
     case ExprKind::Float:
+      if (const auto formula = formula_of(e.number, e.integer == 64))
+        return atom(formula->text, formula->precedence);
       return atom(float_text(e.number, e.integer == 64), e.number < 0 ? kUnary : 100);
     case ExprKind::Str:
       return atom(python_quote(e.text));
@@ -449,7 +473,9 @@ Text Printer::operation(const Expr& e) {
       {"-", kSum},          {"*", kProduct},  {"/", kProduct},  {"//", kProduct}, {"%", kProduct}};
   if (const auto it = kInfix.find(o); it != kInfix.end() && e.args.size() == 2) {
     const int p = it->second;
-    return infix(operand(*e.args[0], p == kCompare ? p + 1 : p), o, operand(*e.args[1], p + 1), p);
+    // Products of Python's integers are the same in any order.
+    const bool chain = o == "*" && e.args[1]->kind == ExprKind::Op && e.args[1]->text == "*";
+    return infix(operand(*e.args[0], p == kCompare ? p + 1 : p), o, operand(*e.args[1], chain ? p : p + 1), p);
   }
   if (o == "neg") return atom("-" + operand(*e.args[0], kUnary).flat(), kUnary);
   if (o == "not") return atom("not " + operand(*e.args[0], 24).flat(), 24);

@@ -15,6 +15,7 @@
 #include "structure/parameters.h"
 #include "structure/sequential.h"
 #include "structure/steps.h"
+#include "structure/variants.h"
 #include "structure/walk.h"
 #include "support/text.h"
 #include "torch/python_names.h"
@@ -49,6 +50,19 @@ std::string class_name_of(const std::string& part, bool in_list) {
   return torch::is_ascii_identifier(out) ? out : "Block";
 }
 
+/// The words with which all names end: Attention of SelfAttention and EncDecAttention.
+std::string common_words(const std::map<std::string, int>& names) {
+  std::string tail = names.begin()->first;
+  for (const auto& [name, _] : names) {
+    std::size_t n = 0;
+    while (n < tail.size() && n < name.size() && tail[tail.size() - 1 - n] == name[name.size() - 1 - n]) ++n;
+    tail.erase(0, tail.size() - n);
+  }
+  std::size_t word = 0;
+  while (word < tail.size() && !is_upper(tail[word])) ++word;
+  return tail.substr(word);
+}
+
 /// Layers, weights and modules as attributes of `self`.
 void localise(const Tree& tree, const Own& own, Block& block) {
   Access access(own);
@@ -80,8 +94,10 @@ void localise(const Tree& tree, const Own& own, Block& block) {
 struct Group {
   std::vector<Own*> modules;
   std::vector<Normal> normals;  // theirs
-  /// A member that only the first `with` modules have, and that takes and gives one tensor.
+  /// A member that only the first `with` modules have, and that takes and gives one tensor; or a function
+  /// of torch that only they call so.
   std::string optional;
+  std::optional<int> optional_call;  // the variable that the function's call sets
   std::size_t with = 0;
 };
 
@@ -112,6 +128,7 @@ class Classifier {
       }
       name_chains(level);
       join_optional(groups);
+      join_variants(groups);
       std::vector<Group*> order;
       for (auto& [text, group] : groups)
         if (!group.modules.empty()) order.push_back(&group);
@@ -278,6 +295,36 @@ class Classifier {
     return normal_form(copy);
   }
 
+  /// The module without its statement that calls an activation.
+  static std::optional<Normal> without_call(const Own& own, std::size_t at) {
+    Own copy;
+    copy.path = own.path;
+    copy.parent = own.parent;
+    copy.methods = own.methods;
+    copy.members = own.members;
+    Method& m = copy.methods[0];
+    const int made = m.body[at].targets[0]->id;
+    const ExprPtr taken = m.body[at].value->args[0];
+    m.body.erase(m.body.begin() + static_cast<std::ptrdiff_t>(at));
+    rewrite(m.body, [&](const ExprPtr& x) -> ExprPtr {
+      return x->kind == ExprKind::Var && x->var->id == made ? taken : nullptr;
+    });
+    for (auto& r : m.results)
+      if (r->id == made) r = taken->var;
+    return normal_form(copy);
+  }
+
+  /// "relu" of a statement that calls an activation of one argument with one variable; "" of others.
+  static std::string activation(const Stmt& s) {
+    if (s.kind != Stmt::Kind::Assign || s.targets.size() != 1 || s.value->kind != ExprKind::Aten ||
+        s.value->args.size() != 1 || !s.value->keywords.empty() || s.value->args[0]->kind != ExprKind::Var)
+      return {};
+    const std::string name(torch::function_of(*s.value));
+    for (const std::string_view one : {"relu", "relu6", "silu", "gelu", "sigmoid", "tanh", "hardswish", "mish", "hardsigmoid"})
+      if (name == one) return name;
+    return {};
+  }
+
   static bool is_member(const Expr& e, const std::string& name) {
     return e.kind == ExprKind::Attribute && e.text == name && e.args[0]->kind == ExprKind::Self;
   }
@@ -296,18 +343,118 @@ class Classifier {
         const auto bare = without(first, m.name);
         if (!bare) continue;
         const auto other = groups.find(bare->text);
-        if (other == groups.end() || other->second.modules.empty() || other->second.with > 0 ||
-            &other->second == &group)
-          continue;
-        if (wanted_class_name(*other->second.modules[0]) != wanted_class_name(first)) continue;
-        group.optional = m.name;
-        group.with = group.modules.size();
-        for (Own* own : other->second.modules) group.modules.push_back(own);
-        for (Normal& n : other->second.normals) group.normals.push_back(std::move(n));
-        other->second.modules.clear();
+        if (other == groups.end() || !joins(group, other->second)) continue;
+        join(group, other->second, m.name);
         break;
       }
     }
+    for (auto& [text, group] : groups) {
+      if (group.modules.empty() || group.with > 0) continue;
+      const Own& first = *group.modules[0];
+      if (first.parent == nullptr || first.methods.size() != 1) continue;
+      for (std::size_t at = 0; at < first.methods[0].body.size(); ++at) {
+        const std::string name = activation(first.methods[0].body[at]);
+        if (name.empty()) continue;
+        const auto other = groups.find(without_call(first, at)->text);
+        if (other == groups.end() || !joins(group, other->second)) continue;
+        group.optional_call = first.methods[0].body[at].targets[0]->id;
+        join(group, other->second, name);
+        break;
+      }
+    }
+  }
+
+  static bool joins(const Group& group, const Group& other) {
+    return &other != &group && !other.modules.empty() && other.with == 0 &&
+           wanted_class_name(*other.modules[0]) == wanted_class_name(*group.modules[0]);
+  }
+
+  /// Modules of `other` lack what the group has.
+  static void join(Group& group, Group& other, const std::string& optional) {
+    group.optional = optional;
+    group.with = group.modules.size();
+    group.modules.insert(group.modules.end(), other.modules.begin(), other.modules.end());
+    for (Normal& n : other.normals) group.normals.push_back(std::move(n));
+    other.modules.clear();
+  }
+
+  // ---- methods that are given more or less
+
+  /// What modules have, without what they do.
+  static std::string members_text(const Own& own) {
+    Own bare;
+    bare.members = own.members;
+    return normal_form(bare).text;
+  }
+
+  /// Modules with the same members whose one method differs in what it is given share a class.
+  void join_variants(std::map<std::string, Group>& groups) {
+    std::map<std::string, std::vector<Group*>> alike;
+    for (auto& [_, group] : groups) {
+      if (group.modules.empty() || group.with > 0) continue;
+      const Own& own = *group.modules[0];
+      if (own.parent == nullptr || is_list(own) || own.members.size() < 2 || own.methods.size() != 1 ||
+          own.methods[0].name != "forward")
+        continue;
+      alike[members_text(own)].push_back(&group);
+    }
+    std::unordered_map<int, std::vector<int>> given;  // by module
+    for (auto& [_, same] : alike) {
+      std::sort(same.begin(), same.end(), [](const Group* a, const Group* b) {
+        return a->modules[0]->order < b->modules[0]->order;
+      });
+      while (same.size() > 1) {
+        std::vector<Group*> joined{same[0]};
+        std::optional<Generalised> common;
+        for (std::size_t g = 1; g < same.size(); ++g) {
+          joined.push_back(same[g]);
+          std::vector<const Method*> methods;
+          for (const Group* j : joined) methods.push_back(&j->modules[0]->methods[0]);
+          auto all = generalised(tree_, methods);
+          if (all && same[g]->normals[0].holes.size() == same[0]->normals[0].holes.size()) {
+            common = std::move(all);
+          } else {
+            joined.pop_back();
+          }
+        }
+        std::erase_if(same, [&](Group* g) {
+          return std::find(joined.begin(), joined.end(), g) != joined.end();
+        });
+        if (!common) continue;
+        for (std::size_t g = 0; g < joined.size(); ++g) {
+          for (const Own* own : joined[g]->modules) given.emplace(own->id, common->given[g]);
+          if (g == 0) continue;
+          Group& first = *joined[0];
+          first.modules.insert(first.modules.end(), joined[g]->modules.begin(), joined[g]->modules.end());
+          for (Normal& n : joined[g]->normals) first.normals.push_back(std::move(n));
+          joined[g]->modules.clear();
+        }
+        joined[0]->modules[0]->methods[0] = std::move(common->method);
+      }
+    }
+    if (!given.empty()) give(given);
+  }
+
+  /// Calls of the modules with what the common method takes.
+  void give(const std::unordered_map<int, std::vector<int>>& given) {
+    for (Own* own : tree_.modules)
+      for (Method& m : own->methods)
+        rewrite(m.body, [&](const ExprPtr& e) { return given_anew(e, given); });
+  }
+
+  static ExprPtr given_anew(const ExprPtr& e, const std::unordered_map<int, std::vector<int>>& given) {
+    if (e->kind != ExprKind::Method) return nullptr;
+    const auto it = given.find(static_cast<int>(e->integer));
+    if (it == given.end()) return nullptr;
+    auto copy = std::make_shared<Expr>(*e);
+    copy->args.clear();
+    for (const int p : it->second)
+      copy->args.push_back(p < 0 ? Ex().ptr()
+                                 : rewritten(e->args[static_cast<std::size_t>(p)], [&](const ExprPtr& inner) {
+                                     return given_anew(inner, given);
+                                   }));
+    while (!copy->args.empty() && copy->args.back()->kind == ExprKind::None) copy->args.pop_back();
+    return copy;
   }
 
   // ---- one class
@@ -315,10 +462,10 @@ class Classifier {
   std::string claim(const Group& group) {
     std::map<std::string, int> votes;
     for (const Own* own : group.modules) ++votes[wanted_class_name(*own)];
-    const std::string wanted =
-        std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) {
-          return a.second < b.second;
-        })->first;
+    std::string wanted = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) {
+                           return a.second < b.second;
+                         })->first;
+    if (const std::string both = common_words(votes); votes.size() > 1 && !both.empty()) wanted = both;
     const auto is_free = [&](const std::string& name) {
       return names_.count(name) == 0 && !torch::is_source_name(name) &&
              !torch::is_python_keyword(name);
@@ -340,6 +487,7 @@ class Classifier {
     Steps steps = take_steps(group.modules, group.normals, group.with, group.optional);
     Parameters parameters = find_parameters(tree_, own, group.modules, group.normals, group.with,
                                             group.optional);
+    if (group.optional_call) parameters.stored.push_back(parameters.flag);
     read_steps(steps, parameters.numbers);
     for (std::size_t i = 0; i < group.modules.size(); ++i) {
       group.modules[i]->class_name = out.name;
@@ -406,7 +554,7 @@ class Classifier {
           const char* how = m.kind == Member::Kind::Param ? "register_parameter" : "add_module";
           add(torch::op("call", {torch::attribute(torch::self(), how), Ex(m.name), value}));
         } else {
-          if (m.name == group.optional) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
+          if (m.name == group.optional && !group.optional_call) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
           set(torch::attribute(torch::self(), m.name), value);
         }
       }
@@ -415,7 +563,11 @@ class Classifier {
     for (Method& m : own.methods) {
       fill(m.body, parameters, next);
       if (!steps.name.empty()) drop_zero_points(m.body);
-      if (!group.optional.empty()) make_optional(m.body, group.optional);
+      if (group.optional_call) {
+        make_optional_call(m.body, group.optional, *group.optional_call);
+      } else if (!group.optional.empty()) {
+        make_optional(m.body, group.optional);
+      }
       out.functions.push_back(function(m, own.parent == nullptr));
     }
     classes_.push_back(std::move(out));
@@ -450,10 +602,20 @@ class Classifier {
                                    Ex(s.value->args[1]), s.value});
   }
 
+  static void make_optional_call(Block& block, const std::string& flag, int made) {
+    for (Stmt& s : block)
+      if (s.targets.size() == 1 && s.targets[0]->id == made)
+        s.value = torch::op("if", {torch::attribute(torch::self(), flag), s.value, Ex(s.value->args[0])});
+  }
+
   static torch::Function function(Method& m, bool root) {
     torch::Function f;
     f.name = m.name;
     for (const auto& v : m.params) f.params.push_back({v, v->type, std::nullopt});
+    for (std::size_t p = f.params.size() - m.optional; p < f.params.size(); ++p) {
+      f.params[p].type += " | None";
+      f.params[p].otherwise = Ex();
+    }
     f.body = std::move(m.body);
     if (root) return f;
     Stmt ret;

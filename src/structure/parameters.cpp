@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
+#include "structure/relations.h"
 #include "torch/python_names.h"
 
 namespace onnx2nn::structure {
@@ -21,6 +23,7 @@ struct Column {
   std::string name;
   bool in_method = false;
   bool size = false;  // of a layer: never has a default
+  std::optional<Relation> relation;  // what it is of another column
 };
 
 bool is_size(const std::string& name) {
@@ -39,6 +42,8 @@ char side(const std::string& name) {
                                                                                 : ' ';
 }
 
+bool is_norm(const std::string& layer) { return layer == "nn.LayerNorm" || layer == "nn.RMSNorm"; }
+
 std::string stem_of(const std::string& name) {
   return name.ends_with("_channels") ? "channels" : "features";
 }
@@ -51,6 +56,7 @@ class Finder {
 
   Parameters run() {
     find_columns();
+    relate_columns();
     name_columns();
     Parameters out;
     out.numbers.resize(normals_[0].holes.size());
@@ -59,6 +65,12 @@ class Finder {
     std::vector<std::pair<torch::Parameter, const Column*>> plain;
     std::vector<std::pair<torch::Parameter, const Column*>> optional;
     for (const Column& c : columns_) {
+      if (c.relation) {
+        const std::string& base = columns_[c.relation->base].name;
+        for (const std::size_t h : c.holes)
+          out.numbers[h] = c.relation->of(reference(h, base)).ptr();
+        continue;
+      }
       torch::Parameter p;
       p.var = tree_.new_var(c.name);
       p.var->name = c.name;
@@ -67,10 +79,7 @@ class Finder {
                                 ->kind;
       p.type = kind == ExprKind::Bool ? "bool" : kind == ExprKind::Float ? "float" : "int";
       if (c.in_method) out.stored.push_back(p.var);
-      for (const std::size_t h : c.holes)
-        out.numbers[h] = normals_[0].holes[h].member.empty()
-                             ? torch::attribute(torch::self(), c.name).ptr()
-                             : Ex(p.var).ptr();
+      for (const std::size_t h : c.holes) out.numbers[h] = reference(h, c.name).ptr();
       if (!c.size) p.otherwise = Ex(commonest(c));
       (c.size ? plain : optional).emplace_back(std::move(p), &c);
     }
@@ -141,16 +150,48 @@ class Finder {
               [](const Column& a, const Column& b) { return a.holes[0] < b.holes[0]; });
   }
 
+  /// A parameter as a hole reads it: an attribute in methods, an argument in the constructor.
+  Ex reference(std::size_t hole, const std::string& name) const {
+    return normals_[0].holes[hole].member.empty() ? torch::attribute(torch::self(), name) : torch::name(name);
+  }
+
+  /// What follows from another column is no parameter.
+  void relate_columns() {
+    const std::vector<Hole>& holes = normals_[0].holes;
+    std::vector<Quantity> quantities;
+    for (const Column& c : columns_) {
+      Quantity q;
+      q.values = c.values;
+      for (const std::size_t h : c.holes) {
+        q.names.push_back(holes[h].name);
+        q.width = q.width || (is_size(holes[h].name) && holes[h].of != "torch.empty");
+        q.both_sides = q.both_sides || (holes[h].of.starts_with("nn.Conv") && side(holes[h].name) != ' ');
+      }
+      quantities.push_back(std::move(q));
+    }
+    const auto relations = find_relations(quantities);
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      columns_[c].relation = relations[c];
+      if (relations[c] && columns_[c].in_method) columns_[relations[c]->base].in_method = true;
+    }
+  }
+
   void name_columns() {
     const std::vector<Hole>& holes = normals_[0].holes;
     std::size_t last_out = 0;
     for (std::size_t c = 0; c < columns_.size(); ++c)
-      for (const std::size_t h : columns_[c].holes)
+      for (const std::size_t h : columns_[c].relation ? std::vector<std::size_t>() : columns_[c].holes)
         if (side(holes[h].name) == 'o' && holes[h].member != optional_) last_out = std::max(last_out, h + 1);
+    const auto widths = std::count_if(columns_.begin(), columns_.end(), [&](const Column& c) {
+      return !c.relation && std::any_of(c.holes.begin(), c.holes.end(), [&](std::size_t h) {
+        return side(holes[h].name) != ' ' && holes[h].member != optional_;
+      });
+    });
     std::set<std::string> used;
     for (const Member& m : first_.members) used.insert(m.name);
     bool named_in = false;
     for (Column& c : columns_) {
+      if (c.relation) continue;
       std::string name;
       bool in = false;
       bool out = false;
@@ -173,6 +214,8 @@ class Finder {
                : last                              ? "out_" + stem
                                                    : (stem == "channels" ? "mid_" : "hidden_") + stem;
         named_in = named_in || first_in;
+        // The width of which all others are multiples.
+        if (in && out && widths == 1) name = is_norm(holes[c.holes[0]].of) ? "dim" : stem;
       }
       c.size = is_size(name);
       if (name.empty() || !torch::is_ascii_identifier(name) || name == "other" || name == "self" ||

@@ -97,7 +97,10 @@ class Reader {
   void see(const Expr& e) {
     if (is_aten(e, "scaled_dot_product_attention")) {
       static const std::string kNames[] = {"q", "k", "v", "mask"};
+      see_context(e);
       for (std::size_t i = 0; i < 4 && i < e.args.size(); ++i) mark(*e.args[i], kNames[i]);
+      for (const auto& [name, value] : e.keywords)
+        if (name == "attn_mask") mark(*value, kNames[3]);
     }
     if (is_aten(e, "add") && e.args.size() >= 2) {
       see_rotation(meant(*e.args[0]), meant(*e.args[1]));
@@ -109,6 +112,29 @@ class Reader {
       }
     }
     if (tables_ != nullptr) see_table(e);
+  }
+
+  /// What a method is given to make keys or values of, beside what it makes queries of.
+  void see_context(const Expr& attention) {
+    const torch::Var* query = projected(*attention.args[0]);
+    for (const std::size_t i : {2, 1}) {
+      const torch::Var* of = projected(*attention.args[i]);
+      if (query != nullptr && of != nullptr && of->id != query->id && others_.count(of->id) != 0)
+        roles_.emplace(of->id, "context");
+    }
+  }
+
+  /// The variable that a layer projects to this; null where there is none.
+  const torch::Var* projected(const Expr& e) const {
+    constexpr int kSteps = 8;
+    const Expr* at = &meant(e);
+    for (int step = 0; step < kSteps; ++step) {
+      if (at->kind == ExprKind::Op && at->text == "call" && at->args.size() == 2)
+        return at->args[1]->kind == ExprKind::Var ? at->args[1]->var.get() : nullptr;
+      if (!keeps_meaning(*at) && !is_aten(*at, "mul")) return nullptr;
+      at = &meant(*at->args[0]);
+    }
+    return nullptr;
   }
 
   void see_table(const Expr& e) {

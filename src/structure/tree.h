@@ -30,6 +30,7 @@ struct Method {
   std::vector<torch::VarPtr> params;
   std::vector<torch::VarPtr> results;
   torch::Block body;  // without the return
+  std::size_t optional = 0;  // how many of the last parameters may be None
 };
 
 /// A module whose class the file itself defines.

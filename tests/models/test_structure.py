@@ -118,6 +118,80 @@ class Twice(nn.Module):
         return self.block(F.relu(self.block(x) - 0.1))
 
 
+class Heads(nn.Module):
+    """Attention to oneself or to something else, with a mask and without."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, other: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = (
+            y.unflatten(-1, (2, -1)).transpose(1, 2)
+            for y in (self.query(x), self.key(other), self.value(other))
+        )
+        return self.out(
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        )
+
+
+class Translator(nn.Module):
+    """One attention used in three ways, and widths that follow from one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reader = Heads(16)
+        self.writer, self.listener = Heads(16), Heads(16)
+        self.wide, self.small = Widths(16), Widths(8)
+        self.down = nn.Linear(16, 8)
+
+    def forward(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.reader(x, x)
+        y = y + self.writer(y, y, mask)
+        y = y + self.listener(y, x)
+        return self.small(self.down(self.wide(y)))
+
+
+class Widths(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, 4 * dim)
+        self.down = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.gelu(self.up(self.norm(x))))
+
+
+class Activated(nn.Module):
+    """Convolutions of which the last has no activation, padded by half of their kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(Conv(3, 8, 3, True), Conv(8, 8, 5, True), Conv(8, 8, 1, False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)
+
+
+class Conv(nn.Module):
+    def __init__(self, width: int, out: int, kernel: int, active: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, out, kernel, padding=kernel // 2, bias=False)
+        self.norm = nn.GroupNorm(2, out)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return F.relu(x) if self.active else x
+
+
+def translated(rows: int) -> tuple[Tensor, ...]:
+    mask = torch.where(torch.ones(5, 5).tril() > 0, 0.0, -1e9).expand(rows, 1, 5, 5)
+    return torch.randn(rows, 6, 16), torch.randn(rows, 5, 16), mask.contiguous()
+
+
 def tokens(rows: int) -> tuple[Tensor, ...]:
     return torch.randint(0, 20, (rows, 6)), torch.ones(rows, 6, dtype=torch.long)
 
@@ -126,6 +200,8 @@ CASES: dict[str, tuple[Any, Any]] = {
     "residual": (Residual, lambda n: (torch.randn(n, 3, 32, 32),)),
     "encoder": (lambda: Encoder(3), tokens),
     "dilated": (Dilated, lambda n: (torch.randn(n, 4, 9),)),
+    "translator": (Translator, translated),
+    "activated": (Activated, lambda n: (torch.randn(n, 3, 12, 12),)),
     "twice": (Twice, lambda n: (torch.randn(n, 4, 8, 8),)),
 }
 
@@ -194,6 +270,35 @@ def test_blocks_share_a_class(exporter: str) -> None:
     assert "downsample: bool = False" in source
     assert "for _ in range(3)" in source
     assert "nn.Sequential(" in source
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_uses_of_one_module_share_a_class(exporter: str) -> None:
+    _, model, _ = made("translator", exporter)
+    source = onnx2nn.convert(model).source
+    assert (
+        sum("scaled_dot_product_attention" in ast.unparse(c) for c in classes(source).values()) == 1
+    )
+    assert "context: Tensor, mask: Tensor | None = None" in source
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_numbers_that_follow_from_others_are_no_arguments(exporter: str) -> None:
+    _, model, _ = made("translator", exporter)
+    source = onnx2nn.convert(model).source
+    assert "def __init__(self, dim: int) -> None:" in source
+    assert "nn.Linear(dim, 4 * dim)" in source
+    _, model, _ = made("activated", exporter)
+    source = onnx2nn.convert(model).source
+    assert "padding=kernel_size // 2" in source
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_an_activation_that_only_some_have_is_a_flag(exporter: str) -> None:
+    _, model, _ = made("activated", exporter)
+    source = onnx2nn.convert(model).source
+    assert len(classes(source)) == 2, source
+    assert "F.relu(x) if self.relu else x" in source
 
 
 @pytest.mark.parametrize("exporter", EXPORTERS)

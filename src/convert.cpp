@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <set>
 #include <unordered_set>
@@ -159,9 +158,36 @@ std::string emit_weights_name(const Impl& c) {
   return c.options.weights_name.empty() ? c.stem + ".safetensors" : c.options.weights_name;
 }
 
-/// The source, its weights in a file of the name with a tag: see AtomicFileSet::Head.
-std::string source_for(const Impl& c, std::string_view tag) {
+bool is_pth(const std::string& path) {
+  return to_lower(path).ends_with(".pth");
+}
+
+std::uint64_t shard_limit(const Impl& c) {
+  return c.options.max_shard_size.value_or(emit::kShardLimit);
+}
+
+void check_shard_size(const Impl& c) {
+  if (!c.options.max_shard_size) return;
+  check_suffix(emit_weights_name(c), "weights in shards", {".safetensors"});
+  if (*c.options.max_shard_size == 0)
+    throw Error("bad-option", "shards of 0 bytes hold no weights", "give a size such as 500MB");
+}
+
+std::vector<emit::WeightEntry> weight_entries(const Impl& c) {
+  std::vector<emit::WeightEntry> entries;
+  for (const auto& p : c.program.params) entries.push_back(entry_of(*p));
+  return entries;
+}
+
+/// What the source's load() reads: a file of weights, or the index of several.
+std::string loaded_name(const Impl& c) {
   const std::string name = emit_weights_name(c);
+  if (is_pth(name) || emit::shards_of(weight_entries(c), shard_limit(c)).size() == 1) return name;
+  return emit::index_path(name);
+}
+
+/// The source, its weights in a file of the name with a tag: see AtomicFileSet::Head.
+std::string source_for(const Impl& c, const std::string& name, std::string_view tag) {
   const std::string literal = python_quote(name);
   std::string out = c.source;
   if (const std::size_t at = out.rfind(literal); at != std::string::npos && !tag.empty())
@@ -187,30 +213,45 @@ void check_unchanged(std::span<const emit::WeightEntry> entries) {
   }
 }
 
+/// What an earlier conversion may have left whose weights were one file, or other shards: loaders
+/// would take it for a part of these.
+std::vector<std::string> other_safetensors(const std::string& weights) {
+  const std::filesystem::path path(weights);
+  std::vector<std::string> out = {weights, emit::index_path(weights)};
+  const std::string folder = path.has_parent_path() ? path.parent_path().string() : ".";
+  std::error_code error;
+  for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end;
+       at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (emit::is_shard_name(name, path.filename().string()))
+      out.push_back((path.parent_path() / name).string());
+  }
+  return out;
+}
+
 std::vector<std::string> write_source(Impl& c, const std::string& python_path,
                                       const std::string& weights_path) {
   const std::filesystem::path python(python_path);
   std::string weights = weights_path;
   if (weights.empty()) weights = (python.parent_path() / emit_weights_name(c)).string();
-  std::vector<emit::WeightEntry> entries;
-  for (const auto& p : c.program.params) entries.push_back(entry_of(*p));
-  const bool is_pth = to_lower(weights).ends_with(".pth");
-  const bool has_weights = is_pth || !entries.empty();
+  const std::vector<emit::WeightEntry> entries = weight_entries(c);
+  const bool has_weights = is_pth(weights) || !entries.empty();
   check_suffix(python_path, "Python source", {".py"});
   check_suffix(weights, "weights", {".safetensors", ".pth"});
   const Outputs outputs(c.path, c.data_files, c.options.force);
   outputs.check(python_path);
   if (has_weights) outputs.check(weights);
   AtomicFileSet files = outputs.files();
-  if (is_pth) {
+  if (is_pth(weights)) {
     emit::add_state_dict_pth(files, weights, entries, c.file_name);
   } else if (has_weights) {
-    // In one file of any size, as the source loads one.
     emit::add_safetensors(files, weights, entries,
-                          {{"format", "pt"}, {std::string(kMark), c.file_name}},
-                          std::numeric_limits<std::uint64_t>::max());
+                          {{"format", "pt"}, {std::string(kMark), c.file_name}}, shard_limit(c));
+    for (const std::string& path : other_safetensors(weights))
+      if (!outputs.is_input(path)) files.add_stale(path);
   }
-  files.add_head(python_path, [&](std::string_view tag) { return source_for(c, tag); });
+  const std::string name = loaded_name(c);
+  files.add_head(python_path, [&](std::string_view tag) { return source_for(c, name, tag); });
   check_unchanged(entries);
   files.commit();
   if (const std::string why = why_not_imported(python.stem().string()); !why.empty())
@@ -294,6 +335,7 @@ void describe_weights(Impl& c) {
 void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& folder,
          const std::string& stem) {
   c.stem = stem;
+  check_shard_size(c);
   if (file->on_disk()) c.path = file->path();
   c.model = onnx::read_model(
       std::move(file), {folder, c.options.data_roots, c.options.drop_undefined_outputs},
@@ -335,7 +377,6 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   c.program = ops::Lowering(*c.model, lower, c.diagnostics).run();
   if (c.diagnostics.has_errors()) return;
   emit::PythonOptions python;
-  python.weights_name = emit_weights_name(c);
   for (const CustomOp& op : c.options.custom_ops) python.functions.emplace_back(op.name, op.source);
   python.comments_origin = c.options.comments_origin;
   python.header = header(c);
@@ -349,6 +390,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   c.program = std::move(page.program);
   c.shared = std::move(page.shared);
   c.with_tables = std::move(page.with_tables);
+  python.weights_name = loaded_name(c);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

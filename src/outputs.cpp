@@ -40,6 +40,7 @@ bool is_our_source(std::string_view text) {
 
 /// The marks stand first in their files.
 bool is_our_weights(std::string_view text) {
+  constexpr std::string_view kIndex = "{\n  \"metadata\": {\n    \"onnx2nn\":";
   constexpr std::string_view kHeader = R"({"__metadata__":{"onnx2nn":)";
   constexpr std::size_t kHeaderAt = 8;
   constexpr std::string_view kMember = "archive/onnx2nn";
@@ -47,7 +48,7 @@ bool is_our_weights(std::string_view text) {
   const auto has = [&](std::size_t at, std::string_view what) {
     return text.size() >= at && text.substr(at).starts_with(what);
   };
-  return has(kHeaderAt, kHeader) || (text.starts_with("PK\x03\x04") && has(kMemberAt, kMember));
+  return has(0, kIndex) || has(kHeaderAt, kHeader) || (text.starts_with("PK\x03\x04") && has(kMemberAt, kMember));
 }
 
 /// What torch and ExecuTorch write for us says so in the end of its zip file, or among its constants.

@@ -28,3 +28,26 @@ def write_model(path: Path, seed: int, data: str = "") -> None:
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name=f"{seed}"
     )
     onnx.save(model, path, save_as_external_data=bool(data), location=data, size_threshold=0)
+
+
+def write_layers(path: Path, number: int) -> None:
+    """Products with three matrices of 4 KiB whose elements all end in the digit `number`."""
+    value = helper.make_tensor_value_info
+    names = ["a", "b", "c"]
+    nodes = [
+        helper.make_node("MatMul", [f"x{i}", f"{name}.weight"], [f"x{i + 1}"])
+        for i, name in enumerate(names)
+    ]
+    matrices = [np.full((32, 32), 10 * i + number, np.float32) for i in range(len(names))]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [value("x0", TensorProto.FLOAT, ["n", 32])],
+        [value("x3", TensorProto.FLOAT, ["n", 32])],
+        [
+            numpy_helper.from_array(matrix, f"{name}.weight")
+            for name, matrix in zip(names, matrices, strict=True)
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)

@@ -56,6 +56,9 @@ struct ConvertOptions {
   bool comments_origin = false;
   std::vector<CustomOp> custom_ops;
   bool allow_unknown = false;  // stubs that raise for operators that are not supported
+  /// Bytes of weights above which safetensors are several files and an index, as Hugging Face's
+  /// loaders read; 5,000,000,000 where it is not given.
+  std::optional<std::uint64_t> max_shard_size;
   /// Replaces files that onnx2nn did not write.
   bool force = false;
   /// Folders below which external data may lie, besides the model's own.

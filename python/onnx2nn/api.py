@@ -117,6 +117,7 @@ def convert(
     fuse: bool = False,
     flat: bool = False,
     comments_origin: bool = False,
+    max_shard_size: int | str | None = None,
     force: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
@@ -137,6 +138,8 @@ def convert(
     fuse: fold batch normalisation into weights, for inference.
     flat: write one class with all statements, and not one for each of the author's modules.
     comments_origin: name the ONNX node behind each line.
+    max_shard_size: bytes, or a text such as "500MB" or "2GiB", above which safetensors are several
+        files `x-00001-of-0000N.safetensors` and `x.safetensors.index.json`; else 5GB.
     force: replace files that onnx2nn did not write.
     data_roots: folders below which external data may lie, besides the model's own.
     drop_undefined_outputs: leave out graph outputs that nothing defines.
@@ -157,6 +160,7 @@ def convert(
         "fuse": fuse,
         "flat": flat,
         "comments_origin": comments_origin,
+        "max_shard_size": max_shard_size,
         "force": force,
         "data_roots": data_roots,
         "drop_undefined_outputs": drop_undefined_outputs,

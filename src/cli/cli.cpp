@@ -168,6 +168,7 @@ ConvertOptions convert_options(const Parsed& p) {
   o.allow_unknown = p.flag("allow_unknown");
   o.flat = p.flag("flat");
   o.comments_origin = p.flag("comments_origin");
+  if (const auto n = p.whole("max_shard_size")) o.max_shard_size = static_cast<std::uint64_t>(*n);
   o.force = p.flag("force");
   o.data_roots = p.texts("data_root");
   o.drop_undefined_outputs = p.flag("drop_undefined_outputs");

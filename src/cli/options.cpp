@@ -59,6 +59,11 @@ constexpr Option kFlat{.name = "flat", .spellings = "--flat",
 constexpr Option kAllowUnknown{
     .name = "allow_unknown", .spellings = "--allow-unknown",
     .help = "write a stub that raises for each operator that is not known"};
+constexpr Option kMaxShardSize{
+    .name = "max_shard_size", .spellings = "--max-shard-size", .also = "--max_shard_size",
+    .metavar = "SIZE", .kind = Kind::FileSize,
+    .help = "above this size, such as 500MB or 2GiB, safetensors are several files and an index "
+            "(default: 5GB)"};
 constexpr Option kFuse{.name = "fuse", .spellings = "--fuse",
                        .help = "fold batch normalisation into weights, for inference"};
 
@@ -187,7 +192,7 @@ constexpr const Option* kConvertOptions[] = {
     &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
     &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
-    &kCommentsOrigin, &kFlat, &kSimplifyPath, &kJson,      &kQuiet,        &kNoCheck,
+    &kCommentsOrigin, &kFlat, &kMaxShardSize, &kSimplifyPath, &kJson,      &kQuiet,        &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {

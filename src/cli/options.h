@@ -30,7 +30,8 @@ enum class Kind : std::uint8_t {
   Path,
   Whole,        // a whole number from 0 to `most`
   Number,       // a finite number from 0
-  Size,         // bytes: 100, 1KB, 1.5GB
+  Size,         // bytes: 100, 1KB, 1.5GB, in powers of 1024
+  FileSize,     // the same in powers of 1000; 1.5GiB in powers of 1024
   Shape,        // name:1,3,224,224 or 1,3,224,224; -1 or a name leaves a dim open
   FixedShape,   // the same with numbers only
   Rule,         // of the simplifier, by our name or by onnxsim's

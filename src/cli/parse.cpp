@@ -89,25 +89,6 @@ std::optional<Number> number_of(std::string_view text) {
   return value;
 }
 
-/// Bytes of 100, 1KB or 1.5GB, in powers of 1024.
-std::optional<std::int64_t> size_of(std::string_view text) {
-  const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const auto number = number_of<double>(text.substr(0, digits));
-  std::string unit = to_lower(strip(text.substr(digits)));
-  if (!number) return {};
-  double scale = 1;
-  if (!unit.empty() && unit[0] != 'b' && unit[0] != 'i') {
-    const std::size_t power = std::string_view("kmgt").find(unit[0]);
-    if (power == std::string_view::npos) return {};
-    scale = std::pow(1024.0, static_cast<double>(power + 1));
-    unit.erase(0, 1);
-  }
-  if (!unit.empty() && unit != "b" && unit != "ib") return {};
-  const double bytes = *number * scale;
-  if (!(bytes < 9e18)) return {};
-  return static_cast<std::int64_t>(bytes);
-}
-
 std::optional<std::variant<std::int64_t, std::string>> dim_of(std::string_view text, bool fixed) {
   if (const auto number = number_of<std::int64_t>(text)) {
     if (*number >= 0) return *number;
@@ -163,8 +144,11 @@ Value value_of(const Option& o, std::string_view spelling, std::string_view text
       return *x;
     }
     case Kind::Size:
-      if (const auto bytes = size_of(text)) return *bytes;
+      if (const auto bytes = size_of(text, kBinary)) return *bytes;
       refuse("{}: '{}' is not a size like 100, 1KB or 1.5GB", spelling, shown);
+    case Kind::FileSize:
+      if (const auto bytes = size_of(text, kDecimal)) return *bytes;
+      refuse("{}: '{}' is not a size like 500MB, 5GB or 2GiB", spelling, shown);
     case Kind::Shape:
     case Kind::FixedShape:
       if (auto shape = shape_of(text, o.kind == Kind::FixedShape)) return *shape;
@@ -307,7 +291,7 @@ class Reader {
     const std::string_view next = words[at_ + 1];
     if (is_option(next)) return false;
     if (o.implied.empty()) return true;
-    return o.kind == Kind::Size ? size_of(next).has_value() : is_one_more(o, spelling, next) || !looks_like_file(next);
+    return o.kind == Kind::Size ? size_of(next, kBinary).has_value() : is_one_more(o, spelling, next) || !looks_like_file(next);
   }
 
   static bool looks_like_file(std::string_view word) {
@@ -430,6 +414,24 @@ std::vector<GivenShape> Parsed::shapes(std::string_view name) const {
   if (const auto found = values.find(name); found != values.end())
     for (const Value& v : found->second) out.push_back(std::get<GivenShape>(v));
   return out;
+}
+
+std::optional<std::int64_t> size_of(std::string_view text, double unit) {
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
+  const auto number = number_of<double>(text.substr(0, digits));
+  std::string suffix = to_lower(strip(text.substr(digits)));
+  if (!number) return {};
+  double scale = 1;
+  if (!suffix.empty() && suffix[0] != 'b' && suffix[0] != 'i') {
+    const std::size_t power = std::string_view("kmgt").find(suffix[0]);
+    if (power == std::string_view::npos) return {};
+    suffix.erase(0, 1);
+    scale = std::pow(suffix == "ib" ? kBinary : unit, static_cast<double>(power + 1));
+  }
+  if (!suffix.empty() && suffix != "b" && suffix != "ib") return {};
+  const double bytes = *number * scale;
+  if (!(bytes < 9e18)) return {};
+  return static_cast<std::int64_t>(bytes);
 }
 
 Parsed parse(const std::vector<std::string>& words, Program program, std::size_t columns) {

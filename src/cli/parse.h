@@ -40,6 +40,11 @@ struct Parsed {
   std::vector<GivenShape> shapes(std::string_view name) const;
 };
 
+inline constexpr double kBinary = 1024;
+inline constexpr double kDecimal = 1000;
+/// Bytes of 100, 500MB or 2GiB; `unit` is what a K without "i" stands for, one of the two above.
+std::optional<std::int64_t> size_of(std::string_view text, double unit);
+
 /// `words`: without the program's name. `columns`: how wide help may be.
 Parsed parse(const std::vector<std::string>& words, Program program, std::size_t columns);
 

@@ -803,12 +803,24 @@ std::string Printer::run() {
   out += ") -> " + program_.class_name + ":\n";
   out += "    \"\"\"The model in eval mode, with its weights.\"\"\"\n";
   const bool pth = options_.weights_name.ends_with(".pth");
+  const bool sharded = options_.weights_name.ends_with(".json");
   if (!program_.params.empty()) {
+    if (sharded) out += "    import json\n\n";
     if (!pth) out += "    from safetensors.torch import load_file\n\n";
     out += "    with torch.device(\"meta\"):\n        model = " + program_.class_name + "()\n";
-    const std::string read =
-        pth ? "torch.load(weights, mmap=True, weights_only=True)" : "load_file(weights)";
-    out += "    state = " + (quantized ? "dequantized(" + read + ")" : read) + "\n";
+    if (sharded)
+      out +=
+          "    index = json.loads(Path(weights).read_bytes())\n"
+          "    state = {\n"
+          "        key: value\n"
+          "        for shard in sorted(set(index[\"weight_map\"].values()))\n"
+          "        for key, value in load_file(Path(weights).with_name(shard)).items()\n"
+          "    }\n";
+    const std::string read = sharded ? "state"
+                             : pth   ? "torch.load(weights, mmap=True, weights_only=True)"
+                                     : "load_file(weights)";
+    if (!sharded || quantized)
+      out += "    state = " + (quantized ? "dequantized(" + read + ")" : read) + "\n";
     const bool has_constants =
         std::any_of(program_.params.begin(), program_.params.end(),
                     [](const auto& p) { return !p->persistent && !p->quantized; });

@@ -12,7 +12,7 @@
 namespace onnx2nn::emit {
 
 struct PythonOptions {
-  std::string weights_name = "model.safetensors";  // beside the source; ".pth" for a state_dict
+  std::string weights_name = "model.safetensors";  // beside the source; ".pth" for a state_dict, ".json" for the index of shards
   std::string header;                              // lines of the file's docstring
   std::vector<std::pair<std::string, std::string>>
       functions;                 // names and sources that the program calls beside the runtime's

@@ -17,6 +17,9 @@ namespace {
 
 using Metadata = std::map<std::string, std::string>;
 
+constexpr std::string_view kSuffix = ".safetensors";
+constexpr std::size_t kShardDigits = 5;  // at least
+
 std::string safetensors_header(std::span<const PlacedWeight> weights, const Metadata& metadata) {
   std::string out = R"({"__metadata__":{)";
   bool first = true;
@@ -84,17 +87,34 @@ void add_shard(AtomicFileSet& files, const std::string& path,
   stream_weights(file, weights);
 }
 
-void add_index(AtomicFileSet& files, const std::string& path, std::uint64_t total,
-               const std::map<std::string, std::string>& shard_of) {
-  std::string text = fmt::format(
-      "{{\n  \"metadata\": {{\n    \"total_size\": {}\n  }},\n  \"weight_map\": {{", total);
+/// `path` up to ".safetensors".
+std::string_view stem_of(std::string_view path) {
+  const bool has_suffix = to_lower(path).ends_with(kSuffix);
+  return has_suffix ? path.substr(0, path.size() - kSuffix.size()) : path;
+}
+
+std::string index_text(const std::vector<std::vector<const WeightEntry*>>& shards,
+                       const std::vector<std::string>& names, const Metadata& metadata,
+                       std::string_view tag) {
+  std::map<std::string_view, std::string> shard_of;
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = json_quote(tagged(names[i], tag));
+    for (const WeightEntry* entry : shards[i]) {
+      shard_of[entry->key] = name;
+      total += byte_size(*entry);
+    }
+  }
+  std::string out = "{\n  \"metadata\": {\n";
+  if (const auto mark = metadata.find("onnx2nn"); mark != metadata.end())
+    out += fmt::format("    {}: {},\n", json_quote(mark->first), json_quote(mark->second));
+  out += fmt::format("    \"total_size\": {}\n  }},\n  \"weight_map\": {{", total);
   bool first = true;
   for (const auto& [key, shard] : shard_of) {
-    text += fmt::format("{}\n    {}: {}", first ? "" : ",", json_quote(key), json_quote(shard));
+    out += fmt::format("{}\n    {}: {}", first ? "" : ",", json_quote(key), shard);
     first = false;
   }
-  text += "\n  }\n}\n";
-  files.add(path).append(text);
+  return out + "\n  }\n}\n";
 }
 
 }  // namespace
@@ -103,14 +123,46 @@ bool safetensors_has(std::string_view dtype) {
   return row_of(dtype).in_safetensors;
 }
 
+std::vector<std::vector<const WeightEntry*>> shards_of(std::span<const WeightEntry> entries,
+                                                       std::uint64_t shard_limit) {
+  std::vector<std::vector<const WeightEntry*>> shards(1);
+  std::uint64_t filled = 0;
+  for (const WeightEntry& entry : entries) {
+    if (!entry.alias_of.empty()) continue;
+    const std::uint64_t size = byte_size(entry);
+    if (!shards.back().empty() && (filled > shard_limit || size > shard_limit - filled)) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(&entry);
+    filled = checked_add(filled, size, "size of all weights");
+  }
+  return shards;
+}
+
+std::string index_path(std::string_view path) {
+  return std::string(stem_of(path)) + std::string(kSuffix) + ".index.json";
+}
+
+bool is_shard_name(std::string_view name, std::string_view weights_name) {
+  const std::string_view stem = stem_of(weights_name);
+  if (!name.starts_with(stem)) return false;
+  name.remove_prefix(stem.size());
+  for (const std::string_view before : {"-", "-of-"}) {
+    if (!name.starts_with(before)) return false;
+    name.remove_prefix(before.size());
+    const std::size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
+    if (digits < kShardDigits) return false;
+    name.remove_prefix(digits);
+  }
+  return name == kSuffix || (name.starts_with('.') && name.ends_with(kSuffix));
+}
+
 void add_safetensors(AtomicFileSet& files, const std::string& path,
                      std::span<const WeightEntry> entries, const Metadata& metadata,
                      std::uint64_t shard_limit) {
   const auto targets = check_entries(entries);
   Metadata all = metadata;
-  std::vector<std::vector<const WeightEntry*>> shards(1);
-  std::uint64_t shard_size = 0;
-  std::uint64_t total = 0;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     const WeightEntry& entry = entries[i];
     if (entry.key == "__metadata__")
@@ -120,34 +172,22 @@ void add_safetensors(AtomicFileSet& files, const std::string& path,
                   fmt::format("weight {} is {}, which safetensors cannot hold",
                               printable(entry.key), row_of(entry.dtype).torch_name),
                   "write the weights to a .pth file: -o NAME.pth");
-    if (targets[i]) {
-      all.emplace(entry.key, entries[*targets[i]].key);
-      continue;
-    }
-    const std::uint64_t size = byte_size(entry);
-    total = checked_add(total, size, "size of all weights");
-    if (!shards.back().empty() && (shard_size > shard_limit || size > shard_limit - shard_size)) {
-      shards.emplace_back();
-      shard_size = 0;
-    }
-    shards.back().push_back(&entry);
-    shard_size += size;
+    if (targets[i]) all.emplace(entry.key, entries[*targets[i]].key);
   }
   all["format"] = "pt";  // some loaders refuse a file without it
+  const auto shards = shards_of(entries, shard_limit);
   if (shards.size() == 1) return add_shard(files, path, shards[0], all);
 
-  constexpr std::string_view kSuffix = ".safetensors";
-  const std::string stem =
-      path.ends_with(kSuffix) ? path.substr(0, path.size() - kSuffix.size()) : path;
-  std::map<std::string, std::string> shard_of;
+  std::vector<std::string> names;
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    const std::string name =
-        fmt::format("{}-{:05}-of-{:05}{}", stem, i + 1, shards.size(), kSuffix);
-    for (const WeightEntry* entry : shards[i])
-      shard_of[entry->key] = name.substr(name.rfind('/') + 1);
-    add_shard(files, name, shards[i], all);
+    const std::string shard =
+        fmt::format("{}-{:05}-of-{:05}{}", stem_of(path), i + 1, shards.size(), kSuffix);
+    add_shard(files, shard, shards[i], all);
+    names.push_back(shard.substr(shard.rfind('/') + 1));
   }
-  add_index(files, stem + std::string(kSuffix) + ".index.json", total, shard_of);
+  files.add_head(index_path(path), [shards, names, metadata](std::string_view tag) {
+    return index_text(shards, names, metadata, tag);
+  });
 }
 
 std::vector<std::string> write_safetensors(const std::string& path,

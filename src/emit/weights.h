@@ -56,10 +56,20 @@ bool safetensors_has(std::string_view dtype);
 /// Hugging Face's default.
 inline constexpr std::uint64_t kShardLimit = 5'000'000'000;
 
-/// Adds to `files` a safetensors file, or above `shard_limit` bytes of weights
-/// NAME-00001-of-0000N.safetensors and NAME.safetensors.index.json. An alias is not written: the
-/// metadata names its target, as safetensors.torch.save_model does. `metadata` need not hold
-/// "format"; an entry "onnx2nn" comes first, so that the file is known by its first bytes. Throws Error where a weight cannot be written.
+/// Which entries go into which file: each file is filled in order as long as it stays within
+/// `shard_limit` bytes of weights, and holds one entry at least. Aliases are in none.
+std::vector<std::vector<const WeightEntry*>> shards_of(std::span<const WeightEntry> entries,
+                                                       std::uint64_t shard_limit);
+/// The path of the shards' index: NAME.safetensors.index.json for NAME.safetensors.
+std::string index_path(std::string_view path);
+/// Whether NAME.safetensors may have had shards called `name`; both without folder.
+bool is_shard_name(std::string_view name, std::string_view weights_name);
+
+/// Adds to `files` a safetensors file, or, where shards_of has several, a head
+/// NAME.safetensors.index.json and its files NAME-00001-of-0000N.safetensors. An alias is not written:
+/// the metadata names its target, as safetensors.torch.save_model does. `metadata` need not hold
+/// "format"; an entry "onnx2nn" comes first, so that a file is known by its first bytes, and goes
+/// into the index too. Throws Error where a weight cannot be written.
 void add_safetensors(AtomicFileSet& files, const std::string& path,
                      std::span<const WeightEntry> entries,
                      const std::map<std::string, std::string>& metadata = {},

@@ -87,6 +87,16 @@ std::vector<std::string> folders(const std::string& name, nb::handle value) {
   return out;
 }
 
+/// A number of bytes, or a text such as "5GB".
+std::uint64_t bytes_of(const std::string& name, nb::handle value) {
+  constexpr const char* kWhat = "a whole number of bytes, or a size like \"5GB\"";
+  if (!nb::isinstance<nb::str>(value)) return option<std::uint64_t>(name, value, kWhat);
+  const auto bytes = onnx2nn::cli::size_of(nb::cast<std::string>(value), onnx2nn::cli::kDecimal);
+  if (!bytes)
+    throw nb::value_error((name + ": " + nb::repr(value).c_str() + " is not " + kWhat).c_str());
+  return static_cast<std::uint64_t>(*bytes);
+}
+
 /// What a signal handler of Python's raised during native work on this thread.
 thread_local std::optional<nb::python_error> raised;
 
@@ -148,6 +158,8 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
       o.class_name = option<std::string>(k, value, "a str");
     } else if (k == "weights_name") {
       o.weights_name = option<std::string>(k, value, "a str");
+    } else if (k == "max_shard_size") {
+      o.max_shard_size = bytes_of(k, value);
     } else if (k == "trace") {
       o.trace = boolean(k, value);
     } else if (k == "flat") {

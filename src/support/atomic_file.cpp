@@ -436,7 +436,7 @@ class AtomicFileSet::Steps {
 
 void AtomicFileSet::admit(const std::string& path) const {
   if (guard_) guard_(path);
-  if (files_.empty() && !head_) remove_leftovers(folder_of(followed(path)));
+  if (files_.empty() && heads_.empty()) remove_leftovers(folder_of(followed(path)));
 }
 
 AtomicFile& AtomicFileSet::add(std::string path) {
@@ -451,13 +451,26 @@ AtomicFile& AtomicFileSet::adopt(const std::string& from, std::string path) {
 
 void AtomicFileSet::add_head(std::string path, Head text) {
   admit(path);
-  head_ = std::make_unique<AtomicFile>(std::move(path));
-  head_text_ = std::move(text);
+  heads_.push_back({std::make_unique<AtomicFile>(std::move(path)), std::move(text)});
+}
+
+std::vector<const AtomicFile*> AtomicFileSet::named() const {
+  std::vector<const AtomicFile*> out;
+  out.reserve(files_.size() + heads_.size());
+  for (const auto& file : files_) out.push_back(file.get());
+  for (std::size_t i = 0; i + 1 < heads_.size(); ++i) out.push_back(heads_[i].file.get());
+  return out;
 }
 
 bool AtomicFileSet::replaces_any() const {
-  return std::any_of(files_.begin(), files_.end(),
-                     [](const auto& file) { return exists(file->target_); });
+  const auto all = named();
+  return std::any_of(all.begin(), all.end(),
+                     [](const AtomicFile* file) { return exists(file->target_); });
+}
+
+bool AtomicFileSet::replaces_head() const {
+  return std::any_of(heads_.begin(), heads_.end(),
+                     [](const HeadFile& head) { return exists(head.file->target_); });
 }
 
 namespace {
@@ -466,32 +479,41 @@ constexpr std::array<std::string_view, 4> kTags = {".new", ".new2", ".new3", ".n
 }  // namespace
 
 std::optional<std::string> AtomicFileSet::free_tag() const {
+  const auto all = named();
   for (const std::string_view tag : kTags)
-    if (std::none_of(files_.begin(), files_.end(),
-                     [&](const auto& file) { return exists(tagged(file->path_, tag)); }))
+    if (std::none_of(all.begin(), all.end(),
+                     [&](const AtomicFile* file) { return exists(tagged(file->path_, tag)); }))
       return std::string(tag);
   return std::nullopt;
 }
 
-void AtomicFileSet::write_head(AtomicFile& file, std::string_view tag, bool sync) const {
-  file.append(std::string_view(head_text_(tag)));
-  file.finish(sync);
-  file.name_temporary();
-}
-
-/// The new files under other names, a head that names those, the new files under their own names as
-/// well, the head that is wanted. Files have two names for as short as can be: onnx takes that for
+/// The new files under other names, heads that name those, the new files under their own names as
+/// well, the heads that are wanted. Files have two names for as short as can be: onnx takes that for
 /// an attack.
 void AtomicFileSet::replace_by_detour(Steps& steps, const std::string& tag, bool sync) {
-  AtomicFile between(head_->path_);
-  write_head(between, tag, sync);
+  const auto written = [&](std::string path, const HeadFile& head) {
+    auto file = std::make_unique<AtomicFile>(std::move(path));
+    file->append(std::string_view(head.text(tag)));
+    file->finish(sync);
+    file->name_temporary();
+    return file;
+  };
+  std::vector<std::unique_ptr<AtomicFile>> aside;    // heads that heads name
+  std::vector<std::unique_ptr<AtomicFile>> between;  // all heads
+  for (const HeadFile& head : heads_) {
+    if (&head != &heads_.back()) aside.push_back(written(tagged(head.file->path_, tag), head));
+    between.push_back(written(head.file->path_, head));
+  }
   bool linked = true;
   for (const auto& file : files_) {
     const std::string other = tagged(file->path_, tag);
     linked = linked && steps.link(file->temporary_, other, file->path_);
     if (linked) ::unlink(std::exchange(file->temporary_, other).c_str());
   }
-  if (linked) steps.replace(between);
+  if (linked) {
+    for (const auto& file : aside) steps.replace(*file);
+    for (auto file = between.rbegin(); file != between.rend(); ++file) steps.replace(**file);
+  }
   for (const auto& file : files_) {
     if (linked) {
       const std::string name = hidden_beside(file->target_);
@@ -505,22 +527,25 @@ void AtomicFileSet::replace_by_detour(Steps& steps, const std::string& tag, bool
 /// What is of no use any more; also the new files of a killed run, and our own under other names.
 void AtomicFileSet::remove_stale(const std::string& used_tag) {
   std::vector<std::string> paths = stale_;
-  for (const std::string_view tag : kTags)
-    for (const auto& file : files_) {
+  for (const std::string_view tag : kTags) {
+    for (const std::string& path : stale_) paths.push_back(tagged(path, tag));
+    for (const AtomicFile* file : named()) {
       const std::string path = tagged(file->path_, tag);
       if (tag == used_tag) {
         ::unlink(path.c_str());
-      } else if (head_) {
+      } else if (!heads_.empty()) {
         paths.push_back(path);
       }
     }
+  }
   // A path may have been given in two ways.
   const auto is_written = [&](const std::string& path) {
     std::error_code ignored;
     const auto is_same = [&](const AtomicFile& file) {
       return std::filesystem::equivalent(path, file.target_, ignored);
     };
-    return (head_ && is_same(*head_)) ||
+    return std::any_of(heads_.begin(), heads_.end(),
+                       [&](const HeadFile& h) { return is_same(*h.file); }) ||
            std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return is_same(*f); });
   };
   for (const std::string& path : paths)
@@ -529,7 +554,8 @@ void AtomicFileSet::remove_stale(const std::string& used_tag) {
 
 void AtomicFileSet::commit(bool sync) {
   for (const auto& file : files_) file->finish(sync);
-  const std::string folder = folder_of((head_ ? *head_ : *files_.front()).target_);
+  const std::string folder =
+      folder_of((heads_.empty() ? *files_.front() : *heads_.back().file).target_);
   const FolderLock lock(folder);
   if (guard_)
     for (const std::string& path : paths()) guard_(path);
@@ -538,15 +564,19 @@ void AtomicFileSet::commit(bool sync) {
   {
     Steps steps;
     for (const auto& file : files_) file->name_temporary();
-    if (head_) write_head(*head_, "", sync);
+    for (const HeadFile& head : heads_) {
+      head.file->append(std::string_view(head.text("")));
+      head.file->finish(sync);
+      head.file->name_temporary();
+    }
     const std::optional<std::string> tag = free_tag();
-    if (head_ && exists(head_->target_) && replaces_any() && tag) {
+    if (replaces_head() && replaces_any() && tag) {
       used_tag = *tag;
       replace_by_detour(steps, *tag, sync);
     } else {
       for (const auto& file : files_) steps.replace(*file);
     }
-    if (head_) steps.replace(*head_);
+    for (const HeadFile& head : heads_) steps.replace(*head.file);
     steps.keep();
   }
   remove_stale(used_tag);
@@ -558,8 +588,9 @@ void AtomicFileSet::commit(bool sync) {
 
 std::vector<std::string> AtomicFileSet::paths() const {
   std::vector<std::string> out;
-  out.reserve(files_.size() + 1);
-  if (head_) out.push_back(head_->path());
+  out.reserve(files_.size() + heads_.size());
+  for (auto head = heads_.rbegin(); head != heads_.rend(); ++head)
+    out.push_back(head->file->path());
   for (const auto& file : files_) out.push_back(file->path());
   return out;
 }

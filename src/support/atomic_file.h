@@ -94,12 +94,12 @@ class AtomicFile {
 
 /// Files that get their names together.
 ///
-/// Where one of them, the head, names the others, what is found at its path is at every moment the
+/// Where one of them, a head, names the others, what is found at its path is at every moment the
 /// old head with the old files or the new head with the new ones: files that are there are not
 /// replaced under a head that names them, but the new ones stand under another name, and a head
 /// that says so, while they are. (This takes hard links; where there are none, the head comes last.)
-/// Two processes that write the same files do this one after the other. Where a step fails, the
-/// ones before it are undone.
+/// A head may name another: a source its index of shards. Two processes that write the same files
+/// do this one after the other. Where a step fails, the ones before it are undone.
 class AtomicFileSet {
  public:
   /// Throws where a path may not be written. Asked when a file is added, and again just before the
@@ -116,31 +116,36 @@ class AtomicFileSet {
   AtomicFile& add(std::string path);
   /// A finished file; see AtomicFile::adopt.
   AtomicFile& adopt(const std::string& from, std::string path);
-  /// At most once.
+  /// It names the files, or the head that was added before it.
   void add_head(std::string path, Head text);
   /// A file that is of no use once the others are there; where it is ours, and none of them, it is
-  /// then removed.
+  /// then removed, and what a killed run left under its name with a tag.
   void add_stale(std::string path) { stale_.push_back(std::move(path)); }
 
   /// sync: not before the files are safe on the disk are the old ones gone.
   void commit(bool sync = false);
-  /// The head, then the others in the order added.
+  /// The heads, the last one first, then the others in the order added.
   std::vector<std::string> paths() const;
 
  private:
   class Steps;
+  struct HeadFile {
+    std::unique_ptr<AtomicFile> file;
+    Head text;
+  };
 
   void admit(const std::string& path) const;
   bool replaces_any() const;
   std::optional<std::string> free_tag() const;
-  void write_head(AtomicFile& file, std::string_view tag, bool sync) const;
+  bool replaces_head() const;
+  /// The files that a head names: all but the last head.
+  std::vector<const AtomicFile*> named() const;
   void replace_by_detour(Steps& steps, const std::string& tag, bool sync);
   void remove_stale(const std::string& used_tag);
 
   Guard guard_;
   IsOurs is_ours_;
-  std::unique_ptr<AtomicFile> head_;
-  Head head_text_;
+  std::vector<HeadFile> heads_;  // each is named by the next
   std::vector<std::unique_ptr<AtomicFile>> files_;
   std::vector<std::string> stale_;
 };

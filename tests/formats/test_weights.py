@@ -243,13 +243,13 @@ def test_shards(maker: Maker) -> None:
     maker.add('names "and" \u6743\u91cd.\n', "I64", 3)
     paths = maker.write("model.safetensors", "2500")
     names = [p.name for p in paths]
-    assert names == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)] + [
-        "model.safetensors.index.json"
+    assert names == ["model.safetensors.index.json"] + [
+        f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)
     ]
-    index = json.loads(paths[-1].read_text())
+    index = json.loads(paths[0].read_text())
     assert index["metadata"] == {"total_size": 5 * 1024 + 24}
     assert set(index["weight_map"]) == set(maker.expected)
-    for path in paths[:-1]:
+    for path in paths[1:]:
         loaded = load_file(path)
         maker.check(loaded)
         assert {index["weight_map"][key] for key in loaded} == {path.name}

@@ -1,5 +1,6 @@
 """Files are old or new as a whole, whichever system call fails and whenever the process is killed."""
 
+import json
 import os
 import re
 import shutil
@@ -11,11 +12,12 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import numpy_helper
+from safetensors.torch import load_file
 
-from product import PROGRAM, write_model
+from product import PROGRAM, write_layers, write_model
 
 SHIM = PROGRAM.with_name("fault_shim.so")
-MOST_CALLS = 80
+MOST_CALLS = 160
 
 pytestmark = pytest.mark.skipif(not SHIM.exists(), reason="the programs are not built")
 
@@ -28,9 +30,29 @@ def state_of_source(folder: Path) -> State:
     if not (folder / "out.py").exists():
         return None
     text = (folder / "out.py").read_text()
-    found = re.search(r'"(out[\w.]*\.(?:safetensors|pth))"', text)
+    found = re.search(r'"(out[\w.]*\.(?:safetensors|pth|json))"', text)
     assert found, text
-    return text.replace(found[1], "WEIGHTS"), (folder / found[1]).read_bytes()
+    text = text.replace(found[1], "WEIGHTS")
+    if not found[1].endswith(".json"):
+        return text, (folder / found[1]).read_bytes()
+    index = json.loads((folder / found[1]).read_text())
+    shards = sorted({*index["weight_map"].values()})
+    kept = {key: re.sub(r"\.new\d*", "", shard) for key, shard in index["weight_map"].items()}
+    weights = b"".join((folder / shard).read_bytes() for shard in shards)
+    return f"{text} {index['metadata']} {kept}", weights
+
+
+def state_of_shards(folder: Path) -> State:
+    """The same, where who reads the index alone finds whole weights too, of either conversion."""
+    if (folder / "out.safetensors.index.json").exists():
+        index = json.loads((folder / "out.safetensors.index.json").read_text())
+        state = {}
+        for shard in {*index["weight_map"].values()}:
+            state |= load_file(folder / shard)
+        assert state.keys() == index["weight_map"].keys()
+        digits = {int(matrix.flatten()[0]) % 10 for matrix in state.values()}
+        assert digits == {int(index["metadata"]["onnx2nn"][0])}
+    return state_of_source(folder)
 
 
 def state_of_model(folder: Path) -> State:
@@ -61,6 +83,8 @@ class Case:
 
 def _case(command: str, before: str = "") -> Case:
     state = state_of_source if "convert" in command else state_of_model
+    if "shard" in command + before:
+        state = state_of_shards
     return Case(command.split(), before.split(), state)
 
 
@@ -68,6 +92,21 @@ CASES = {
     "source": _case("convert 2.onnx -o out.py"),
     "source again": _case("convert 2.onnx -o out.py", "convert 1.onnx -o out.py"),
     "pth again": _case("convert 2.onnx -o out.pth", "convert 1.onnx -o out.pth"),
+    "shards": _case("convert 2.onnx.shards -o out.py --max-shard-size 9KB"),
+    "shards again": _case(
+        "convert 2.onnx.shards -o out.py --max-shard-size 9KB",
+        "convert 1.onnx.shards -o out.py --max-shard-size 9KB",
+    ),
+    "fewer shards": _case(
+        "convert 2.onnx.shards -o out.py --max-shard-size 9KB",
+        "convert 1.onnx.shards -o out.py --max-shard-size 5KB",
+    ),
+    "file to shards": _case(
+        "convert 2.onnx.shards -o out.py --max-shard-size 9KB", "convert 1.onnx.shards -o out.py"
+    ),
+    "shards to file": _case(
+        "convert 2.onnx.shards -o out.py", "convert 1.onnx.shards -o out.py --max-shard-size 9KB"
+    ),
     "model": _case("simplify 2.onnx out.onnx"),
     "model again": _case("simplify 2.onnx out.onnx", "simplify 1.onnx out.onnx"),
     "external": _case("simplify 2.onnx out.onnx --external-data"),
@@ -140,8 +179,9 @@ def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Setting:
     if case.before == ["mine"]:
         write_model(before / "out.onnx", 3, "out.onnx.data")
     else:
-        write_model(before / "1.onnx", 1)
-        write_model(before / "2.onnx", 2)
+        for seed in (1, 2):
+            write_model(before / f"{seed}.onnx", seed)
+            write_layers(before / f"{seed}.onnx.shards", seed)
         if case.before:
             assert run(before, case.before).returncode == 0
     after = tmp_path / "after"

@@ -105,9 +105,11 @@ def _import_file(name: str, path: Path) -> ModuleType:
 
 def _load_weights(module: ModuleType, weights: Path) -> Any:
     """A written module with the weights of another file than its own."""
-    default = inspect.signature(module.load).parameters["weights"].default
-    if Path(default).suffix == weights.suffix:
+    default = Path(inspect.signature(module.load).parameters["weights"].default)
+    if default.suffix == weights.suffix:
         return module.load(weights)
+    if default.name == f"{weights.name}.index.json":
+        return module.load(weights.with_name(default.name))
     import torch
     from torch import nn
 

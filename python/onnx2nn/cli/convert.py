@@ -63,6 +63,7 @@ def run(request: Request) -> ExitCode:
             class_name=a.class_name,
             flat=a.flat,
             comments_origin=a.comments_origin,
+            max_shard_size=a.max_shard_size,
             force=a.force,
             progress=stages,
             **options,

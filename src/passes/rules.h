@@ -38,6 +38,8 @@ std::span<const Rule> recurrent_rules();
 std::span<const Rule> parts_rules();
 std::span<const Rule> places_rules();
 std::span<const Rule> quantized_rules();
+std::span<const Rule> quantized_product_rules();
+std::span<const Rule> quantize_pair_rules();
 
 /// Rules about whole graphs.
 inline constexpr std::string_view kMergeNodes = "merge-equal-nodes";

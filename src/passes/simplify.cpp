@@ -14,8 +14,9 @@ std::span<const Rule* const> all_rules() {
     for (const auto family : {fold_rules(), noop_rules(), reshape_rules(), indexing_rules(),
                               control_flow_rules(), conv_rules(), gemm_rules(), norm_rules(),
                               activation_rules(), reduce_rules(), movement_rules(),
-                              attention_rules(), pad_rules(), recurrent_rules(), parts_rules(), places_rules(),
-                              quantized_rules()})
+                              attention_rules(), pad_rules(), recurrent_rules(), parts_rules(),
+                              places_rules(), quantized_rules(), quantized_product_rules(),
+                              quantize_pair_rules()})
       for (const Rule& r : family) all.push_back(&r);
     return all;
   }();

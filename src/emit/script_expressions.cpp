@@ -1,0 +1,382 @@
+// Expressions of TorchScript: what each becomes, and the type that it has.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "emit/script_helpers.h"
+#include "emit/script_writer.h"
+#include "support/error.h"
+#include "support/text.h"
+#include "torch/schema.h"
+
+namespace onnx2nn::emit {
+
+using torch::ExprKind;
+
+Typed ScriptWriter::value(const Expr& e) {
+  switch (e.kind) {
+    case ExprKind::None:
+      return {"None", "None"};
+    case ExprKind::Bool:
+      return {e.integer != 0 ? "True" : "False", "bool"};
+    case ExprKind::Int:
+      return {std::to_string(e.integer), "int"};
+    case ExprKind::Float:
+      return {float_literal(e.number), "float"};
+    case ExprKind::Str:
+      return {script_quote(e.text), "str"};
+    case ExprKind::DType:
+      return {dtype_number(static_cast<ir::DType>(e.integer)), "int"};
+    case ExprKind::Name:
+      return named(e.text);
+    case ExprKind::Var: {
+      const auto it = variables_.find(e.var->id);
+      if (it == variables_.end()) refuse("variable that is set in one branch only");
+      return it->second;
+    }
+    case ExprKind::Self:
+    case ExprKind::Attribute: {
+      const Object o = object(e);
+      if (!o.is_weight) refuse("module as a value");
+      return {o.text, "Tensor"};
+    }
+    case ExprKind::Aten:
+      return aten(e);
+    case ExprKind::Size:
+      return call("torch.size", {fit(value(*e.args[0]), "Tensor"), std::to_string(e.integer)},
+                  "int", e.text.empty() ? "size" : e.text);
+    case ExprKind::ShapeOf:
+      return call("torch.size", {fit(value(*e.args[0]), "Tensor")}, "List[int]", "shape");
+    case ExprKind::List:
+      return list(e, "");
+    case ExprKind::Tuple:
+      return tuple(e);
+    case ExprKind::Method:
+      return method(e);
+    case ExprKind::Op:
+      return operation(e);
+    case ExprKind::Helper:
+      return helper(e);
+    case ExprKind::Function:
+      refuse("function " + e.text);
+    default:
+      refuse("such expression");
+  }
+}
+
+Typed ScriptWriter::named(const std::string& name) {
+  if (name == "torch.inf" || name == "math.inf") return {"inf", "float"};
+  if (name == "-torch.inf" || name == "-math.inf") return {"-inf", "float"};
+  if (name == "torch.nan" || name == "math.nan") return {"nan", "float"};
+  if (name == "True" || name == "False") return {name, "bool"};
+  refuse("value " + name);
+}
+
+Typed ScriptWriter::tuple(const Expr& e) {
+  std::vector<std::string> texts;
+  ScriptTypes types;
+  for (const auto& a : e.args) {
+    const Typed v = value(*a);
+    texts.push_back(v.text);
+    types.push_back(v.type);
+  }
+  return {"(" + join(texts, ", ") + (texts.size() == 1 ? ",)" : ")"), tuple_of(types)};
+}
+
+Typed ScriptWriter::method(const Expr& e) {
+  const Object on = object(*e.args[0]);
+  if (on.module == nullptr) refuse("call of a weight");
+  std::vector<std::string> texts;
+  ScriptTypes types;
+  for (std::size_t i = 1; i < e.args.size(); ++i) {
+    const Typed v = value(*e.args[i]);
+    texts.push_back(v.text);
+    types.push_back(v.type);
+  }
+  const ScriptMethod& called = callee_(*on.module, e.text, types);
+  return let("(" + on.text + ")." + e.text + "(" + join(texts, ", ") + (texts.empty() ? ")" : ", )"),
+             called.returns, e.text == "forward" ? "result" : e.text);
+}
+
+std::string ScriptWriter::fit_annotated(const Expr& e, const std::string& want) {
+  const bool optional = want.starts_with("Optional[");
+  const std::string plain = optional ? inside(want) : want;
+  const bool is_sequence = e.kind == ExprKind::List || e.kind == ExprKind::Tuple;
+  if (is_sequence && is_list(plain)) {
+    const std::string item = inside(plain);
+    return list(e, item == "Optional[Tensor]" ? "Tensor?" : item).text;
+  }
+  const Typed v = value(e);
+  if (v.type == "None" && optional) return "None";
+  if (v.type == plain || v.type == want) return v.text;
+  if (is_list(plain) && v.type == "Tensor" && inside(plain) == "int") return integers_of(v).text;
+  const bool scalar = plain == "int" || plain == "float" || plain == "bool";
+  if (scalar && (is_number(v.type) || v.type == "Tensor")) return fit(v, plain);
+  if (plain == "Tensor" && v.type == "Optional[Tensor]") return fit(v, "Tensor");
+  refuse("way to give a " + v.type + " where a helper takes a " + want);
+}
+
+Typed ScriptWriter::helper(const Expr& e) {
+  const ScriptHelper* known = script_helper(e.text);
+  if (known == nullptr) refuse("helper " + e.text);
+  std::vector<std::string> texts;
+  std::size_t used = e.args.size();
+  for (std::size_t i = 0; i < known->params.size(); ++i) {
+    const ScriptParameter& p = known->params[i];
+    if (i < e.args.size()) {
+      texts.push_back(fit_annotated(*e.args[i], p.type));
+      continue;
+    }
+    const auto word = std::find_if(e.keywords.begin(), e.keywords.end(),
+                                   [&](const auto& k) { return k.first == p.name; });
+    if (word != e.keywords.end()) {
+      ++used;
+      texts.push_back(fit_annotated(*word->second, p.type));
+    } else if (!p.otherwise.empty()) {
+      texts.push_back(p.otherwise);
+    } else {
+      refuse("helper " + e.text + " without " + p.name);
+    }
+  }
+  if (used != e.args.size() + e.keywords.size() || e.args.size() > known->params.size())
+    refuse("helper " + e.text + " with such arguments");
+  out_.helpers.insert(e.text);
+  return call(std::string(kScriptHelpers) + "." + e.text, texts, known->returns, e.text);
+}
+
+Typed ScriptWriter::aten(const Expr& e) {
+  bool known = false;
+  const auto schema = torch::schema_of(e.text, &known);
+  ONNX2NN_CHECK(known && e.args.size() <= schema.size(), "no ATen overload " + e.text);
+  // Its front end knows views by sizes only.
+  if (e.text == "view.dtype") refuse("view of a tensor as another dtype");
+  const std::string base(torch::function_of(e));
+  std::vector<std::string> texts;
+  bool takes_tensor = false;
+  bool takes_float = false;
+  const auto argument = [&](const Expr& a, std::string_view want) -> std::string {
+    Typed v;
+    const std::size_t bracket = want.rfind('[');
+    const bool is_sequence = a.kind == ExprKind::List || a.kind == ExprKind::Tuple;
+    if (is_sequence && bracket != std::string_view::npos && want.back() != ')') {
+      v = list(a, want.substr(0, bracket));
+      takes_tensor = takes_tensor || has_tensor(v.type);
+      return v.text;
+    }
+    v = value(a);
+    takes_tensor = takes_tensor || has_tensor(v.type);
+    takes_float = takes_float || v.type == "float";
+    // Which of several overloads is meant, the types of the arguments say.
+    const bool scalar_of_tensor = want.starts_with("Tensor") && is_number(v.type);
+    return scalar_of_tensor ? v.text : fit(v, want);
+  };
+  for (std::size_t i = 0; i < e.args.size(); ++i) {
+    std::string text = argument(*e.args[i], schema[i].type);
+    if (schema[i].keyword_only) text = std::string(schema[i].name) + "=" + text;
+    texts.push_back(std::move(text));
+  }
+  for (const auto& [key, v] : e.keywords) {
+    const auto arg = std::find_if(schema.begin(), schema.end(),
+                                  [&, name = std::string_view(key)](const torch::SchemaArg& a) {
+                                    return a.name == name;
+                                  });
+    ONNX2NN_CHECK(arg != schema.end(), "no argument " + key + " of " + e.text);
+    texts.push_back(key + "=" + argument(*v, arg->type));
+  }
+  ScriptTypes results;
+  for (const std::string_view r : torch::results_of(e.text)) results.push_back(annotation(r));
+  std::string type = results.size() == 1 ? results[0] : tuple_of(results);
+  // Python numbers where tensors could stand: ATen has an operator of that name for them too.
+  if (!takes_tensor && !schema.empty() && schema[0].type.starts_with("Tensor"))
+    type = number_type(base, takes_float);
+  return call("torch." + base, texts, type, base);
+}
+
+std::string ScriptWriter::number_type(const std::string& function, bool has_float) {
+  static const std::set<std::string> kCompare = {"eq", "ne", "lt", "le", "gt", "ge"};
+  if (kCompare.count(function) != 0) return "bool";
+  return has_float || function == "div" ? "float" : "int";
+}
+
+Typed ScriptWriter::operation(const Expr& e) {
+  const std::string& o = e.text;
+  static const std::map<std::string, std::string> kBinary = {
+      {"+", "add"},  {"-", "sub"},  {"*", "mul"},  {"/", "div"},      {"//", "floordiv"},
+      {"%", "remainder"}, {"==", "eq"}, {"!=", "ne"}, {"<", "lt"},    {"<=", "le"},
+      {">", "gt"},   {">=", "ge"},  {"and", "__and__"}, {"or", "__or__"},
+      {"&", "__and__"}, {"|", "__or__"}, {"^", "__xor__"}};
+  if (const auto it = kBinary.find(o); it != kBinary.end() && e.args.size() == 2) {
+    Typed a = value(*e.args[0]);
+    Typed b = value(*e.args[1]);
+    std::string function = it->second;
+    if (has_tensor(a.type) || has_tensor(b.type)) {
+      if (function == "floordiv") function = "floor_divide";
+      return call("torch." + function, {a.text, b.text}, is_list(a.type) ? a.type : "Tensor",
+                  function);
+    }
+    if (is_list(a.type)) return call("torch." + function, {a.text, b.text}, a.type, function);
+    if (o == "and" || o == "or")
+      return call("torch." + function, {fit(a, "bool"), fit(b, "bool")}, "bool",
+                  o == "and" ? "both" : "either");
+    const bool has_float = a.type == "float" || b.type == "float";
+    return call("torch." + function, {a.text, b.text}, number_type(function, has_float), function);
+  }
+  if (o == "is" || o == "is not") {
+    const Typed a = value(*e.args[0]);
+    return call(o == "is" ? "torch.__is__" : "torch.__isnot__", {a.text, "None"}, "bool", "absent");
+  }
+  if (o == "neg") {
+    const Typed a = value(*e.args[0]);
+    return call("torch.neg", {a.text}, a.type, "neg");
+  }
+  if (o == "not") return call("torch.__not__", {fit(value(*e.args[0]), "bool")}, "bool", "negated");
+  if (o == "int" || o == "float" || o == "bool") {
+    const Typed a = value(*e.args[0]);
+    return a.type == o ? a : call(o, {a.text}, o, "number");
+  }
+  if (o == "len") return call("torch.len", {value(*e.args[0]).text}, "int", "count");
+  if ((o == "min" || o == "max") && e.args.size() == 2) {
+    const Typed a = value(*e.args[0]);
+    const Typed b = value(*e.args[1]);
+    return call("ops.prim." + o, {a.text, b.text},
+                a.type == "float" || b.type == "float" ? "float" : a.type, o);
+  }
+  if (o == "if") return choice(e);
+  if (o == "[]") return element(e);
+  if (o == "list" || o == "tuple" || o == "reversed" || o == "range") return sequence(e);
+  if (o == ".append") {
+    const Typed l = value(*e.args[0]);
+    const Typed x = value(*e.args[1]);
+    return call("torch.append", {l.text, x.text}, l.type, "appended");
+  }
+  if (o == ".device") return call("ops.prim.device", {value(*e.args[0]).text}, "Device", "device");
+  if (o == ".dtype") return call("ops.prim.dtype", {value(*e.args[0]).text}, "int", "dtype");
+  if (o == ".shape") return call("torch.size", {value(*e.args[0]).text}, "List[int]", "shape");
+  if (o == ".dim") return call("torch.dim", {value(*e.args[0]).text}, "int", "rank");
+  if (o == ".numel") return call("torch.numel", {value(*e.args[0]).text}, "int", "numel");
+  if (o == ".tolist") return integers_of(value(*e.args[0]));
+  if (o == ".reshape" || o == ".permute" || o == ".squeeze") {
+    const std::string x = fit(value(*e.args[0]), "Tensor");
+    std::string dims;
+    if (e.args.size() == 2 && e.args[1]->kind != ExprKind::Int) {
+      const Typed v = e.args[1]->kind == ExprKind::Tuple || e.args[1]->kind == ExprKind::List
+                          ? list(*e.args[1], "int")
+                          : value(*e.args[1]);
+      dims = v.text;
+    } else {
+      std::vector<std::string> all;
+      for (std::size_t i = 1; i < e.args.size(); ++i) all.push_back(fit(value(*e.args[i]), "int"));
+      dims = "[" + join(all, ", ") + "]";
+    }
+    return call("torch" + o, {x, dims}, "Tensor", o.substr(1));
+  }
+  refuse("operation " + o);
+}
+
+Typed ScriptWriter::choice(const Expr& e) {
+  const std::string condition = fit(value(*e.args[0]), "bool");
+  const std::string name = fresh("chosen");
+  std::string type;
+  const auto arm = [&](const Expr& a) {
+    nested([&] {
+      const Typed v = value(a);
+      if (!type.empty() && type != v.type) refuse("choice between " + type + " and " + v.type);
+      type = v.type;
+      line(name + " = " + v.text);
+    });
+  };
+  line("if " + condition + ":");
+  arm(*e.args[1]);
+  line("else:");
+  arm(*e.args[2]);
+  types_[name] = type;
+  return {name, type};
+}
+
+Typed ScriptWriter::element(const Expr& e) {
+  const Typed x = value(*e.args[0]);
+  const Expr& i = *e.args[1];
+  if (i.kind == ExprKind::Op && (i.text == "slice" || i.text == "raw")) {
+    if (!is_list(x.type) && !is_tuple(x.type)) refuse("such slice of a tensor");
+    std::vector<std::string> bounds;
+    if (i.text == "raw") {
+      // "::-1" and ":-1", as lists are turned round and shortened.
+      const std::string& range = i.args[0]->text;
+      if (range == "::-1") return reversed(x);
+      if (range != ":-1") refuse("slice " + range);
+      bounds = {"None", "-1"};
+    } else {
+      for (const auto& b : i.args) bounds.push_back(value(*b).text);
+    }
+    if (is_tuple(x.type)) return first_items(x, i);
+    std::vector<std::string> args{x.text};
+    args.insert(args.end(), bounds.begin(), bounds.end());
+    return call("torch.slice", args, x.type, "part");
+  }
+  if (is_tuple(x.type)) {
+    const ScriptTypes types = items_of(x.type);
+    if (i.kind != ExprKind::Int || i.integer < 0 ||
+        i.integer >= static_cast<std::int64_t>(types.size()))
+      refuse("such element of a tuple");
+    return let("(" + x.text + ")[" + std::to_string(i.integer) + "]",
+               types[static_cast<std::size_t>(i.integer)], "item");
+  }
+  const std::string at = fit(value(i), "int");
+  if (x.type == "Tensor") return call("torch.select", {x.text, "0", at}, "Tensor", "item");
+  if (!is_list(x.type)) refuse("element of a " + x.type);
+  return let(x.text + "[" + at + "]", inside(x.type), "item");
+}
+
+Typed ScriptWriter::first_items(const Typed& x, const Expr& slice) {
+  const ScriptTypes types = items_of(x.type);
+  std::vector<std::string> texts;
+  ScriptTypes kept;
+  const auto end = static_cast<std::size_t>(slice.args.back()->integer);
+  for (std::size_t k = 0; k < std::min(end, types.size()); ++k) {
+    kept.push_back(types[k]);
+    texts.push_back(
+        let("(" + x.text + ")[" + std::to_string(k) + "]", types[k], "item").text);
+  }
+  return {"(" + join(texts, ", ") + ",)", tuple_of(kept)};
+}
+
+Typed ScriptWriter::reversed(const Typed& x) {
+  const Typed count = call("torch.len", {x.text}, "int", "count");
+  const Typed out = let("annotate(" + x.type + ", [])", x.type, "reversed");
+  const std::string i = fresh("i");
+  types_[i] = "int";
+  line("for " + i + " in range(" + count.text + "):");
+  nested([&] {
+    const Typed back = call("torch.sub", {count.text, i}, "int", "back");
+    const Typed at = call("torch.sub", {back.text, "1"}, "int", "at");
+    const Typed item = let(x.text + "[" + at.text + "]", inside(x.type), "item");
+    call("torch.append", {out.text, item.text}, x.type, "appended");
+  });
+  return out;
+}
+
+Typed ScriptWriter::sequence(const Expr& e) {
+  if (e.text == "range") {
+    const Typed out = let("annotate(List[int], [])", "List[int]", "numbers");
+    std::string start = "0";
+    std::string stop = fit(value(*e.args.back()), "int");
+    if (e.args.size() == 2) start = fit(value(*e.args[0]), "int");
+    if (e.args.size() > 2) refuse("range with a step");
+    const Typed count = call("torch.sub", {stop, start}, "int", "count");
+    const std::string i = fresh("i");
+    types_[i] = "int";
+    line("for " + i + " in range(" + count.text + "):");
+    nested([&] {
+      const Typed number = call("torch.add", {start, i}, "int", "number");
+      call("torch.append", {out.text, number.text}, "List[int]", "appended");
+    });
+    return out;
+  }
+  const Expr& a = *e.args[0];
+  const Typed v = a.kind == ExprKind::Tuple || a.kind == ExprKind::List ? list(a, "") : value(a);
+  if (v.type == "Tensor") return integers_of(v);
+  if (!is_list(v.type)) refuse(e.text + " of a " + v.type);
+  return e.text == "reversed" ? reversed(v) : v;
+}
+
+}  // namespace onnx2nn::emit

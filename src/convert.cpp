@@ -391,6 +391,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   c.shared = std::move(page.shared);
   c.with_tables = std::move(page.with_tables);
   python.weights_name = loaded_name(c);
+  if (!c.options.comments_origin) python.comments = std::move(page.shapes);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

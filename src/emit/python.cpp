@@ -81,6 +81,17 @@ void Printer::statement(const Stmt& s, std::size_t indent) {
           lead = ") = ";
         }
       }
+      const auto comment = s.targets.empty() ? options_.comments.end()
+                                             : options_.comments.find(s.targets[0].get());
+      if (comment != options_.comments.end() && lead[0] != ')') {
+        std::string whole = statement_text(indent, lead, value, "");
+        const std::string text = "  # " + comment->second;
+        if (whole.find('\n') + 1 == whole.size() && whole.size() - 1 + text.size() <= kWidth)
+        {
+          line(indent, lead, value, text);
+          return;
+        }
+      }
       line(indent, lead, value, trail);
       return;
     }

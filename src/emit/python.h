@@ -4,6 +4,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "support/budget.h"
@@ -18,6 +19,8 @@ struct PythonOptions {
       functions;                 // names and sources that the program calls beside the runtime's
   std::set<std::string> helpers;  // what the program calls of the runtime, and of `functions`
   bool comments_origin = false;  // "# <ONNX node>" behind each line
+  /// What is said behind a statement that sets the variable, where the line is wide enough.
+  std::unordered_map<const torch::Var*, std::string> comments;
   const Budget* budget = nullptr;  // for the source; null: as much as there is
 };
 

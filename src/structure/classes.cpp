@@ -14,6 +14,7 @@
 #include "structure/normal.h"
 #include "structure/parameters.h"
 #include "structure/sequential.h"
+#include "structure/shapes.h"
 #include "structure/steps.h"
 #include "structure/variants.h"
 #include "structure/walk.h"
@@ -206,9 +207,11 @@ class Classifier {
       const auto [it, is_new] = seen.emplace(text, m.name);
       if (is_new) {
         kept.push_back(std::move(m));
-      } else {
-        same[m.name] = it->second;
+        continue;
       }
+      same[m.name] = it->second;
+      for (Method& k : kept)
+        if (k.name == it->second) keep_common_sizes(k.body, m.body);
     }
     own.methods = std::move(kept);
     if (same.empty() || own.parent == nullptr) return;
@@ -480,10 +483,28 @@ class Classifier {
     return name;
   }
 
+  /// What differs from module to module is no size of the class's.
+  static void share_sizes(Group& group) {
+    Own& own = *group.modules[0];
+    for (std::size_t k = 0; k < own.methods.size(); ++k) {
+      Block& body = own.methods[k].body;
+      const torch::Var* extra = nullptr;
+      for (const Stmt& s : body) {
+        if (group.with == 0 || s.targets.empty()) continue;
+        const bool here = group.optional_call ? s.targets[0]->id == *group.optional_call
+                                              : calls_member(*s.value, group.optional);
+        if (here) extra = s.targets[0].get();
+      }
+      for (std::size_t i = 1; i < group.modules.size(); ++i)
+        keep_common_sizes(body, group.modules[i]->methods[k].body, i >= group.with ? extra : nullptr);
+    }
+  }
+
   void add_class(Group& group) {
     Own& own = *group.modules[0];
     torch::Class out;
     out.name = own.parent == nullptr ? root_name_ : claim(group);
+    share_sizes(group);
     Steps steps = take_steps(group.modules, group.normals, group.with, group.optional);
     Parameters parameters = find_parameters(tree_, own, group.modules, group.normals, group.with,
                                             group.optional);

@@ -11,6 +11,7 @@
 #include "structure/names.h"
 #include "structure/readers.h"
 #include "structure/repeats.h"
+#include "structure/shapes.h"
 #include "structure/sizes.h"
 #include "structure/split.h"
 #include "structure/tables.h"
@@ -120,6 +121,7 @@ Page structured(Program program, const Options& options) {
   for (const torch::Class& c : program.classes) taken.insert(c.name);
   const Roles roles = roles_of(program, tables);
   // Callers first: a parameter may be called as what is given for it.
+  std::unordered_map<const torch::Var*, std::string> shapes;
   for (std::size_t i = program.classes.size(); i-- > 0;) {
     torch::Class& c = program.classes[i];
     const bool root = &c == &program.classes.back();
@@ -143,9 +145,10 @@ Page structured(Program program, const Options& options) {
           if (e->kind == ExprKind::Var) outputs.insert(e->var->id);
       name_variables(f, taken, outputs, roles);
       if (forward) describe(program, f);
+      if (!options.trace && f.name != "__init__") shapes.merge(shape_comments(f));
     }
   }
-  return {std::move(program), std::move(shared), std::move(with_tables)};
+  return {std::move(program), std::move(shared), std::move(with_tables), std::move(shapes)};
 }
 
 }  // namespace onnx2nn::structure

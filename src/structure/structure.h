@@ -3,6 +3,7 @@
 
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "torch/program.h"
@@ -28,6 +29,8 @@ struct Page {
   /// The program with all tables as the file has them: readers of TorchScript know few functions that make
   /// tensors.
   torch::Program with_tables;
+  /// Comments that say a result's shape, by the variable that a statement of the program sets.
+  std::unordered_map<const torch::Var*, std::string> shapes;
 };
 
 /// The program with its classes: repeats, tables, scopes, outline, members, classes, sizes, limits, tidy,

@@ -27,7 +27,7 @@ class ControlFlow(nn.Module):
             state = torch.tanh(self.linear_1(state))
             x = state.amax()
             peaks_list.append(x)
-        peaks = torch.stack(peaks_list)
+        peaks = torch.stack(peaks_list)  # (3,)
         return state, peaks
 
 

@@ -25,8 +25,8 @@ class Detector(nn.Module):
         ->
         boxes: f32[batch, 16, 6]
         """
-        x = F.interpolate(small, scale_factor=2.0, mode="nearest")
-        x = self.head(torch.cat([x, large], dim=1)).flatten(2)
+        x = F.interpolate(small, scale_factor=2.0, mode="nearest")  # (batch, 4, 4, 4)
+        x = self.head(torch.cat([x, large], dim=1)).flatten(2)  # (batch, 6, 16)
         x1, x2, x3 = torch.sigmoid(x.transpose(1, 2)).split(2, dim=2)
         x = x1 + self.grid
         return torch.cat([x, x2, x3], dim=2)

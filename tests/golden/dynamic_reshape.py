@@ -14,7 +14,7 @@ class DynamicReshape(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: f32[batch, time, 16] -> y: f32[batch, 8, 2*time]"""
-        y = x.unflatten(-1, (4, 4)).transpose(1, 2)
+        y = x.unflatten(-1, (4, 4)).transpose(1, 2)  # (batch, 4, time, 4)
         return y.reshape(x.shape[0], -1, x.shape[1] * 2)
 
 

@@ -48,7 +48,7 @@ class Residual(nn.Module):
         """
         x = F.max_pool2d(F.relu(self.stem(image)), 2)
         x = F.relu(self.layer1[0](x) + x)
-        logits = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        logits = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # (batch, 5)
         probabilities = F.softmax(logits, dim=1)
         return logits, probabilities
 

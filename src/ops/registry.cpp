@@ -15,10 +15,12 @@ std::span<const std::span<const OpDef>> all_families() {
       conv_ops(),
       create_ops(),
       elementwise_ops(),
+      feature_ops(),
       image_ops(),
       index_ops(),
       layout_ops(),
       linear_ops(),
+      linear_model_ops(),
       loss_ops(),
       maths_ops(),
       microsoft_ops(),
@@ -28,7 +30,6 @@ std::span<const std::span<const OpDef>> all_families() {
       microsoft_hybrid_ops(),
       microsoft_quantized_ops(),
       microsoft_signal_ops(),
-      ml_ops(),
       norm_ops(),
       pad_ops(),
       pool_ops(),
@@ -41,6 +42,7 @@ std::span<const std::span<const OpDef>> all_families() {
       signal_ops(),
       slice_ops(),
       text_ops(),
+      tree_ensemble_ops(),
   };
   return kFamilies;
 }

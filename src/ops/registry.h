@@ -16,10 +16,12 @@ std::span<const OpDef> control_ops();
 std::span<const OpDef> conv_ops();
 std::span<const OpDef> create_ops();
 std::span<const OpDef> elementwise_ops();
+std::span<const OpDef> feature_ops();
 std::span<const OpDef> image_ops();
 std::span<const OpDef> index_ops();
 std::span<const OpDef> layout_ops();
 std::span<const OpDef> linear_ops();
+std::span<const OpDef> linear_model_ops();
 std::span<const OpDef> loss_ops();
 std::span<const OpDef> maths_ops();
 std::span<const OpDef> microsoft_ops();
@@ -29,7 +31,6 @@ std::span<const OpDef> microsoft_generation_ops();
 std::span<const OpDef> microsoft_hybrid_ops();
 std::span<const OpDef> microsoft_quantized_ops();
 std::span<const OpDef> microsoft_signal_ops();
-std::span<const OpDef> ml_ops();
 std::span<const OpDef> norm_ops();
 std::span<const OpDef> pad_ops();
 std::span<const OpDef> pool_ops();
@@ -42,5 +43,6 @@ std::span<const OpDef> shape_ops();
 std::span<const OpDef> signal_ops();
 std::span<const OpDef> slice_ops();
 std::span<const OpDef> text_ops();
+std::span<const OpDef> tree_ensemble_ops();
 
 }  // namespace onnx2nn::ops

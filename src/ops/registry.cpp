@@ -37,6 +37,7 @@ std::span<const std::span<const OpDef>> all_families() {
       recurrent_ops(),
       reduce_ops(),
       resize_ops(),
+      scan_ops(),
       sequence_ops(),
       shape_ops(),
       signal_ops(),

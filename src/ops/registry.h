@@ -38,6 +38,7 @@ std::span<const OpDef> quantize_ops();
 std::span<const OpDef> recurrent_ops();
 std::span<const OpDef> reduce_ops();
 std::span<const OpDef> resize_ops();
+std::span<const OpDef> scan_ops();
 std::span<const OpDef> sequence_ops();
 std::span<const OpDef> shape_ops();
 std::span<const OpDef> signal_ops();

@@ -35,7 +35,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 def itemsize_of(dtype: torch.dtype) -> int:
-    return torch.empty([0], dtype=dtype).element_size()
+    # By name: element_size() is an operator that Netron does not know, and would show nothing for.
+    if dtype == torch.complex128:
+        return 16
+    if dtype == torch.float64 or dtype == torch.complex64:
+        return 8
+    if dtype == torch.int64 or dtype == torch.uint64:
+        return 8
+    if dtype == torch.float32 or dtype == torch.int32 or dtype == torch.uint32:
+        return 4
+    if dtype == torch.float16 or dtype == torch.bfloat16:
+        return 2
+    if dtype == torch.int16 or dtype == torch.uint16:
+        return 2
+    return 1
 
 def is_floating_point_dtype(dtype: torch.dtype) -> bool:
     return torch.empty([0], dtype=dtype).is_floating_point()
@@ -52,19 +65,28 @@ def is_signed_dtype(dtype: torch.dtype) -> bool:
     return not (is_unsigned_dtype(dtype) or dtype == torch.bool)
 
 def iinfo_bits(dtype: torch.dtype) -> int:
-    return 8 * torch.empty([0], dtype=dtype).element_size()
+    return 8 * itemsize_of(dtype)
 
 def iinfo_min(dtype: torch.dtype) -> int:
     if not is_signed_dtype(dtype):
         return 0
-    return -(1 << (iinfo_bits(dtype) - 1))
+    return -iinfo_max(dtype) - 1
 
 def iinfo_max(dtype: torch.dtype) -> int:
+    # A table, since Netron computes what is constant and does not know `<<`.
     if dtype == torch.uint64:
         raise ValueError("the largest uint64 is no TorchScript integer")
-    if is_unsigned_dtype(dtype):
-        return (1 << iinfo_bits(dtype)) - 1
-    return -(iinfo_min(dtype) + 1)
+    if dtype == torch.int64:
+        return 9223372036854775807
+    if dtype == torch.uint32:
+        return 4294967295
+    if dtype == torch.int32:
+        return 2147483647
+    if dtype == torch.uint16:
+        return 65535
+    if dtype == torch.int16:
+        return 32767
+    return 255 if dtype == torch.uint8 else 127
 
 def same_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.is_floating_point() or is_floating_point_dtype(dtype):

@@ -68,11 +68,28 @@ def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "E
             continue
         if reasons:
             _log.warning("the dims are not as free as the ONNX file says: %s", reasons[0])
+        _keep_own_lines(program)
         return program
     raise Error(
         f"{source.name}: torch.export refuses the module: {reasons[-1]}\n"
         "    write the model as .py, which carries all operators"
     )
+
+
+def _keep_own_lines(program: "ExportedProgram") -> None:
+    """Leave of each node's stack trace what is of the page.
+
+    The rest is paths of the machine that it was written on, and differs from one to the next.
+    """
+    for node in program.graph.nodes:
+        trace = node.meta.pop("stack_trace", None)
+        own = _OWN_FRAME.findall(trace or "")
+        if own:
+            node.meta["stack_trace"] = "".join(f'  File "{file}", {rest}\n' for file, rest in own)
+
+
+# A frame of a page that was loaded: see onnx2nn.loading for its file name.
+_OWN_FRAME = re.compile(r'  File "<onnx2nn_loaded_\d+_(.*?)>", (line \d+, in \w+\n    .*)')
 
 
 def load_exported(path: Path) -> "nn.Module":

@@ -247,7 +247,7 @@ Typed ScriptWriter::operation(const Expr& e) {
   if (o == ".append") {
     const Typed l = value(*e.args[0]);
     const Typed x = value(*e.args[1]);
-    return call("torch.append", {l.text, x.text}, l.type, "appended");
+    return append(l, x);
   }
   if (o == ".device") return call("ops.prim.device", {value(*e.args[0]).text}, "Device", "device");
   if (o == ".dtype") return call("ops.prim.dtype", {value(*e.args[0]).text}, "int", "dtype");
@@ -350,7 +350,7 @@ Typed ScriptWriter::reversed(const Typed& x) {
     const Typed back = call("torch.sub", {count.text, i}, "int", "back");
     const Typed at = call("torch.sub", {back.text, "1"}, "int", "at");
     const Typed item = let(x.text + "[" + at.text + "]", inside(x.type), "item");
-    call("torch.append", {out.text, item.text}, x.type, "appended");
+    append(out, item);
   });
   return out;
 }
@@ -368,7 +368,7 @@ Typed ScriptWriter::sequence(const Expr& e) {
     line("for " + i + " in range(" + count.text + "):");
     nested([&] {
       const Typed number = call("torch.add", {start, i}, "int", "number");
-      call("torch.append", {out.text, number.text}, "List[int]", "appended");
+      append(out, number);
     });
     return out;
   }

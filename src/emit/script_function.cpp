@@ -142,6 +142,11 @@ std::string ScriptWriter::reduction_number(const std::string& quoted) {
   refuse("number for " + quoted);
 }
 
+Typed ScriptWriter::append(const Typed& list, const Typed& item) {
+  line(list.text + " = torch.append(" + list.text + ", " + item.text + ")");
+  return list;
+}
+
 Typed ScriptWriter::integers_of(const Typed& x) {
   const Typed count = call("torch.size", {x.text, "0"}, "int", "count");
   const Typed out = let("annotate(List[int], [])", "List[int]", "sizes");
@@ -151,7 +156,7 @@ Typed ScriptWriter::integers_of(const Typed& x) {
   nested([&] {
     const Typed item = call("torch.select", {x.text, "0", i}, "Tensor", "item");
     const Typed number = call("int", {item.text}, "int", "number");
-    call("torch.append", {out.text, number.text}, "List[int]", "appended");
+    append(out, number);
   });
   return out;
 }

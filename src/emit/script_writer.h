@@ -41,6 +41,9 @@ class ScriptWriter {
   Typed let(const std::string& text, std::string type, const std::string& stem);
   Typed call(const std::string& function, const std::vector<std::string>& args, std::string type,
              const std::string& stem);
+  /// Adds an item to a list that has a name. The result goes by that name: programs that look for what
+  /// nobody reads, as Netron does, would drop the call without one.
+  Typed append(const Typed& list, const Typed& item);
   template <typename Body>
   void nested(Body&& body) {
     ++depth_;

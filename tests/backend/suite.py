@@ -38,7 +38,7 @@ class Case:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a lock beside `path` against the other test processes."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

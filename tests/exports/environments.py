@@ -7,6 +7,7 @@ the test processes. Where that cannot be done, as without a network, the tests a
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.backend.suite import ROOT, locked
 PACKAGES = {
     "ncnn": ["pnnx==20261020", "ncnn==1.0.20261020", "torch==2.13.0"],
     "keras": ["keras==3.15.1", "tensorflow-cpu==2.21.0", "tf2onnx==1.17.0", "onnx==1.23.2"],
+    "browser": ["netron==9.3.3", "selenium==4.51.0"],
     "executorch": ["executorch==1.5.1", "torch==2.13.0", "onnx==1.23.2"],
 }
 _INSTALL_S = 900
@@ -41,6 +43,14 @@ def environment(name: str) -> Path:
                     pytest.skip(f"{', '.join(wanted)} cannot be installed: {done.stderr[-300:]}")
             (folder / "done").touch()
     return folder / "bin"
+
+
+def chromium() -> Path:
+    """The Python of an environment that drives Debian's Chromium; a test that it is not there for is skipped."""
+    missing = [p for p in ("chromium", "chromedriver") if shutil.which(p) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not found (Debian: chromium chromium-driver)")
+    return environment("browser") / "python"
 
 
 def run(name: str, code: str, folder: Path, *arguments: str, timeout: float = 280) -> Any:

@@ -58,6 +58,14 @@ def test_dims_stay_open_under_their_names(tmp_path: Path) -> None:
     assert len(exported.range_constraints) == 2
 
 
+def test_nothing_of_this_machine_is_in_it(tmp_path: Path) -> None:
+    """Stack traces are of the page alone: torch would write the paths of its own files."""
+    onnx2nn.convert(DIGITS, tmp_path / "net.pt2")
+    traces = [n.meta.get("stack_trace", "") for n in program(tmp_path / "net.pt2").graph.nodes]
+    assert any('File "Digits.py", line' in t for t in traces)
+    assert not any("torch" in t or "onnx2nn_loaded" in t for t in traces)
+
+
 def test_keys_are_those_of_the_page(tmp_path: Path) -> None:
     onnx2nn.convert(DIGITS, tmp_path / "net.pt2")
     exported, page = program(tmp_path / "net.pt2"), onnx2nn.load(DIGITS)

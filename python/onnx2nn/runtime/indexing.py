@@ -497,7 +497,7 @@ def murmur_hash3(x: Tensor, *, positive: int = 1, seed: int = 0) -> Tensor:
     if not x.numel():
         return x.to(torch.uint32 if positive else torch.int32)
     low = 0xFFFFFFFF
-    count = x.element_size() // 4
+    count = x.dtype.itemsize // 4
     words = x.contiguous().reshape(-1).view(torch.int32).reshape(x.numel(), count)
     h = torch.full_like(words[:, 0], seed & low, dtype=torch.int64)
     for word in words.to(torch.int64).unbind(1):
@@ -505,7 +505,7 @@ def murmur_hash3(x: Tensor, *, positive: int = 1, seed: int = 0) -> Tensor:
         k = (((k << 15) | (k >> 17)) & low) * 0x1B873593
         h = h ^ (k & low)
         h = (((h << 13) | (h >> 19)) * 5 + 0xE6546B64) & low
-    h = h ^ x.element_size()
+    h = h ^ x.dtype.itemsize
     h = ((h ^ (h >> 16)) * 0x85EBCA6B) & low
     h = ((h ^ (h >> 13)) * 0xC2B2AE35) & low
     y = (h ^ (h >> 16)).to(torch.int32).reshape(x.shape)

@@ -71,6 +71,7 @@ def run(request: Request) -> ExitCode:
                 files=[out],
                 how=done.how,
                 kept=done.kept,
+                partly=done.partly,
                 folded=done.folded,
                 check=report.to_dict(),
             )
@@ -87,6 +88,8 @@ def run(request: Request) -> ExitCode:
             print(f"{done.folded} batch norms were folded before them and are the identity now")
         if done.kept:
             print(f"left as the module has them: {', '.join(map(printable, done.kept))}")
+        if done.partly:
+            print(f"in part as the module has them: {', '.join(map(printable, done.partly))}")
         print(f"wrote {printable(out)} ({human_bytes(os.path.getsize(out))})")
     return code
 

@@ -4,7 +4,7 @@ Whatever moves such numbers (a transpose, a join, gates in another order) leaves
 that a tensor of them tells, element by element, which weight it was made of.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ class Marks:
         wide = any(t.dtype == torch.float64 for _, t in self.keys.values())
         self._found = torch.zeros(count, dtype=torch.float64 if wide else torch.float32)
         self._seen = torch.zeros(count, dtype=torch.bool)
+        self._used = torch.zeros(count, dtype=torch.bool)
         self.unequal: set[str] = set()
 
     def put(self, module: nn.Module) -> None:
@@ -53,14 +54,17 @@ class Marks:
                 marks = _mark(torch.arange(start, start + tensor.numel()))
                 state[key].copy_(marks.reshape(tensor.shape))
 
-    def keys_in(self, tensors: Iterable[Tensor | None]) -> set[str]:
-        """The weights that have a mark in one of these tensors."""
-        here = torch.zeros(len(self._found), dtype=torch.bool)
+    def use(self, tensors: Iterable[Tensor]) -> None:
+        """Note that outputs depend on the weights that have marks in these tensors."""
         for t in tensors:
-            if t is not None and t.dtype == torch.float32:
+            if t.dtype == torch.float32:
                 places = _place(t.contiguous()).reshape(-1)
-                here[places[(places >= 0) & (places < len(here))]] = True
-        return {k for k, (at, t) in self.keys.items() if here[at : at + t.numel()].any()}
+                self._used[places[(places >= 0) & (places < len(self._used))]] = True
+
+    def missing(self) -> list[str]:
+        """The weights of which outputs depend on values that are not known."""
+        open_places = self._used & ~self._seen
+        return [k for k, (at, t) in self.keys.items() if open_places[at : at + t.numel()].any()]
 
     def take(self, marked: Tensor, values: Tensor) -> bool:
         """Take values for the places that the marks of a tensor of the same shape say.
@@ -92,14 +96,24 @@ class Marks:
 
     def found(self) -> dict[str, Tensor]:
         """The weights of which all values are known."""
+        return self._tensors(lambda seen: bool(seen.all()))
+
+    def partly(self) -> dict[str, Tensor]:
+        """The weights of which some values are known; the others are the module's own."""
+        return self._tensors(lambda seen: bool(seen.any()) and not bool(seen.all()))
+
+    def _tensors(self, wanted: Callable[[Tensor], bool]) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         shared: dict[tuple[int, int], Tensor] = {}
         for key, (start, tensor) in self.keys.items():
             end = start + tensor.numel()
-            if not self._seen[start:end].all():
+            seen = self._seen[start:end]
+            if not wanted(seen):
                 continue
             if (start, end) not in shared:
-                shared[start, end] = self._found[start:end].reshape(tensor.shape).to(tensor.dtype)
+                own = tensor.detach().reshape(-1).to(self._found.dtype)
+                values = torch.where(seen, self._found[start:end], own)
+                shared[start, end] = values.reshape(tensor.shape).to(tensor.dtype)
             out[key] = shared[start, end]
         return out
 

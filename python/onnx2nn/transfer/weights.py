@@ -27,9 +27,10 @@ from onnx2nn.errors import Error, printable
 from onnx2nn.loading import load
 from onnx2nn.source import Model, Source, as_source
 from onnx2nn.tensors import to_torch
-from onnx2nn.transfer.align import Alignment, align
-from onnx2nn.transfer.graph import Value, graph_of
+from onnx2nn.transfer.align import Alignment, align, constants_of
+from onnx2nn.transfer.graph import graph_of
 from onnx2nn.transfer.marks import Marks
+from onnx2nn.transfer.values import View
 
 __all__ = ["Transfer", "transfer", "weights_for"]
 
@@ -43,13 +44,15 @@ class Transfer:
     """Weights for a module, and how they were found.
 
     how: "names" or "structure". kept: keys whose values no output depends on; they stay the module's.
-    folded: how many batch norms were found in the weights before them, and became the identity.
+    partly: keys of which that holds for some values, such as the rows of a table of positions that are
+    past the model's. folded: how many batch norms were found in the weights before them, and became the identity.
     """
 
     state: dict[str, Tensor]
     how: str
     report: Report
     kept: list[str] = field(default_factory=list)
+    partly: list[str] = field(default_factory=list)
     folded: int = 0
 
 
@@ -70,11 +73,12 @@ def weights_for(
     inputs, input_shapes, seed: what to run both on; see `verify`.
     data_roots: folders below which external data may lie, besides the model's own.
 
-    Where the model has a weight for each key, these are taken. Else the module is exported, and both are
-    laid side by side from their outputs: weights that were renamed, transposed, joined or reordered are
-    found by what they do. A batch norm that was folded into weights becomes the identity. What no output
-    depends on stays as the module has it, with a warning. The module with the weights is compared with
-    ONNX Runtime. Raises Error, and names what has no counterpart, where it does not come to the same.
+    Where the model has a weight for each key, these are taken. Else both are brought to one form and
+    laid side by side from their outputs: weights that were renamed, transposed, joined, split or
+    reordered are found by what they do, in whichever steps and layouts (attention in one call or by
+    hand, channels first or last). A batch norm that was folded into weights becomes the identity. What
+    no output depends on stays as the module has it, with a warning. The module with the weights is
+    compared with ONNX Runtime. Raises Error, and names what has no counterpart, where it does not come to the same.
     """
     found = transfer(
         module,
@@ -86,6 +90,11 @@ def weights_for(
     )
     if found.kept:
         _log.warning("no output depends on %s: left as the module has them", _listed(found.kept))
+    if found.partly:
+        _log.warning(
+            "no output depends on some values of %s: left as the module has them",
+            _listed(found.partly),
+        )
     if found.report.skipped is not None:
         _log.warning("the weights are not checked: %s", found.report.skipped)
     return found.state
@@ -140,35 +149,39 @@ def _by_structure(
     user: "_Positional", net: nn.Module, source: Source, feeds: list[dict[str, Any]], check: Any
 ) -> Transfer:
     own = user.module.state_dict()
-    args, ours = _accepted(user, net, source, feeds)
-    best: tuple[Marks, Alignment, set[str]] | None = None
+    args = _accepted(user, net, source, feeds)
+    best: tuple[Marks, Alignment] | None = None
     reasons: list[str] = []
     for how, make in _FORMS.items():
         marks = Marks(user.module)
         marked = copy.deepcopy(user)
         marks.put(marked.module)
         try:
-            theirs = make(marked, args)
+            form = make(marked, args)
         except Exception as error:  # each exporter has error types of its own
             reasons.append(f"{how}: {first_line(error)}")
             continue
-        if len(theirs) != len(ours):
-            reasons.append(f"{how}: {len(theirs)} outputs, where the model has {len(ours)}")
-            continue
-        used = marks.keys_in(v.constant for v in _constants(theirs))
-        found = align(ours, theirs, marks)
-        state = marks.found()
-        missing = used - state.keys()
-        if best is None or len(missing) < len(best[2]):
-            best = marks, found, missing
-        if missing or marks.unequal:
-            continue
-        kept = sorted(marks.keys.keys() - state.keys())
-        report = check({**own, **state})
-        if report.ok is not False:
-            return Transfer({**own, **state}, "structure", report, kept, found.folded)
-        best = marks, found, missing
-        reasons.append(f"{how}: with the weights that were found {_wrong(report)}")
+        for patches in (False, True):
+            marks = Marks(user.module)
+            ours, theirs = (graph_of(m, list(args), patches) for m in (net, form))
+            if len(theirs) != len(ours):
+                reasons.append(f"{how}: {len(theirs)} outputs, where the model has {len(ours)}")
+                break
+            marks.use(constants_of(theirs))
+            found = align(ours, theirs, marks)
+            if best is None or len(marks.missing()) < len(best[0].missing()):
+                best = marks, found
+            if marks.missing() or marks.unequal:
+                continue
+            partly = marks.partly()
+            state = {**own, **marks.found(), **partly}
+            report = check(state)
+            if report.ok is not False:
+                kept = sorted(marks.keys.keys() - marks.found().keys() - partly.keys())
+                folded = found.folded
+                return Transfer(state, "structure", report, kept, sorted(partly), folded)
+            best = marks, found
+            reasons.append(f"{how}: with the weights that were found {_wrong(report)}")
     if best is None:
         raise Error("the module cannot be compared with the model: " + "; ".join(reasons))
     raise Error(_refusal(*best, reasons))
@@ -181,10 +194,10 @@ def _wrong(report: Report) -> str:
     return f"the module answers otherwise: {first.name}: {first.reason}" if first else "no answer"
 
 
-def _refusal(marks: Marks, found: Alignment, missing: set[str], reasons: list[str]) -> str:
+def _refusal(marks: Marks, found: Alignment, reasons: list[str]) -> str:
     lines = []
-    if missing:
-        lines.append(f"the model has no counterpart for {_listed(sorted(missing))}")
+    if marks.missing():
+        lines.append(f"the model has no counterpart for {_listed(sorted(marks.missing()))}")
     if marks.unequal:
         lines.append(
             f"the module ties what is not equal in the model: {_listed(sorted(marks.unequal))}"
@@ -194,8 +207,8 @@ def _refusal(marks: Marks, found: Alignment, missing: set[str], reasons: list[st
     return "\n".join(lines + reasons) or "the module computes something else than the model"
 
 
-def _shown(v: Value) -> str:
-    what = "a constant" if v.is_constant else v.op
+def _shown(v: View) -> str:
+    what = "a constant" if v.is_constant else " and ".join(sorted({x.op for x in v.values}))
     return f"{what} of shape {list(v.shape)}"
 
 
@@ -224,42 +237,30 @@ class _Positional(nn.Module):
 
 def _accepted(
     user: _Positional, net: nn.Module, source: Source, feeds: list[dict[str, Any]]
-) -> tuple[tuple[Any, ...], list[Value]]:
-    """Inputs that both take, and what the model makes of them."""
+) -> tuple[Any, ...]:
+    """Inputs that both take."""
     reason = "no inputs to try"
     for feed in feeds:
         args = tuple(map(to_torch, feed.values()))
-        try:
-            ours = graph_of(net, list(args))
-        except Exception as error:
-            reason = f"{source.name}: {first_line(error)}"
-            continue
-        try:
-            with torch.no_grad():
-                user(*args)
-        except Exception as error:  # whatever a module raises
-            reason = f"the module does not take the model's inputs: {first_line(error)}"
-            continue
-        return args, ours
+        for who, module in (
+            (source.name, net),
+            ("the module does not take the model's inputs", user),
+        ):
+            try:
+                with torch.no_grad():
+                    module(*args)
+            except Exception as error:  # whatever a module raises
+                reason = f"{who}: {first_line(error)}"
+                break
+        else:
+            return args
     raise Error(reason)
-
-
-def _constants(outputs: list[Value]) -> Iterator[Value]:
-    seen: set[int] = set()
-    stack = list(outputs)
-    while stack:
-        v = stack.pop()
-        if id(v) not in seen:
-            seen.add(id(v))
-            stack += v.args
-            if v.is_constant:
-                yield v
 
 
 # ---- The module in the form of the model ----
 
 
-def _exported(dynamo: bool, net: nn.Module, args: tuple[Any, ...]) -> list[Value]:
+def _exported(dynamo: bool, net: nn.Module, args: tuple[Any, ...]) -> nn.Module:
     """The module by way of an exporter of torch and our own conversion; weights stay as they are."""
     options: dict[str, Any] = {"dynamo": dynamo}
     if dynamo:
@@ -273,7 +274,7 @@ def _exported(dynamo: bool, net: nn.Module, args: tuple[Any, ...]) -> list[Value
     with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder, _silent():
         path = os.path.join(folder, "module.onnx")
         torch.onnx.export(net, args, path, **options)
-        return graph_of(load(path), list(args))
+        return load(path)
 
 
 @contextlib.contextmanager
@@ -290,8 +291,8 @@ def _silent() -> Iterator[None]:
         logger.setLevel(level)
 
 
-_FORMS: dict[str, Callable[[nn.Module, tuple[Any, ...]], list[Value]]] = {
+_FORMS: dict[str, Callable[[nn.Module, tuple[Any, ...]], nn.Module]] = {
+    "as it runs": lambda net, _args: net,
     "exported by way of TorchScript": lambda net, args: _exported(False, net, args),
     "exported by way of torch.export": lambda net, args: _exported(True, net, args),
-    "as it runs": lambda net, args: graph_of(net, list(args)),
 }

@@ -303,7 +303,8 @@ net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic
 assert net.load_param(sys.argv[1] + ".ncnn.param") == 0 and net.load_model(sys.argv[1] + ".ncnn.bin") == 0
 extractor = net.create_extractor()
 for k in range(len(given.files)):
-    extractor.input(f"in{k}", ncnn.Mat(np.ascontiguousarray(given[f"in{k}"])).clone())
+    x = np.ascontiguousarray(given[f"in{k}"])  # kept while ncnn.Mat borrows its memory
+    extractor.input(f"in{k}", ncnn.Mat(x).clone())
 out = {}
 for k in range(int(sys.argv[2])):
     state, y = extractor.extract(f"out{k}")

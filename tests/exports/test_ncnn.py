@@ -24,7 +24,8 @@ with ncnn.Net() as net:
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     assert net.load_param("net.ncnn.param") == 0 and net.load_model("net.ncnn.bin") == 0
     with net.create_extractor() as extractor:
-        extractor.input("in0", ncnn.Mat(np.load("x.npy")[0]).clone())
+        x = np.load("x.npy")[0]  # kept while ncnn.Mat borrows its memory
+        extractor.input("in0", ncnn.Mat(x).clone())
         state, y = extractor.extract("out0")
         assert state == 0
         print(json.dumps(np.array(y).tolist()))

@@ -317,13 +317,20 @@ class Spelling {
   void read(const Stmt& s, std::size_t i) {
     each_var(s, [&](const VarPtr& v, bool) { next_ = std::max(next_, v->id + 1); });
     const Scope scope = s.scope ? *s.scope : Scope{};
-    if (is_table(*s.value)) note(*s.value, nullptr, i, scope);
+    note_values(s, i, scope);
     each_expr(s, [&](const Expr& e) {
       for (const auto& a : e.args)
         if (is_table(*a)) note(*a, &e, i, scope);
       for (const auto& [_, a] : e.keywords)
         if (is_table(*a)) note(*a, &e, i, scope);
     });
+  }
+
+  /// A table that is itself what a statement gives, inside of branches and loops too.
+  void note_values(const Stmt& s, std::size_t i, const Scope& scope) {
+    if (is_table(*s.value)) note(*s.value, nullptr, i, scope);
+    for (const Block* block : {&s.body, &s.orelse})
+      for (const Stmt& inner : *block) note_values(inner, i, scope);
   }
 
   bool is_table(const Expr& e) const {

@@ -1,6 +1,7 @@
 """Tables that an exporter computed and that one expression gives bit for bit: what stands on the page for them."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,3 +203,13 @@ def test_tables_follow_device_and_dtype(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save(net.state_dict(), buffer)
     assert "position_ids = torch.arange(6, device=" in (tmp_path / "net.py").read_text()
+
+
+@pytest.mark.skipif("ONNX2NN_MODELS" not in os.environ, reason="needs the real models")
+def test_a_table_that_a_branch_gives_stays() -> None:
+    """One that other statements compute with, and that is itself what a branch gives."""
+    folder = Path(os.environ["ONNX2NN_MODELS"]) / "onnxruntime__onnxruntime-qnn"
+    path = folder / "onnxruntime__test__testdata__ort_github_issue_11536.onnx"
+    source = onnx2nn.convert(path).source
+    assert "dims1 = self.one" in source
+    assert "axis2 - self.one" in source

@@ -7,6 +7,18 @@ from torch import Tensor
 from onnx2nn.runtime.packed_weights import unpack_bits
 
 
+def ungated_activation(x: Tensor, kind: str) -> Tensor:
+    """The activations inside com.microsoft's experts that take one input."""
+    if kind == "gelu":
+        # ONNX Runtime's experts take the approximation.
+        return F.gelu(x, approximate="tanh")
+    if kind == "identity":
+        return x
+    if kind == "relu2":
+        return torch.relu(x).square()
+    return F.silu(x) if kind == "silu" else torch.relu(x)
+
+
 def expert_activation(
     x: Tensor,
     other: Tensor | None,
@@ -18,15 +30,7 @@ def expert_activation(
 ) -> Tensor:
     """The activation inside com.microsoft's experts; the gated ones split or take two inputs."""
     if activation_type not in ("swiglu", "geglu"):
-        if activation_type == "gelu":
-            # ONNX Runtime's experts take the approximation.
-            y = F.gelu(x, approximate="tanh")
-        elif activation_type == "identity":
-            y = x
-        elif activation_type == "relu2":
-            y = torch.relu(x).square()
-        else:
-            y = F.silu(x) if activation_type == "silu" else torch.relu(x)
+        y = ungated_activation(x, activation_type)
         return y if other is None else y * other
     if other is not None:
         gate, value = x, other

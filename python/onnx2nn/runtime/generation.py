@@ -49,16 +49,35 @@ def processed_scores(
     return scores
 
 
-def keep_hypothesis(
+def keep_hypotheses(
     kept: list[tuple[float, list[int]]],
-    tokens: list[int],
-    total: float,
+    ended: list[tuple[float, list[int]]],
     beams: int,
     power: float,
 ) -> list[tuple[float, list[int]]]:
-    """The best finished sequences, one of which is now `tokens`; the best comes first."""
-    score = total / len(tokens) ** power
-    return sorted([*kept, (score, tokens)], key=lambda pair: -pair[0])[:beams]
+    """The best finished sequences, the best first: those kept so far, and those that ended now."""
+    scored = [(total / len(tokens) ** power, tokens) for total, tokens in ended]
+    return sorted([*kept, *scored], key=lambda pair: -pair[0])[:beams]
+
+
+def go_on_or_end(
+    options: list[tuple[float, int, int]],
+    sequences: list[list[int]],
+    first: int,
+    beams: int,
+    eos_token_id: int,
+) -> tuple[list[tuple[float, int, int]], list[tuple[float, list[int]]]]:
+    """Of a sample's candidates, best first: what goes on, and the sequences that are finished."""
+    going: list[tuple[float, int, int]] = []
+    ended: list[tuple[float, list[int]]] = []
+    for place, (score, token, beam) in enumerate(options):
+        if token != eos_token_id:
+            going.append((score, token, first + beam))
+        elif place < beams:
+            ended.append((score, sequences[first + beam]))
+        if len(going) == beams:
+            break
+    return going, ended
 
 
 def settle_beams(
@@ -79,22 +98,11 @@ def settle_beams(
         if done[sample]:
             chosen += [(0.0, pad_token_id, first)] * beams
             continue
-        going: list[tuple[float, int, int]] = []
-        for place, (score, token, beam) in enumerate(options):
-            if token == eos_token_id:
-                if place < beams:
-                    tokens = sequences[first + beam]
-                    kept[sample] = keep_hypothesis(
-                        kept[sample], tokens, score, beams, length_penalty
-                    )
-            elif len(going) < beams:
-                going.append((score, token, first + beam))
-            if len(going) == beams:
-                break
+        going, ended = go_on_or_end(options, sequences, first, beams, eos_token_id)
+        kept[sample] = keep_hypotheses(kept[sample], ended, beams, length_penalty)
         chosen += going
         if len(kept[sample]) == beams:
-            length = len(sequences[first])
-            best = options[0][0] / length**length_penalty
+            best = options[0][0] / len(sequences[first]) ** length_penalty
             done[sample] = bool(early_stopping) or kept[sample][-1][0] >= best
     return chosen
 
@@ -174,11 +182,11 @@ def beam_search(
         )
     last, sums = sequences.tolist(), totals.tolist()
     for sample in range(batch):
-        if done[sample]:
-            continue
-        for beam in range(sample * num_beams, (sample + 1) * num_beams):
-            kept[sample] = keep_hypothesis(
-                kept[sample], last[beam], sums[beam], num_beams, length_penalty
+        if not done[sample]:
+            beams = slice(sample * num_beams, (sample + 1) * num_beams)
+            ended = list(zip(sums[beams], last[beams], strict=True))
+            kept[sample] = keep_hypotheses(
+                kept[sample], ended, num_beams, length_penalty
             )
     rows = [
         F.pad(torch.tensor(tokens), [0, max_length - len(tokens)], value=pad_token_id)
@@ -230,12 +238,27 @@ def greedy_search(
     return F.pad(sequences, [0, max_length - sequences.shape[1]], value=pad_token_id)
 
 
+def next_of_encoder_decoder(
+    decoder: Callable[..., tuple[Tensor, ...]],
+    tokens: Tensor,
+    states: list[Tensor],
+    takes_ids: bool,
+    takes_states: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits and states after `tokens`, of a decoder that attends to an encoder's states."""
+    ids, mask, hidden, *caches = states
+    given = [tokens, ids, mask] if takes_ids else [tokens, mask]
+    if takes_states:
+        given.append(hidden)
+    logits, *grown = decoder(*given, *caches)
+    # The encoder's keys and values come after the decoder's own and stay as they are.
+    return logits[:, -1], [ids, mask, hidden, *grown, *caches[len(grown) :]]
+
+
 def encoder_decoder_steps(
     encoder: Callable[..., tuple[Tensor, ...]],
     decoder: Callable[..., tuple[Tensor, ...]],
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    first: Tensor,
+    inputs: tuple[Tensor, Tensor, Tensor],
     takes_ids: bool,
     takes_states: bool,
 ) -> tuple[
@@ -245,28 +268,55 @@ def encoder_decoder_steps(
     """The two steps of `beam_search` for an encoder with a decoder that keeps a cache."""
 
     def start() -> tuple[Tensor, list[Tensor]]:
-        logits, hidden, *caches = encoder(input_ids, attention_mask, first)
-        return logits[:, -1], [input_ids, attention_mask, hidden, *caches]
+        logits, hidden, *caches = encoder(*inputs)
+        return logits[:, -1], [*inputs[:2], hidden, *caches]
 
     def advance(
-        tokens: Tensor, sequences: Tensor, states: list[Tensor]
+        tokens: Tensor, _: Tensor, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        ids, mask, hidden, *caches = states
-        given = [tokens, ids, mask] if takes_ids else [tokens, mask]
-        if takes_states:
-            given.append(hidden)
-        logits, *grown = decoder(*given, *caches)
-        # The encoder's keys and values come after the decoder's own and stay as they are.
-        return logits[:, -1], [ids, mask, hidden, *grown, *caches[len(grown) :]]
+        return next_of_encoder_decoder(decoder, tokens, states, takes_ids, takes_states)
 
     return start, advance
+
+
+def first_of_decoder(
+    decoder: Callable[..., tuple[Tensor, ...]],
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    cache: tuple[int, int, int],
+    dtype: torch.dtype,
+    words: int | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits and states after the prompt; `cache` is layers, heads and size."""
+    layers, heads, size = cache
+    shape = (2, input_ids.shape[0], heads, 0, size)
+    past = [torch.zeros(shape, dtype=dtype, device=input_ids.device)] * layers
+    places = (attention_mask.cumsum(1) - 1).clamp(min=0) * attention_mask
+    logits, *present = decoder(input_ids, places.to(input_ids), attention_mask, *past)
+    # Samples come first in every state.
+    states = [attention_mask, attention_mask.sum(1, keepdim=True)]
+    return logits[:, -1, :words], states + [p.transpose(0, 1) for p in present]
+
+
+def next_of_decoder(
+    decoder: Callable[..., tuple[Tensor, ...]],
+    tokens: Tensor,
+    states: list[Tensor],
+    words: int | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits and states after `tokens`."""
+    mask, place, *past = states
+    mask = F.pad(mask, [0, 1], value=1)
+    cached = [p.transpose(0, 1).contiguous() for p in past]
+    logits, *present = decoder(tokens, place.to(tokens), mask, *cached)
+    grown = [p.transpose(0, 1) for p in present]
+    return logits[:, -1, :words], [mask, place + 1, *grown]
 
 
 def decoder_steps(
     decoder: Callable[..., tuple[Tensor, ...]],
     init_decoder: Callable[..., tuple[Tensor, ...]] | None,
-    input_ids: Tensor,
-    attention_mask: Tensor,
+    prompt: tuple[Tensor, Tensor],
     cache: tuple[int, int, int],
     dtype: torch.dtype,
     vocab_size: int,
@@ -274,32 +324,17 @@ def decoder_steps(
     Callable[[], tuple[Tensor, list[Tensor]]],
     Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]],
 ]:
-    """The two steps of `beam_search` for a decoder alone; `cache` is layers, heads and size."""
-    layers, heads, size = cache
+    """The two steps of `beam_search` for a decoder alone."""
     words = None if vocab_size < 0 else vocab_size
+    first = decoder if init_decoder is None else init_decoder
 
     def start() -> tuple[Tensor, list[Tensor]]:
-        shape = (2, input_ids.shape[0], heads, 0, size)
-        past = [
-            torch.zeros(shape, dtype=dtype, device=input_ids.device)
-            for _ in range(layers)
-        ]
-        places = (attention_mask.cumsum(1) - 1).clamp(min=0) * attention_mask
-        first = decoder if init_decoder is None else init_decoder
-        logits, *present = first(input_ids, places.to(input_ids), attention_mask, *past)
-        # Samples come first in every state.
-        states = [attention_mask, attention_mask.sum(1, keepdim=True)]
-        return logits[:, -1, :words], states + [p.transpose(0, 1) for p in present]
+        return first_of_decoder(first, *prompt, cache, dtype, words)
 
     def advance(
-        tokens: Tensor, sequences: Tensor, states: list[Tensor]
+        tokens: Tensor, _: Tensor, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
-        mask, place, *past = states
-        mask = F.pad(mask, [0, 1], value=1)
-        cached = [p.transpose(0, 1).contiguous() for p in past]
-        logits, *present = decoder(tokens, place.to(tokens), mask, *cached)
-        grown = [p.transpose(0, 1) for p in present]
-        return logits[:, -1, :words], [mask, place + 1, *grown]
+        return next_of_decoder(decoder, tokens, states, words)
 
     return start, advance
 
@@ -338,7 +373,7 @@ def beam_search_encoder_decoder(
     first = torch.full_like(input_ids[:, :1], decoder_start_token_id)
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
     start, advance = encoder_decoder_steps(
-        encoder, decoder, input_ids, mask, first, takes_ids, takes_states
+        encoder, decoder, (input_ids, mask, first), takes_ids, takes_states
     )
     return beam_search(
         start,
@@ -382,7 +417,7 @@ def beam_search_decoder(
     """com.microsoft BeamSearch over a decoder alone."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
     start, advance = decoder_steps(
-        decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size
+        decoder, init_decoder, (input_ids, mask), cache, dtype, vocab_size
     )
     return beam_search(
         start,
@@ -422,7 +457,7 @@ def greedy_search_decoder(
     """com.microsoft GreedySearch over a decoder."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
     start, advance = decoder_steps(
-        decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size
+        decoder, init_decoder, (input_ids, mask), cache, dtype, vocab_size
     )
     return greedy_search(
         start,
@@ -486,7 +521,7 @@ def sampling_decoder(
     """com.microsoft Sampling over a decoder: GreedySearch that draws among the likeliest words."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
     start, advance = decoder_steps(
-        decoder, init_decoder, input_ids, mask, cache, dtype, vocab_size
+        decoder, init_decoder, (input_ids, mask), cache, dtype, vocab_size
     )
     generator = None
     if seed is not None:

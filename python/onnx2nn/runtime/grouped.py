@@ -70,6 +70,26 @@ def keep_window(
     return staged.gather(2, row.unsqueeze(1).unsqueeze(-1).expand(shape))
 
 
+def capped_scores(
+    q: Tensor, keys: Tensor, bias: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    """Scores in float32, held within `softcap` where it is not 0, and a bias."""
+    scores = (q @ keys.mT).float() * (scale or 1.0 / math.sqrt(q.shape[-1]))
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    return scores if bias is None else scores + bias
+
+
+def weights_beside_sink(masked: Tensor, sink: Tensor | None) -> Tensor:
+    """The softmax of scores; a sink is one more score that takes weight and gives nothing."""
+    if sink is None:
+        return softmax_of_visible(masked)
+    # It is the same for every query of a head.
+    extra = sink.float().reshape(1, -1, 1, 1)
+    extra = extra.expand(masked.shape[0], -1, masked.shape[2], 1)
+    return torch.cat([masked, extra], dim=-1).softmax(-1)[..., :-1]
+
+
 def attend_cached(
     q: Tensor,
     keys: Tensor,
@@ -81,31 +101,16 @@ def attend_cached(
     softcap: float,
     qk_output: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """Grouped attention that may cap its scores and spill weight to a sink; gives scores too.
-
-    `allowed` [batch, 1, queries, keys] says what is seen.
-    """
-    heads, length = q.shape[1], q.shape[2]
-    keys, values = repeat_heads(keys, heads), repeat_heads(values, heads)
+    """Grouped attention and its scores; `allowed` [batch, 1, queries, keys] says what is seen."""
+    keys, values = repeat_heads(keys, q.shape[1]), repeat_heads(values, q.shape[1])
     if not softcap and sink is None and not qk_output:
         mask = add_masks(allowed, attention_bias)
         y = F.scaled_dot_product_attention(
             q, keys, values, attn_mask=mask, scale=scale or None
         )
         return merge_heads(y), None
-    size = q.shape[-1]
-    scores = (q @ keys.mT).float() * (scale or 1.0 / math.sqrt(size))
-    if softcap:
-        scores = torch.tanh(scores / softcap) * softcap
-    if attention_bias is not None:
-        scores = scores + attention_bias
-    masked = scores.masked_fill(~allowed, -torch.inf)
-    if sink is None:
-        weights = softmax_of_visible(masked)
-    else:
-        # One more score, the same for every query of a head, that takes weight and gives nothing.
-        extra = sink.float().reshape(1, -1, 1, 1).expand(masked.shape[0], -1, length, 1)
-        weights = torch.cat([masked, extra], dim=-1).softmax(-1)[..., :-1]
+    scores = capped_scores(q, keys, attention_bias, scale, softcap)
+    weights = weights_beside_sink(scores.masked_fill(~allowed, -torch.inf), sink)
     y = weights.to(values.dtype) @ values
     shown = scores.masked_fill(~allowed, 0.0) if qk_output == 1 else weights
     return merge_heads(y), shown.to(q.dtype)

@@ -209,6 +209,12 @@ def packed_places(bounds: Tensor, count: int, history: int) -> Tensor:
     return tokens + history * torch.searchsorted(bounds[:-1], tokens, right=True)
 
 
+def packed_ends(bounds: Tensor, history: int) -> Tensor:
+    """Where each packed sequence ends once every one has `history` rows put before it."""
+    sequences = torch.arange(1, bounds.shape[0], device=bounds.device)
+    return bounds[1:] + history * sequences
+
+
 def put_history_before(past: Tensor, x: Tensor, bounds: Tensor) -> Tensor:
     """Packed tokens [tokens, ...] with the rows of `past` [batch, history, ...] before each."""
     batch, history = past.shape[:2]
@@ -234,6 +240,14 @@ def captured_steps(
     wanted = torch.minimum(capture_count.long(), bounds[1:] - bounds[:-1])
     tokens = bounds[:-1].unsqueeze(1) + steps
     return tokens.clamp(max=bounds[-1] - 1), steps < wanted.unsqueeze(1)
+
+
+def captured_rows(
+    x: Tensor, bounds: Tensor, capture_count: Tensor, capacity: int
+) -> Tensor:
+    """The rows of x [tokens, ...] that are wanted of each sequence: [batch, capacity, ...]."""
+    tokens, wanted = captured_steps(bounds, capture_count, capacity)
+    return x[tokens].masked_fill(~wanted.unsqueeze(-1), 0)
 
 
 def varlen_ngram_hash_mapping(
@@ -263,7 +277,7 @@ def varlen_ngram_hash_mapping(
     if past_ids is None:
         past_ids = fill.expand(batch, history)
     rows = put_history_before(past_ids, input_ids, bounds)
-    ends = bounds[1:] + history * torch.arange(1, batch + 1, device=rows.device)
+    ends = packed_ends(bounds, history)
     starts, present_segments = None, None
     if segment_ids is not None:
         if past_segment_ids is None:
@@ -311,14 +325,11 @@ def varlen_causal_conv_with_state(
     # One convolution over all; what reaches over a sequence's edge lies in no token's place.
     y = F.conv1d(rows.t(), weight, bias, dilation=dilation, groups=x.shape[1]).t()
     y = y[packed_places(bounds, x.shape[0], carry) - carry]
-    if activation in ("silu", "swish"):
-        y = F.silu(y)
-    batch = torch.arange(1, bounds.shape[0], device=x.device)
-    state = rows_before(rows, bounds[1:] + carry * batch, carry).mT
+    y = F.silu(y) if activation in ("silu", "swish") else y
+    state = rows_before(rows, packed_ends(bounds, carry), carry).mT
     update = None
     if capture_count is not None:
-        tokens, wanted = captured_steps(bounds, capture_count, state_update_capacity)
-        update = x[tokens].masked_fill(~wanted.unsqueeze(-1), 0)
+        update = captured_rows(x, bounds, capture_count, state_update_capacity)
     return y, state, update
 
 

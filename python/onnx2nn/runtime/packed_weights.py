@@ -191,36 +191,55 @@ def packed_rows(rows: Tensor, packed_type: int) -> Tensor:
     scale = b[..., at : at + 2].contiguous().view(torch.float16).float()
     if packed_type == 8:
         return (b[..., 2:].view(torch.int8).float() * scale).flatten(-2)
-    if packed_type in (2, 6, 20):
-        codes = b[..., -16:]
-        codes = torch.cat([codes & 15, codes >> 4], -1).to(torch.int32)
-        if packed_type == 20:
-            return (uneven_levels(codes) * scale).flatten(-2)
-        if packed_type == 6:
-            bits = unpack_bits(b[..., 2:6], 1).to(torch.int32)
-            codes = codes | (bits << 4)
-        return ((codes - (16 if packed_type == 6 else 8)) * scale).flatten(-2)
     if packed_type == 23:
-        low, high = unpack_bits(b[..., 4:8], 4), unpack_bits(b[..., 2:4], 2)
-        steps = (low.to(torch.int32) | (high.to(torch.int32) << 4)) - 32
-        codes = torch.unflatten(b[..., 8:], -1, (8, 16))
-        levels = uneven_levels(torch.cat([codes & 15, codes >> 4], -1).to(torch.int32))
-        return (levels * (steps * scale).unsqueeze(-1)).flatten(-3)
+        return uneven_blocks(b, scale)
     if packed_type == 14:
-        low = torch.unflatten(b[..., :128], -1, (2, 2, 32))
-        low = torch.cat([low & 15, low >> 4], -2)
-        high = torch.unflatten(b[..., 128:192], -1, (2, 1, 32))
-        high = torch.cat([(high >> shift) & 3 for shift in (0, 2, 4, 6)], -2)
-        codes = (low | (high << 4)).to(torch.int32).flatten(-3) - 32
-        steps = b[..., 192:208].view(torch.int8).float() * scale
-        return (codes * steps.repeat_interleave(16, -1)).flatten(-2)
+        return six_bit_blocks(b, scale)
+    if packed_type == 13:
+        return five_bit_blocks(b, scale)
+    return nibble_blocks(b, scale, packed_type)
+
+
+def nibble_blocks(b: Tensor, scale: Tensor, packed_type: int) -> Tensor:
+    """Blocks of 32 with one scale: Q4_0 (2), Q5_0 (6), whose fifth bits lie apart, IQ4_NL (20)."""
+    codes = b[..., -16:]
+    codes = torch.cat([codes & 15, codes >> 4], -1).to(torch.int32)
+    if packed_type == 20:
+        return (uneven_levels(codes) * scale).flatten(-2)
+    if packed_type == 6:
+        codes = codes | (unpack_bits(b[..., 2:6], 1).to(torch.int32) << 4)
+    return ((codes - (16 if packed_type == 6 else 8)) * scale).flatten(-2)
+
+
+def uneven_blocks(b: Tensor, scale: Tensor) -> Tensor:
+    """Blocks of 256 on uneven levels with eight scales of six bits: IQ4_XS."""
+    low, high = unpack_bits(b[..., 4:8], 4), unpack_bits(b[..., 2:4], 2)
+    steps = (low.to(torch.int32) | (high.to(torch.int32) << 4)) - 32
+    codes = torch.unflatten(b[..., 8:], -1, (8, 16))
+    levels = uneven_levels(torch.cat([codes & 15, codes >> 4], -1).to(torch.int32))
+    return (levels * (steps * scale).unsqueeze(-1)).flatten(-3)
+
+
+def six_bit_blocks(b: Tensor, scale: Tensor) -> Tensor:
+    """Blocks of 256 in six bits, with a scale of one byte for sixteen each: Q6_K."""
+    low = torch.unflatten(b[..., :128], -1, (2, 2, 32))
+    low = torch.cat([low & 15, low >> 4], -2)
+    high = torch.unflatten(b[..., 128:192], -1, (2, 1, 32))
+    high = torch.cat([(high >> shift) & 3 for shift in (0, 2, 4, 6)], -2)
+    codes = (low | (high << 4)).to(torch.int32).flatten(-3) - 32
+    steps = b[..., 192:208].view(torch.int8).float() * scale
+    return (codes * steps.repeat_interleave(16, -1)).flatten(-2)
+
+
+def five_bit_blocks(b: Tensor, scale: Tensor) -> Tensor:
+    """Blocks of 256 in five bits, with a scale and a shift of six bits for 32 each: Q5_K."""
     least = b[..., 2:4].contiguous().view(torch.float16).float()
     first, second, third = b[..., 4:8], b[..., 8:12], b[..., 12:16]
     steps = torch.cat([first & 63, (third & 15) | (first >> 6 << 4)], -1)
     shifts = torch.cat([second & 63, (third >> 4) | (second >> 6 << 4)], -1)
     low = torch.unflatten(b[..., 48:], -1, (4, 1, 32))
     low = torch.cat([low & 15, low >> 4], -2).flatten(-3, -2)
-    place = torch.arange(8, device=rows.device, dtype=torch.uint8).unsqueeze(-1)
+    place = torch.arange(8, device=b.device, dtype=torch.uint8).unsqueeze(-1)
     high = (b[..., 16:48].unsqueeze(-2) >> place) & 1
     codes = (low | (high << 4)).float()
     y = codes * (steps * scale).unsqueeze(-1) - (shifts * least).unsqueeze(-1)

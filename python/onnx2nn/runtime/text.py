@@ -121,9 +121,9 @@ def string_normalizer(
     return string_array(words).reshape(*x.shape[:-1], len(words))
 
 
-def python_regex(pattern: str) -> str:
-    """Rewrites RE2 syntax as Python's: POSIX classes, \\z, \\Q..\\E, flags set inside a group."""
-    posix = {
+def posix_class(name: str) -> str | None:
+    """What stands inside brackets for a class of POSIX, None where there is none of the name."""
+    return {
         "alnum": "0-9A-Za-z",
         "alpha": "A-Za-z",
         "ascii": "\\x00-\\x7f",
@@ -138,47 +138,65 @@ def python_regex(pattern: str) -> str:
         "upper": "A-Z",
         "word": "0-9A-Za-z_",
         "xdigit": "0-9A-Fa-f",
-    }
+    }.get(name)
+
+
+def regex_escape(m: re.Match[str]) -> str | None:
+    """Python's form of a quotation, a code or an escape of RE2; None for all else."""
+    if m["quoted"] is not None:
+        return re.escape(m["quoted"])
+    if m["code"]:
+        return re.escape(chr(int(m["code"], 16)))
+    if m["escape"]:
+        return "\\Z" if m["escape"] == "\\z" else m["escape"]
+    return None
+
+
+def regex_in_class(m: re.Match[str], out: list[str]) -> str:
+    """Python's form of what stands inside brackets, after `out`."""
+    text = m.group()
+    if m["posix"]:
+        return posix_class(m["posix"]) or text
+    if text == "^" and out[-1] == "[":
+        out[-1] = "[^"
+        return ""
+    return "\\[" if text == "[" else text
+
+
+def regex_in_groups(m: re.Match[str], open_flags: list[list[str]]) -> str:
+    """Python's form of what opens, parts and closes groups; of each open one, the flags inside."""
+    text = m.group()
+    if m["flags"]:
+        open_flags[-1].append(text[:-1] + ":")
+        return text[:-1] + ":"
+    if m["name"] or text == "(":
+        open_flags.append([])
+        return "(?P<" if m["name"] else text
+    if text == "|":
+        return ")" * len(open_flags[-1]) + "|" + "".join(open_flags[-1])
+    if text == ")" and len(open_flags) > 1:
+        return ")" + ")" * len(open_flags.pop())
+    return text
+
+
+def python_regex(pattern: str) -> str:
+    """Rewrites RE2 syntax as Python's: POSIX classes, \\z, \\Q..\\E, flags set inside a group."""
     token = re.compile(
         r"\\Q(?P<quoted>.*?)(?:\\E|$)|\\x\{(?P<code>[0-9A-Fa-f]+)\}|(?P<escape>\\.)"
         r"|\[:(?P<posix>\w+):\]|(?P<flags>\(\?[imsU]*(?:-[imsU]+)?\))|(?P<name>\(\?<(?![=!]))|(?P<one>.)",
         re.DOTALL,
     )
     out: list[str] = []
-    open_flags: list[list[str]] = [
-        []
-    ]  # for each open group, the flag groups opened inside it
+    open_flags: list[list[str]] = [[]]
     in_class = False
     for m in token.finditer(pattern):
-        text = m.group()
-        if m["quoted"] is not None:
-            text = re.escape(m["quoted"])
-        elif m["code"]:
-            text = re.escape(chr(int(m["code"], 16)))
-        elif m["escape"]:
-            text = "\\Z" if text == "\\z" else text
-        elif in_class:
-            in_class = text != "]" or out[-1] in ("[", "[^")
-            if m["posix"] and m["posix"] in posix:
-                text = posix[m["posix"]]
-            elif text == "^" and out[-1] == "[":
-                out[-1], text = "[^", ""
-            elif text == "[":
-                text = "\\["
-        elif m["flags"]:
-            text = text[:-1] + ":"
-            open_flags[-1].append(text)
-        elif m["name"]:
-            open_flags.append([])
-            text = "(?P<"
-        elif text == "|":
-            text = ")" * len(open_flags[-1]) + "|" + "".join(open_flags[-1])
-        elif text == "(":
-            open_flags.append([])
-        elif text == ")" and len(open_flags) > 1:
-            text += ")" * len(open_flags.pop())
-        elif text == "[":
-            in_class = True
+        text = regex_escape(m)
+        if text is None and in_class:
+            in_class = m.group() != "]" or out[-1] in ("[", "[^")
+            text = regex_in_class(m, out)
+        elif text is None:
+            in_class = m.group() == "["
+            text = regex_in_groups(m, open_flags)
         if text:
             out.append(text)
     return "".join(out) + ")" * len(open_flags[0])
@@ -298,6 +316,22 @@ def words_matching(regex: re.Pattern[str], text: str, least: int) -> list[str]:
     return words
 
 
+def words_of(
+    text: str, separators: list[str] | None, tokenexp: str, least: int
+) -> list[str]:
+    """The words of a text: its characters, what separators leave, or what an expression matches."""
+    if tokenexp == "." or separators == [""]:
+        return list(text)
+    if not separators:
+        regex = re.compile(python_regex(tokenexp), re.ASCII)
+        return words_matching(regex, text, least)
+    words = [text]
+    for separator in separators:
+        regex = re.compile(python_regex(separator), re.ASCII)
+        words = [w for part in words for w in words_between(regex, part, least)]
+    return words
+
+
 def tokenizer(
     x: np.ndarray,
     *,
@@ -310,22 +344,8 @@ def tokenizer(
     """com.microsoft Tokenizer: the words of each string along a new last axis."""
     if x.size == 0:
         return x
-    rows: list[list[str]] = []
-    for text in x.reshape(-1).tolist():
-        if tokenexp == "." or separators == [""]:
-            words = list(text)
-        elif separators:
-            words = [text]
-            for separator in separators:
-                regex = re.compile(python_regex(separator), re.ASCII)
-                words = [
-                    w for part in words for w in words_between(regex, part, mincharnum)
-                ]
-        else:
-            words = words_matching(
-                re.compile(python_regex(tokenexp), re.ASCII), text, mincharnum
-            )
-        rows.append(words)
+    texts = x.reshape(-1).tolist()
+    rows = [words_of(text, separators, tokenexp, mincharnum) for text in texts]
     longest = max(map(len, rows))
     if longest and mark:
         rows = [["\x02", *words, "\x03"] for words in rows]

@@ -1,4 +1,5 @@
-# find_package(onnx2nn): the static libraries, the public headers and the program.
+# find_package(onnx2nn): the static libraries (onnx2nn::onnx2nn, C++), the shared one (onnx2nn::c, C), the public headers
+# and the program.
 
 include(CMakePackageConfigHelpers)
 include(GNUInstallDirs)
@@ -6,7 +7,7 @@ include(GNUInstallDirs)
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/onnx2nn)
 set_target_properties(onnx2nn_core PROPERTIES EXPORT_NAME onnx2nn)
 install(
-  TARGETS ${ONNX2NN_LIBRARIES}
+  TARGETS ${ONNX2NN_LIBRARIES} onnx2nn_shared
   EXPORT onnx2nn-targets
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT native
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT native)

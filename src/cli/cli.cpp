@@ -4,15 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
 #include <map>
 
-#include <nlohmann/json.hpp>
-
 #include "cli/parse.h"
+#include "cli/results.h"
 #include "cli/signals.h"
 #include "onnx2nn/convert.h"
 #include "onnx2nn/simplify.h"
@@ -23,8 +21,6 @@
 
 namespace onnx2nn::cli {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr const char* kNotCheckedHere =
     "this program cannot check; the Python package does (pip install \"onnx2nn[verify]\", then "
@@ -46,43 +42,7 @@ Json result_of(const Parsed& p, ExitCode code) {
   return out;
 }
 
-void print_json(const Json& value) {
-  // Text of a model may be no UTF-8.
-  std::cout << value.dump(2, ' ', true, Json::error_handler_t::replace) << "\n";
-}
-
-Json json_of(const std::vector<DiagnosticInfo>& list) {
-  Json out = Json::array();
-  for (const DiagnosticInfo& d : list)
-    out.push_back({{"severity", d.severity}, {"code", d.code}, {"message", d.message},
-                   {"node", d.node}, {"op_type", d.op_type}, {"domain", d.domain},
-                   {"opset", d.opset}, {"inputs", d.inputs}, {"hint", d.hint}});
-  return out;
-}
-
-Json json_of(const std::vector<PortInfo>& list) {
-  Json out = Json::array();
-  for (const PortInfo& p : list) {
-    Json shape = nullptr;
-    if (p.shape) {
-      shape = Json::array();
-      for (const std::string& d : *p.shape) {
-        std::int64_t number = 0;
-        const auto r = std::from_chars(d.data(), d.data() + d.size(), number);
-        if (d == "?") {
-          shape.push_back(nullptr);
-        } else if (r.ec == std::errc() && r.ptr == d.data() + d.size()) {
-          shape.push_back(number);
-        } else {
-          shape.push_back(d);
-        }
-      }
-    }
-    out.push_back({{"name", p.name}, {"py_name", p.py_name}, {"kind", p.kind},
-                   {"dtype", p.dtype}, {"shape", shape}});
-  }
-  return out;
-}
+void print_json(const Json& value) { std::cout << text_of(value) << "\n"; }
 
 Json not_checked(const char* why) { return {{"ok", nullptr}, {"skipped", why}}; }
 
@@ -93,16 +53,7 @@ const char* why_not_checked(const Parsed& p) {
 /// Says what went wrong with a model, and gives the exit code.
 ExitCode failure(const Parsed& p, const std::vector<DiagnosticInfo>& list,
                  const std::string& text, bool readable) {
-  const auto says = [&](std::string_view code) {
-    return std::any_of(list.begin(), list.end(), [&](const DiagnosticInfo& d) {
-      return d.severity == "error" && d.code == code;
-    });
-  };
-  const ExitCode code = says("internal")         ? kInternal
-                        : says("cancelled")      ? kInterrupted
-                        : says("bad-option") || says("input-shape") ? kUsage
-                        : !readable || says("io") || says("would-overwrite") ? kUnreadable
-                                                 : kWrong;
+  const ExitCode code = exit_code_of(list, readable);
   if (p.json) {
     Json out = result_of(p, code);
     out["error"] = text;
@@ -230,11 +181,7 @@ ExitCode convert(const Parsed& p) {
     out["class_name"] = c.class_name();
     out["inputs"] = json_of(c.inputs());
     out["outputs"] = json_of(c.outputs());
-    const ConversionStats& s = c.stats();
-    out["stats"] = {{"nodes_before", s.nodes_before}, {"nodes_after", s.nodes_after},
-                    {"weight_bytes", s.weight_bytes}, {"op_types", s.op_types},
-                    {"rules", s.rules},               {"ir_version", s.ir_version},
-                    {"producer", s.producer},         {"opsets", s.opsets}};
+    out["stats"] = json_of(c.stats());
   }
   if (p.json) {
     out["files"] = written;
@@ -256,17 +203,7 @@ ExitCode inspect(const Parsed& p) {
   const ExitCode code = c.ok() ? kDone : kWrong;
   if (p.json) {
     Json out = result_of(p, code);
-    out["convertible"] = c.ok();
-    out["producer"] = s.producer;
-    out["ir_version"] = s.ir_version;
-    out["opsets"] = s.opsets;
-    out["nodes"] = s.nodes_before;
-    out["nodes_after"] = s.nodes_after;
-    out["weight_bytes"] = s.weight_bytes;
-    out["inputs"] = json_of(c.inputs());
-    out["outputs"] = json_of(c.outputs());
-    out["op_types"] = s.op_types;
-    out["diagnostics"] = json_of(c.diagnostics());
+    add_inspection(out, c);
     print_json(out);
     return code;
   }
@@ -306,19 +243,6 @@ void print_table(const Simplified& s) {
     if (n.first != n.second)
       std::cout << fmt::format("{:8} -> {:<8} {}\n", n.first, n.second, printable(type));
   for (const auto& [rule, n] : s.rules) std::cout << fmt::format("{:8} times    {}\n", n, rule);
-}
-
-Json json_of(const Simplified& s) {
-  Json misses = Json::array();
-  for (const SimplifyMiss& m : s.misses) misses.push_back({m.rule, m.node, m.reason});
-  return {{"nodes_before", s.nodes_before},
-          {"nodes_after", s.nodes_after},
-          {"op_types_before", s.op_types_before},
-          {"op_types_after", s.op_types_after},
-          {"weight_bytes_before", s.weight_bytes_before},
-          {"weight_bytes_after", s.weight_bytes_after},
-          {"rules", s.rules},
-          {"misses", misses}};
 }
 
 ExitCode simplify(const Parsed& p) {

@@ -1,0 +1,179 @@
+#include "c/options.h"
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "cli/parse.h"
+#include "support/error.h"
+#include "support/text.h"
+
+namespace onnx2nn::c {
+namespace {
+
+using Json = nlohmann::json;
+using Read = std::function<void(const Json&)>;
+using Readers = std::map<std::string, Read, std::less<>>;
+
+[[noreturn]] void refuse(std::string_view name, const Json& value, std::string_view what) {
+  const std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  throw Error("bad-option", printable(name) + ": " + text + " is not " + std::string(what));
+}
+
+bool boolean(std::string_view name, const Json& v) {
+  if (!v.is_boolean()) refuse(name, v, "true or false");
+  return v.get<bool>();
+}
+
+std::int64_t whole(std::string_view name, const Json& v) {
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  if (!v.is_number_integer() || (v.is_number_unsigned() && v.get<std::uint64_t>() > kMost))
+    refuse(name, v, "a whole number");
+  return v.get<std::int64_t>();
+}
+
+std::uint64_t count(std::string_view name, const Json& v) {
+  const std::int64_t n = whole(name, v);
+  if (n < 0) refuse(name, v, "a whole number from 0");
+  return static_cast<std::uint64_t>(n);
+}
+
+std::uint64_t bytes(std::string_view name, const Json& v) {
+  if (!v.is_string()) return count(name, v);
+  const auto n = cli::size_of(v.get_ref<const std::string&>(), cli::kDecimal);
+  if (!n) refuse(name, v, "a number of bytes, or a size like \"5GB\"");
+  return static_cast<std::uint64_t>(*n);
+}
+
+std::string text(std::string_view name, const Json& v) {
+  if (!v.is_string()) refuse(name, v, "a text");
+  return v.get<std::string>();
+}
+
+std::vector<std::string> texts(std::string_view name, const Json& v) {
+  if (!v.is_array()) refuse(name, v, "a list of texts");
+  std::vector<std::string> out;
+  for (const Json& item : v) out.push_back(text(name, item));
+  return out;
+}
+
+InputShapes shapes(std::string_view name, const Json& v) {
+  if (!v.is_object()) refuse(name, v, "an object of dims by input name");
+  InputShapes out;
+  for (const auto& [input, dims] : v.items()) {
+    if (!dims.is_array()) refuse(name, dims, "a list of dims");
+    std::vector<InputDim>& shape = out[input];
+    for (const Json& d : dims) {
+      if (d.is_null()) {
+        shape.emplace_back(std::int64_t{-1});
+      } else if (d.is_string()) {
+        shape.emplace_back(d.get<std::string>());
+      } else {
+        shape.emplace_back(whole(name, d));
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<std::pair<std::string, std::int64_t>> axes(std::string_view name, const Json& v) {
+  if (!v.is_object()) refuse(name, v, "an object of axes by input name");
+  std::vector<std::pair<std::string, std::int64_t>> out;
+  for (const auto& [input, given] : v.items()) {
+    if (!given.is_array()) {
+      out.emplace_back(input, whole(name, given));
+      continue;
+    }
+    for (const Json& axis : given) out.emplace_back(input, whole(name, axis));
+  }
+  return out;
+}
+
+std::vector<CustomOp> custom_ops(std::string_view name, const Json& v) {
+  constexpr std::string_view kWhat =
+      "a list of objects with the texts domain, op_type, name and source";
+  if (!v.is_array()) refuse(name, v, kWhat);
+  std::vector<CustomOp> out;
+  for (const Json& entry : v) {
+    if (!entry.is_object() || entry.size() != 4) refuse(name, entry, kWhat);
+    CustomOp op;
+    for (const auto& [key, into] :
+         std::initializer_list<std::pair<const char*, std::string*>>{{"domain", &op.domain},
+                                                                     {"op_type", &op.op_type},
+                                                                     {"name", &op.name},
+                                                                     {"source", &op.source}}) {
+      const auto it = entry.find(key);
+      if (it == entry.end()) refuse(name, entry, kWhat);
+      *into = text(name, *it);
+    }
+    out.push_back(std::move(op));
+  }
+  return out;
+}
+
+/// What both kinds of options have.
+template <typename Options>
+Readers common_readers(Options& o) {
+  return {
+      {"input_shapes", [&](const Json& v) { o.input_shapes = shapes("input_shapes", v); }},
+      {"dynamic_batch", [&](const Json& v) { o.free_dims.batch = boolean("dynamic_batch", v); }},
+      {"dynamic", [&](const Json& v) { o.free_dims.axes = axes("dynamic", v); }},
+      {"force", [&](const Json& v) { o.force = boolean("force", v); }},
+      {"data_roots", [&](const Json& v) { o.data_roots = texts("data_roots", v); }},
+      {"drop_undefined_outputs",
+       [&](const Json& v) { o.drop_undefined_outputs = boolean("drop_undefined_outputs", v); }},
+  };
+}
+
+void read(const char* json, const Readers& readers) {
+  if (json == nullptr) return;
+  const Json all = Json::parse(json, nullptr, false);
+  if (!all.is_object()) throw Error("bad-option", "the options are no JSON object");
+  for (const auto& [name, value] : all.items()) {
+    const auto it = readers.find(name);
+    if (it == readers.end()) throw Error("bad-option", "there is no option " + printable(name));
+    if (!value.is_null()) it->second(value);
+  }
+}
+
+}  // namespace
+
+ConvertOptions convert_options(const char* json) {
+  ConvertOptions o;
+  Readers readers = common_readers(o);
+  readers["simplify"] = [&](const Json& v) { o.simplify = boolean("simplify", v); };
+  readers["fuse"] = [&](const Json& v) { o.fuse = boolean("fuse", v); };
+  readers["flat"] = [&](const Json& v) { o.flat = boolean("flat", v); };
+  readers["class_name"] = [&](const Json& v) { o.class_name = text("class_name", v); };
+  readers["weights_name"] = [&](const Json& v) { o.weights_name = text("weights_name", v); };
+  readers["max_shard_size"] = [&](const Json& v) { o.max_shard_size = bytes("max_shard_size", v); };
+  readers["comments_origin"] = [&](const Json& v) { o.comments_origin = boolean("comments_origin", v); };
+  readers["allow_unknown"] = [&](const Json& v) { o.allow_unknown = boolean("allow_unknown", v); };
+  readers["custom_ops"] = [&](const Json& v) { o.custom_ops = custom_ops("custom_ops", v); };
+  read(json, readers);
+  return o;
+}
+
+SimplifyOptions simplify_options(const char* json) {
+  SimplifyOptions o;
+  Readers readers = common_readers(o);
+  readers["disabled"] = [&](const Json& v) { o.disabled = texts("disabled", v); };
+  readers["only"] = [&](const Json& v) { o.only = texts("only", v); };
+  readers["why_not"] = [&](const Json& v) { o.why_not = texts("why_not", v); };
+  readers["stop_after"] = [&](const Json& v) { o.stop_after = count("stop_after", v); };
+  readers["max_constant"] = [&](const Json& v) { o.max_constant = bytes("max_constant", v); };
+  readers["opset"] = [&](const Json& v) { o.opset = whole("opset", v); };
+  readers["external_data"] = [&](const Json& v) { o.external_data = boolean("external_data", v); };
+  read(json, readers);
+  return o;
+}
+
+}  // namespace onnx2nn::c

@@ -1,0 +1,177 @@
+/* A user of the C interface: a model that converts, is written and simplified; what is refused, and how.
+ *
+ *     client MODEL.onnx FOLDER
+ */
+#include <onnx2nn/onnx2nn.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures = 0;
+
+static void check(int holds, const char *what, const onnx2nn_result *result) {
+  if (holds) return;
+  ++failures;
+  fprintf(stderr, "FAILED: %s\n%s", what, onnx2nn_diagnostics(result).data);
+}
+
+static int contains(onnx2nn_text text, const char *part) {
+  return strlen(text.data) == text.size && strstr(text.data, part) != NULL;
+}
+
+static int stop(void *context) {
+  ++*(int *)context;
+  return 1;
+}
+
+/* The bytes of a file, NULL where it cannot be read. */
+static void *read_file(const char *path, size_t *size) {
+  FILE *file = fopen(path, "rb");
+  void *bytes = NULL;
+  long length;
+  *size = 0;
+  if (file == NULL) return NULL;
+  if (fseek(file, 0, SEEK_END) == 0 && (length = ftell(file)) > 0 && fseek(file, 0, SEEK_SET) == 0) {
+    bytes = malloc((size_t)length);
+    if (bytes != NULL) *size = fread(bytes, 1, (size_t)length, file);
+  }
+  fclose(file);
+  return bytes;
+}
+
+static void convert(const char *model, const char *folder, const void *bytes, size_t size) {
+  onnx2nn_result *from_file = NULL;
+  onnx2nn_result *from_bytes = NULL;
+  onnx2nn_text weight;
+  const char *one;
+  const char *two;
+  char path[4096];
+  void *written;
+  size_t written_size;
+
+  check(onnx2nn_convert_file(model, NULL, &from_file) == ONNX2NN_DONE, "a model converts", from_file);
+  check(contains(onnx2nn_source(from_file), "nn.Conv2d("), "its source has layers", from_file);
+  check(contains(onnx2nn_json(from_file), "\"class_name\": \"Digits\""), "its JSON has its class", from_file);
+
+  check(onnx2nn_convert_bytes(bytes, size, "digits", "{\"simplify\": true, \"input_shapes\": null}",
+                              &from_bytes) == ONNX2NN_DONE,
+        "bytes convert", from_bytes);
+  /* The lines above the classes name the file. */
+  one = strstr(onnx2nn_source(from_file).data, "\nclass ");
+  two = strstr(onnx2nn_source(from_bytes).data, "\nclass ");
+  check(one != NULL && two != NULL && strcmp(one, two) == 0, "both sources are one", from_bytes);
+
+  check(onnx2nn_weight_count(from_file) > 0, "it has weights", from_file);
+  check(onnx2nn_weight(from_file, 0, 0, &weight) == ONNX2NN_DONE && weight.size > 0, "a weight has bytes",
+        from_file);
+  check(onnx2nn_weight(from_file, onnx2nn_weight_count(from_file), 0, &weight) == ONNX2NN_USAGE &&
+            weight.size == 0,
+        "there is no weight behind the last", from_file);
+  check(onnx2nn_weight(from_file, 0, 1, &weight) == ONNX2NN_USAGE, "a weight has no second piece", from_file);
+
+  snprintf(path, sizeof path, "%s/page.py", folder);
+  check(onnx2nn_write(from_file, path, NULL) == ONNX2NN_DONE, "source and weights are written", from_file);
+  check(contains(onnx2nn_json(from_file), "page.safetensors"), "its JSON lists the files", from_file);
+  written = read_file(path, &written_size);
+  check(written != NULL && written_size > 0, "the source is there", from_file);
+  free(written);
+  snprintf(path, sizeof path, "%s/page.pt", folder);
+  check(onnx2nn_write(from_bytes, path, NULL) == ONNX2NN_DONE, "TorchScript is written", from_bytes);
+
+  /* Somebody else's file stays. */
+  check(onnx2nn_write(from_bytes, model, NULL) != ONNX2NN_DONE, "the model is not replaced", from_bytes);
+  check(onnx2nn_write(from_bytes, NULL, NULL) == ONNX2NN_USAGE, "a path is needed", from_bytes);
+  check(onnx2nn_result_status(from_bytes) == ONNX2NN_USAGE, "the handle has its last status", from_bytes);
+  onnx2nn_free(from_bytes);
+  onnx2nn_free(from_file);
+}
+
+static void simplify(const char *model, const char *folder, const void *bytes, size_t size) {
+  onnx2nn_result *result = NULL;
+  char path[4096];
+
+  check(onnx2nn_simplify_bytes(bytes, size, NULL, NULL, NULL, &result) == ONNX2NN_DONE, "bytes simplify", result);
+  check(onnx2nn_model(result).size > 0, "the smaller model is there", result);
+  check(contains(onnx2nn_json(result), "\"nodes_after\""), "its JSON counts nodes", result);
+  check(onnx2nn_write(result, "x.py", NULL) == ONNX2NN_USAGE, "it is no conversion", result);
+  onnx2nn_free(result);
+
+  snprintf(path, sizeof path, "%s/made/small.onnx", folder);
+  check(onnx2nn_simplify_file(model, path, "{\"only\": []}", &result) == ONNX2NN_DONE, "a file simplifies", result);
+  check(onnx2nn_model(result).size == 0, "what was written is not in memory", result);
+  onnx2nn_free(result);
+  check(onnx2nn_simplify_file(model, NULL, "{\"stop_after\": -1}", &result) == ONNX2NN_USAGE,
+        "rewrites are not negative", result);
+  onnx2nn_free(result);
+}
+
+static void refuse(const char *model, const void *bytes, size_t size) {
+  static const char *const kWrong[] = {"",
+                                       "[]",
+                                       "{",
+                                       "{\"simplfy\": true}",
+                                       "{\"simplify\": 1}",
+                                       "{\"input_shapes\": [1]}",
+                                       "{\"input_shapes\": {\"input\": [1.5]}}",
+                                       "{\"max_shard_size\": \"much\"}",
+                                       "{\"custom_ops\": [{}]}",
+                                       "{\"opset\": 18446744073709551615}",
+                                       "{\"dynamic\": {\"no such input\": 0}}"};
+  onnx2nn_result *result = NULL;
+  int asked = 0;
+  size_t i;
+
+  for (i = 0; i < sizeof kWrong / sizeof *kWrong; ++i) {
+    check(onnx2nn_convert_file(model, kWrong[i], &result) == ONNX2NN_USAGE, kWrong[i], result);
+    check(onnx2nn_diagnostics(result).size > 0 && contains(onnx2nn_json(result), "\"exit_code\": 2"),
+          "what is wrong is said", result);
+    onnx2nn_free(result);
+  }
+  check(onnx2nn_convert_bytes("not a model", 11, NULL, NULL, &result) == ONNX2NN_UNREADABLE, "no model", result);
+  check(onnx2nn_source(result).size == 0 && onnx2nn_weight_count(result) == 0, "nothing came of it", result);
+  onnx2nn_free(result);
+  check(onnx2nn_convert_bytes(bytes, size / 2, NULL, NULL, &result) == ONNX2NN_UNREADABLE, "half a model", result);
+  onnx2nn_free(result);
+  check(onnx2nn_convert_bytes(NULL, 5, NULL, NULL, &result) == ONNX2NN_USAGE, "bytes that are NULL", result);
+  onnx2nn_free(result);
+  check(onnx2nn_convert_file("no such file", NULL, &result) == ONNX2NN_UNREADABLE, "no file", result);
+  onnx2nn_free(result);
+  check(onnx2nn_convert_file(NULL, NULL, &result) == ONNX2NN_USAGE, "a path that is NULL", result);
+  onnx2nn_free(result);
+  check(onnx2nn_convert_file(model, NULL, NULL) == ONNX2NN_USAGE, "nowhere to put the handle", NULL);
+  check(onnx2nn_write(NULL, "x.py", NULL) == ONNX2NN_USAGE, "no handle", NULL);
+  check(onnx2nn_result_status(NULL) == ONNX2NN_USAGE && onnx2nn_source(NULL).size == 0, "no handle", NULL);
+  onnx2nn_free(NULL);
+
+  onnx2nn_set_interrupt(stop, &asked);
+  check(onnx2nn_convert_file(model, NULL, &result) == ONNX2NN_CANCELLED && asked > 0, "it is stopped", result);
+  onnx2nn_free(result);
+  onnx2nn_set_interrupt(NULL, NULL);
+}
+
+int main(int argc, char **argv) {
+  onnx2nn_result *result = NULL;
+  size_t size = 0;
+  void *bytes;
+  if (argc != 3) return 2;
+  bytes = read_file(argv[1], &size);
+  if (bytes == NULL) return 2;
+
+  check(strchr(onnx2nn_version(), '.') != NULL, "there is a version", NULL);
+  convert(argv[1], argv[2], bytes, size);
+  simplify(argv[1], argv[2], bytes, size);
+  refuse(argv[1], bytes, size);
+
+  check(onnx2nn_inspect_file(argv[1], NULL, &result) == ONNX2NN_DONE, "a model is looked at", result);
+  check(contains(onnx2nn_json(result), "\"convertible\": true"), "it would convert", result);
+  onnx2nn_free(result);
+  check(onnx2nn_inspect_bytes(bytes, size, NULL, NULL, &result) == ONNX2NN_DONE, "so are bytes", result);
+  onnx2nn_free(result);
+  check(onnx2nn_operators(&result) == ONNX2NN_DONE && contains(onnx2nn_json(result), "\"Conv\""), "operators", result);
+  onnx2nn_free(result);
+  check(onnx2nn_rules(&result) == ONNX2NN_DONE && contains(onnx2nn_json(result), "\"fold-constants\""), "rules", result);
+  onnx2nn_free(result);
+  free(bytes);
+  return failures == 0 ? 0 : 1;
+}

@@ -1,6 +1,8 @@
 // Expressions of TorchScript: what each becomes, and the type that it has.
 #include <algorithm>
+#include <charconv>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "emit/script_helpers.h"
@@ -12,6 +14,22 @@
 namespace onnx2nn::emit {
 
 using torch::ExprKind;
+
+namespace {
+
+/// "star2_tensors" takes as a list what is left over after two arguments: 2.
+std::optional<std::size_t> starred_after(std::string_view name) {
+  constexpr std::string_view kStar = "star";
+  if (!name.starts_with(kStar)) return std::nullopt;
+  name.remove_prefix(kStar.size());
+  const char* const last = name.data() + name.size();
+  std::size_t count = 0;
+  const auto [end, error] = std::from_chars(name.data(), last, count);
+  if (error != std::errc{} || end == last || *end != '_') return std::nullopt;
+  return count;
+}
+
+}  // namespace
 
 Typed ScriptWriter::value(const Expr& e) {
   switch (e.kind) {
@@ -113,6 +131,9 @@ std::string ScriptWriter::fit_annotated(const Expr& e, const std::string& want) 
   const bool scalar = plain == "int" || plain == "float" || plain == "bool";
   if (scalar && (is_number(v.type) || v.type == "Tensor")) return fit(v, plain);
   if (plain == "Tensor" && v.type == "Optional[Tensor]") return fit(v, "Tensor");
+  // Helpers that take a tensor or a number take tensors here.
+  if (plain == "Tensor" && is_number(v.type))
+    return call("torch.as_tensor", {v.text}, "Tensor", "number").text;
   refuse("way to give a " + v.type + " where a helper takes a " + want);
 }
 
@@ -121,10 +142,19 @@ Typed ScriptWriter::helper(const Expr& e) {
   if (known == nullptr) refuse("helper " + e.text);
   std::vector<std::string> texts;
   std::size_t used = e.args.size();
-  for (std::size_t i = 0; i < known->params.size(); ++i) {
-    const ScriptParameter& p = known->params[i];
-    if (i < e.args.size()) {
-      texts.push_back(fit_annotated(*e.args[i], p.type));
+  std::size_t next = 0;  // argument without a name
+  std::size_t plain = e.args.size();
+  for (const ScriptParameter& p : known->params) {
+    if (const auto after = starred_after(p.name)) {
+      plain = std::min(*after, plain);
+      Expr rest;
+      rest.kind = ExprKind::List;
+      rest.args.assign(e.args.begin() + static_cast<std::ptrdiff_t>(plain), e.args.end());
+      texts.push_back(fit_annotated(rest, p.type));
+      continue;
+    }
+    if (next < plain) {
+      texts.push_back(fit_annotated(*e.args[next++], p.type));
       continue;
     }
     const auto word = std::find_if(e.keywords.begin(), e.keywords.end(),
@@ -138,7 +168,7 @@ Typed ScriptWriter::helper(const Expr& e) {
       refuse("helper " + e.text + " without " + p.name);
     }
   }
-  if (used != e.args.size() + e.keywords.size() || e.args.size() > known->params.size())
+  if (used != e.args.size() + e.keywords.size() || next < plain)
     refuse("helper " + e.text + " with such arguments");
   out_.helpers.insert(e.text);
   return call(std::string(kScriptHelpers) + "." + e.text, texts, known->returns, e.text);

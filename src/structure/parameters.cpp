@@ -94,7 +94,6 @@ class Finder {
             out.keywords[i].emplace_back(p.var->name, Ex(value));
           }
         }
-        if (!p.otherwise) out.positional.push_back(p.var->name);
         out.declared.push_back(std::move(p));
       }
     }

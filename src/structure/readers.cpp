@@ -200,7 +200,7 @@ class Reader {
 bool says_something(std::string_view name) {
   if (!torch::is_argument_name(name)) return false;
   while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.remove_suffix(1);
-  for (const std::string_view plain : {"input", "inputs", "data", "image", "images", "tensor", "arg", "args", "in", "keras_tensor"})
+  for (const std::string_view plain : {"input", "inputs", "data", "image", "images", "tensor", "arg", "args", "in"})
     if (name == plain) return false;
   return name.size() > 1;
 }

@@ -214,8 +214,7 @@ class Tidier {
           user.kind == ExprKind::Var || (user.kind == ExprKind::Op && user.text == "not");
       return simple && width(value) <= 60;
     }
-    const bool choice = value.kind == ExprKind::Op && value.text == "if";
-    if (!is_call(value) && !(choice && next.kind == Stmt::Kind::Return)) return false;
+    if (!is_call(value)) return false;
     constexpr std::size_t kRounded = 100;  // what it calls is shorter than it is taken for
     const bool is_rounded = value.kind == ExprKind::Helper && value.text == "fake_quantize";
     // The sign of a variable is short anywhere.

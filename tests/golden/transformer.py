@@ -36,7 +36,7 @@ class Mlp(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
-class TransformerBlock(nn.Module):
+class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(16)
@@ -53,7 +53,7 @@ class TransformerBlock(nn.Module):
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.ModuleList([TransformerBlock()])
+        self.layer = nn.ModuleList([Layer()])
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         residual_1, down = self.layer[0](hidden)

@@ -105,7 +105,7 @@ def onnx_attention(
     """ONNX Attention: Y, keys and values with those of the past, scores if they are asked for."""
     heads = split_heads(q, q_num_heads)
     k, v = split_heads(k, kv_num_heads), split_heads(v, kv_num_heads)
-    past = None
+    past: int | None = None
     if past_key is not None and past_value is not None:
         past = past_key.shape[2]
         k, v = torch.cat([past_key, k], dim=2), torch.cat([past_value, v], dim=2)

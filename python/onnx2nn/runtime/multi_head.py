@@ -188,7 +188,9 @@ def multi_head_attention(
     bias: Tensor | None = None,
     key_padding_mask: Tensor | None = None,
     attention_bias: Tensor | None = None,
-    *past: Tensor | None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    *,
     num_heads: int,
     qk: bool = False,
     past_sequence_length: Tensor | int | None = None,
@@ -200,9 +202,8 @@ def multi_head_attention(
     With `past_sequence_length` the past's caches have a fixed length, of which so much is filled.
     """
     q, k, v = projected_heads(query, key, value, bias, num_heads)
-    caches = past or (None, None)
     filled = (past_sequence_length, cache_indirection)
-    keys, values, k, v, before = with_past(k, v, (caches[0], caches[1]), *filled)
+    keys, values, k, v, before = with_past(k, v, (past_key, past_value), *filled)
     mask = length_mask(key_padding_mask, q.shape[0], k.shape[2])
     y, scores = attend_unpadded(q, k, v, mask, attention_bias, before, qk, **scoring)
     return y, keys, values, scores

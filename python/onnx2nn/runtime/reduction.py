@@ -37,8 +37,8 @@ def sum_of(y: Tensor, kind: str, axes: list[int], keep: bool) -> Tensor:
         for axis in sorted(axes, reverse=True):
             y = y.prod(axis, keep, dtype=y.dtype)
         return y
-    terms = {"sum": lambda: y, "l1": lambda: y.abs(), "sum_square": lambda: y * y}
-    return terms[kind]().sum(axes, keep, dtype=y.dtype)
+    terms = y.abs() if kind == "l1" else y * y if kind == "sum_square" else y
+    return terms.sum(axes, keep, dtype=y.dtype)
 
 
 def norm_of(y: Tensor, kind: str, axes: list[int], keep: bool) -> Tensor:
@@ -60,7 +60,7 @@ def reduce_values(
     """Any ONNX Reduce operator: torch lacks unsigned dtypes, and extremes of nothing."""
     if noop_with_empty_axes and not axes:
         # Each element is reduced by itself.
-        return reduce_values(x.unsqueeze(0), kind, [0], keepdims=0)
+        x, axes, keepdims = x.unsqueeze(0), [0], 0
     axes = [axis % x.dim() for axis in axes] if axes else list(range(x.dim()))
     keep = bool(keepdims)
     if kind in ("max", "min"):

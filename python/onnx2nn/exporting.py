@@ -4,6 +4,7 @@ Both are made from the module that a conversion gives, by the installed torch, s
 version of it. Dims that the ONNX file leaves open stay open, under its names: equal names are equal sizes.
 """
 
+import io
 import logging
 import re
 import warnings
@@ -33,13 +34,20 @@ def write(path: Path, net: "nn.Module", inputs: list[dict[str, Any]], source: So
     """
     program = export(net, inputs, source)
     if path.suffix.lower() == ".pte":
-        path.write_bytes(_executorch(program))
-        return
-    import torch
+        data: memoryview | bytes = _executorch(program)
+    else:
+        import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.export.save(program, str(path), extra_files={MARK: source.name})
+        # Not to the file: where a disk is full, torch's writer ends the process.
+        stream = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, stream, extra_files={MARK: source.name})
+        data = stream.getbuffer()
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise Error(f"{path.name}: cannot be written: {error.strerror}", unreadable=True) from error
 
 
 def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "ExportedProgram":

@@ -1,6 +1,8 @@
 """Files that torch writes of a conversion: torch.export, AOTInductor, ExecuTorch."""
 
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,29 @@ def test_what_torch_cannot_export_is_said(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     with pytest.raises(Error, match="export"):
         onnx2nn.convert(model, tmp_path / "net.pt2")
+    assert not [*tmp_path.iterdir()]
+
+
+FULL_DISK = """
+import resource, signal, sys
+import onnx2nn
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # every larger file ends in an error
+try:
+    if sys.argv[2].endswith(".onnx"):
+        onnx2nn.export_onnx(onnx2nn.load(sys.argv[1]), sys.argv[1], sys.argv[2])
+    else:
+        onnx2nn.convert(sys.argv[1], sys.argv[2])
+except onnx2nn.Error as error:
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.pt", "net.pth", "net.onnx"])
+def test_a_disk_that_is_full(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(DIGITS), str(path)], check=False)
+    assert done.returncode == 3
     assert not [*tmp_path.iterdir()]
 
 

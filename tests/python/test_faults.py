@@ -72,6 +72,11 @@ def state_of_model(folder: Path) -> State:
     return f"{model.producer_name} {nodes} {model.graph.input}", data
 
 
+def state_of_archive(folder: Path) -> State:
+    path = folder / "out.pt"
+    return ("", path.read_bytes()) if path.exists() else None
+
+
 @dataclass
 class Case:
     """A command, run in a folder that `before`, another command, has filled."""
@@ -83,6 +88,8 @@ class Case:
 
 def _case(command: str, before: str = "") -> Case:
     state = state_of_source if "convert" in command else state_of_model
+    if command.endswith(".pt"):
+        state = state_of_archive
     if "shard" in command + before:
         state = state_of_shards
     return Case(command.split(), before.split(), state)
@@ -91,7 +98,10 @@ def _case(command: str, before: str = "") -> Case:
 CASES = {
     "source": _case("convert 2.onnx -o out.py"),
     "source again": _case("convert 2.onnx -o out.py", "convert 1.onnx -o out.py"),
+    "pth": _case("convert 2.onnx -o out.pth"),
     "pth again": _case("convert 2.onnx -o out.pth", "convert 1.onnx -o out.pth"),
+    "TorchScript": _case("convert 2.onnx -o out.pt"),
+    "TorchScript again": _case("convert 2.onnx -o out.pt", "convert 1.onnx -o out.pt"),
     "shards": _case("convert 2.onnx.shards -o out.py --max-shard-size 9KB"),
     "shards again": _case(
         "convert 2.onnx.shards -o out.py --max-shard-size 9KB",

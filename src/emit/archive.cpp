@@ -14,16 +14,6 @@
 namespace onnx2nn::emit {
 namespace {
 
-std::vector<std::int64_t> strides_of(std::span<const std::int64_t> shape) {
-  std::vector<std::int64_t> strides(shape.size());
-  std::int64_t stride = 1;
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride = checked_mul(stride, std::max<std::int64_t>(shape[i], 1), "stride");
-  }
-  return strides;
-}
-
 constexpr std::uint64_t kLimit32 = 0xFFFFFFFF;
 
 /// A stored (not compressed) member of a zip file.
@@ -169,11 +159,6 @@ void add_archive(AtomicFileSet& files, const std::string& path, std::span<const 
   for (const ZipMember& member : members) directory += central_header(member);
   file.append(directory);
   file.append(zip_end(members.size(), end, directory.size()));
-}
-
-void pickle_layout(Pickle& out, std::span<const std::int64_t> shape) {
-  out.integers(shape);
-  out.integers(strides_of(shape));
 }
 
 }  // namespace onnx2nn::emit

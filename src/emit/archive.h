@@ -29,7 +29,4 @@ struct ArchiveWeight {
 void add_archive(AtomicFileSet& files, const std::string& path, std::span<const ArchiveText> before,
                  std::span<const ArchiveWeight> weights, std::span<const ArchiveText> after);
 
-/// Sizes and strides of a contiguous tensor.
-void pickle_layout(Pickle& out, std::span<const std::int64_t> shape);
-
 }  // namespace onnx2nn::emit

@@ -3,41 +3,11 @@
 #include <fmt/core.h>
 
 #include "emit/archive.h"
+#include "emit/pickle_weight.h"
 #include "emit/weight_types.h"
 #include "emit/weights.h"
 
 namespace onnx2nn::emit {
-namespace {
-
-/// Writes one tensor; `record` is the number of the storage that holds it.
-void pickle_tensor(Pickle& out, const WeightEntry& entry, std::size_t record) {
-  const DTypeRow& dtype = row_of(entry.dtype);
-  const bool typed = dtype.typed;
-  const std::uint64_t size = byte_size(entry);
-  out.global("torch._utils", typed ? "_rebuild_tensor_v2" : "_rebuild_tensor_v3");
-  out.op('(');
-  out.op('(');
-  out.text("storage");
-  if (typed) {
-    out.global("torch", dtype.storage);
-  } else {
-    out.global("torch.storage", "UntypedStorage");
-  }
-  out.text(std::to_string(record));
-  out.text("cpu");
-  out.integer(typed ? size / dtype.size : size);
-  out.op('t');
-  out.op('Q');
-  out.integer(0);
-  pickle_layout(out, entry.shape);
-  out.op('\x89');  // requires_grad is False
-  out.ordered_dict();
-  if (!typed) out.global("torch", dtype.torch_name);
-  out.op('t');
-  out.op('R');
-}
-
-}  // namespace
 
 void add_state_dict_pth(AtomicFileSet& files, const std::string& path,
                         std::span<const WeightEntry> entries, std::string_view origin) {
@@ -59,7 +29,9 @@ void add_state_dict_pth(AtomicFileSet& files, const std::string& path,
     pickle.op('(');
     for (std::size_t i = 0; i < entries.size(); ++i) {
       pickle.text(entries[i].key);
-      pickle_tensor(pickle, entries[i], record[i]);
+      pickle_weight(pickle, entries[i], false, StorageForm::AsSaved, [&, i] {
+        pickle_storage(pickle, entries[i], record[i], StorageForm::AsSaved);
+      });
     }
     pickle.op('u');
   }

@@ -7,6 +7,7 @@
 #include <fmt/core.h>
 
 #include "emit/archive.h"
+#include "emit/pickle_weight.h"
 #include "emit/script_function.h"
 #include "emit/script_helpers.h"
 #include "emit/weight_types.h"
@@ -181,30 +182,13 @@ class Objects {
   void tensor(const torch::Param& param) {
     const std::size_t index = model_.entry_of.at(&param);
     const WeightEntry& entry = entries_[index];
-    const DTypeRow& dtype = row_of(entry.dtype);
-    pickle_.global("torch._utils", "_rebuild_tensor_v2");
-    pickle_.op('(');
-    const auto [it, is_new] = memo_.emplace(index, memo_.size());
-    if (is_new) {
-      pickle_.op('(');
-      pickle_.text("storage");
-      pickle_.global("torch", dtype.storage);
-      pickle_.text(std::to_string(records_.size()));
-      pickle_.text("cpu");
-      pickle_.integer(byte_size(entry) / dtype.size);
-      pickle_.op('t');
-      pickle_.op('Q');
+    pickle_weight(pickle_, entry, param.trainable, StorageForm::OfDType, [&] {
+      const auto [it, is_new] = memo_.emplace(index, memo_.size());
+      if (!is_new) return pickle_.recall(it->second);
+      pickle_storage(pickle_, entry, records_.size(), StorageForm::OfDType);
       pickle_.memoize(it->second);
       records_.push_back(index);
-    } else {
-      pickle_.recall(it->second);
-    }
-    pickle_.integer(0);
-    pickle_layout(pickle_, entry.shape);
-    pickle_.boolean(param.trainable);
-    pickle_.ordered_dict();
-    pickle_.op('t');
-    pickle_.op('R');
+    });
   }
 
   const ScriptModel& model_;

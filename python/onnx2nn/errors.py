@@ -5,8 +5,10 @@ from typing import Any, TypeAlias
 __all__ = [
     "Diagnostic",
     "Error",
+    "described",
     "diagnostic",
     "diagnostic_text",
+    "first_line",
     "grouped",
     "printable",
 ]
@@ -36,6 +38,17 @@ class Error(Exception):
         self.diagnostics = diagnostics or []
         self.unreadable = unreadable
         self.usage = usage
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line, short enough to print."""
+    text = str(error).strip().split("\n")[0]
+    return text[:300] or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """An exception's type and first line."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def diagnostic(code: str, message: str) -> Diagnostic:

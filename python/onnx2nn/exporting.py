@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.errors import Error
+from onnx2nn.errors import Error, described
 from onnx2nn.source import Source
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-__all__ = ["export", "first_sentence", "is_name", "load_exported", "write"]
+__all__ = ["export", "is_name", "load_exported", "write"]
 
 MARK = "onnx2nn"  # the record by which an archive is known as ours
 _log = logging.getLogger("onnx2nn")
@@ -72,7 +72,7 @@ def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "E
                     net, args, dynamic_shapes=dims if any(dims) else None, strict=False
                 )
         except Exception as error:  # torch raises what its parts do
-            reasons.append(first_sentence(error))
+            reasons.append(described(error))
             continue
         if reasons:
             _log.warning("the dims are not as free as the ONNX file says: %s", reasons[0])
@@ -109,14 +109,8 @@ def load_exported(path: Path) -> "nn.Module":
             warnings.simplefilter("ignore")
             module: nn.Module = torch.export.load(str(path)).module()
     except Exception as error:
-        raise Error(f"{path}: torch.export.load refuses it: {first_sentence(error)}") from error
+        raise Error(f"{path}: torch.export.load refuses it: {described(error)}") from error
     return module
-
-
-def first_sentence(error: BaseException) -> str:
-    """An exception's type and first line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 
 
 # ---- Examples and dims ----
@@ -161,7 +155,7 @@ def _example(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> 
             with torch.no_grad():
                 net(*args)
         except Exception as error:
-            last = first_sentence(error)
+            last = described(error)
         else:
             return args
     raise Error(f"{source.name}: no example inputs were found to export the module with: {last}")
@@ -228,4 +222,4 @@ def _executorch(program: "ExportedProgram") -> bytes:
             )
             return bytes(edge.to_executorch().buffer)
     except Exception as error:
-        raise Error(f"ExecuTorch refuses the program: {first_sentence(error)}") from error
+        raise Error(f"ExecuTorch refuses the program: {described(error)}") from error

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnx2nn.api import simplify_unchecked
 from onnx2nn.core import native, refused, run_native
-from onnx2nn.errors import Error
-from onnx2nn.exporting import export, first_sentence, is_name
+from onnx2nn.errors import Error, described
+from onnx2nn.exporting import export, is_name
 from onnx2nn.source import Model, as_source
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _cause(error: BaseException) -> str:
     """What went wrong first: the exporter wraps it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_sentence(error)
+    return described(error)
 
 
 def _forget_paths(model: Any) -> None:

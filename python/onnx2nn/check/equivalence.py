@@ -12,14 +12,14 @@ from onnx2nn.check.compare import Bar, Comparison, Random, agree, compare
 from onnx2nn.check.freed import check_freed
 from onnx2nn.check.given import check_shapes, given_inputs
 from onnx2nn.check.inputs import Unfit, candidates
-from onnx2nn.check.oracle import OracleDied, Reference, Runtime, first_line
+from onnx2nn.check.oracle import OracleDied, Reference, Runtime
 from onnx2nn.check.pieces import Graph
 from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.check.search import Refused, is_empty, larger_batch, mark_random, search
 from onnx2nn.check.stretches import Allowance, compare_stretches, rounding
 from onnx2nn.check.values import has_random_op
 from onnx2nn.core import Axes, InputShapes
-from onnx2nn.errors import Error
+from onnx2nn.errors import Error, first_line
 from onnx2nn.source import Source
 
 __all__ = ["Original"]

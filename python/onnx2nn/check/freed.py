@@ -7,9 +7,10 @@ import numpy as np
 
 from onnx2nn.check.compare import Bar, Random, compare
 from onnx2nn.check.inputs import candidates, wanted_inputs
-from onnx2nn.check.oracle import OracleDied, first_line
+from onnx2nn.check.oracle import OracleDied
 from onnx2nn.check.result import Answer, Report, describe
 from onnx2nn.core import Axes, core_axes
+from onnx2nn.errors import first_line
 
 __all__ = ["check_freed"]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx2nn.check.compare import Comparison, Random, compare, flatten, is_float
-from onnx2nn.check.oracle import first_line
 from onnx2nn.check.result import Answer, Difference, Report, describe
 from onnx2nn.check.values import NodeValues, NoValues
 from onnx2nn.check.written import call_module, emitted_line, run_module, seeded
 from onnx2nn.core import run_native
+from onnx2nn.errors import described
 from onnx2nn.source import Source
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class Traced:
         except Stop:
             return None
         except Exception as error:  # whatever emitted code raises is a finding
-            return f"{type(error).__name__}: {first_line(error)}{emitted_line(error)}"
+            return f"{described(error)}{emitted_line(error)}"
         return None
 
 
@@ -270,7 +270,7 @@ def trace(
         with seeded():
             traced.outputs = run_module(net, answer.feed, proto)
     except Exception as error:  # whatever emitted code raises is a finding
-        traced.failure = f"{type(error).__name__}: {first_line(error)}{emitted_line(error)}"
+        traced.failure = f"{described(error)}{emitted_line(error)}"
     traced.names = [name for _, _, name in node_values(proto) if name in hook.sizes]
     return traced
 

@@ -15,7 +15,6 @@ __all__ = [
     "OracleError",
     "Reference",
     "Runtime",
-    "first_line",
     "model_folder",
     "multiplies_bytes",
     "oracle_model",
@@ -44,12 +43,6 @@ def read_proto(source: Source) -> Any:
         if not conversion.readable:  # it may say what kind of file it is
             raise refused(source, list(conversion.diagnostics), readable=False) from error
         raise Error(f"{source.name}: not an ONNX model: {error}", unreadable=True) from error
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's first line, short enough to print."""
-    text = str(error).strip().split("\n")[0]
-    return text[:300] or type(error).__name__
 
 
 def multiplies_bytes(proto: Any) -> bool:

@@ -8,10 +8,11 @@ import numpy as np
 
 from onnx2nn.check.compare import Random, agree
 from onnx2nn.check.inputs import candidates, wanted_inputs
-from onnx2nn.check.oracle import OracleDied, first_line
+from onnx2nn.check.oracle import OracleDied
 from onnx2nn.check.result import Answer
 from onnx2nn.check.values import has_random_op
 from onnx2nn.core import InputShapes
+from onnx2nn.errors import first_line
 
 __all__ = ["BATCH", "Refused", "is_empty", "larger_batch", "mark_random", "search"]
 

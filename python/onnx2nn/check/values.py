@@ -8,12 +8,12 @@ from onnx2nn.check.compare import Random
 from onnx2nn.check.oracle import (
     Reference,
     Runtime,
-    first_line,
     model_folder,
     multiplies_bytes,
     with_outputs,
 )
 from onnx2nn.check.result import Answer
+from onnx2nn.errors import first_line
 from onnx2nn.source import Source
 
 __all__ = ["NoValues", "NodeValues", "Opened", "captured", "has_random_op", "is_random"]

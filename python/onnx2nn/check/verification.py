@@ -20,7 +20,6 @@ from onnx2nn.check.oracle import (
     OracleDied,
     Reference,
     Runtime,
-    first_line,
     model_folder,
     multiplies_bytes,
     oracle_model,
@@ -35,7 +34,7 @@ from onnx2nn.check.stretches import compare_stretches
 from onnx2nn.check.values import NodeValues, NoValues, has_random_op
 from onnx2nn.check.written import emitted_line, is_program, load_written, run_module, seeded
 from onnx2nn.core import Axes, InputShapes, run_native
-from onnx2nn.errors import Error
+from onnx2nn.errors import Error, described, first_line
 from onnx2nn.source import Model, Source, as_source
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def verify(
             report.skipped, report.died = f"{target}: {error}", True
         except Exception as error:  # whatever emitted code raises is a finding
             report.ok = False
-            report.error = f"{type(error).__name__}: {first_line(error)}{emitted_line(error)}"
+            report.error = f"{described(error)}{emitted_line(error)}"
         else:
             _compare_outputs(report, answer, got, proto, bar)
             if net is not None and not report.ok and bar is None:

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn.check.oracle import first_line
-from onnx2nn.errors import Error
+from onnx2nn.errors import Error, described, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,9 +54,7 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
         # Without an argument it takes the weights that it was written with.
         net = module.load() if suffix == ".py" else _load_weights(module, path)
     except Exception as error:
-        raise Error(
-            f"{code}: cannot be loaded: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise Error(f"{code}: cannot be loaded: {described(error)}") from error
     from torch import nn
 
     if not isinstance(net, nn.Module):
@@ -95,9 +92,7 @@ def _import_file(name: str, path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise Error(
-            f"{path}: cannot be executed: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise Error(f"{path}: cannot be executed: {described(error)}") from error
     finally:
         sys.dont_write_bytecode = keep
     return module

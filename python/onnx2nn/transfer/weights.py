@@ -18,12 +18,12 @@ from torch.utils import _pytree
 
 from onnx2nn.check import process
 from onnx2nn.check.inputs import Unfit, candidates
-from onnx2nn.check.oracle import first_line, read_proto
+from onnx2nn.check.oracle import read_proto
 from onnx2nn.check.readable import readable
 from onnx2nn.check.result import Report
 from onnx2nn.check.verification import verify
 from onnx2nn.core import InputShapes
-from onnx2nn.errors import Error, printable
+from onnx2nn.errors import Error, first_line, printable
 from onnx2nn.loading import load
 from onnx2nn.source import Model, Source, as_source
 from onnx2nn.tensors import to_torch

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "ops/names.h"
+#include "support/counted.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {
@@ -153,8 +154,7 @@ bool are_counted(const ir::Graph& graph) {
   std::size_t counted = 0;
   const auto see = [&](const Value& v) {
     if (v.is_graph_input || v.name.empty()) return;
-    std::string_view name = v.name;
-    while (!name.empty() && is_digit(name.back())) name.remove_suffix(1);
+    const std::string_view name = without_digits(v.name);
     if (stem.empty()) stem = name;
     ++all;
     if (name.size() < v.name.size() && name == stem) ++counted;

@@ -12,6 +12,7 @@
 
 #include "structure/walk.h"
 #include "support/error.h"
+#include "support/counted.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 
@@ -55,7 +56,7 @@ std::string layer_name(std::string name) {
   static const std::set<std::string_view> kResults = {
       "q",  "k",  "v",   "query", "key",     "value",   "queries", "keys", "values",
       "kv", "qk", "qkv", "gate",  "up",      "context", "logits",  "bbox", "scores", "attn_weights"};
-  while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.pop_back();
+  name.resize(without_count(name).size());
   for (const std::string_view tail : {"_proj", "_projection", "_linear", "_lin", "_layer"})
     if (name.ends_with(tail) && name.size() > tail.size()) name.resize(name.size() - tail.size());
   for (const std::string_view head : {"to_", "linear_", "proj_", "w_"})
@@ -203,9 +204,8 @@ class Namer {
   /// What a caller calls the value, where that says what it is.
   static std::string meaning(const torch::Var& v) {
     for (const torch::Var* of = v.of.get(); of != nullptr; of = of->of.get()) {
-      std::string name = of->name;
-      while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.pop_back();
-      if (name.size() > 1) return name;
+      const std::string_view name = without_count(of->name);
+      if (name.size() > 1) return std::string(name);
     }
     return v.type == "Tensor" ? "" : hint_of(v);
   }
@@ -346,7 +346,7 @@ class Namer {
     const Expr& of = *e.args[0];
     const auto it = of.kind == ExprKind::Var ? named_.find(of.var->id) : named_.end();
     std::string name = it != named_.end() ? it->second : layer_of(of);
-    while (!name.empty() && is_digit(name.back())) name.pop_back();
+    name.resize(without_digits(name).size());
     return name.empty() || name.size() > kShort ? "x" : name;
   }
 

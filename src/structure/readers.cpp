@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "structure/walk.h"
+#include "support/counted.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 #include "torch/schema.h"
@@ -199,7 +200,7 @@ class Reader {
 /// Whether an input's name tells what it holds.
 bool says_something(std::string_view name) {
   if (!torch::is_argument_name(name)) return false;
-  while (!name.empty() && (is_digit(name.back()) || name.back() == '_')) name.remove_suffix(1);
+  name = without_count(name);
   for (const std::string_view plain : {"input", "inputs", "data", "image", "images", "tensor", "arg", "args", "in"})
     if (name == plain) return false;
   return name.size() > 1;
@@ -263,9 +264,8 @@ class Uses {
 
 /// An exporter's name without the number that it was counted with: mul of mul_46.
 std::string uncounted(const std::string& name) {
-  std::size_t end = name.size();
-  while (end > 0 && (is_digit(name[end - 1]) || name[end - 1] == '_')) --end;
-  return end == 0 ? "table" : name.substr(0, end);
+  const std::string_view stem = without_count(name);
+  return stem.empty() ? "table" : std::string(stem);
 }
 
 /// Whether the name says how the exporter came to the value, rather than what it is.

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx2nn import core
 from onnx2nn.core import USAGE, Axes, InputShapes, conversion_of, core_options, refused
-from onnx2nn.errors import Diagnostic, Error, diagnostic
+from onnx2nn.errors import Diagnostic, Error, diagnostic, printable
 from onnx2nn.source import Model, Source, as_source
 
 __all__ = [
@@ -92,9 +92,15 @@ class Converted:
     stats: dict[str, Any]
 
     def __repr__(self) -> str:
-        where = ", ".join(self.files) or "in memory"
+        where = ", ".join(map(printable, self.files)) or "in memory"
         nodes, weights = self.stats.get("nodes_after"), self.stats.get("weight_bytes")
         return f"<Converted {self.class_name}: {nodes} nodes, {weights} bytes of weights, {where}>"
+
+    def _repr_html_(self) -> str | None:
+        """As a notebook shows it."""
+        from onnx2nn.report.notebook import of_conversion
+
+        return of_conversion(self)
 
     @property
     def unknown_operators(self) -> bool:

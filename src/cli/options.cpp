@@ -127,6 +127,11 @@ constexpr Option kOracleMemory{.name = "oracle_memory", .spellings = "--oracle-m
 constexpr Option kPerNode{.name = "per_node", .spellings = "--per-node",
                           .help = "show every intermediate value", .python_only = true,
                           .section = kCheck};
+constexpr Option kReport{
+    .name = "report", .spellings = "--report", .metavar = "FILE", .kind = Kind::Path,
+    .help = "write what was found to one HTML file that can be sent: the modules, each node's error, "
+            "the source",
+    .python_only = true, .section = kCheck};
 constexpr Option kTarget{.name = "target", .metavar = "TARGET", .kind = Kind::Path,
                          .help = "x.py, x.pth, x.pt, x.pt2 or another .onnx (default: convert MODEL)",
                          .has_place = true};
@@ -192,19 +197,19 @@ constexpr const Option* kConvertOptions[] = {
     &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
     &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
-    &kCommentsOrigin, &kFlat, &kMaxShardSize, &kSimplifyPath, &kJson,      &kQuiet,        &kNoCheck,
+    &kCommentsOrigin, &kFlat, &kMaxShardSize, &kSimplifyPath, &kReport, &kJson, &kQuiet,     &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {
     &kModelToSimplify, &kOut,     &kCheckN,    &kForce,          &kInputShape,     &kDataRoot,
     &kDynamicBatch,    &kDynamic,
-    &kDropUndefined,   &kOpset,   &kExternalData, &kJson,        &kQuiet,          &kListRules,
+    &kDropUndefined,   &kOpset,   &kExternalData, &kReport, &kJson,        &kQuiet,          &kListRules,
     &kDisable,         &kSkipOptimization, &kOnly, &kWhyNot,     &kStopAfter,      &kNoLargeTensor,
     &kNoCheck,         &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
     &kRtol,            &kThreads, &kOracleTimeout,  &kOracleMemory};
 constexpr const Option* kVerifyOptions[] = {
     &kModel,        &kTarget,         &kDataRoot, &kDynamicBatch,  &kDynamic,    &kDropUndefined, &kNoSimplify, &kFuse,
-    &kAllowUnknown, &kJson,           &kQuiet,    &kInput,         &kVerifyShape, &kSeed,
+    &kAllowUnknown, &kReport, &kJson, &kQuiet,    &kInput,         &kVerifyShape, &kSeed,
     &kNodes,        &kPerNode,        &kAtol,     &kRtol,          &kThreads,    &kOracleTimeout,
     &kOracleMemory};
 constexpr const Option* kTransferOptions[] = {

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnx2nn.check.compare import Comparison, Random
+from onnx2nn.errors import printable
 
 if TYPE_CHECKING:
     from onnx2nn.check.oracle import Reference, Runtime
 
-__all__ = ["Answer", "Difference", "Report", "describe"]
+__all__ = ["Answer", "Difference", "Report", "Values", "describe"]
 
 
 @dataclass
@@ -38,12 +39,24 @@ class Difference:
         }
 
 
+@dataclass
+class Values:
+    """What went in, and the outputs of both sides, by the model's names and in its order."""
+
+    oracle: str
+    feed: dict[str, Any]
+    names: list[str]
+    want: list[Any]
+    got: list[Any]
+
+
 @dataclass(repr=False)
 class Report:
     """What `verify` found. `ok` is True where all that was compared is right, None where nothing was.
 
     `skipped` says why nothing was compared, `died` that the oracle's process ended over it; `error` what the converted module raised;
-    `nodes` holds a Comparison for each intermediate value where they were asked for.
+    `nodes` holds a Comparison for each intermediate value where they were asked for, `kinds` the
+    operators that make them, and `values` the outputs of both sides where they were to be kept.
     """
 
     ok: bool | None
@@ -57,16 +70,25 @@ class Report:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     died: bool = False
+    kinds: dict[str, str] = field(default_factory=dict)
+    values: Values | None = None
 
     def __bool__(self) -> bool:
         return bool(self.ok)
 
     def __repr__(self) -> str:
         if self.skipped is not None:
-            return f"<Report: NOT CHECKED, {self.skipped}>"
+            return f"<Report: NOT CHECKED, {printable(self.skipped)}>"
         wrong = [c.name for c in self.outputs if not c.ok]
-        what = f"{len(self.outputs)} outputs" if self.ok else ", ".join(wrong) or self.error
-        return f"<Report: {'right' if self.ok else 'WRONG'}, {what}, against {self.oracle}>"
+        what = f"{len(self.outputs)} outputs" if self.ok else ", ".join(wrong) or self.error or ""
+        verdict = "right" if self.ok else "WRONG"
+        return f"<Report: {verdict}, {printable(what)}, against {self.oracle}>"
+
+    def _repr_html_(self) -> str | None:
+        """As a notebook shows it."""
+        from onnx2nn.report.notebook import of_check
+
+        return of_check(self)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

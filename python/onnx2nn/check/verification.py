@@ -27,7 +27,7 @@ from onnx2nn.check.oracle import (
 )
 from onnx2nn.check.pieces import Graph
 from onnx2nn.check.readable import readable
-from onnx2nn.check.result import Answer, Difference, Report, describe
+from onnx2nn.check.result import Answer, Difference, Report, Values, describe
 from onnx2nn.check.roles import free_zeros
 from onnx2nn.check.search import BATCH, Refused, is_empty, larger_batch, mark_random, search
 from onnx2nn.check.stretches import compare_stretches
@@ -70,6 +70,7 @@ def verify(
     fuse: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
+    keep_values: bool = False,
 ) -> Report:
     """Compare a conversion with ONNX Runtime on random inputs, or on those given.
 
@@ -85,6 +86,7 @@ def verify(
     atol, rtol: a bar of one's own for the outputs, in place of the one below.
     threads: how many ONNX Runtime may use; 0 leaves it to it.
     oracle_timeout, oracle_memory: seconds and bytes that it may take.
+    keep_values: keep the inputs and both sides' outputs in the report.
     The other options are those of `convert`.
 
     An output is right when its mean squared error is below 1e-7 (scaled by its mean square where
@@ -114,6 +116,7 @@ def verify(
     source = readable(source, data_roots, drop_undefined_outputs)
     proto = read_proto(source)
     report = Report(ok=None)
+    report.kinds = {o: n.op_type for n in proto.graph.node for o in n.output}
     try:
         given = given_inputs(proto, inputs)
         check_shapes(proto, input_shapes)
@@ -145,6 +148,9 @@ def verify(
             report.error = f"{described(error)}{emitted_line(error)}"
         else:
             _compare_outputs(report, answer, got, proto, bar)
+            if keep_values and report.values is None:
+                names = [o.name for o in proto.graph.output]
+                report.values = Values(answer.oracle.name, answer.feed, names, answer.outputs, got)
             if net is not None and not report.ok and bar is None:
                 from onnx2nn.check.double import note_double
 

@@ -26,6 +26,7 @@ from onnx2nn.cli.output import (
 )
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
+from onnx2nn.cli.report import check_report, commands, module_of, write_report
 from onnx2nn.cli.simplify import simplify_file
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _STUBS = "the source holds stubs for unknown operators: fill them in, then onnx2
 def run(request: Request) -> ExitCode:
     """Convert, check, and say how to use what was written."""
     a = request.values
+    check_report(request)
     missing = None if a.no_check else missing_for_check()
     if not a.no_check and missing is None:
         start_oracle()
@@ -90,9 +92,26 @@ def run(request: Request) -> ExitCode:
         # A fixed shape is also the one to check with.
         check["input_shapes"] = {**(fixed or {}), **(check["input_shapes"] or {})} or None
         with Stages(4, a.quiet or a.json) as stages:
-            report = verify(a.model, done.files[0], progress=stages, **check, **options)
+            report = verify(
+                a.model,
+                done.files[0],
+                progress=stages,
+                keep_values=a.report is not None,
+                **check,
+                **options,
+            )
         skipped = report.skipped
     code = ExitCode.DONE if a.no_check else verdict(skipped, report)
+    if a.report is not None:
+        from onnx2nn.report import Subject
+
+        module = module_of(
+            a.model, {"input_shapes": fixed, "class_name": a.class_name, **options}, report
+        )
+        found["files"] += write_report(
+            request,
+            Subject.of_conversion(a.model, commands(request), done, module, report, skipped),
+        )
     if a.json:
         found["files"] += done.files
         found.update(

@@ -23,6 +23,7 @@ class Request:
     error: str
     usage: str
     json: bool
+    words: list[str]
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -38,4 +39,5 @@ def parse(words: Sequence[str]) -> Request:
         found["error"],
         found["usage"],
         found["json"],
+        list(words),
     )

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.options import check_options, freed, input_shapes, missing_for_check, start_oracle
@@ -21,6 +21,10 @@ from onnx2nn.cli.output import (
 )
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
+from onnx2nn.cli.report import check_report, commands, write_report
+
+if TYPE_CHECKING:
+    from onnx2nn.check.result import Report
 
 __all__ = ["run", "simplify_file"]
 
@@ -30,6 +34,7 @@ def run(request: Request) -> ExitCode:
     a = request.values
     if a.list_rules:
         return _list_rules(request)
+    check_report(request)
     from onnx2nn import _native
 
     out = _native.simplified_path(a.model, a.out or "")
@@ -97,6 +102,10 @@ def simplify_file(
     stats = {k: v for k, v in outcome.result.items() if k not in ("log", "files", "model")}
     files = [str(f) for f in outcome.result.get("files", [out])] if outcome.ok is not False else []
     found["files"] += files
+    if request.command == "simplify" and a.report is not None:
+        found["files"] += _report(
+            request, stats, files, report, skipped if asked else "not asked for"
+        )
     found["diagnostics"] = stats.pop("diagnostics", [])
     found["simplified"] = {k: v for k, v in stats.items() if k not in ("ok", "readable")}
     found["check"] = report.to_dict() if report is not None else {"ok": None, "skipped": skipped}
@@ -123,3 +132,30 @@ def simplify_file(
         rule, node = map(printable, outcome.culprit)
         print(f"{paint(sys.stdout, 'rule at fault', '31')}: {rule}, at node {node or '(unnamed)'}")
     return code
+
+
+def _report(
+    request: Request,
+    stats: dict[str, Any],
+    files: list[str],
+    report: "Report | None",
+    skipped: str | None,
+) -> list[str]:
+    """Write the report about a simplification."""
+    from onnx2nn.api import inspect
+    from onnx2nn.report import Subject
+
+    a = request.values
+    there = inspect(a.model, data_roots=a.data_root, drop_undefined_outputs=True)
+    subject = Subject(
+        a.model,
+        commands(request),
+        {**{k: there[k] for k in ("opsets", "producer", "weight_bytes")}, **stats},
+        there["inputs"],
+        there["outputs"],
+        files,
+        list(stats.get("diagnostics", [])),
+        check=report,
+        skipped=skipped,
+    )
+    return write_report(request, subject)

@@ -1,10 +1,17 @@
 """`onnx2nn verify`: a conversion compared with ONNX Runtime."""
 
+from typing import TYPE_CHECKING
+
+from onnx2nn.api import convert
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.options import check_options, conversion_options, missing_for_check, start_oracle
 from onnx2nn.cli.output import print_json, print_not_checked, print_report, result, verdict
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
+from onnx2nn.cli.report import check_report, commands, module_of, write_report
+
+if TYPE_CHECKING:
+    from onnx2nn.check.result import Report
 
 __all__ = ["run"]
 
@@ -12,6 +19,7 @@ __all__ = ["run"]
 def run(request: Request) -> ExitCode:
     """Compare, and show what was found."""
     a = request.values
+    check_report(request)
     missing = missing_for_check()
     report = None
     if missing is None:
@@ -24,16 +32,30 @@ def run(request: Request) -> ExitCode:
                 a.target,
                 per_node=a.per_node,
                 progress=stages,
+                keep_values=a.report is not None,
                 **check_options(a),
                 **conversion_options(a),
             )
     skipped = missing if report is None else report.skipped
     code = verdict(skipped, report)
+    files = _report(request, report, skipped) if a.report is not None else []
     if a.json:
         check = report.to_dict() if report is not None else {"ok": None, "skipped": skipped}
-        print_json(result(request, code, target=a.target, check=check))
+        print_json(result(request, code, target=a.target, check=check, files=files))
     elif skipped is not None:
         print_not_checked(skipped, request, report is not None, report is not None and report.died)
     elif report is not None:
         print_report(report, a.target or a.model, a.quiet, a.per_node)
     return code
+
+
+def _report(request: Request, report: "Report | None", skipped: str | None) -> list[str]:
+    """Write the report about the model's conversion, and what of it was compared."""
+    from onnx2nn.report import Subject
+
+    a = request.values
+    options = conversion_options(a)
+    converted = convert(a.model, **options)
+    module = module_of(a.model, options, report)
+    subject = Subject.of_conversion(a.model, commands(request), converted, module, report, skipped)
+    return write_report(request, subject)

@@ -1,0 +1,82 @@
+"""`--report`: one HTML file about what a command found."""
+
+import contextlib
+import os
+import shlex
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from onnx2nn import __version__
+from onnx2nn.cli.parser import Request
+from onnx2nn.errors import Error
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from onnx2nn.check.result import Report
+    from onnx2nn.report import Subject
+
+__all__ = ["check_report", "commands", "module_of", "write_report"]
+
+# What decides about the figures, as well as the program itself.
+_PACKAGES = ("torch", "onnxruntime")
+# A check runs a model several times, whole and node by node: one run takes a small part of this.
+_QUICK_S = 10.0
+
+
+def check_report(request: Request) -> None:
+    """Raise Error where a report is asked for and could not be written."""
+    path = request.values.report
+    if path is None:
+        return
+    from onnx2nn.report import MARK
+    from onnx2nn.report.write import missing
+
+    lacking = missing()
+    if lacking is not None:
+        raise Error(lacking, usage=True)
+    if not os.path.exists(path) or getattr(request.values, "force", False):
+        return
+    try:
+        with open(path, "rb") as file:
+            is_ours = MARK.encode() in file.read(4096)
+    except OSError as error:
+        raise Error(f"{path}: {error.strerror}", unreadable=True) from error
+    if not is_ours:
+        raise Error(f"{path} exists, and is no report of onnx2nn's", unreadable=True)
+
+
+def commands(request: Request) -> list[str]:
+    """The lines that make the same again."""
+    versions = [f"onnx2nn=={__version__}"]
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package}=={metadata.version(package)}")
+    return [shlex.join(["pip", "install", *versions]), shlex.join(["onnx2nn", *request.words])]
+
+
+def module_of(
+    model: str, options: dict[str, Any], report: "Report | None" = None
+) -> "nn.Module | None":
+    """The conversion as a module; None where it cannot be had.
+
+    It has numbers where the check was quick, so that it may be run once more for the report.
+    """
+    from onnx2nn.loading import load
+
+    is_quick = report is not None and report.seconds < _QUICK_S
+    with contextlib.suppress(Error):
+        return load(model, device=None if is_quick else "meta", **options)
+    return None
+
+
+def write_report(request: Request, subject: "Subject") -> list[str]:
+    """Write the report; the files that were written, none or one. Raises Error where it cannot be."""
+    from onnx2nn.report import write
+
+    path: str = request.values.report
+    try:
+        write(path, subject)
+    except OSError as error:
+        raise Error(f"{path}: cannot be written: {error.strerror}", unreadable=True) from error
+    return [path]

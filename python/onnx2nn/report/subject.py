@@ -1,0 +1,64 @@
+"""What a report is about, gathered from what the commands have at hand."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from onnx2nn.api import Converted
+    from onnx2nn.check.result import Report
+    from onnx2nn.errors import Diagnostic
+
+__all__ = ["Subject"]
+
+
+@dataclass
+class Subject:
+    """A model and what was done with it.
+
+    stats: counts, as the core gives them for a conversion or a simplification.
+    source: of the page; module: the same as nn.Module, where there is one, on the meta device where
+        a run with numbers would take long.
+    check: what was compared; skipped: why nothing was.
+    commands: what reproduces it, as somebody would type it.
+    """
+
+    model: str
+    commands: list[str]
+    stats: dict[str, Any] = field(default_factory=dict)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    diagnostics: "list[Diagnostic]" = field(default_factory=list)
+    class_name: str = ""
+    source: str = ""
+    module: "nn.Module | None" = None
+    check: "Report | None" = None
+    skipped: str | None = None
+
+    @classmethod
+    def of_conversion(
+        cls,
+        model: str,
+        commands: list[str],
+        converted: "Converted",
+        module: "nn.Module | None" = None,
+        check: "Report | None" = None,
+        skipped: str | None = None,
+    ) -> "Subject":
+        """A conversion, checked or not."""
+        return cls(
+            model,
+            commands,
+            converted.stats,
+            converted.inputs,
+            converted.outputs,
+            converted.files,
+            converted.diagnostics,
+            converted.class_name,
+            converted.source,
+            module,
+            check,
+            skipped,
+        )

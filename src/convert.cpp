@@ -166,7 +166,10 @@ std::uint64_t shard_limit(const Impl& c) {
   return c.options.max_shard_size.value_or(emit::kShardLimit);
 }
 
-void check_shard_size(const Impl& c) {
+/// Options that only source and its weights can follow.
+void check_source_options(const Impl& c) {
+  if (c.options.tp_plan)
+    check_suffix(emit_weights_name(c), "weights beside tp_plan()", {".safetensors", ".pth"});
   if (!c.options.max_shard_size) return;
   check_suffix(emit_weights_name(c), "weights in shards", {".safetensors"});
   if (*c.options.max_shard_size == 0)
@@ -335,7 +338,7 @@ void describe_weights(Impl& c) {
 void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& folder,
          const std::string& stem) {
   c.stem = stem;
-  check_shard_size(c);
+  check_source_options(c);
   if (file->on_disk()) c.path = file->path();
   c.model = onnx::read_model(
       std::move(file), {folder, c.options.data_roots, c.options.drop_undefined_outputs},
@@ -385,6 +388,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   structure::Options pages;
   pages.flat = c.options.flat;
   pages.trace = c.options.trace;
+  pages.tp_plan = c.options.tp_plan;
   pages.functions = names_of_functions(c, python.helpers);
   structure::Page page = structure::structured(std::move(c.program), pages);
   c.program = std::move(page.program);
@@ -392,6 +396,8 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   c.with_tables = std::move(page.with_tables);
   python.weights_name = loaded_name(c);
   if (!c.options.comments_origin) python.comments = std::move(page.shapes);
+  if (c.options.tp_plan)
+    python.tp_plan = emit::TpPlan{page.tp_plan.styles, page.tp_plan.whole, page.tp_plan.heads};
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

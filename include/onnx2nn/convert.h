@@ -54,6 +54,7 @@ struct ConvertOptions {
   bool trace = false;        // `x = _trace(name, x)` after each statement
   bool flat = false;         // one class with all statements, not one for each of the author's
   bool comments_origin = false;
+  bool tp_plan = false;  // a function tp_plan() that splits the model over processes
   std::vector<CustomOp> custom_ops;
   bool allow_unknown = false;  // stubs that raise for operators that are not supported
   /// Bytes of weights above which safetensors are several files and an index, as Hugging Face's

@@ -124,6 +124,7 @@ def convert(
     flat: bool = False,
     comments_origin: bool = False,
     max_shard_size: int | str | None = None,
+    tp_plan: bool = False,
     force: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
@@ -146,6 +147,7 @@ def convert(
     comments_origin: name the ONNX node behind each line.
     max_shard_size: bytes, or a text such as "500MB" or "2GiB", above which safetensors are several
         files `x-00001-of-0000N.safetensors` and `x.safetensors.index.json`; else 5GB.
+    tp_plan: write a function `tp_plan()` too: a plan for torch's parallelize_module.
     force: replace files that onnx2nn did not write.
     data_roots: folders below which external data may lie, besides the model's own.
     drop_undefined_outputs: leave out graph outputs that nothing defines.
@@ -167,6 +169,7 @@ def convert(
         "flat": flat,
         "comments_origin": comments_origin,
         "max_shard_size": max_shard_size,
+        "tp_plan": tp_plan,
         "force": force,
         "data_roots": data_roots,
         "drop_undefined_outputs": drop_undefined_outputs,

@@ -118,6 +118,7 @@ ConvertOptions convert_options(const Parsed& p) {
   o.class_name = p.text_of("class_name");
   o.allow_unknown = p.flag("allow_unknown");
   o.flat = p.flag("flat");
+  o.tp_plan = p.flag("tp_plan");
   o.comments_origin = p.flag("comments_origin");
   if (const auto n = p.whole("max_shard_size")) o.max_shard_size = static_cast<std::uint64_t>(*n);
   o.force = p.flag("force");

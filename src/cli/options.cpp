@@ -59,6 +59,9 @@ constexpr Option kFlat{.name = "flat", .spellings = "--flat",
 constexpr Option kAllowUnknown{
     .name = "allow_unknown", .spellings = "--allow-unknown",
     .help = "write a stub that raises for each operator that is not known"};
+constexpr Option kTpPlan{
+    .name = "tp_plan", .spellings = "--tp-plan",
+    .help = "write a function tp_plan() too, which splits the model over processes"};
 constexpr Option kMaxShardSize{
     .name = "max_shard_size", .spellings = "--max-shard-size", .also = "--max_shard_size",
     .metavar = "SIZE", .kind = Kind::FileSize,
@@ -197,7 +200,7 @@ constexpr const Option* kConvertOptions[] = {
     &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
     &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
-    &kCommentsOrigin, &kFlat, &kMaxShardSize, &kSimplifyPath, &kReport, &kJson, &kQuiet,     &kNoCheck,
+    &kCommentsOrigin, &kFlat, &kTpPlan, &kMaxShardSize, &kSimplifyPath, &kReport, &kJson, &kQuiet,     &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {

@@ -324,7 +324,7 @@ std::string Printer::run() {
   std::string out = "\"\"\"" + options_.header + "\"\"\"\n\n";
   std::set<std::string> imports(runtime.imports.begin(), runtime.imports.end());
   imports.insert("from pathlib import Path");
-  if (uses_any_) imports.insert("from typing import Any");
+  if (uses_any_ || options_.tp_plan) imports.insert("from typing import Any");
   if (uses("OrderedDict(")) imports.insert("from collections import OrderedDict");
   bool numpy = false;
   for (std::size_t at = body.find("np."); !numpy && at != std::string::npos;
@@ -391,6 +391,7 @@ std::string Printer::run() {
   } else {
     out += "    return " + program_.class_name + "().eval()\n";
   }
+  if (options_.tp_plan) out += "\n\n" + tp_plan_source(*options_.tp_plan);
   return out;
 }
 

@@ -1,12 +1,14 @@
 // The torch program as Python source that a person would have written.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "emit/tp_plan.h"
 #include "support/budget.h"
 #include "torch/program.h"
 
@@ -21,6 +23,7 @@ struct PythonOptions {
   bool comments_origin = false;  // "# <ONNX node>" behind each line
   /// What is said behind a statement that sets the variable, where the line is wide enough.
   std::unordered_map<const torch::Var*, std::string> comments;
+  std::optional<TpPlan> tp_plan;   // written as a function
   const Budget* budget = nullptr;  // for the source; null: as much as there is
 };
 

@@ -162,6 +162,8 @@ onnx2nn::ConvertOptions options_of(const nb::dict& d) {
       o.max_shard_size = bytes_of(k, value);
     } else if (k == "trace") {
       o.trace = boolean(k, value);
+    } else if (k == "tp_plan") {
+      o.tp_plan = boolean(k, value);
     } else if (k == "flat") {
       o.flat = boolean(k, value);
     } else if (k == "comments_origin") {

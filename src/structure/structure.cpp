@@ -95,6 +95,8 @@ Page structured(Program program, const Options& options) {
   // Keys are the same in each form.
   std::unordered_set<const torch::Param*> shared = find_repeats(program);
   name_tables(program);
+  TensorParallelPlan plan;
+  if (options.tp_plan) plan = tensor_parallel(program);
   Program with_tables = program;
   const Roles tables = spell_tables(program);
   if (!options.flat && !options.trace) {
@@ -148,7 +150,7 @@ Page structured(Program program, const Options& options) {
       if (!options.trace && f.name != "__init__") shapes.merge(shape_comments(f));
     }
   }
-  return {std::move(program), std::move(shared), std::move(with_tables), std::move(shapes)};
+  return {std::move(program), std::move(shared), std::move(with_tables), std::move(shapes), std::move(plan)};
 }
 
 }  // namespace onnx2nn::structure

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "structure/tensor_parallel.h"
 #include "torch/program.h"
 
 namespace onnx2nn::structure {
@@ -16,6 +17,7 @@ struct Options {
   /// `x = _trace(name, x)` after each statement that makes a value of the model: flat, and nothing
   /// is put into another line.
   bool trace = false;
+  bool tp_plan = false;  // Page::tp_plan
   std::set<std::string> functions;  // names of the file besides its classes: helpers
 };
 
@@ -31,6 +33,7 @@ struct Page {
   torch::Program with_tables;
   /// Comments that say a result's shape, by the variable that a statement of the program sets.
   std::unordered_map<const torch::Var*, std::string> shapes;
+  TensorParallelPlan tp_plan;
 };
 
 /// The program with its classes: repeats, tables, scopes, outline, members, classes, sizes, limits, tidy,

@@ -458,6 +458,7 @@ def _is_conversion(target: Any, source: Source, options: dict[str, Any]) -> bool
     if not isinstance(target, (str, os.PathLike)):
         return False
     text = Path(target).with_suffix(".py").read_text(encoding="utf-8")
+    options = {**options, "tp_plan": "\ndef tp_plan(" in text}
     return any(
         is_program(text, run_native(source, {**options, "flat": flat}).source)
         for flat in (False, True)

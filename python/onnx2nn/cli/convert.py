@@ -66,6 +66,7 @@ def run(request: Request) -> ExitCode:
             flat=a.flat,
             comments_origin=a.comments_origin,
             max_shard_size=a.max_shard_size,
+            tp_plan=a.tp_plan,
             force=a.force,
             progress=stages,
             **options,

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import os
 import resource
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 
 import onnx2nn
 from onnx2nn.api import Error
+from onnx2nn.cli.convert import usage
 from product import PROGRAM, write_layers
 
 KEYS = {"a.weight", "b.weight", "c.weight"}
@@ -304,3 +307,15 @@ def test_shards_are_mapped_and_not_read(folder: Path) -> None:
     assert load_file("net-00001-of-00004.safetensors").keys() <= {
         f"layers.{i}.weight" for i in range(4)
     }
+
+
+def test_the_hint_loads_what_was_written(folder: Path) -> None:
+    """Two lines, whether the weights are a state_dict or shards; a plan needs source to stand in."""
+    for name, options in (("state.pth", {}), ("net.py", {"max_shard_size": 9000})):
+        done = onnx2nn.convert("1.onnx", name, **options)
+        text = usage(done, None).partition("Use it:\n")[2]
+        assert "net = load()" in text
+        run = [sys.executable, "-c", textwrap.dedent(text)]
+        subprocess.run(run, check=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)})
+    with pytest.raises(Error, match=r"x\.pt is no name for weights beside tp_plan"):
+        onnx2nn.convert("1.onnx", "x.pt", tp_plan=True)

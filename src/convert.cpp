@@ -24,6 +24,7 @@
 #include "outputs.h"
 #include "passes/layouts.h"
 #include "passes/passes.h"
+#include "structure/decoder.h"
 #include "structure/instances.h"
 #include "structure/structure.h"
 #include "support/atomic_file.h"
@@ -398,6 +399,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   if (!c.options.comments_origin) python.comments = std::move(page.shapes);
   if (c.options.tp_plan)
     python.tp_plan = emit::TpPlan{page.tp_plan.styles, page.tp_plan.whole, page.tp_plan.heads};
+  if (!pages.trace) python.decoder = structure::decoder_of(c.program, python.helpers);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));
   for (const auto& p : c.program.outputs) c.outputs.push_back(port_info(p));

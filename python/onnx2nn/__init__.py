@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx2nn.check.verification import Report, verify
     from onnx2nn.custom_ops import register_op
     from onnx2nn.errors import Error
+    from onnx2nn.language_models import transformers
     from onnx2nn.loading import load
     from onnx2nn.reexport import export_onnx
     from onnx2nn.simplification import simplify
@@ -32,6 +33,7 @@ __all__ = [
     "load",
     "register_op",
     "simplify",
+    "transformers",
     "verify",
     "weights_for",
 ]
@@ -47,6 +49,7 @@ _HOME = {
     "load": "loading",
     "register_op": "custom_ops",
     "simplify": "simplification",
+    "transformers": "language_models",
     "verify": "check.verification",
     "weights_for": "transfer.weights",
 }

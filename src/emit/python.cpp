@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "emit/decoder_methods.h"
 #include "emit/layout.h"
 #include "emit/python_expressions.h"
 #include "emit/runtime_source.h"
@@ -158,8 +159,11 @@ void Printer::count_writes(const Block& b) {
   }
 }
 
-/// A variable that starts as a weight and is any tensor later.
+/// Of a variable that starts as a weight and is any tensor later, or as an empty list.
 std::string Printer::annotation(const Stmt& s) {
+  if (s.value->kind == ExprKind::List && s.value->args.empty() && s.targets.size() == 1 &&
+      s.targets[0]->type.starts_with("list["))
+    return ": " + s.targets[0]->type;
   const bool weight = s.value->kind == ExprKind::Attribute && s.value->integer == 0 &&
                       s.targets.size() == 1 && s.targets[0]->type == "Tensor";
   std::string out;
@@ -302,6 +306,7 @@ std::string Printer::run() {
       function(f, &c == &program_.classes.back());
     }
   }
+  if (options_.decoder) out_ += decoder_methods(*options_.decoder);
   const std::string body = std::move(out_);
 
   const auto uses = [&](std::string_view what) {

@@ -10,6 +10,7 @@
 
 #include "emit/tp_plan.h"
 #include "support/budget.h"
+#include "torch/decoder.h"
 #include "torch/program.h"
 
 namespace onnx2nn::emit {
@@ -20,6 +21,8 @@ struct PythonOptions {
   std::vector<std::pair<std::string, std::string>>
       functions;                 // names and sources that the program calls beside the runtime's
   std::set<std::string> helpers;  // what the program calls of the runtime, and of `functions`
+  /// Methods that the model has besides: see decoder_methods.h.
+  std::optional<torch::Decoder> decoder;
   bool comments_origin = false;  // "# <ONNX node>" behind each line
   /// What is said behind a statement that sets the variable, where the line is wide enough.
   std::unordered_map<const torch::Var*, std::string> comments;

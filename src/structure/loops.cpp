@@ -263,6 +263,8 @@ class Roller {
     VarPtr collection;
     if (!collected_.empty()) {
       collection = tree_.new_var("outputs");
+      // Type checkers see what a list holds by what is appended, and by nothing else.
+      if (collected_.size() > 1) collection->type = "list[Tensor]";
       Stmt empty;
       empty.targets = {collection};
       empty.value = torch::list({});

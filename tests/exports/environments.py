@@ -20,6 +20,7 @@ PACKAGES = {
     "ncnn": ["pnnx==20261020", "ncnn==1.0.20261020", "torch==2.13.0"],
     "keras": ["keras==3.15.1", "tensorflow-cpu==2.21.0", "tf2onnx==1.17.0", "onnx==1.23.2"],
     "browser": ["netron==9.3.3", "selenium==4.51.0"],
+    "transformers": ["transformers==5.24.0", "torch==2.13.0", "numpy", "safetensors"],
     "executorch": ["executorch==1.5.1", "torch==2.13.0", "onnx==1.23.2"],
 }
 _INSTALL_S = 900

@@ -93,9 +93,10 @@ def candidates(
         if w.name in shapes and math.prod(sizes_given) > _MOST_ELEMENTS:
             raise Error(f"input shape: {w.name} of {w.dims} is too large to be drawn", usage=True)
     missing = [w for w in wanted if w.name not in given]
+    names_of_dims = {d for w in wanted for d in w.dims or [] if isinstance(d, str)}
     tried: set[tuple[Any, ...]] = set()
     for strategy in strategies():
-        sizes = _Sizes(strategy)
+        sizes = _Sizes(strategy, names_of_dims)
         for w in wanted:
             if w.name in given and w.dims is not None and isinstance(given[w.name], np.ndarray):
                 sizes.learn(w.dims, given[w.name].shape)
@@ -144,9 +145,16 @@ def _check_names(names: list[str], known: list[str], what: str) -> None:
 class _Sizes:
     """Gives sizes to free dims: the same symbol always gets the same size."""
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy, names: set[str]) -> None:
         self._strategy = strategy
         self._symbols: dict[str, int] = {}
+        # total_sequence_length is past_sequence_length and sequence_length.
+        self._parts = {
+            total: (past, new)
+            for total in names
+            if (new := total.removeprefix("total_")) != total
+            and {past := f"past_{new}", new} <= names
+        }
 
     def learn(self, dims: list[int | str], shape: Sequence[int | str]) -> None:
         """Take the sizes of symbols from an input whose shape is given."""
@@ -167,6 +175,8 @@ class _Sizes:
     def _size(self, symbol: str, k: int, dims: list[int | str], w: Wanted) -> int:
         if symbol in self._symbols:
             return self._symbols[symbol]
+        if symbol in self._parts:
+            return sum(self._size(part, k, dims, w) for part in self._parts[symbol])
         terms = _TERM.findall(symbol)
         if len(terms) > 1 and "".join(terms) == symbol.replace(" ", ""):
             value = self._expression(terms, k, dims, w)

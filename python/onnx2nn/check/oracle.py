@@ -1,7 +1,7 @@
 """Who knows the right answer: ONNX Runtime, else ONNX's reference evaluator."""
 
 import os
-from dataclasses import astuple
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from onnx2nn.check.process import OracleDied, OracleError, Session
@@ -11,12 +11,13 @@ from onnx2nn.errors import Error
 from onnx2nn.source import Source
 
 __all__ = [
+    "Kernels",
     "OracleDied",
     "OracleError",
     "Reference",
     "Runtime",
+    "kernels_for",
     "model_folder",
-    "multiplies_bytes",
     "oracle_model",
     "read_proto",
     "with_outputs",
@@ -51,13 +52,40 @@ def multiplies_bytes(proto: Any) -> bool:
     return any(n.op_type in _BYTE_PRODUCTS for n in proto.graph.node)
 
 
+def rounds_rows(proto: Any) -> bool:
+    """Whether ONNX Runtime rounds one factor of a product to int8, which it does only of weights
+    that it has packed beforehand."""
+    return any(
+        n.op_type == "MatMulNBits"
+        and any(a.name == "accuracy_level" and a.i == 4 for a in n.attribute)
+        for n in proto.graph.node
+    )
+
+
+@dataclass
+class Kernels:
+    """By which of its kernels ONNX Runtime answers.
+
+    exact: optimisations on as far as products of bytes need them; see `multiplies_bytes`.
+    packed: weights are packed beforehand, in memory of their own; see `rounds_rows`.
+    """
+
+    exact: bool = False
+    packed: bool = False
+
+
+def kernels_for(proto: Any) -> Kernels:
+    """The kernels by which products are what the model's operators say."""
+    return Kernels(multiplies_bytes(proto), rounds_rows(proto))
+
+
 class Runtime:
     """An ONNX Runtime session, with graph optimisations off where it runs so.
 
     It runs in a process of its own; see `onnx2nn.check.process` for the exceptions.
     model: a path or bytes, or a Skeleton, whose weights stay where they are mapped.
     folder: where the external data of bytes lies. custom_lib: a library of operators.
-    exact: optimisations on as far as products of bytes need them; see `multiplies_bytes`.
+    kernels: of which kind they are; the plain ones where it is not given.
     """
 
     check_dtype = True
@@ -68,7 +96,7 @@ class Runtime:
         folder: str | None = None,
         threads: int = 0,
         custom_lib: str | None = None,
-        exact: bool = False,
+        kernels: Kernels | None = None,
     ) -> None:
         places: list[tuple[Any, ...]] = []
         if isinstance(model, Skeleton):
@@ -86,7 +114,7 @@ class Runtime:
                 "folder": os.path.abspath(folder) if folder else None,
                 "places": places,
                 "threads": threads,
-                "exact": exact,
+                **asdict(kernels or Kernels()),
                 "custom_lib": custom_lib,
             },
         )

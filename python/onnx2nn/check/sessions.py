@@ -27,7 +27,7 @@ class RuntimeSession:
     """An ONNX Runtime session, with graph optimisations off where it runs so.
 
     model: a path, or bytes whose external data lies in `folder`. places: weights that stay where
-    they are, mapped. exact, custom_lib: as `onnx2nn.check.oracle.Runtime` says.
+    they are, mapped. exact, packed, custom_lib: as `onnx2nn.check.oracle` says.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class RuntimeSession:
         places: list[Place],
         threads: int,
         exact: bool,
+        packed: bool,
         custom_lib: str | None,
     ) -> None:
         import onnxruntime as ort
@@ -46,7 +47,7 @@ class RuntimeSession:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         # Weights packed anew for each operator would be there twice.
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
         # Of two sessions only one runs at a time: the other's threads are not to wait busily.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if custom_lib:

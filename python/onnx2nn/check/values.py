@@ -8,8 +8,8 @@ from onnx2nn.check.compare import Random
 from onnx2nn.check.oracle import (
     Reference,
     Runtime,
+    kernels_for,
     model_folder,
-    multiplies_bytes,
     with_outputs,
 )
 from onnx2nn.check.result import Answer
@@ -145,7 +145,7 @@ class NodeValues:
             model,
             model_folder(self.source),
             self.threads,
-            exact=multiplies_bytes(self.proto),
+            kernels=kernels_for(self.proto),
         )
 
     def _cut(self, taken: set[str], outputs: Iterable[str], known: dict[str, Any]) -> bytes:

@@ -20,8 +20,8 @@ from onnx2nn.check.oracle import (
     OracleDied,
     Reference,
     Runtime,
+    kernels_for,
     model_folder,
-    multiplies_bytes,
     oracle_model,
     read_proto,
 )
@@ -211,7 +211,7 @@ def find_answer(
     folder = model_folder(source)
     data = proto.SerializeToString() if free_zeros(proto) else oracle_model(source)
     makers: list[Callable[[], Runtime | Reference]] = [
-        lambda: Runtime(data, folder, threads, exact=multiplies_bytes(proto)),
+        lambda: Runtime(data, folder, threads, kernels=kernels_for(proto)),
         lambda: Reference(source, threads),
     ]
     for make in makers:
@@ -279,7 +279,7 @@ def _run_onnx(target: Source, answer: Answer, threads: int, proto: Any) -> list[
     """Another ONNX file's outputs, by the same oracle, in the model's order."""
     if isinstance(answer.oracle, Runtime):
         oracle: Runtime | Reference = Runtime(
-            oracle_model(target), model_folder(target), threads, exact=multiplies_bytes(proto)
+            oracle_model(target), model_folder(target), threads, kernels=kernels_for(proto)
         )
     else:
         oracle = Reference(target)

@@ -170,8 +170,10 @@ void infer_group_query(InferContext& c) {
   c.set(0, t, Shape({batch, dim_of(c.shape(0), 1), width}));
   for (std::size_t i = 1; i < 3; ++i) {
     const bool given = c.has_input(i + 2);
+    // A quantised cache may hold two values in a byte; any other has heads of the query's size.
+    const bool as_query = !given || (!c.has_input(12) && size.known());
     c.set(i, given ? c.dtype(i + 2) : t,
-          Shape({batch, Dim(kv_heads), Dim(), given ? dim_of(c.shape(i + 2), 3) : size}));
+          Shape({batch, Dim(kv_heads), Dim(), as_query ? size : dim_of(c.shape(i + 2), 3)}));
   }
   c.set(3, t, Shape({batch, Dim(heads), dim_of(c.shape(0), 1), Dim()}));
 }

@@ -1,0 +1,206 @@
+#include "emit/decoder_methods.h"
+
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "emit/layout.h"
+#include "support/text.h"
+
+namespace onnx2nn::emit {
+namespace {
+
+using torch::Decoder;
+using torch::DecoderInput;
+using torch::DecoderRole;
+
+constexpr std::size_t kMethod = 4;
+constexpr std::size_t kBody = 8;
+
+constexpr std::string_view kGenerateHead = R"(
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor,
+)";
+
+constexpr std::string_view kMaskParameter = "        attention_mask: Tensor | None = None,\n";
+
+constexpr std::string_view kGenerateParameters = R"(        max_new_tokens: int = 20,
+        eos_token_id: int | list[int] | None = None,
+        pad_token_id: int = 0,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """
+        input_ids and what follows them; a row that has ended goes on with pad_token_id.
+
+        The likeliest token is next, or one that is drawn where the temperature is above 0.
+)";
+
+constexpr std::string_view kMaskDoc =
+    "        Shorter prompts have padding in front, where attention_mask is 0.\n";
+
+constexpr std::string_view kMaskDefault = R"(        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+)";
+
+constexpr std::string_view kLoop = R"(        tokens, past = input_ids, self.empty_cache(input_ids.shape[0])
+        ended = torch.zeros_like(input_ids[:, :1], dtype=torch.bool)
+        for _ in range(max_new_tokens):
+)";
+
+constexpr std::string_view kChoice = R"(            scores = logits[:, -1].float()
+            if temperature == 0.0:
+                tokens = scores.argmax(dim=-1, keepdim=True)
+            else:
+                scores = scores / temperature
+                if top_k is not None:
+                    least = scores.topk(min(top_k, scores.shape[-1])).values[:, -1:]
+                    scores[scores < least] = -torch.inf
+                if top_p < 1.0:
+                    ascending, order = scores.sort(dim=-1)
+                    rest = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+                    rest[:, -1] = False
+                    scores[rest.scatter(1, order, rest)] = -torch.inf
+                likely = scores.softmax(dim=-1)
+                tokens = torch.multinomial(likely, 1, generator=generator)
+            tokens = tokens.masked_fill(ended, pad_token_id)
+            input_ids = torch.cat([input_ids, tokens], dim=1)
+)";
+
+constexpr std::string_view kLongerMask = R"(            one = attention_mask.new_ones(tokens.shape)
+            attention_mask = torch.cat([attention_mask, one], dim=1)
+)";
+
+constexpr std::string_view kEnd = R"(            if eos_token_id is not None:
+                ends = torch.tensor(eos_token_id, device=tokens.device)
+                ended = ended | torch.isin(tokens, ends)
+            if ended.all():
+                break
+        return input_ids
+)";
+
+/// `x.int()`, of a tensor that is made as one of `dtype` at first.
+std::string cast(const std::string& x, const std::string& dtype, std::string_view already) {
+  if (dtype == already) return x;
+  if (dtype == "int64") return x + ".long()";
+  if (dtype == "int32") return x + ".int()";
+  if (dtype == "bool") return x + ".bool()";
+  return x + ".float()";
+}
+
+Text list_of(std::vector<Text> items) { return brackets("[", std::move(items), "]"); }
+
+/// The empty caches, the shortest list that is repeated.
+Text empty_caches(const Decoder& d) {
+  const std::size_t count = d.caches.size();
+  std::size_t period = 1;
+  const auto repeats = [&] {
+    if (count % period != 0) return false;
+    for (std::size_t i = period; i < count; ++i)
+      if (d.caches[i] != d.caches[i - period]) return false;
+    return true;
+  };
+  while (!repeats()) ++period;
+  std::vector<Text> items;
+  for (std::size_t i = 0; i < period; ++i) {
+    std::vector<Text> sizes;
+    for (const std::string& size : d.caches[i]) sizes.push_back(atom(size));
+    if (!d.cache_dtype.empty()) sizes.push_back(atom("dtype=torch." + d.cache_dtype));
+    items.push_back(call("weight.new_zeros", std::move(sizes)));
+  }
+  Text all = list_of(std::move(items));
+  if (period == count) return all;
+  return atom(all.flat() + " * " + std::to_string(count / period));
+}
+
+std::string empty_cache(const Decoder& d) {
+  std::string out =
+      "\n    def empty_cache(self, batch: int) -> list[Tensor]:\n"
+      "        \"\"\"Keys and values of no token.\"\"\"\n";
+  out += d.of_parameters ? "        weight = next(self.parameters())\n"
+                         : "        weight = next(self.buffers())\n";
+  return out + statement_text(kBody, "return ", empty_caches(d), "");
+}
+
+/// What is given for an input, from `tokens`, `past` and `attention_mask`.
+std::string argument(const DecoderInput& i) {
+  switch (i.role) {
+    case DecoderRole::Tokens: return cast("tokens", i.dtype, "int64");
+    case DecoderRole::Mask: return cast("attention_mask", i.dtype, "int64");
+    case DecoderRole::Positions: return cast("positions", i.dtype, "int64");
+    case DecoderRole::TokenTypes:
+      return "torch.zeros_like(" + cast("tokens", i.dtype, "int64") + ")";
+    case DecoderRole::UseCache: return "use_cache";
+    case DecoderRole::KeptLogits: return "kept";
+    case DecoderRole::Past: return "*past";
+  }
+  return "";
+}
+
+std::string step(const Decoder& d) {
+  const bool mask = d.has(DecoderRole::Mask);
+  std::vector<Text> params{atom("self"), atom("tokens: Tensor"), atom("past: list[Tensor]")};
+  if (mask) params.push_back(atom("attention_mask: Tensor"));
+  Text head = brackets("step(", std::move(params), ") -> tuple[Tensor, list[Tensor]]");
+  std::string out = "\n" + statement_text(kMethod, "def ", head, ":");
+  out += "        \"\"\"Logits of what follows the tokens, and the cache with them";
+  out += mask ? "; the mask is of all so far.\"\"\"\n" : ".\"\"\"\n";
+  std::vector<Text> args;
+  for (const DecoderInput& i : d.inputs) {
+    const std::string before = "past[0].shape[" + std::to_string(d.length_axis) + "]";
+    if (i.role == DecoderRole::Positions && mask && i.rank == 2) {
+      out += "        positions = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)\n"
+             "        positions = positions[:, -tokens.shape[1] :]\n";
+    } else if (i.role == DecoderRole::Positions) {
+      out += "        positions = torch.arange(tokens.shape[1], device=tokens.device)\n"
+             "        positions = positions + " +
+             before + "\n";
+      if (i.rank == 2) out += "        positions = positions.expand(tokens.shape)\n";
+    } else if (i.role == DecoderRole::UseCache) {
+      const std::string value = before + " > 0";
+      out += "        use_cache = torch.tensor(" + (i.rank == 1 ? "[" + value + "]" : value) +
+             ", device=tokens.device)\n";
+    } else if (i.role == DecoderRole::KeptLogits) {
+      std::string value = i.rank == 1 ? "[1]" : "1";
+      if (i.dtype == "int32") value += ", dtype=torch.int32";
+      out += "        kept = torch.tensor(" + value + ", device=tokens.device)\n";
+    }
+    args.push_back(atom(argument(i)));
+  }
+  const std::size_t end = d.present + d.caches.size();
+  const bool plain = d.logits == 0 && d.present == 1 && end == d.outputs;
+  out += statement_text(kBody, plain ? "logits, *past = " : "outputs = ",
+                        call("self", std::move(args)), "");
+  if (plain) return out + "        return logits, past\n";
+  const std::string last = end == d.outputs ? "" : std::to_string(end);
+  return out + "        return outputs[" + std::to_string(d.logits) + "], list(outputs[" +
+         std::to_string(d.present) + ":" + last + "])\n";
+}
+
+std::string generate(const Decoder& d) {
+  const bool mask = d.has(DecoderRole::Mask);
+  std::string out(kGenerateHead);
+  if (mask) out += kMaskParameter;
+  out += kGenerateParameters;
+  if (mask && d.padded) out += kMaskDoc;
+  out += "        \"\"\"\n";
+  if (mask) out += kMaskDefault;
+  out += kLoop;
+  out += mask ? "            logits, past = self.step(tokens, past, attention_mask)\n"
+              : "            logits, past = self.step(tokens, past)\n";
+  out += kChoice;
+  if (mask) out += kLongerMask;
+  return out.append(kEnd);
+}
+
+}  // namespace
+
+std::string decoder_methods(const Decoder& decoder) {
+  return empty_cache(decoder) + step(decoder) + generate(decoder);
+}
+
+}  // namespace onnx2nn::emit

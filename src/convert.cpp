@@ -308,7 +308,7 @@ void describe_weights(Impl& c) {
     w.key = p->key();
     w.dtype = ir::info(p->stored_dtype()).torch_name;
     if (p->quantized) w.quantized = p->quantized->key();
-    w.shape = p->shape;
+    w.shape = stored_shape(*p);
     w.trainable = p->trainable;
     w.is_buffer = !p->trainable;
     w.persistent = p->persistent;

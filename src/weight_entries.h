@@ -1,10 +1,16 @@
 // Parameters of the program as entries of a weight file.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "emit/weights.h"
 #include "torch/program.h"
 
 namespace onnx2nn {
+
+/// As the file has it: of a weight of four bits, two elements are one byte.
+std::vector<std::int64_t> stored_shape(const torch::Param& param);
 
 /// The bytes as the ONNX file has them.
 emit::WeightEntry entry_of(const torch::Param& param);

@@ -256,25 +256,32 @@ def weight_tensor(
 class _Dequantized(nn.Module):
     """What a weight is that stays in integers: less their zero point, times their scale."""
 
-    def __init__(self, scale: torch.Tensor, zero_point: torch.Tensor | None) -> None:
+    def __init__(
+        self, scale: torch.Tensor, zero_point: torch.Tensor | None, shape: torch.Size
+    ) -> None:
         super().__init__()
+        self.like = {"weight": torch.empty(shape, device="meta")}
         self.register_buffer("scale", scale)
         self.register_buffer("zero_point", zero_point)
 
     def forward(self, integers: torch.Tensor) -> torch.Tensor:
         stored = {"weight": integers, **{f"weight.{k}": b for k, b in self.named_buffers()}}
-        return dequantized(stored)["weight"]
+        return dequantized(stored, self.like)["weight"]
 
 
 def _keep_integers(
-    net: nn.Module, key: str, integers: torch.Tensor, beside: Mapping[str, torch.Tensor]
+    net: nn.Module,
+    key: str,
+    integers: torch.Tensor,
+    beside: Mapping[str, torch.Tensor],
+    shape: torch.Size,
 ) -> None:
     """Puts `integers` in the place of a weight that is computed from them with each use."""
     path, _, name = key.rpartition(".")
     owner = net.get_submodule(path)
     delattr(owner, name)
     owner.register_buffer(name, integers)
-    real = _Dequantized(beside[f"{key}.scale"], beside.get(f"{key}.zero_point"))
+    real = _Dequantized(beside[f"{key}.scale"], beside.get(f"{key}.zero_point"), shape)
     parametrize.register_parametrization(owner, name, real, unsafe=True)
 
 
@@ -320,10 +327,11 @@ def assign_weights(
         value = given if fits else weight_tensor(conversion, index, w, maps)
         assert value is not None
         if keep_quantized and w["key"] in quantizers:
-            _keep_integers(net, w["key"], value, quantizers[w["key"]])
+            _keep_integers(net, w["key"], value, quantizers[w["key"]], placeholder.shape)
             continue
         if not fits and w["key"] in quantizers:
-            value = dequantized({w["key"]: value, **quantizers[w["key"]]})[w["key"]]
+            stored = {w["key"]: value, **quantizers[w["key"]]}
+            value = dequantized(stored, {w["key"]: placeholder})[w["key"]]
         if value.shape != placeholder.shape:
             raise Error(
                 f"internal: weight {w['key']} has shape {list(value.shape)} where the emitted "

@@ -278,10 +278,26 @@ std::set<std::string> reached_through(const torch::Class& c) {
   return out;
 }
 
+/// Makes weights real that are integers beside a scale of float32.
+std::string dequantizing(const Program& program) {
+  bool quantized = false;
+  bool centred = false;
+  for (const auto& p : program.params) {
+    if (!p->quantized) continue;
+    quantized = true;
+    centred = centred || p->path.back() == "zero_point";
+  }
+  if (!quantized) return "";
+  std::string out = "    for key in [k for k in state if f\"{k}.scale\" in state]:\n";
+  if (centred)
+    return out +
+           "        scale, zero = state.pop(f\"{key}.scale\"), state.pop(f\"{key}.zero_point\", 0)\n"
+           "        state[key] = (state[key].float() - zero) * scale\n";
+  return out + "        state[key] = state[key] * state.pop(f\"{key}.scale\")\n";
+}
+
 std::string Printer::run() {
   std::set<std::string> of_runtime = options_.helpers;
-  const bool quantized = std::any_of(program_.params.begin(), program_.params.end(),
-                                     [](const auto& p) { return p->quantized != nullptr; });
   std::string supplied;
   for (const auto& [name, source] : options_.functions) {
     if (of_runtime.erase(name) == 0) continue;
@@ -297,9 +313,8 @@ std::string Printer::run() {
     docstring(c.doc, 4);
     if (!c.doc.empty()) out_ += "\n";
     const std::set<std::string> untyped = reached_through(c);
-    for (const std::string& name : c.tensors) out_ += "    " + name + ": Tensor\n";
     for (const std::string& name : untyped) out_ += "    " + name + ": Any\n";
-    if (!c.tensors.empty() || !untyped.empty()) out_ += "\n";
+    if (!untyped.empty()) out_ += "\n";
     uses_any_ = uses_any_ || !untyped.empty();
     for (const torch::Function& f : c.functions) {
       if (&f != &c.functions.front()) out_ += "\n";
@@ -368,8 +383,10 @@ std::string Printer::run() {
     const std::string read = sharded ? "state"
                              : pth   ? "torch.load(weights, mmap=True, weights_only=True)"
                                      : "load_file(weights)";
-    if (!sharded || quantized)
-      out += "    state = " + (quantized ? "dequantized(" + read + ")" : read) + "\n";
+    const bool by_helper = options_.helpers.count("dequantized") != 0;
+    if (!sharded || by_helper)
+      out += "    state = " + (by_helper ? "dequantized(" + read + ", model.state_dict())" : read) + "\n";
+    if (!by_helper) out += dequantizing(program_);
     const bool has_constants =
         std::any_of(program_.params.begin(), program_.params.end(),
                     [](const auto& p) { return !p->persistent && !p->quantized; });

@@ -21,11 +21,12 @@ const ir::Value* Lowering::named(const ir::Value* value) const {
 
 std::string Lowering::weight_name(const ir::Value* value) const {
   const std::string& name = named(value)->name;
-  // ONNX Runtime's quantiser adds this to the name of what it quantises.
-  static constexpr std::string_view kSuffix = "_quantized";
-  const bool added = named(value) != value && name.size() > kSuffix.size() &&
-                     name.ends_with(kSuffix);
-  return added ? name.substr(0, name.size() - kSuffix.size()) : name;
+  if (named(value) == value) return name;
+  // ONNX Runtime's quantisers add one of these to the name of what they quantise.
+  for (const std::string_view suffix : {"_quantized", "_DQ_Q4", "_DQ_Q8", "_Q4", "_Q8"})
+    if (name.size() > suffix.size() && name.ends_with(suffix))
+      return name.substr(0, name.size() - suffix.size());
+  return name;
 }
 
 std::optional<WeightType> Lowering::weight_type(const ir::Value* value) const {
@@ -39,8 +40,13 @@ std::optional<WeightType> Lowering::weight_type(const ir::Value* value) const {
 
 void Lowering::store(const torch::ParamPtr& param, const ir::Value* value) {
   param->onnx_name = named(value)->name;
-  param->tensor = widen(named(value)->constant);
+  const ir::TensorPtr& stored = named(value)->constant;
   const auto it = quantized_.find(value);
+  // Two elements of four bits stay one byte, where no other order of them is asked for.
+  const bool packed = it != quantized_.end() && !param->transpose && !ir::is_float(stored->dtype()) &&
+                      ir::info(stored->dtype()).bits == 4 && stored->rank() > 0 &&
+                      stored->dims().back() % 2 == 0;
+  param->tensor = packed ? stored : widen(stored);
   param->dtype = it == quantized_.end() ? param->tensor->dtype() : it->second.scale->dtype();
   if (it == quantized_.end()) return;
   const auto beside = [&](const char* name, const ir::TensorPtr& tensor) {
@@ -49,8 +55,11 @@ void Lowering::store(const torch::ParamPtr& param, const ir::Value* value) {
     p->tensor = widen(tensor);
     p->dtype = p->tensor->dtype();
     p->shape = p->tensor->dims();
-    // One of the two axes is of one element, so that the bytes stay in order.
-    if (param->transpose && p->shape.size() == 2) std::swap(p->shape[0], p->shape[1]);
+    if (param->transpose && p->shape.size() == 2) {
+      // Where one of the two axes is of one element, the bytes stay in order.
+      p->transpose = p->shape[0] != 1 && p->shape[1] != 1;
+      std::swap(p->shape[0], p->shape[1]);
+    }
     p->path = param->path;
     p->path.emplace_back(name);
     p->quantized = param;

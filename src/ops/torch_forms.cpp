@@ -70,6 +70,34 @@ void lower_normalize(LowerContext& c) {
   c.out(0, torch::call("F.normalize", {c.in(0)}, kw));
 }
 
+// ---------------------------------------------------------------- Linear, RoundRows
+
+void infer_linear(InferContext& c) {
+  const Shape& x = c.shape(0);
+  const Shape& weight = c.shape(1);
+  if (!x.has_rank() || x.rank() == 0 || !weight.has_rank()) return c.set(0, c.dtype(0));
+  Dims out = x.dims();
+  out.back() = weight[0];
+  c.set(0, c.dtype(0), Shape(std::move(out)));
+}
+
+void lower_linear(LowerContext& c) {
+  if (const auto weight = c.weight(1)) {
+    std::vector<ModuleParam> params{{.name = "weight", .value = c.input(1)}};
+    if (c.has_input(2)) params.push_back({.name = "bias", .value = c.input(2)});
+    const Kwargs kw = c.has_input(2) ? Kwargs{} : Kwargs{{"bias", Ex(false)}};
+    const Args sizes{weight->dims[1], weight->dims[0]};
+    if (const auto y = c.module("Linear", sizes, kw, params, {c.in(0)})) return c.out(0, *y);
+  }
+  Args operands{c.in(0), c.in(1)};
+  if (c.has_input(2)) operands.push_back(c.in(2));
+  c.out(0, aten("linear", operands));
+}
+
+void lower_round_rows(LowerContext& c) {
+  c.out(0, helper("rounded_rows", {c.in(0), c.attr_int("block_size")}));
+}
+
 constexpr OpDef kForms[] = {
     {.type = "ScaledDotProductAttention",
      .domain = kTorchDomain,
@@ -91,6 +119,16 @@ constexpr OpDef kForms[] = {
      .changed_at = {1},
      .infer = infer_same,
      .lower = lower_normalize},
+    {.type = "Linear",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_linear,
+     .lower = lower_linear},
+    {.type = "RoundRows",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_same,
+     .lower = lower_round_rows},
 };
 
 }  // namespace

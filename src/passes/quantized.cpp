@@ -180,6 +180,18 @@ std::span<const Rule> quantized_rules() {
        .ops = {},
        .in_conversion = true,
        .conversion_only = true},
+      {.name = "open-matmul-nbits",
+       .what = "MatMulNBits becomes a linear layer of a weight that is dequantised in blocks",
+       .apply = open_nbits,
+       .ops = {},
+       .in_conversion = true,
+       .conversion_only = true},
+      {.name = "open-gather-blocks",
+       .what = "GatherBlockQuantized becomes Gather from a table that is dequantised in blocks",
+       .apply = open_gather,
+       .ops = {},
+       .in_conversion = true,
+       .conversion_only = true},
   };
   return kRules;
 }

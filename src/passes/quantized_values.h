@@ -45,4 +45,9 @@ ir::Value* dequantized(Rewriter& w, ir::Node& n, const Quantized& q);
 void copy_attributes(const ir::Node& from, ir::Node& to,
                      std::initializer_list<std::string_view> names);
 
+/// MatMulNBits as a linear layer, and GatherBlockQuantized as Gather, of weights that DequantizeLinear
+/// reads in blocks.
+bool open_nbits(Rewriter& w, ir::Node& n);
+bool open_gather(Rewriter& w, ir::Node& n);
+
 }  // namespace onnx2nn::passes

@@ -549,8 +549,7 @@ class Classifier {
       m.name = steps.name;
       m.kind = Member::Kind::Param;
       m.param = steps.buffers[0];
-      out.tensors.push_back(m.name);
-      add(registration(m));
+      set(torch::attribute(torch::self(), m.name), constructor(m));
       for (torch::ParamPtr& p : steps.buffers) made_.push_back(std::move(p));
     };
     if (list) {
@@ -568,9 +567,9 @@ class Classifier {
       store();
       for (const Member& m : own.members) {
         Ex value = made(constructor(m));
-        if (value.is_none()) {
-          if (torch::is_attribute_name(m.name)) out.tensors.push_back(m.name);
-          add(made(registration(m)));
+        const bool buffer = m.kind == Member::Kind::Param && !m.param->trainable;
+        if (buffer && !torch::is_attribute_name(m.name)) {
+          add(made(registration(torch::self(), m)));
         } else if (!torch::is_attribute_name(m.name)) {
           const char* how = m.kind == Member::Kind::Param ? "register_parameter" : "add_module";
           add(torch::op("call", {torch::attribute(torch::self(), how), Ex(m.name), value}));

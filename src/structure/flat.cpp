@@ -56,15 +56,11 @@ class Flattener {
       member.kind = Member::Kind::Param;
       member.param = p;
       member.name = p->path.back();
-      if (const Ex value = constructor(member); !value.is_none()) {
-        set(p->path, value, "register_parameter");
-        continue;
+      if (p->trainable || torch::is_attribute_name(member.name)) {
+        set(p->path, constructor(member), "register_parameter");
+      } else {
+        add(registration(access(Path(p->path.begin(), p->path.end() - 1)), member));
       }
-      if (p->path.size() == 1 && torch::is_attribute_name(p->path[0])) tensors_.push_back(p->path[0]);
-      auto call = std::make_shared<Expr>(*registration(member));
-      call->args[0] = torch::attribute(access(Path(p->path.begin(), p->path.end() - 1)),
-                                       "register_buffer").ptr();
-      add(Ex(ExprPtr(std::move(call))));
     }
     for (const auto& c : program_.constants) {
       containers(c->path);
@@ -73,7 +69,6 @@ class Flattener {
     for (const torch::Tie& tie : program_.ties) set(tie.path, access(tie.param->path), "");
     torch::Class out;
     out.name = program_.class_name;
-    out.tensors = std::move(tensors_);
     out.functions.push_back(std::move(init_));
     torch::Function forward;
     forward.name = "forward";
@@ -151,7 +146,6 @@ class Flattener {
 
   const torch::Program& program_;
   torch::Function init_;
-  std::vector<std::string> tensors_;
   std::set<std::string> dicts_, no_dicts_, made_;
 };
 

@@ -67,8 +67,7 @@ class Former {
     for (const Member& m : own.members) {
       member_ = m.name;
       line(m.name + "=");
-      const Ex value = constructor(m);
-      add(value.is_none() ? *registration(m) : *value, "", "", true);
+      add(*constructor(m), "", "", true);
     }
     member_.clear();
     for (const Method& m : own.methods) {
@@ -222,6 +221,11 @@ Ex empty(const torch::Param& p) {
   return torch::call("torch.empty", dims, keywords);
 }
 
+torch::Kwargs of_buffer(const torch::Param& p) {
+  if (p.persistent) return {};
+  return {{"persistent", torch::name("False")}};
+}
+
 Ex repeated(const Ex& item, std::size_t times) {
   return torch::op("for", {item, torch::name("_"), torch::call("range", {Ex(times)})});
 }
@@ -302,7 +306,8 @@ Ex constructor(const Member& member) {
     case Member::Kind::Module:
       return member.module ? torch_module(*member.module) : torch::call("nn.Identity", {});
     case Member::Kind::Param:
-      return member.param->trainable ? torch::call("nn.Parameter", {empty(*member.param)}) : Ex();
+      if (member.param->trainable) return torch::call("nn.Parameter", {empty(*member.param)});
+      return torch::call("nn.Buffer", {empty(*member.param)}, of_buffer(*member.param));
     case Member::Kind::Constant:
       return member.constant->value;
     case Member::Kind::Own:
@@ -332,12 +337,12 @@ Ex constructor(const Member& member) {
   return {};
 }
 
-Ex registration(const Member& member) {
-  const Ex on = torch::attribute(torch::self(), "register_buffer");
+Ex registration(const Ex& owner, const Member& member) {
+  const Ex on = torch::attribute(owner, "register_buffer");
   auto e = Ex::make(ExprKind::Op);
   e->text = "call";
   for (const Ex& a : {on, Ex(member.name), empty(*member.param)}) e->add(a.ptr());
-  if (!member.param->persistent) e->add("persistent", torch::name("False").ptr());
+  for (const auto& [key, value] : of_buffer(*member.param)) e->add(key, value.ptr());
   return Ex(ExprPtr(std::move(e)));
 }
 

@@ -35,10 +35,9 @@ torch::ExprPtr filled(const torch::ExprPtr& e, const std::vector<torch::ExprPtr>
 /// The same without arguments of torch's constructors that are what they are by default.
 torch::ExprPtr without_defaults(const torch::ExprPtr& e);
 
-/// What `self.name = ...` says of a member: the call of its constructor. Null for a weight that is
-/// no parameter, which is registered.
+/// What `self.name = ...` says of a member: the call of its constructor.
 torch::Ex constructor(const Member& member);
-/// `self.register_buffer("name", ...)`.
-torch::Ex registration(const Member& member);
+/// `owner.register_buffer("name", ...)`, for a name that Python has no attribute for.
+torch::Ex registration(const torch::Ex& owner, const Member& member);
 
 }  // namespace onnx2nn::structure

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "structure/steps.h"
 #include "structure/walk.h"
 #include "support/interrupt.h"
 
@@ -176,7 +177,7 @@ std::size_t Patterns::differing_numbers(const std::vector<std::vector<int>>& blo
       if (facts_[static_cast<std::size_t>(i)].joins >= 0) continue;
       each_expr(program_.forward[static_cast<std::size_t>(i)], [&](const torch::Expr& e) {
         // Steps of quantised activations are no arguments.
-        if (e.kind == torch::ExprKind::Helper && e.text == "fake_quantize") return;
+        if (e.kind == torch::ExprKind::Helper && is_fake_quantize(e.text)) return;
         for (const auto& a : e.args) {
           if (a->kind == torch::ExprKind::Float) rows.back().push_back(a->number);
           if (a->kind == torch::ExprKind::Int || a->kind == torch::ExprKind::Bool)

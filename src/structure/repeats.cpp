@@ -383,12 +383,6 @@ class Finder {
         }
       }
     }
-    for (const auto& p : program_.params) {
-      if (!p->quantized) continue;
-      const std::string name = p->path.back();
-      p->path = p->quantized->path;
-      p->path.push_back(name);
-    }
   }
 
   /// Which of the statements of a chain it is.

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "structure/steps.h"
 #include "structure/walk.h"
 #include "support/text.h"
 
@@ -34,6 +35,7 @@ class Placer {
     note_keys();
     std::vector<std::optional<Scope>> known;
     for (const Stmt& s : program_.forward) known.push_back(said(s));
+    round_inside(known);
     name_calls(known);
     for (std::size_t i = 0; i < known.size(); ++i)
       if (!known[i]) known[i] = of_keys(program_.forward[i]);
@@ -77,6 +79,22 @@ class Placer {
       }
     }
     return out;
+  }
+
+  /// What is rounded belongs to who made it, where the file calls that after an output of the model's.
+  void round_inside(std::vector<std::optional<Scope>>& scopes) const {
+    std::map<int, std::size_t> maker;
+    for (std::size_t i = 0; i < scopes.size(); ++i) {
+      const Stmt& s = program_.forward[i];
+      if (s.kind != Stmt::Kind::Assign) continue;
+      for (const auto& v : s.targets) maker.emplace(v->id, i);
+      const Expr& e = *s.value;
+      if (scopes[i] || e.kind != ExprKind::Helper || !is_fake_quantize(e.text) ||
+          e.args[0]->kind != ExprKind::Var)
+        continue;
+      if (const auto it = maker.find(e.args[0]->var->id); it != maker.end())
+        scopes[i] = scopes[it->second];
+    }
   }
 
   /// "relu_1" is the second call of relu, where no weight is called so.

@@ -53,7 +53,6 @@ class Splitter {
     for (const torch::Function& f : c.functions) names_.insert(f.name);
     for (const Stmt& s : c.functions.front().body)
       if (s.kind == Stmt::Kind::Set) names_.insert(s.place->text);
-    for (const std::string& t : c.tensors) names_.insert(t);
   }
 
   void run() {

@@ -13,22 +13,22 @@ using torch::Expr;
 using torch::ExprKind;
 using torch::ExprPtr;
 
-constexpr std::string_view kFunction = "fake_quantize";
-// Its arguments after the tensor: scale, zero point, and between which integers it stays.
-constexpr std::size_t kNumbers = 4;
-
-/// Whether its numbers, from hole `h` on, are of a byte: any float holds them.
-bool is_byte(const Normal& n, std::size_t h) {
+/// How many numbers a call has whose scale is hole `h`: a zero point, and for other than int8 between
+/// which integers it stays. 0 where they are not of a byte, which any float holds, or it is no call.
+std::size_t numbers_of_byte(const Normal& n, std::size_t h) {
   constexpr std::int64_t kLow = -128;
   constexpr std::int64_t kHigh = 255;
-  if (h + kNumbers > n.holes.size()) return false;
-  for (std::size_t i = 0; i < kNumbers; ++i) {
-    const Hole& hole = n.holes[h + i];
-    const ExprKind kind = i == 0 ? ExprKind::Float : ExprKind::Int;
-    if (hole.of != kFunction || !hole.member.empty() || hole.value->kind != kind) return false;
-    if (i > 0 && (hole.value->integer < kLow || hole.value->integer > kHigh)) return false;
+  const auto is = [&](std::size_t i, ExprKind kind) {
+    return i < n.holes.size() && is_fake_quantize(n.holes[i].of) && n.holes[i].member.empty() &&
+           n.holes[i].value->kind == kind;
+  };
+  if (!is(h, ExprKind::Float)) return 0;
+  std::size_t count = 1;
+  for (; is(h + count, ExprKind::Int); ++count) {
+    const std::int64_t number = n.holes[h + count].value->integer;
+    if (number < kLow || number > kHigh) return 0;
   }
-  return true;
+  return count == 2 || count == 4 ? count : 0;
 }
 
 std::string free_name(const Own& own) {
@@ -50,14 +50,15 @@ Steps take_steps(const std::vector<Own*>& modules, std::vector<Normal>& normals,
   std::size_t lacking = 0;  // holes before this one that modules without the optional member lack
   for (std::size_t h = 0; h < first.holes.size(); ++h) {
     if (!optional.empty() && first.holes[h].member == optional) ++lacking;
-    if (!is_byte(first, h)) continue;
+    const std::size_t numbers = numbers_of_byte(first, h);
+    if (numbers == 0) continue;
     std::vector<std::size_t> places;
     bool differs = false;
     bool plain = true;
     for (std::size_t m = 0; m < modules.size(); ++m) {
       places.push_back(with > 0 && m >= with ? h - lacking : h);
-      plain = plain && is_byte(normals[m], places[m]);
-      for (std::size_t i = 0; plain && i < kNumbers; ++i) {
+      plain = plain && numbers_of_byte(normals[m], places[m]) == numbers;
+      for (std::size_t i = 0; plain && i < numbers; ++i) {
         const bool same = equal(*normals[m].holes[places[m] + i].value, *first.holes[h + i].value);
         differs = differs || (!same && i < 2);
         plain = plain && (same || i < 2);
@@ -67,7 +68,7 @@ Steps take_steps(const std::vector<Own*>& modules, std::vector<Normal>& normals,
       out.scales.push_back(h);
       for (std::size_t m = 0; m < modules.size(); ++m) at[m].push_back(places[m]);
     }
-    if (plain) h += kNumbers - 1;
+    if (plain) h += numbers - 1;
   }
   if (out.scales.empty()) return out;
   out.name = free_name(*modules[0]);
@@ -102,7 +103,7 @@ void read_steps(const Steps& steps, std::vector<ExprPtr>& numbers) {
 
 void drop_zero_points(torch::Block& block) {
   rewrite(block, [](const ExprPtr& e) -> ExprPtr {
-    if (e->kind != ExprKind::Helper || e->text != kFunction || e->args.size() < 3 ||
+    if (e->kind != ExprKind::Helper || !is_fake_quantize(e->text) || e->args.size() < 3 ||
         e->args[1]->kind != ExprKind::Op || e->args[1]->text != "*")
       return nullptr;
     auto copy = std::make_shared<Expr>(*e);

@@ -16,6 +16,11 @@ struct Steps {
   std::vector<torch::ParamPtr> buffers;      // of each module, [rows, 2]
 };
 
+/// The helpers that round to integers between fixed ones, and read that back.
+inline bool is_fake_quantize(std::string_view helper) {
+  return helper == "fake_quantize" || helper == "fake_quantize_between";
+}
+
 /// Takes the calls of fake_quantize in which these modules differ. In `normals` they no longer do.
 Steps take_steps(const std::vector<Own*>& modules, std::vector<Normal>& normals, std::size_t with,
                  const std::string& optional);

@@ -76,6 +76,16 @@ std::vector<const Expr*> results_of(const Expr& returned) {
   return out;
 }
 
+/// Whether the weight is made real by a product that broadcasts.
+bool scales_by_product(const torch::Param& scale) {
+  const torch::Param& weight = *scale.quantized;
+  if (scale.dtype != ir::DType::Float32 || ir::is_sub_byte(weight.stored_dtype())) return false;
+  const std::size_t before = weight.shape.size() - std::min(weight.shape.size(), scale.shape.size());
+  for (std::size_t i = 0; i < scale.shape.size(); ++i)
+    if (scale.shape[i] != 1 && scale.shape[i] != weight.shape.at(before + i)) return false;
+  return true;
+}
+
 }  // namespace
 
 std::set<std::string> helpers_of(const Program& program) {
@@ -85,9 +95,11 @@ std::set<std::string> helpers_of(const Program& program) {
   };
   for (const auto& c : program.constants) each_expr(*c->value, see);
   for (const torch::Stmt& s : program.forward) each_expr(s, see);
-  if (std::any_of(program.params.begin(), program.params.end(),
-                  [](const auto& p) { return p->quantized != nullptr; }))
-    out.insert("dequantized");  // in `load`
+  // In `load`, which needs no function for products with scales of float32 alone.
+  if (std::any_of(program.params.begin(), program.params.end(), [](const auto& p) {
+        return p->quantized != nullptr && p->path.back() == "scale" && !scales_by_product(*p);
+      }))
+    out.insert("dequantized");
   return out;
 }
 
@@ -95,6 +107,13 @@ Page structured(Program program, const Options& options) {
   // Keys are the same in each form.
   std::unordered_set<const torch::Param*> shared = find_repeats(program);
   name_tables(program);
+  // Scales and zero points go along with their weights.
+  for (const auto& p : program.params) {
+    if (!p->quantized) continue;
+    std::string name = std::move(p->path.back());
+    p->path = p->quantized->path;
+    p->path.push_back(std::move(name));
+  }
   TensorParallelPlan plan;
   if (options.tp_plan) plan = tensor_parallel(program);
   Program with_tables = program;

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "structure/steps.h"
 #include "structure/walk.h"
 #include "support/interrupt.h"
 
@@ -65,6 +66,7 @@ class Tidier {
 
   void run() {
     read_members(function_.body);
+    lift_views(function_.body);
     block(function_.body);
   }
 
@@ -104,6 +106,48 @@ class Tidier {
       const auto it = members.find(e->var->id);
       return it == members.end() ? nullptr : it->second;
     });
+  }
+
+  /// What gives its only operand another shape, as calls of methods.
+  static const Expr* viewed(const Expr& e) {
+    static const std::set<std::string_view> kNames = {"contiguous", "flatten",   "movedim", "permute",
+                                                      "reshape",    "transpose", "unflatten", "view"};
+    const Expr* x = &e;
+    while (x->kind == ExprKind::Aten && kNames.count(torch::function_of(*x)) != 0)
+      x = x->args[0].get();
+    return x != &e && x->kind == ExprKind::Var ? x : nullptr;
+  }
+
+  /// Such a statement comes right after the one whose value it alone reads:
+  /// q = self.query(x).unflatten(-1, (4, 8)), and not after all three projections.
+  void lift_views(Block& b) {
+    std::vector<Block> groups;
+    std::unordered_map<int, std::size_t> made;  // in which group
+    for (Stmt& s : b) {
+      lift_views(s.body);
+      lift_views(s.orelse);
+      std::size_t at = groups.size();
+      const Expr* x = s.kind == Stmt::Kind::Assign && s.targets.size() == 1 ? viewed(*s.value) : nullptr;
+      if (x != nullptr && reads_[x->var->id] == 1 && writes_[x->var->id] == 1 &&
+          writes_[s.targets[0]->id] == 1 && made.count(x->var->id) != 0) {
+        const std::size_t group = made.at(x->var->id);
+        bool lifts = true;
+        each_expr(*s.value, [&](const Expr& e) {
+          if (e.kind != ExprKind::Var || made.count(e.var->id) == 0) return;
+          lifts = lifts && writes_[e.var->id] == 1 && made.at(e.var->id) <= group;
+        });
+        const Stmt& last = groups[group].back();
+        if (lifts && last.kind == Stmt::Kind::Assign && last.targets.size() == 1) at = group;
+      }
+      if (at == groups.size()) groups.emplace_back();
+      each_var(s, [&](const torch::VarPtr& v, bool sets) {
+        if (sets) made[v->id] = at;
+      });
+      groups[at].push_back(std::move(s));
+    }
+    b.clear();
+    for (Block& group : groups)
+      for (Stmt& s : group) b.push_back(std::move(s));
   }
 
   void block(Block& b) {
@@ -185,6 +229,14 @@ class Tidier {
     return !before;
   }
 
+  static bool has_rounding(const Expr& e) {
+    bool found = false;
+    each_expr(e, [&](const Expr& x) {
+      found = found || (x.kind == ExprKind::Helper && is_fake_quantize(x.text));
+    });
+    return found;
+  }
+
   static bool is_operand(const Expr& e, int id) {
     return std::any_of(e.args.begin(), e.args.end(), [&](const ExprPtr& a) {
       return a->kind == ExprKind::Var && a->var->id == id;
@@ -216,7 +268,8 @@ class Tidier {
     }
     if (!is_call(value)) return false;
     constexpr std::size_t kRounded = 100;  // what it calls is shorter than it is taken for
-    const bool is_rounded = value.kind == ExprKind::Helper && value.text == "fake_quantize";
+    constexpr std::size_t kPassed = 88;    // the same, in a call of a layer
+    const bool is_rounded = value.kind == ExprKind::Helper && is_fake_quantize(value.text);
     // The sign of a variable is short anywhere.
     if (is_prefix(value) && value.args[0]->kind == ExprKind::Var && user.kind == ExprKind::Aten)
       return joined_width(user, value) <= kLine;
@@ -228,7 +281,14 @@ class Tidier {
     const bool rounds = user.kind == ExprKind::Helper && user.text.starts_with("fake_quantize");
     const bool rounded = value.kind == ExprKind::Helper && value.text == "fake_quantize_by_range";
     if (user.kind != ExprKind::Aten && !chain && !rounds) return false;
-    if (value.kind == ExprKind::Helper && !(rounded && chain)) return false;
+    // A layer or a change of shape takes what was rounded; arithmetic with it has a line of its own, but
+    // for a variable and a number.
+    constexpr std::size_t kShort = 55;
+    if (is_rounded && is_infix(user) && is_infix(*value.args[0]) && value.args[0]->args.size() == 2 &&
+        value.args[0]->args[0]->kind == ExprKind::Var && value.args[0]->args[1]->kind == ExprKind::Float)
+      return joined_width(user, value) <= kShort;
+    const bool passes_on = chain || viewed(user) != nullptr;
+    if (value.kind == ExprKind::Helper && !(rounded && chain) && !(is_rounded && passes_on)) return false;
     // The heart of an attention has a line of its own.
     if (torch::function_of(value) == "scaled_dot_product_attention") return false;
     // An operand of arithmetic, or what an activation, a method or a layer is applied to.
@@ -237,7 +297,8 @@ class Tidier {
     const bool first = head->kind == ExprKind::Var && head->var->id == id;
     if (!is_infix(user) && !is_prefix(user) && !first && !chain) return false;
     if (nesting(value) > (is_infix(value) ? 3 : 2) || width(value) > kPart) return false;
-    return joined_width(user, value) <= (rounds ? kRounded : kLine);
+    if (rounds && has_rounding(value)) return is_infix(value) && joined_width(user, value) <= kPassed;
+    return joined_width(user, value) <= (rounds ? kRounded : is_rounded ? kPassed : kLine);
   }
 
   torch::Function& function_;

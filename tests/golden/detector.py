@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 
 class Detector(nn.Module):
-    grid: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(8, 6, kernel_size=1)
-        self.register_buffer("grid", torch.empty(1, 16, 2), persistent=False)
+        self.grid = nn.Buffer(torch.empty(1, 16, 2), persistent=False)
 
     def forward(self, small: Tensor, large: Tensor) -> Tensor:
         """

@@ -52,11 +52,9 @@ def top_k(
 
 
 class SeveralOutputs(nn.Module):
-    answer: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("answer", torch.empty(2), persistent=False)
+        self.answer = nn.Buffer(torch.empty(2), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """

@@ -369,7 +369,7 @@ def test_modules_with_computed_tables_share_a_class() -> None:
     model = exported(net, x, True)
     source = onnx2nn.convert(model).source
     assert source.count("class ") == 2
-    assert 'register_buffer("scale"' in source
+    assert "self.scale = nn.Buffer(" in source
     with torch.no_grad():
         torch.testing.assert_close(onnx2nn.load(model)(x), net(x))
 

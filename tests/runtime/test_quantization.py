@@ -22,15 +22,18 @@ def test_fake_quantize_rounds_as_onnx_does() -> None:
     """Every step, halves between them and what saturates; its gradient is 1 inside and 0 outside."""
     x = np.concatenate([np.arange(-400, 400) * np.float32(0.0625), RNG.normal(0, 20, 1000)])
     x = np.append(x, [np.inf, -np.inf, -0.0]).astype(np.float32)
-    for scale, zero in [(0.125, 3), (0.1, 128), (0.0123, 0)]:
-        quantum = np.float32(scale)
-        steps = np.clip(np.rint(x / quantum) + zero, 0, 255).astype(np.uint8)
+    for scale, zero, low in [(0.125, 3, 0), (0.1, 128, 0), (0.0123, 0, 0), (0.1, -7, -128)]:
+        quantum, high = np.float32(scale), low + 255
+        steps = np.clip(np.rint(x / quantum) + zero, low, high)
         expected = (steps.astype(np.int32) - zero).astype(np.float32) * quantum
         tensor = torch.from_numpy(x).requires_grad_()
-        y = qz.fake_quantize(tensor, float(quantum), zero, 0, 255)
+        if low == 0:
+            y = qz.fake_quantize_between(tensor, float(quantum), zero, low, high)
+        else:
+            y = qz.fake_quantize(tensor, float(quantum), zero)
         assert y.detach().numpy().tobytes() == expected.tobytes()
         y.sum().backward()
-        inside = (x / quantum >= -zero) & (x / quantum <= 255 - zero)
+        inside = (x / quantum >= low - zero) & (x / quantum <= high - zero)
         assert torch.equal(tensor.grad, torch.from_numpy(inside.astype(np.float32)))
 
 
@@ -43,9 +46,21 @@ def test_dequantized_takes_up_scales_and_zero_points(stored: torch.dtype) -> Non
     if stored != torch.int32:
         state["a.weight.zero_point"] = torch.tensor([[1], [2]], dtype=stored)
         expected = (weight.float() - torch.tensor([[1.0], [2.0]])) * scale
-    got = qz.dequantized(state)
+    got = qz.dequantized(state, {"a.weight": torch.empty(2, 3, device="meta")})
     assert list(got) == ["a.weight", "norm.scale", "index"]
     assert torch.equal(got["a.weight"], expected)
+
+
+@pytest.mark.parametrize("packed", [torch.int8, torch.uint8])
+def test_dequantized_unpacks_four_bits_and_blocks(packed: torch.dtype) -> None:
+    low = -8 if packed == torch.int8 else 0
+    whole = torch.arange(32).reshape(2, 16) % 16 + low
+    stored = ((whole[:, ::2] & 15) | (whole[:, 1::2] & 15) << 4).to(torch.uint8).view(packed)
+    scale, zero = torch.rand(2, 4), torch.randint(low, low + 16, (2, 4), dtype=packed)
+    state = {"w": stored, "w.scale": scale, "w.zero_point": zero}
+    got = qz.dequantized(state, {"w": torch.empty(2, 16, device="meta")})["w"]
+    spread = [t.float().repeat_interleave(4, 1) for t in (zero, scale)]
+    assert torch.equal(got, (whole - spread[0]) * spread[1])
 
 
 HELPERS = {

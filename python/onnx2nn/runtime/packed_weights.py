@@ -54,8 +54,9 @@ def rounded_rows(a: Tensor, block_size: int) -> Tensor:
     padded = F.pad(a.float(), (0, -k % block_size))
     blocks = padded.reshape(*a.shape[:-1], -(-k // block_size), block_size)
     step = blocks.abs().amax(-1, keepdim=True) / 127
-    steps = torch.where(step > 0, blocks * step.reciprocal(), 0).round()
-    return (steps * step).flatten(-2)[..., :k]
+    steps = torch.where(step > 0, blocks * step.reciprocal(), 0)
+    rounded = steps + (steps.round() - steps).detach()
+    return (rounded * step).flatten(-2)[..., :k]
 
 
 def matmul_nbits(

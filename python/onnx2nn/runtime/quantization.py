@@ -14,15 +14,37 @@ from onnx2nn.runtime.recurrent import (
 )
 
 
-def dequantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state with the weights real that are stored as integers beside their scales."""
+def over_blocks(value: Tensor, shape: torch.Size) -> Tensor:
+    """A scale or zero point that is one for each block along an axis, once for each element."""
+    for axis, size in enumerate(value.shape):
+        if 1 < size < shape[axis]:
+            value = value.repeat_interleave(shape[axis] // size, dim=axis)
+    return value
+
+
+def dequantized(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the weights real that are integers beside scales; `like` has their shapes."""
     for key in [k for k in state if f"{k}.scale" in state]:
-        scale, zero = state.pop(f"{key}.scale"), state.pop(f"{key}.zero_point", 0)
-        state[key] = ((state[key].float() - zero) * scale.float()).to(scale.dtype)
+        scale, zero = state.pop(f"{key}.scale"), state.pop(f"{key}.zero_point", None)
+        value, shape = state[key], like.get(key, state[key]).shape
+        if value.shape != shape:  # two of four bits in a byte, the lower ones first
+            value = torch.stack([value << 4 >> 4, value >> 4], dim=-1).flatten(-2)
+        real = (
+            value.float() if zero is None else value.float() - over_blocks(zero, shape)
+        )
+        state[key] = (real * over_blocks(scale.float(), shape)).to(scale.dtype)
     return state
 
 
-def fake_quantize(x: Tensor, scale: float, zero: int, low: int, high: int) -> Tensor:
+def fake_quantize(x: Tensor, scale: float, zero: int) -> Tensor:
+    """torch.fake_quantize_per_tensor_affine to a byte, but with ONNX's division and rounding."""
+    steps = (x / scale).clamp(-128 - zero, 127 - zero)
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
+def fake_quantize_between(
+    x: Tensor, scale: float, zero: int, low: int, high: int
+) -> Tensor:
     """torch.fake_quantize_per_tensor_affine, but with ONNX's division and rounding."""
     steps = (x / scale).clamp(low - zero, high - zero)
     return (steps + (steps.round() - steps).detach()) * scale

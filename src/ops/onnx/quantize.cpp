@@ -2,7 +2,10 @@
 // too. https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html Opset 13 brought one scale per
 // slice along `axis`, 19 float8, 21 blocks, `output_dtype` and four-bit types, 23 `precision`.
 // Weights stay quantised in the file; they are made real where they are used.
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "ops/lower.h"
 #include "ops/onnx/widen.h"
@@ -10,6 +13,8 @@
 
 namespace onnx2nn::ops {
 namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// One value for all, or one for each slice along `axis`, or for each block of slices.
 struct Layout {
@@ -79,6 +84,29 @@ Limits limits_of(DType t) {
   return {-(std::int64_t{1} << (bits - 1)), (std::int64_t{1} << (bits - 1)) - 1};
 }
 
+/// Whether it may be no number, since what it is computed of was read back by an infinite scale: a mask
+/// of -inf was quantised. Other scales give finite numbers.
+bool may_be_nan(const ir::Value* value) {
+  constexpr std::size_t kMostLooked = 24;
+  std::vector<const ir::Node*> seen;
+  const auto look = [&](const ir::Value* v) {
+    const ir::Node* n = v != nullptr ? v->producer() : nullptr;
+    if (n != nullptr && std::find(seen.begin(), seen.end(), n) == seen.end()) seen.push_back(n);
+  };
+  look(value);
+  for (std::size_t i = 0; i < std::min(seen.size(), kMostLooked); ++i) {
+    const ir::Node& n = *seen[i];
+    if (n.op_type == "DequantizeLinear") {
+      const ir::TensorPtr scale = n.input_count() > 1 && n.input(1) ? n.input(1)->constant : nullptr;
+      if (scale && ir::is_float(scale->dtype()) && scale->size() == 1 && std::isinf(scale->double_at(0)))
+        return true;
+      continue;
+    }
+    for (std::size_t k = 0; k < n.input_count(); ++k) look(n.input(k));
+  }
+  return false;
+}
+
 // ---------------------------------------------------------------- QuantizeLinear
 
 DType quantized_dtype(const NodeContext& c) {
@@ -118,6 +146,8 @@ void lower_quantize(LowerContext& c) {
     if (zero->kind != torch::ExprKind::Int || zero->integer != 0)
       y = aten(zero->kind == torch::ExprKind::Int ? "add.Scalar" : "add.Tensor", {y, zero});
   }
+  // What is not a number becomes the lowest, as in ONNX Runtime.
+  if (may_be_nan(c.input(0))) y = aten("nan_to_num", {y, Ex(-kInfinity)});
   const Limits limits = limits_of(to);
   c.out(0, to_dtype(aten("clamp", {y, limits.low, limits.high}), ir::carrier(to)));
 }
@@ -138,6 +168,19 @@ bool is_zero(const ir::Tensor& t) {
   return true;
 }
 
+/// The constant input `i`, a scale or zero point of a weight: one, one for each slice, or one for each of
+/// blocks of one size, as many as input 0 has along the axis.
+ir::TensorPtr beside_weight(const NodeContext& c, std::size_t i, const Layout& layout) {
+  if (layout.single || layout.block == 0) return broadcastable(c, i, layout);
+  const ir::TensorPtr& t = c.input(i)->constant;
+  Ints dims = c.constant(0)->dims();
+  if (!layout.axis || t->rank() != dims.size()) return nullptr;
+  std::int64_t& size = dims[static_cast<std::size_t>(*layout.axis)];
+  if (size % layout.block != 0) return nullptr;
+  size /= layout.block;
+  return t->dims() == dims ? t : nullptr;
+}
+
 /// Integers that are constant stay so in the file, and are a real weight to all who read it.
 bool keep_as_weight(LowerContext& c, const Layout& layout) {
   const DType from = c.dtype(0);
@@ -149,12 +192,12 @@ bool keep_as_weight(LowerContext& c, const Layout& layout) {
   if (to != DType::Float32 && to != DType::Float16 && to != DType::BFloat16) return false;
   QuantizedWeight weight;
   weight.integers = c.input(0);
-  weight.scale = broadcastable(c, 1, layout);
+  weight.scale = beside_weight(c, 1, layout);
   if (weight.scale == nullptr) return false;
   if (c.has_input(2)) {
     if (!c.is_constant(2)) return false;
     if (!is_zero(*c.constant(2))) {
-      weight.zero_point = broadcastable(c, 2, layout);
+      weight.zero_point = beside_weight(c, 2, layout);
       // Only what float32 holds may be subtracted in it.
       if (weight.zero_point == nullptr || from == DType::Int32) return false;
     }
@@ -187,12 +230,24 @@ bool lower_pair(LowerContext& c) {
     return a != nullptr && b != nullptr && a->same(*b);
   };
   const auto scale = c.const_number(1);
-  // Of no other scale are the steps of a number of the same order.
-  if (!scale || !std::isnormal(*scale) || !same(1) || (c.has_input(2) && !c.is_constant(2)) || !same(2)) return false;
+  if (!scale || !same(1) || (c.has_input(2) && !c.is_constant(2)) || !same(2)) return false;
   const Limits limits = limits_of(integers);
   const std::int64_t zero = c.has_input(2) ? c.constant(2)->int_at(0) : 0;
-  c.out(0, helper("fake_quantize",
-                  {c.value(quantize.input(0)), Ex(*scale), Ex(zero), limits.low, limits.high}));
+  if (*scale == kInfinity && t == DType::Float32 && zero > limits.low) {
+    // No finite number is a step away from zero, and zero steps of it are not a number.
+    const Ex finite = aten("isfinite", {c.value(quantize.input(0))});
+    const Ex nan(std::numeric_limits<double>::quiet_NaN());
+    c.out(0, aten("where.Scalar", {finite, nan, Ex(-kInfinity)}));
+    return true;
+  }
+  // Of no other scale are the steps of a number of the same order.
+  if (!std::isnormal(*scale)) return false;
+  Ex x = c.value(quantize.input(0));
+  if (may_be_nan(quantize.input(0))) x = aten("nan_to_num", {x, Ex(-kInfinity)});
+  Args args{x, Ex(*scale), Ex(zero)};
+  if (integers == DType::Int8) return c.out(0, helper("fake_quantize", args)), true;
+  args.insert(args.end(), {limits.low, limits.high});
+  c.out(0, helper("fake_quantize_between", args));
   return true;
 }
 

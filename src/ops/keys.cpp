@@ -4,6 +4,7 @@
 
 #include "ops/names.h"
 #include "ops/scope.h"
+#include "ops/tensorflow_scope.h"
 #include "support/text.h"
 
 namespace onnx2nn::ops {
@@ -20,8 +21,10 @@ Keys::Keys(const ir::Model& model) : said_(read_signature(*model.graph)) {
     }
   }
   std::sort(names_.begin(), names_.end());
+  const TensorflowScopes of_tensorflow(*model.graph);
   ir::for_each_node(*model.graph, [&](const ir::Node& n) {
-    const torch::ScopePtr scope = ops::scope_of(n);
+    torch::ScopePtr scope = ops::scope_of(n);
+    if (!scope) scope = of_tensorflow.of(n);
     if (!scope) return;
     scopes_[&n] = scope;
     std::string path;

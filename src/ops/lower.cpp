@@ -137,11 +137,17 @@ ParamPtr Lowering::param_of(const ir::Value* value) {
     if (const auto slash = name.rfind('/');
         slash != std::string_view::npos && slash + 1 < name.size())
       name = name.substr(slash + 1);
+    // "ReadVariableOp:0" of TensorFlow is how the weight was read.
+    const std::size_t colon = name.rfind(':');
+    const bool is_numbered = colon != std::string_view::npos && is_number(name.substr(colon + 1));
+    if (is_numbered) name = name.substr(0, colon);
+    const bool is_step = is_numbered && !name.empty() && (is_upper(name[0]) || name == "merged_input");
     const bool says_nothing =
         name.empty() || is_digit(name[0]) || name.find("::") != std::string_view::npos;
     unnamed_.push_back({p, &p->path,
-                        says_nothing ? (named(value)->is_initializer ? "weight" : "constant")
-                                     : to_identifier(name)});
+                        is_step && p->trainable ? ""
+                        : says_nothing || is_step ? (named(value)->is_initializer ? "weight" : "constant")
+                                                  : to_identifier(name)});
   }
   store(p, value);
   return p;
@@ -164,6 +170,13 @@ namespace {
 class Readers {
  public:
   explicit Readers(const torch::Block& block) { read(block); }
+
+  /// What the call that reads a weight first takes it for.
+  std::string stem(const void* what) const {
+    const auto it = calls_.find(what);
+    if (it == calls_.end()) return "weight";
+    return it->second == "add" || it->second == "sub" ? "bias" : it->second == "mul" ? "scale" : "weight";
+  }
 
   /// The components of their path; nothing where nobody reads it.
   std::optional<std::vector<std::string>> path(const void* what) const {
@@ -188,11 +201,16 @@ class Readers {
       const auto [it, is_new] = scopes_.emplace(what, scope);
       if (!is_new) it->second = torch::common_scope(it->second, scope);
     }
-    for (const auto& a : e.args) read(*a, scope);
+    for (const auto& a : e.args) {
+      if (e.kind == torch::ExprKind::Aten && a->param)
+        calls_.emplace(a->param.get(), torch::function_of(e));
+      read(*a, scope);
+    }
     for (const auto& [_, v] : e.keywords) read(*v, scope);
   }
 
   std::unordered_map<const void*, torch::Scope> scopes_;
+  std::unordered_map<const void*, std::string> calls_;
 };
 
 }  // namespace
@@ -205,7 +223,7 @@ void Lowering::name_rest() {
     auto path = readers.path(u.what.get());
     if (!path) path.emplace();
     while (!path->empty() && keys_.is_claimed(*path)) path->pop_back();
-    path->push_back(u.hint);
+    path->push_back(u.hint.empty() ? readers.stem(u.what.get()) : u.hint);
     *u.path = keys_.claim(std::move(*path));
   }
   for (const ParamPtr& p : program_.params) {

@@ -144,7 +144,7 @@ class Lowering {
   struct Unnamed {
     std::shared_ptr<const void> what;
     std::vector<std::string>* path;
-    std::string hint;
+    std::string hint;  // empty: as what reads it first takes it
   };
   std::vector<Unnamed> unnamed_;
   int next_var_ = 0;

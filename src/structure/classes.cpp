@@ -9,9 +9,11 @@
 #include <unordered_map>
 #include <utility>
 
+#include "structure/class_names.h"
 #include "structure/loops.h"
 #include "structure/members.h"
 #include "structure/normal.h"
+#include "structure/optional.h"
 #include "structure/parameters.h"
 #include "structure/sequential.h"
 #include "structure/shapes.h"
@@ -31,38 +33,6 @@ using torch::Expr;
 using torch::ExprKind;
 using torch::ExprPtr;
 using torch::Stmt;
-
-/// "layer_norm2" and "layers.3" as LayerNorm and Layer.
-std::string class_name_of(const std::string& part, bool in_list) {
-  std::string stem = part;
-  while (!stem.empty() && !is_letter(stem.back())) stem.pop_back();
-  if (in_list && stem.size() > 3 && stem.back() == 's' && stem[stem.size() - 2] != 's')
-    stem.pop_back();
-  std::string out;
-  bool up = true;
-  for (const char c : stem) {
-    if (!is_alphanumeric(c)) {
-      up = true;
-      continue;
-    }
-    out += up ? to_upper(c) : c;
-    up = false;
-  }
-  return torch::is_ascii_identifier(out) ? out : "Block";
-}
-
-/// The words with which all names end: Attention of SelfAttention and EncDecAttention.
-std::string common_words(const std::map<std::string, int>& names) {
-  std::string tail = names.begin()->first;
-  for (const auto& [name, _] : names) {
-    std::size_t n = 0;
-    while (n < tail.size() && n < name.size() && tail[tail.size() - 1 - n] == name[name.size() - 1 - n]) ++n;
-    tail.erase(0, tail.size() - n);
-  }
-  std::size_t word = 0;
-  while (word < tail.size() && !is_upper(tail[word])) ++word;
-  return tail.substr(word);
-}
 
 /// Layers, weights and modules as attributes of `self`.
 void localise(const Tree& tree, const Own& own, Block& block) {
@@ -95,10 +65,7 @@ void localise(const Tree& tree, const Own& own, Block& block) {
 struct Group {
   std::vector<Own*> modules;
   std::vector<Normal> normals;  // theirs
-  /// A member that only the first `with` modules have, and that takes and gives one tensor; or a function
-  /// of torch that only they call so.
-  std::string optional;
-  std::optional<int> optional_call;  // the variable that the function's call sets
+  OptionalPart optional;  // which only the first `with` modules have
   std::size_t with = 0;
 };
 
@@ -263,105 +230,14 @@ class Classifier {
 
   // ---- optional members
 
-  /// The module without a member that it calls once, with one tensor for another.
-  static std::optional<Normal> without(const Own& own, const std::string& name) {
-    Own copy;
-    copy.path = own.path;
-    copy.parent = own.parent;
-    copy.methods = own.methods;
-    for (const Member& m : own.members)
-      if (m.name != name) copy.members.push_back(m);
-    int calls = 0;
-    for (Method& m : copy.methods) {
-      for (std::size_t i = 0; i < m.body.size(); ++i) {
-        const Expr& e = *m.body[i].value;
-        if (!calls_member(e, name) || e.args.size() != 2 || e.args[1]->kind != ExprKind::Var ||
-            m.body[i].kind != Stmt::Kind::Assign || m.body[i].targets.size() != 1)
-          continue;
-        ++calls;
-        const int made = m.body[i].targets[0]->id;
-        const ExprPtr taken = e.args[1];
-        for (const auto& r : m.results)
-          if (r->id == made) return std::nullopt;
-        m.body.erase(m.body.begin() + static_cast<std::ptrdiff_t>(i--));
-        rewrite(m.body, [&](const ExprPtr& x) -> ExprPtr {
-          return x->kind == ExprKind::Var && x->var->id == made ? taken : nullptr;
-        });
-      }
-    }
-    if (calls != 1) return std::nullopt;
-    bool left = false;
-    for (const Method& m : copy.methods)
-      for (const Stmt& s : m.body)
-        each_expr(s, [&](const Expr& e) { left = left || is_member(e, name); });
-    if (left) return std::nullopt;
-    return normal_form(copy);
-  }
-
-  /// The module without its statement that calls an activation.
-  static std::optional<Normal> without_call(const Own& own, std::size_t at) {
-    Own copy;
-    copy.path = own.path;
-    copy.parent = own.parent;
-    copy.methods = own.methods;
-    copy.members = own.members;
-    Method& m = copy.methods[0];
-    const int made = m.body[at].targets[0]->id;
-    const ExprPtr taken = m.body[at].value->args[0];
-    m.body.erase(m.body.begin() + static_cast<std::ptrdiff_t>(at));
-    rewrite(m.body, [&](const ExprPtr& x) -> ExprPtr {
-      return x->kind == ExprKind::Var && x->var->id == made ? taken : nullptr;
-    });
-    for (auto& r : m.results)
-      if (r->id == made) r = taken->var;
-    return normal_form(copy);
-  }
-
-  /// "relu" of a statement that calls an activation of one argument with one variable; "" of others.
-  static std::string activation(const Stmt& s) {
-    if (s.kind != Stmt::Kind::Assign || s.targets.size() != 1 || s.value->kind != ExprKind::Aten ||
-        s.value->args.size() != 1 || !s.value->keywords.empty() || s.value->args[0]->kind != ExprKind::Var)
-      return {};
-    const std::string name(torch::function_of(*s.value));
-    for (const std::string_view one : {"relu", "relu6", "silu", "gelu", "sigmoid", "tanh", "hardswish", "mish", "hardsigmoid"})
-      if (name == one) return name;
-    return {};
-  }
-
-  static bool is_member(const Expr& e, const std::string& name) {
-    return e.kind == ExprKind::Attribute && e.text == name && e.args[0]->kind == ExprKind::Self;
-  }
-  static bool calls_member(const Expr& e, const std::string& name) {
-    return e.kind == ExprKind::Op && e.text == "call" && is_member(*e.args[0], name);
-  }
-
   static void join_optional(std::map<std::string, Group>& groups) {
     if (groups.size() < 2) return;
-    for (auto& [text, group] : groups) {
-      if (group.modules.empty() || group.with > 0) continue;
-      const Own& first = *group.modules[0];
-      if (first.parent == nullptr) continue;
-      for (const Member& m : first.members) {
-        if (m.kind != Member::Kind::Own && m.kind != Member::Kind::Module) continue;
-        const auto bare = without(first, m.name);
-        if (!bare) continue;
-        const auto other = groups.find(bare->text);
+    for (auto& [_, group] : groups) {
+      if (group.modules.empty() || group.with > 0 || group.modules[0]->parent == nullptr) continue;
+      for (const auto& [part, bare] : optional_parts(*group.modules[0])) {
+        const auto other = groups.find(bare.text);
         if (other == groups.end() || !joins(group, other->second)) continue;
-        join(group, other->second, m.name);
-        break;
-      }
-    }
-    for (auto& [text, group] : groups) {
-      if (group.modules.empty() || group.with > 0) continue;
-      const Own& first = *group.modules[0];
-      if (first.parent == nullptr || first.methods.size() != 1) continue;
-      for (std::size_t at = 0; at < first.methods[0].body.size(); ++at) {
-        const std::string name = activation(first.methods[0].body[at]);
-        if (name.empty()) continue;
-        const auto other = groups.find(without_call(first, at)->text);
-        if (other == groups.end() || !joins(group, other->second)) continue;
-        group.optional_call = first.methods[0].body[at].targets[0]->id;
-        join(group, other->second, name);
+        join(group, other->second, part);
         break;
       }
     }
@@ -373,7 +249,7 @@ class Classifier {
   }
 
   /// Modules of `other` lack what the group has.
-  static void join(Group& group, Group& other, const std::string& optional) {
+  static void join(Group& group, Group& other, const OptionalPart& optional) {
     group.optional = optional;
     group.with = group.modules.size();
     group.modules.insert(group.modules.end(), other.modules.begin(), other.modules.end());
@@ -463,12 +339,7 @@ class Classifier {
   // ---- one class
 
   std::string claim(const Group& group) {
-    std::map<std::string, int> votes;
-    for (const Own* own : group.modules) ++votes[wanted_class_name(*own)];
-    std::string wanted = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) {
-                           return a.second < b.second;
-                         })->first;
-    if (const std::string both = common_words(votes); votes.size() > 1 && !both.empty()) wanted = both;
+    const std::string wanted = wanted_class_name(group.modules);
     const auto is_free = [&](const std::string& name) {
       return names_.count(name) == 0 && !torch::is_source_name(name) &&
              !torch::is_python_keyword(name);
@@ -490,10 +361,7 @@ class Classifier {
       Block& body = own.methods[k].body;
       const torch::Var* extra = nullptr;
       for (const Stmt& s : body) {
-        if (group.with == 0 || s.targets.empty()) continue;
-        const bool here = group.optional_call ? s.targets[0]->id == *group.optional_call
-                                              : calls_member(*s.value, group.optional);
-        if (here) extra = s.targets[0].get();
+        if (group.with > 0 && is_of(s, group.optional)) extra = s.targets[0].get();
       }
       for (std::size_t i = 1; i < group.modules.size(); ++i)
         keep_common_sizes(body, group.modules[i]->methods[k].body, i >= group.with ? extra : nullptr);
@@ -505,14 +373,15 @@ class Classifier {
     torch::Class out;
     out.name = own.parent == nullptr ? root_name_ : claim(group);
     share_sizes(group);
-    Steps steps = take_steps(group.modules, group.normals, group.with, group.optional);
+    Steps steps = take_steps(group.modules, group.normals, group.with, group.optional.name);
     Parameters parameters = find_parameters(tree_, own, group.modules, group.normals, group.with,
-                                            group.optional);
-    if (group.optional_call) parameters.stored.push_back(parameters.flag);
+                                            group.optional.name);
+    if (group.optional.call) parameters.stored.push_back(parameters.flag);
     read_steps(steps, parameters.numbers);
     for (std::size_t i = 0; i < group.modules.size(); ++i) {
       group.modules[i]->class_name = out.name;
       group.modules[i]->args = parameters.args[i];
+      group.modules[i]->positional = parameters.positional;
       group.modules[i]->keywords = parameters.keywords[i];
     }
     const bool list = is_list(own);
@@ -574,7 +443,7 @@ class Classifier {
           const char* how = m.kind == Member::Kind::Param ? "register_parameter" : "add_module";
           add(torch::op("call", {torch::attribute(torch::self(), how), Ex(m.name), value}));
         } else {
-          if (m.name == group.optional && !group.optional_call) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
+          if (m.name == group.optional.name && !group.optional.call) value = torch::op("if", {Ex(parameters.flag), value, Ex()});
           set(torch::attribute(torch::self(), m.name), value);
         }
       }
@@ -583,11 +452,7 @@ class Classifier {
     for (Method& m : own.methods) {
       fill(m.body, parameters, next);
       if (!steps.name.empty()) drop_zero_points(m.body);
-      if (group.optional_call) {
-        make_optional_call(m.body, group.optional, *group.optional_call);
-      } else if (!group.optional.empty()) {
-        make_optional(m.body, group.optional);
-      }
+      if (group.with > 0) make_optional(m, group.optional);
       out.functions.push_back(function(m, own.parent == nullptr));
     }
     classes_.push_back(std::move(out));
@@ -613,19 +478,6 @@ class Classifier {
       fill(s.body, parameters, next);
       fill(s.orelse, parameters, next);
     }
-  }
-
-  static void make_optional(Block& block, const std::string& name) {
-    for (Stmt& s : block)
-      if (calls_member(*s.value, name))
-        s.value = torch::op("if", {torch::op("is", {Ex(s.value->args[0]), Ex()}),
-                                   Ex(s.value->args[1]), s.value});
-  }
-
-  static void make_optional_call(Block& block, const std::string& flag, int made) {
-    for (Stmt& s : block)
-      if (s.targets.size() == 1 && s.targets[0]->id == made)
-        s.value = torch::op("if", {torch::attribute(torch::self(), flag), s.value, Ex(s.value->args[0])});
   }
 
   static torch::Function function(Method& m, bool root) {
@@ -670,16 +522,6 @@ class Classifier {
 };
 
 }  // namespace
-
-std::string wanted_class_name(const Own& own) {
-  static const std::set<std::string> kContainers = {"Sequential", "ModuleList", "ModuleDict",
-                                                    "Module"};
-  if (!own.type.empty() && is_upper(own.type[0]) && kContainers.count(own.type) == 0)
-    return own.type;
-  for (std::size_t i = own.path.size(); i-- > 0;)
-    if (!is_number(own.path[i])) return class_name_of(own.path[i], i + 1 < own.path.size());
-  return "Block";
-}
 
 std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name,
                                        std::vector<torch::ParamPtr>& made) {

@@ -14,7 +14,4 @@ namespace onnx2nn::structure {
 std::vector<torch::Class> make_classes(Tree& tree, const std::string& root_name,
                                        std::vector<torch::ParamPtr>& made);
 
-/// What the class of a module is to be called, by the file or by the module's key.
-std::string wanted_class_name(const Own& own);
-
 }  // namespace onnx2nn::structure

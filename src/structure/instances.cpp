@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "structure/classes.h"
+#include "structure/class_names.h"
 #include "structure/layers.h"
 #include "structure/members.h"
 #include "structure/module_tree.h"

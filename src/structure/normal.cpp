@@ -63,6 +63,7 @@ bool is_element(const Expr& e) {
 class Former {
  public:
   explicit Former(const Own& own) {
+    for (const Member& m : own.members) know(m);
     line(is_list(own) ? "list" : "module");
     for (const Member& m : own.members) {
       member_ = m.name;
@@ -85,6 +86,23 @@ class Former {
   void line(std::string_view text) {
     out_.text += "\n";
     out_.text += text;
+  }
+
+  /// The constructors of the file's own classes that a member calls.
+  void know(const Member& m) {
+    for (const Member& item : m.list) know(item);
+    if (m.kind != Member::Kind::Own) return;
+    if (!m.own->class_name.empty()) {
+      constructors_.emplace(m.own->class_name, &m.own->positional);
+    } else {
+      for (const Member& inner : m.own->members) know(inner);
+    }
+  }
+
+  std::string positional(const std::string& function, std::size_t i) const {
+    const auto it = constructors_.find(function);
+    if (it == constructors_.end()) return positional_name(function, i);
+    return i < it->second->size() ? (*it->second)[i] : "";
   }
 
   void variable(const torch::Var& v) {
@@ -133,7 +151,7 @@ class Former {
     for (std::size_t i = 0; i < e.args.size(); ++i) {
       std::string arg = list ? name
                         : i < schema.size() ? std::string(schema[i].name)
-                                            : positional_name(e.text, i);
+                                            : positional(e.text, i);
       add(*e.args[i], arg, list ? of : e.text, !list && e.kind != ExprKind::Op);
       out_.text += ",";
     }
@@ -148,6 +166,7 @@ class Former {
   Normal out_;
   std::string member_;
   std::unordered_map<int, std::size_t> variables_;
+  std::unordered_map<std::string, const std::vector<std::string>*> constructors_;
 };
 
 struct Default {

@@ -94,6 +94,7 @@ class Finder {
             out.keywords[i].emplace_back(p.var->name, Ex(value));
           }
         }
+        if (!p.otherwise) out.positional.push_back(p.var->name);
         out.declared.push_back(std::move(p));
       }
     }
@@ -180,7 +181,7 @@ class Finder {
     const std::vector<Hole>& holes = normals_[0].holes;
     std::size_t last_out = 0;
     for (std::size_t c = 0; c < columns_.size(); ++c)
-      for (const std::size_t h : columns_[c].relation ? std::vector<std::size_t>() : columns_[c].holes)
+      for (const std::size_t h : columns_[c].holes)
         if (side(holes[h].name) == 'o' && holes[h].member != optional_) last_out = std::max(last_out, h + 1);
     const auto widths = std::count_if(columns_.begin(), columns_.end(), [&](const Column& c) {
       return !c.relation && std::any_of(c.holes.begin(), c.holes.end(), [&](std::size_t h) {

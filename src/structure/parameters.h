@@ -14,6 +14,7 @@ struct Parameters {
   torch::VarPtr flag;                      // whether the optional member is there
   std::vector<torch::ExprPtr> numbers;     // for each hole of the first module; null: as it is
   std::vector<torch::Args> args;           // of each module's constructor call
+  std::vector<std::string> positional;     // what these are called
   std::vector<torch::Kwargs> keywords;     // all of them, defaults included
 };
 

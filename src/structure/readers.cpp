@@ -201,7 +201,8 @@ class Reader {
 bool says_something(std::string_view name) {
   if (!torch::is_argument_name(name)) return false;
   name = without_count(name);
-  for (const std::string_view plain : {"input", "inputs", "data", "image", "images", "tensor", "arg", "args", "in"})
+  for (const std::string_view plain :
+       {"input", "inputs", "data", "image", "images", "tensor", "arg", "args", "in", "keras_tensor"})
     if (name == plain) return false;
   return name.size() > 1;
 }

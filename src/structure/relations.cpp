@@ -42,12 +42,13 @@ class Finder {
   }
 
   std::vector<std::optional<Relation>> run() {
-    // Widths by size, so that the smallest is the one that others are multiples of; then the rest.
+    // Widths in the order in which the constructor has them, then the rest by size.
     std::vector<std::size_t> order(quantities_.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::erase_if(order, [&](std::size_t i) { return !integers_[i] || is_chosen(quantities_[i]); });
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
       if (quantities_[a].width != quantities_[b].width) return quantities_[a].width;
+      if (quantities_[a].width) return false;
       return integers_[a]->front() < integers_[b]->front();
     });
     std::vector<std::size_t> bases;
@@ -81,7 +82,7 @@ class Finder {
     if (times >= 2 && times <= kTimes &&
         all([&](std::int64_t v, std::int64_t w) { return w <= INT64_MAX / kTimes && v == w * times; }))
       return Relation{base, Relation::Kind::Times, times};
-    if (!q.width && b.width && over >= 2 && over <= kOver &&
+    if (b.width && over >= 2 && over <= (q.width ? kTimes : kOver) &&
         all([&](std::int64_t v, std::int64_t w) { return w % over == 0 && v == w / over; }))
       return Relation{base, Relation::Kind::Over, over};
     if (!q.width && !b.width &&

@@ -70,7 +70,8 @@ bool changes_shape(const Expr& e) {
 
 /// A number, or sums and products of names: text of the model that can be nothing else in a comment.
 bool is_plain(std::string_view size) {
-  if (size.empty() || size.size() > kLongestSize) return false;
+  // unk__59 is tf2onnx's name for a size that has none.
+  if (size.empty() || size.size() > kLongestSize || size.find("unk__") != std::string_view::npos) return false;
   return std::all_of(size.begin(), size.end(), [](char c) {
     return is_alphanumeric(c) || c == '_' || c == '+' || c == '-' || c == '*';
   });
@@ -97,6 +98,14 @@ bool says_sizes(const Expr& e, const std::vector<std::string>& dims) {
       return false;
   }
   return true;
+}
+
+void count_writes(const Block& block, std::unordered_map<int, int>& writes) {
+  for (const Stmt& s : block) {
+    for (const auto& v : s.targets) ++writes[v->id];
+    count_writes(s.body, writes);
+    count_writes(s.orelse, writes);
+  }
 }
 
 /// The sizes of all that the statement sets, which are the same; "" where they are not, or not known.
@@ -140,9 +149,15 @@ void keep_common_sizes(Block& ours, const Block& theirs, const torch::Var* extra
 
 std::unordered_map<const torch::Var*, std::string> shape_comments(const torch::Function& function) {
   std::unordered_map<const torch::Var*, std::string> out;
+  // What a loop sets again may have another size then.
+  std::unordered_map<int, int> writes;
+  count_writes(function.body, writes);
   std::string said[2];  // last
   for (const Stmt& s : function.body) {
     if (s.kind != Stmt::Kind::Assign || s.targets.empty() || !changes_shape(*s.value)) continue;
+    const bool again = std::any_of(s.targets.begin(), s.targets.end(),
+                                   [&](const auto& v) { return writes[v->id] > 1; });
+    if (again) continue;
     std::string sizes = sizes_of(s);
     if (sizes.empty() || sizes == said[0] || sizes == said[1]) continue;
     out.emplace(s.targets[0].get(), sizes);

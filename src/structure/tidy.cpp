@@ -266,7 +266,8 @@ class Tidier {
           user.kind == ExprKind::Var || (user.kind == ExprKind::Op && user.text == "not");
       return simple && width(value) <= 60;
     }
-    if (!is_call(value)) return false;
+    const bool choice = value.kind == ExprKind::Op && value.text == "if";
+    if (!is_call(value) && !(choice && next.kind == Stmt::Kind::Return)) return false;
     constexpr std::size_t kRounded = 100;  // what it calls is shorter than it is taken for
     constexpr std::size_t kPassed = 88;    // the same, in a call of a layer
     const bool is_rounded = value.kind == ExprKind::Helper && is_fake_quantize(value.text);

@@ -48,6 +48,7 @@ struct Own {
   // What the step `classes` finds.
   std::string class_name;
   torch::Args args;  // of the constructor
+  std::vector<std::string> positional;  // what they are called
   torch::Kwargs keywords;
 };
 

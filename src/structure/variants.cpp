@@ -161,7 +161,8 @@ class Generaliser {
     for (const ExprPtr& e : each)
       for (const auto& [name, _] : e->keywords)
         if (keyword(*longest, name) == nullptr) throw Differs{};
-    for (const auto& [name, _] : longest->keywords) {
+    for (const auto& said : longest->keywords) {
+      const std::string& name = said.first;
       const auto argument = std::find_if(schema.begin(), schema.end(), [&](const auto& a) { return a.name == name; });
       const bool may_lack = argument != schema.end() && argument->type == "Tensor?";
       out->add(name, expr(column(each, [&](const Expr& e) {

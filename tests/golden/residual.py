@@ -20,7 +20,7 @@ class Stem(nn.Module):
         return self.bn(self.conv(x))
 
 
-class Layer(nn.Module):
+class ConvBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(8, 8, kernel_size=3, padding=1, bias=False)
@@ -36,7 +36,7 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = Stem()
-        self.layer1 = nn.ModuleList([Layer()])
+        self.layer1 = nn.ModuleList([ConvBlock()])
         self.fc = nn.Linear(8, 5)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:

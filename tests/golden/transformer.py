@@ -36,7 +36,7 @@ class Mlp(nn.Module):
         return self.down(F.gelu(self.up(x)))
 
 
-class Layer(nn.Module):
+class TransformerBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(16)
@@ -53,7 +53,7 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.ModuleList([Layer()])
+        self.layer = nn.ModuleList([TransformerBlock()])
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         residual_1, down = self.layer[0](hidden)

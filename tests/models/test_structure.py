@@ -187,6 +187,29 @@ class Conv(nn.Module):
         return F.relu(x) if self.active else x
 
 
+class Inverted(nn.Module):
+    """Blocks of which only some add what came in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(Widen(4, 8), Widen(8, 8), Widen(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)
+
+
+class Widen(nn.Module):
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.same = width == out
+        self.up = nn.Conv2d(width, 3 * width, 1)
+        self.down = nn.Conv2d(3 * width, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.down(F.relu(self.up(x)))
+        return x + y if self.same else y
+
+
 def translated(rows: int) -> tuple[Tensor, ...]:
     mask = torch.where(torch.ones(5, 5).tril() > 0, 0.0, -1e9).expand(rows, 1, 5, 5)
     return torch.randn(rows, 6, 16), torch.randn(rows, 5, 16), mask.contiguous()
@@ -202,6 +225,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "dilated": (Dilated, lambda n: (torch.randn(n, 4, 9),)),
     "translator": (Translator, translated),
     "activated": (Activated, lambda n: (torch.randn(n, 3, 12, 12),)),
+    "inverted": (Inverted, lambda n: (torch.randn(n, 4, 8, 8),)),
     "twice": (Twice, lambda n: (torch.randn(n, 4, 8, 8),)),
 }
 
@@ -406,3 +430,12 @@ def test_a_table_that_is_given_to_modules_is_traced(exporter: str) -> None:
     net = onnx2nn.load(export(original, (torch.randn(2, 4, 6),), exporter))
     x = torch.randn(3, 4, 6)
     torch.testing.assert_close(torch.fx.symbolic_trace(net)(x), original(x))
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_a_sum_that_only_some_blocks_have_is_a_flag(exporter: str) -> None:
+    _, model, _ = made("inverted", exporter)
+    source = onnx2nn.convert(model).source
+    assert len(classes(source)) == 2, source
+    assert "if self.residual else" in source
+    assert ("class Widen(" if exporter == "dynamo" else "class ResidualBlock(") in source

@@ -11,21 +11,18 @@ from torch import Tensor, nn
 
 
 class BertEmbeddings(nn.Module):
-    token_type_ids: Tensor
-    bias: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer(
-            "token_type_ids", torch.empty(1, 12, dtype=torch.int64), persistent=False
-        )
         self.word_embeddings = nn.Embedding(60, 32)
         self.token_type_embeddings = nn.Embedding(2, 32)
-        self.register_buffer("bias", torch.empty(1, 12, 32), persistent=False)
+        self.bias = nn.Buffer(torch.empty(1, 12, 32), persistent=False)
         self.LayerNorm = nn.LayerNorm(32, eps=1e-12)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        x = self.token_type_ids.expand((input_ids.shape[0], -1))
+        token_type_ids = torch.zeros(
+            (1, 12), dtype=torch.int64, device=input_ids.device
+        )
+        x = token_type_ids.expand(input_ids.shape[0], -1)  # (batch, 12)
         x = self.word_embeddings(input_ids) + self.token_type_embeddings(x)
         return self.LayerNorm(x + self.bias)
 
@@ -38,7 +35,7 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(32, 32)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        query = self.query(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        query = self.query(x).unflatten(-1, (4, 8)).transpose(1, 2)  # (batch, 4, 12, 8)
         key = self.key(x).unflatten(-1, (4, 8)).transpose(1, 2)
         x = self.value(x).unflatten(-1, (4, 8)).transpose(1, 2)
         x = F.scaled_dot_product_attention(query, key, x, attn_mask=mask)

@@ -19,12 +19,12 @@ class LlamaAttention(nn.Module):
         self.o_proj = nn.Linear(32, 32, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        q = self.q_proj(x).unflatten(-1, (4, 8)).transpose(1, 2)
-        k = self.k_proj(x).unflatten(-1, (2, 8)).transpose(1, 2)
+        q = self.q_proj(x).unflatten(-1, (4, 8)).transpose(1, 2)  # (batch, 4, 12, 8)
+        k = self.k_proj(x).unflatten(-1, (2, 8)).transpose(1, 2)  # (batch, 2, 12, 8)
         v = self.v_proj(x).unflatten(-1, (2, 8)).transpose(1, 2)
-        q1, q2 = q.chunk(2, dim=3)
+        q1, q2 = q.chunk(2, dim=3)  # each (batch, 4, 12, 4)
         q = q * cos + torch.cat([-q2, q1], dim=3) * sin
-        k1, k2 = k.chunk(2, dim=3)
+        k1, k2 = k.chunk(2, dim=3)  # each (batch, 2, 12, 4)
         k = k * cos + torch.cat([-k2, k1], dim=3) * sin
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
         return self.o_proj(x.transpose(1, 2).flatten(2))
@@ -56,25 +56,21 @@ class LlamaDecoderLayer(nn.Module):
 
 
 class LlamaModel(nn.Module):
-    causal_mask: Tensor
-    cos: Tensor
-    sin: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(60, 32)
-        self.register_buffer(
-            "causal_mask", torch.empty(1, 1, 12, 12, dtype=torch.bool), persistent=False
-        )
-        self.register_buffer("cos", torch.empty(1, 1, 12, 8), persistent=False)
-        self.register_buffer("sin", torch.empty(1, 1, 12, 8), persistent=False)
+        self.cos = nn.Buffer(torch.empty(1, 1, 12, 8), persistent=False)
+        self.sin = nn.Buffer(torch.empty(1, 1, 12, 8), persistent=False)
         self.layers = nn.ModuleList(LlamaDecoderLayer() for _ in range(24))
         self.norm = nn.RMSNorm(32, eps=1e-6)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         x = self.embed_tokens(input_ids)
         mask = attention_mask.bool()[:, None, None]
-        mask = torch.where(self.causal_mask & mask, 0.0, torch.finfo(torch.float32).min)
+        causal_mask = torch.tril(
+            torch.ones((12, 12), dtype=torch.bool, device=input_ids.device)
+        )
+        mask = torch.where(causal_mask & mask, 0.0, torch.finfo(torch.float32).min)
         for layer in self.layers:
             x = layer(x, self.cos, self.sin, mask)
         return self.norm(x)

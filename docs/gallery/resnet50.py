@@ -16,7 +16,6 @@ class Bottleneck(nn.Module):
         self,
         in_channels: int,
         mid_channels: int,
-        out_channels: int,
         stride: int = 1,
         downsample: bool = False,
     ) -> None:
@@ -25,10 +24,10 @@ class Bottleneck(nn.Module):
         self.conv2 = nn.Conv2d(
             mid_channels, mid_channels, kernel_size=3, stride=stride, padding=1
         )
-        self.conv3 = nn.Conv2d(mid_channels, out_channels, kernel_size=1)
+        self.conv3 = nn.Conv2d(mid_channels, 4 * mid_channels, kernel_size=1)
         self.downsample = (
             nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride)
+                nn.Conv2d(in_channels, 4 * mid_channels, kernel_size=1, stride=stride)
             )
             if downsample
             else None
@@ -46,22 +45,22 @@ class Resnet50(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3)
         self.layer1 = nn.Sequential(
-            Bottleneck(64, 64, 256, downsample=True),
-            Bottleneck(256, 64, 256),
-            Bottleneck(256, 64, 256),
+            Bottleneck(64, 64, downsample=True),
+            Bottleneck(256, 64),
+            Bottleneck(256, 64),
         )
         self.layer2 = nn.Sequential(
-            Bottleneck(256, 128, 512, stride=2, downsample=True),
-            *[Bottleneck(512, 128, 512) for _ in range(3)],
+            Bottleneck(256, 128, stride=2, downsample=True),
+            *[Bottleneck(512, 128) for _ in range(3)],
         )
         self.layer3 = nn.Sequential(
-            Bottleneck(512, 256, 1024, stride=2, downsample=True),
-            *[Bottleneck(1024, 256, 1024) for _ in range(5)],
+            Bottleneck(512, 256, stride=2, downsample=True),
+            *[Bottleneck(1024, 256) for _ in range(5)],
         )
         self.layer4 = nn.Sequential(
-            Bottleneck(1024, 512, 2048, stride=2, downsample=True),
-            Bottleneck(2048, 512, 2048),
-            Bottleneck(2048, 512, 2048),
+            Bottleneck(1024, 512, stride=2, downsample=True),
+            Bottleneck(2048, 512),
+            Bottleneck(2048, 512),
         )
         self.fc = nn.Linear(2048, 1000)
 

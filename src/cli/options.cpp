@@ -206,9 +206,9 @@ constexpr const Option* kConvertOptions[] = {
 constexpr const Option* kSimplifyOptions[] = {
     &kModelToSimplify, &kOut,     &kCheckN,    &kForce,          &kInputShape,     &kDataRoot,
     &kDynamicBatch,    &kDynamic,
-    &kDropUndefined,   &kOpset,   &kExternalData, &kReport, &kJson,        &kQuiet,          &kListRules,
+    &kDropUndefined,   &kOpset,   &kExternalData, &kJson,        &kQuiet,          &kListRules,
     &kDisable,         &kSkipOptimization, &kOnly, &kWhyNot,     &kStopAfter,      &kNoLargeTensor,
-    &kNoCheck,         &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
+    &kReport,         &kNoCheck, &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
     &kRtol,            &kThreads, &kOracleTimeout,  &kOracleMemory};
 constexpr const Option* kVerifyOptions[] = {
     &kModel,        &kTarget,         &kDataRoot, &kDynamicBatch,  &kDynamic,    &kDropUndefined, &kNoSimplify, &kFuse,

@@ -435,11 +435,13 @@ class Classifier {
       add(torch::op("call", {super}));
       store();
       for (const Member& m : own.members) {
-        Ex value = made(constructor(m));
         const bool buffer = m.kind == Member::Kind::Param && !m.param->trainable;
         if (buffer && !torch::is_attribute_name(m.name)) {
           add(made(registration(torch::self(), m)));
-        } else if (!torch::is_attribute_name(m.name)) {
+          continue;
+        }
+        Ex value = made(constructor(m));
+        if (!torch::is_attribute_name(m.name)) {
           const char* how = m.kind == Member::Kind::Param ? "register_parameter" : "add_module";
           add(torch::op("call", {torch::attribute(torch::self(), how), Ex(m.name), value}));
         } else {

@@ -381,7 +381,8 @@ def gather_block_quantized(
     groups = 64 // block
     x = [
         integers(rng, np.uint8, 10, 64 * bits // 8),
-        np.array(rng.integers(-10, 10, shape), index),
+        # Rows of a constant table are an nn.Embedding's, as token ids are never negative.
+        np.array(rng.integers(0 if constant else -10, 10, shape), index),
         rng.uniform(0.01, 0.1, (10, groups)).astype(np.float32),
         integers(rng, np.uint8, 10, -(-groups * bits // 8)) if zeros else None,
     ]

@@ -163,7 +163,7 @@ def test_lines(folder: Path, net: str, form: str) -> None:
     source = onnx2nn.convert(quantized(folder, net, form)).source
     assert source.count("\n") <= MOST * plain.count("\n")
     assert "int8" not in source
-    for layer in ("nn.Conv2d(", "nn.Embedding(", "nn.LayerNorm(", "class Layer(", "class Block("):
+    for layer in ("nn.Conv2d(", "nn.Embedding(", "nn.LayerNorm(", "class Block("):
         assert (layer in source) == (layer in plain), layer
 
 

@@ -311,7 +311,8 @@ def test_matmul_nbits(bits: int, zeros: bool) -> None:
         x.append(u8(n, -(-blocks * bits // 8)))
     attrs = {"K": k, "N": n, "block_size": block, "bits": bits}
     text = ms("MatMulNBits", x, attrs=attrs, constants=list(range(1, len(x))), atol=1e-3)
-    assert "torch.uint8" in text  # packed in the file
+    # Of two bits the helper reads what is packed; other weights are packed in the file alone.
+    assert ("torch.uint8" if bits == 2 else "nn.Linear(") in text
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -197,10 +197,7 @@ def multi_head_attention(
     cache_indirection: Tensor | None = None,
     **scoring: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """com.microsoft MultiHeadAttention: torch's has no packed inputs, cache or added bias.
-
-    With `past_sequence_length` the past's caches have a fixed length, of which so much is filled.
-    """
+    """com.microsoft MultiHeadAttention; caches of a fixed length are filled to `past_sequence_length`."""
     q, k, v = projected_heads(query, key, value, bias, num_heads)
     filled = (past_sequence_length, cache_indirection)
     keys, values, k, v, before = with_past(k, v, (past_key, past_value), *filled)

@@ -82,11 +82,12 @@ class LowerContext::Layer {
     if (place_.empty()) return;
     class_ = scope->back().type;
     // The innermost scope is the layer's own, unless the file says that it is another class, which
-    // does not have the layer's weights: a batch norm that went into a convolution has its own.
+    // does not have the layer's weights: a batch norm that went into a convolution has its own. A table that is looked up
+    // may be called after what it is tied to.
     is_own_ = class_.empty() || class_ == type_ ||
               (has_weights() && std::all_of(params_.begin(), params_.end(), [&](const ModuleParam& p) {
                  const auto owner = owner_by_name(p);
-                 return p.buffer || (is_said(p) && (!owner || *owner == place_));
+                 return p.buffer || (is_said(p) && (!owner || *owner == place_ || type_ == "Embedding"));
                }));
   }
 

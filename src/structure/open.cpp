@@ -8,6 +8,7 @@
 
 #include "structure/walk.h"
 #include "support/text.h"
+#include "torch/python_names.h"
 
 namespace onnx2nn::structure {
 namespace {
@@ -36,6 +37,8 @@ ExprPtr as_function(const torch::Module& m, const ExprPtr& input) {
     }
     return Ex();
   };
+  if (m.type == "Embedding" && m.keywords.empty())
+    return torch::aten("embedding", {weight("weight"), Ex(input)}).ptr();
   Ex eps(1e-5);
   for (const auto& [key, value] : m.keywords) {
     if (key == "eps") eps = value;
@@ -91,6 +94,27 @@ void open_layers(torch::Program& program) {
     if (!out) left.insert(e->module.get());
     return out;
   });
+  for (const torch::Module* m : opened) {
+    if (left.count(m) != 0) continue;
+    // A layer could not have what the class has besides.
+    const std::string inside_of = join(m->path, ".") + ".";
+    for (const auto& p : program.params) {
+      if (p->path.size() != 1 || !p->onnx_name.starts_with(inside_of)) continue;
+      const std::string name = p->onnx_name.substr(inside_of.size());
+      if (!torch::is_attribute_name(name)) continue;
+      p->path = m->path;
+      p->path.push_back(name);
+    }
+    // The class has the weight by its own key; what it is tied to has it by another.
+    for (const auto& [name, param] : m->params) {
+      std::vector<std::string> key = m->path;
+      key.push_back(name);
+      const auto tie = std::find_if(program.ties.begin(), program.ties.end(), [&](const torch::Tie& t) {
+        return t.param == param && t.path == key;
+      });
+      if (tie != program.ties.end()) std::swap(tie->path, param->path);
+    }
+  }
   std::erase_if(program.modules, [&](const auto& m) {
     return opened.count(m.get()) != 0 && left.count(m.get()) == 0;
   });

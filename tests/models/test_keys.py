@@ -214,6 +214,28 @@ class RMSNorm(nn.Module):
         return self.weight * y.to(x.dtype)
 
 
+class ScaledEmbedding(nn.Embedding):
+    """Gemma's and BART's: an embedding of a class of its own, with a number that no state_dict holds."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self.register_buffer("embed_scale", torch.tensor(width**0.5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.embed_scale
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(ScaledEmbedding(200, 64), nn.Linear(64, 64))
+        self.lm_head = nn.Linear(64, 200, bias=False)
+        self.lm_head.weight = self.body[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lm_head(self.body(x).relu())
+
+
 class Standardised(nn.Conv2d):
     """A convolution that standardises its weight, as NF-ResNets do."""
 
@@ -225,6 +247,7 @@ class Standardised(nn.Conv2d):
 
 MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "tied": (Head, ids),
+    "scaled": (Scaled, ids),
     "buffers": (Masked, lambda: torch.randn(2, 12, 12)),
     "attention": (Attention, lambda: torch.randn(2, 5, 32)),
     "functional": (Functional, lambda: torch.randn(2, 5, 24)),
@@ -296,7 +319,13 @@ def test_the_state_is_the_originals(name: str, dynamo: bool, tmp_path: Path) -> 
     ours.load_state_dict({k: original[k] for k in original if k not in gone}, strict=True)
     assert all(p.requires_grad for p in ours.parameters())
     names = {k for k, _ in net.named_parameters()}
-    if name not in {"tied", "lent", "prediction", "language"}:  # of several keys, one is named
+    if name not in {
+        "tied",
+        "scaled",
+        "lent",
+        "prediction",
+        "language",
+    }:  # of several keys, one is named
         assert {k for k, _ in ours.named_parameters()} == names
 
 

@@ -106,9 +106,10 @@ void open_layers(torch::Program& program) {
       p->path.push_back(name);
     }
     // The class has the weight by its own key; what it is tied to has it by another.
-    for (const auto& [name, param] : m->params) {
+    for (const auto& held : m->params) {
+      const torch::ParamPtr& param = held.second;
       std::vector<std::string> key = m->path;
-      key.push_back(name);
+      key.push_back(held.first);
       const auto tie = std::find_if(program.ties.begin(), program.ties.end(), [&](const torch::Tie& t) {
         return t.param == param && t.path == key;
       });

@@ -24,6 +24,9 @@ struct Blocks {
   std::int64_t size = 0;
 };
 
+// Rows and columns of a weight that are taken: their product is a number.
+constexpr std::int64_t kMostOfSide = std::int64_t{1} << 31;
+
 ir::DType unsigned_of(std::int64_t bits) {
   return bits == 4 ? ir::DType::UInt4 : ir::DType::UInt8;
 }
@@ -85,7 +88,8 @@ bool open_nbits(Rewriter& w, ir::Node& n) {
   const std::int64_t rows = attr_int(n, "N", 0);
   const ir::Value* zeros = n.input(3);
   const ir::Value* bias = n.input(5);
-  if ((bits != 4 && bits != 8) || block <= 0 || columns <= 0 || rows <= 0 || columns % block != 0)
+  if ((bits != 4 && bits != 8) || block <= 0 || columns <= 0 || rows <= 0 || columns % block != 0 ||
+      rows > kMostOfSide || columns > kMostOfSide)
     return w.miss(n, "its rows are not of whole blocks of four or eight bits");
   if (attr_int(n, "weight_prepacked", 0) != 0 || n.input(4) != nullptr)
     return w.miss(n, "its blocks are in another order");
@@ -140,6 +144,8 @@ bool open_gather(Rewriter& w, ir::Node& n) {
       attr_int(n, "quantize_axis", 1) != 1 || (packed && bits != 4 && bits != 8))
     return w.miss(n, "it is no table of rows");
   const std::int64_t rows = table->dims()[0];
+  if (rows <= 0 || rows > kMostOfSide || table->dims()[1] > kMostOfSide / 2)
+    return w.miss(n, "its table is empty or too large");
   const std::int64_t columns = table->dims()[1] * (packed ? 8 / bits : 1);
   if (block <= 0 || columns % block != 0 || n.input(2)->constant->dims() != Ints{rows, columns / block})
     return w.miss(n, "its rows are not of whole blocks");

@@ -47,10 +47,6 @@ std::string positional_name(const std::string& function, std::size_t i) {
   return "";
 }
 
-bool is_number(const Expr& e) {
-  return e.kind == ExprKind::Int || e.kind == ExprKind::Float || e.kind == ExprKind::Bool;
-}
-
 /// Whether the second argument is which element of a list of modules it is.
 bool is_element(const Expr& e) {
   if (e.kind != ExprKind::Op || e.text != "[]") return false;
@@ -124,7 +120,7 @@ class Former {
   }
 
   void add(const Expr& e, const std::string& name, const std::string& of, bool alone) {
-    if (is_number(e)) {
+    if (is_numeral(e)) {
       out_.text += e.kind == ExprKind::Bool ? "?" : e.kind == ExprKind::Int ? "#" : "%";
       Hole hole;
       hole.value = std::make_shared<Expr>(e);
@@ -271,6 +267,10 @@ torch::Args items_of(const std::vector<Member>& list) {
 
 }  // namespace
 
+bool is_numeral(const Expr& e) {
+  return e.kind == ExprKind::Int || e.kind == ExprKind::Float || e.kind == ExprKind::Bool;
+}
+
 bool equal(const Expr& a, const Expr& b) {
   if (a.kind != b.kind || a.text != b.text || a.integer != b.integer || !torch::same_number(a.number, b.number) ||
       a.args.size() != b.args.size() || a.keywords.size() != b.keywords.size())
@@ -289,7 +289,7 @@ Normal normal_form(const Own& own) {
 }
 
 ExprPtr filled(const ExprPtr& e, const std::vector<ExprPtr>& numbers, std::size_t& next) {
-  if (is_number(*e)) {
+  if (is_numeral(*e)) {
     const ExprPtr& value = numbers[next++];
     return value ? value : e;
   }

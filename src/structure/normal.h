@@ -11,6 +11,9 @@ namespace onnx2nn::structure {
 /// Whether two expressions are the same, without regard to what variables and modules they name.
 bool equal(const torch::Expr& a, const torch::Expr& b);
 
+/// Whether it is an Int, a Float or a Bool: what modules of one class may differ in.
+bool is_numeral(const torch::Expr& e);
+
 /// A number in a class's body, which may be another one in another module.
 struct Hole {
   torch::ExprPtr value;  // an Int, a Float or a Bool

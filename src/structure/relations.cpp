@@ -100,7 +100,7 @@ class Finder {
         bool all = true;
         for (std::size_t m = 0; m < integers_[i]->size(); ++m)
           all = all && (*integers_[i])[m] == (*integers_[k])[m] / 2;
-        if (all) out_[i] = Relation{k, Relation::Kind::Half, 2};
+        if (all) out_[i] = Relation{k, Relation::Kind::Over, 2};
       }
     }
   }
@@ -116,8 +116,7 @@ Ex Relation::of(const Ex& quantity) const {
   switch (kind) {
     case Kind::Times: return torch::op("*", {Ex(factor), quantity});
     case Kind::Square: return torch::op("*", {quantity, quantity});
-    case Kind::Over:
-    case Kind::Half: return torch::op("//", {quantity, Ex(factor)});
+    case Kind::Over: return torch::op("//", {quantity, Ex(factor)});
   }
   return quantity;
 }

@@ -20,7 +20,7 @@ struct Quantity {
 
 /// One quantity by another.
 struct Relation {
-  enum class Kind : std::uint8_t { Times, Over, Square, Half };
+  enum class Kind : std::uint8_t { Times, Over, Square };
   std::size_t base = 0;
   Kind kind = Kind::Times;
   std::int64_t factor = 1;

@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "structure/normal.h"
 #include "torch/schema.h"
 
 namespace onnx2nn::structure {
@@ -128,7 +129,7 @@ class Generaliser {
     bool numbers = true;
     for (const ExprPtr& e : each) {
       if (e->kind != first.kind) throw Differs{};
-      numbers = numbers && (e->kind == ExprKind::Int || e->kind == ExprKind::Float || e->kind == ExprKind::Bool);
+      numbers = numbers && is_numeral(*e);
     }
     if (numbers) return each[0];  // they are the constructor's
     for (const ExprPtr& e : each) {

@@ -127,7 +127,6 @@ struct Class {
   std::string name;
   std::string base = "nn.Module";
   std::vector<std::string> doc;
-  std::vector<std::string> tensors;  // buffers, whose type checkers cannot see
   std::vector<Function> functions;   // __init__ first
 };
 

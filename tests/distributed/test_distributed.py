@@ -18,12 +18,13 @@ import onnx2nn
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "distributed"
 WORKER = Path(__file__).with_name("worker.py")
+TO_THE_END = Path(__file__).with_name("to_the_end.py")
 
 
 def torchrun(folder: Path, processes: int, program: Path, *arguments: str) -> str:
     """What the first process printed; torchrun finds a free port."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", str(program), *arguments]
+    command += [f"--nproc-per-node={processes}", str(TO_THE_END), str(program), *arguments]
     return run(folder, command)
 
 

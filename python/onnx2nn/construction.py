@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["on_meta", "repeats_copied"]
+__all__ = ["on_meta", "repeats_copied", "unfilled_on_meta"]
 
 _FILLS = {
     torch.Tensor.fill_,
@@ -35,13 +35,29 @@ class on_meta(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func in _FILLS:
-            return args[0] if args else next(iter((kwargs or {}).values()))
+            return _filled(args, kwargs)
         kwargs = kwargs or {}
         if func in _MAKERS:
             kwargs.setdefault("device", "meta")
             if kwargs["device"] is None:
                 kwargs["device"] = "meta"
         return func(*args, **kwargs)
+
+
+class unfilled_on_meta(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ignore]  # noqa: N801
+    """Tensors on the meta device are not filled, for which torch imports a compiler, and takes a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLS and (tensor := _filled(args, kwargs)).is_meta:
+            return tensor
+        return func(*args, **(kwargs or {}))
+
+
+def _filled(args: Any, kwargs: dict[str, Any] | None) -> Any:
+    """What a function of `_FILLS` is to fill."""
+    return args[0] if args else next(iter((kwargs or {}).values()))
 
 
 @contextlib.contextmanager

@@ -81,6 +81,7 @@ def test_verification_and_simplification(tmp_path: Path) -> None:
     page = run(tmp_path, "simplify", str(DIGITS), str(tmp_path / "small.onnx"))
     assert "fuse-batch-norm" in page
     assert "before" in page
+    assert "histogram0" in page
 
 
 def test_control_flow_has_a_tree_too(tmp_path: Path) -> None:

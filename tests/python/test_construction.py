@@ -1,5 +1,7 @@
 """Modules that are built on the meta device, equal ones as copies of one."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -127,3 +129,13 @@ def test_nothing_is_initialised() -> None:
         layers = [nn.Linear(2, 3), nn.Conv2d(2, 3, 1), nn.Embedding(2, 3), nn.LSTM(2, 3)]
     assert all(p.is_meta for layer in layers for p in layer.parameters())
     assert torch.get_rng_state().equal(before)
+
+
+def test_layers_on_meta_import_no_compiler() -> None:
+    code = (
+        "import sys, torch; from torch import nn; from onnx2nn.construction import unfilled_on_meta\n"
+        "with unfilled_on_meta(), torch.device('meta'): e = nn.Embedding(2, 3)\n"
+        "assert e.weight.is_meta and 'torch._dynamo' not in sys.modules\n"
+        "with unfilled_on_meta(): assert nn.Embedding(2, 3).weight.std() > 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,7 @@ from onnx2nn.check.given import check_shapes, given_inputs
 from onnx2nn.check.inputs import Unfit, candidates
 from onnx2nn.check.oracle import OracleDied, Reference, Runtime
 from onnx2nn.check.pieces import Graph
-from onnx2nn.check.result import Answer, Report, describe
+from onnx2nn.check.result import Answer, Report, Values, describe
 from onnx2nn.check.search import Refused, is_empty, larger_batch, mark_random, search
 from onnx2nn.check.stretches import Allowance, compare_stretches, rounding
 from onnx2nn.check.values import has_random_op
@@ -39,7 +39,8 @@ class Original:
     from `seed` on. input_shapes: dims by name, for what is drawn. custom_lib: a library of operators
     to register. nodes: whether to compare the values on the way too; "auto" does so where outputs
     differ, or numbers are drawn at random. atol, rtol: a bar of one's own for the outputs.
-    allowance: what rounding is allowed; see `onnx2nn.check.stretches`.
+    allowance: what rounding is allowed; see `onnx2nn.check.stretches`. keep_values: keep inputs and both
+    sides' outputs in the reports.
     `skipped` says why there is no answer, `died` that the oracle's process ended over it.
     """
 
@@ -57,11 +58,13 @@ class Original:
         atol: float | None = None,
         rtol: float | None = None,
         allowance: Allowance = rounding,
+        keep_values: bool = False,
     ) -> None:
         self._bar = None if atol is None and rtol is None else Bar(atol or 0.0, rtol or 0.0)
         self._nodes = nodes
         self._threads, self._custom_lib = threads, custom_lib
         self._allowance = allowance
+        self._keep_values = keep_values
         self._graph = Graph(source, threads, custom_lib)
         self._proto = self._graph.proto
         self.skipped: str | None = None
@@ -256,6 +259,9 @@ class Original:
             return
         report.outputs = self._compare_outputs(answer, found)
         report.ok = all(c.ok for c in report.outputs)
+        if self._keep_values:
+            got = [found[n] for n in names]
+            report.values = Values(answer.oracle.name, answer.feed, names, answer.outputs, got)
         if not report.ok:
             self._ask_again(report, answer, found)
         if self._wants_stretches(report):

@@ -9,6 +9,8 @@ from onnx2nn.check.compare import Comparison, Random
 from onnx2nn.errors import printable
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from onnx2nn.check.oracle import Reference, Runtime
 
 __all__ = ["Answer", "Difference", "Report", "Values", "describe"]
@@ -41,13 +43,18 @@ class Difference:
 
 @dataclass
 class Values:
-    """What went in, and the outputs of both sides, by the model's names and in its order."""
+    """What went in, and the outputs of both sides, by the model's names and in its order.
+
+    module: what was compared, None where that was another ONNX file; its run took `seconds`.
+    """
 
     oracle: str
     feed: dict[str, Any]
     names: list[str]
     want: list[Any]
     got: list[Any]
+    module: "nn.Module | None" = None
+    seconds: float = 0.0
 
 
 @dataclass(repr=False)

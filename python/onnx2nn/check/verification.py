@@ -134,12 +134,14 @@ def verify(
     net = None if other else _as_module(source, target, options)
 
     def compare_with(answer: Answer) -> None:
+        began = time.perf_counter()
         try:
             if net is None:
                 assert isinstance(target, (str, os.PathLike))
                 got = _run_onnx(as_source(target), answer, threads, proto)
             else:
                 got = run_module(net, answer.feed, proto)
+            seconds = time.perf_counter() - began
         except OracleDied as error:
             report.ok = None
             report.skipped, report.died = f"{target}: {error}", True
@@ -150,7 +152,9 @@ def verify(
             _compare_outputs(report, answer, got, proto, bar)
             if keep_values and report.values is None:
                 names = [o.name for o in proto.graph.output]
-                report.values = Values(answer.oracle.name, answer.feed, names, answer.outputs, got)
+                report.values = Values(
+                    answer.oracle.name, answer.feed, names, answer.outputs, got, net, seconds
+                )
             if net is not None and not report.ok and bar is None:
                 from onnx2nn.check.double import note_double
 

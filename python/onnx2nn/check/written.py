@@ -46,13 +46,15 @@ def load_written(target: str | os.PathLike[str]) -> "nn.Module":
     code = path.with_suffix(".py")
     if not code.is_file():
         raise Error(f"{code}: does not exist; it holds the source", unreadable=True)
+    from onnx2nn.construction import unfilled_on_meta
     from onnx2nn.loading import keep_while_alive
 
     name = f"onnx2nn_written_{next(_counter)}"
     module = _import_file(name, code)
     try:
         # Without an argument it takes the weights that it was written with.
-        net = module.load() if suffix == ".py" else _load_weights(module, path)
+        with unfilled_on_meta():
+            net = module.load() if suffix == ".py" else _load_weights(module, path)
     except Exception as error:
         raise Error(f"{code}: cannot be loaded: {described(error)}") from error
     from torch import nn

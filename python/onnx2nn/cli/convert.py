@@ -97,7 +97,6 @@ def run(request: Request) -> ExitCode:
                 a.model,
                 done.files[0],
                 progress=stages,
-                keep_values=a.report is not None,
                 **check,
                 **options,
             )

@@ -49,6 +49,7 @@ def check_options(a: SimpleNamespace) -> dict[str, Any]:
         "threads": a.threads,
         "oracle_timeout": a.oracle_timeout,
         "oracle_memory": a.oracle_memory,
+        "keep_values": a.report is not None,
     }
 
 

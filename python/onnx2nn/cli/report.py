@@ -1,8 +1,10 @@
 """`--report`: one HTML file about what a command found."""
 
 import contextlib
+import importlib
 import os
 import shlex
+import threading
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,9 @@ __all__ = ["check_report", "commands", "module_of", "write_report"]
 
 # What decides about the figures, as well as the program itself.
 _PACKAGES = ("torch", "onnxruntime")
-# A check runs a model several times, whole and node by node: one run takes a small part of this.
-_QUICK_S = 10.0
+# Longer runs are not made once more for the report's sake. Without numbers torch first imports a
+# compiler, which takes as long.
+_QUICK_S = 1.0
 
 
 def check_report(request: Request) -> None:
@@ -35,6 +38,8 @@ def check_report(request: Request) -> None:
     lacking = missing()
     if lacking is not None:
         raise Error(lacking, usage=True)
+    # It takes half a second, in which a check waits for its oracle.
+    threading.Thread(target=importlib.import_module, args=["bokeh.plotting"], daemon=True).start()
     if not os.path.exists(path) or getattr(request.values, "force", False):
         return
     try:
@@ -60,13 +65,21 @@ def module_of(
 ) -> "nn.Module | None":
     """The conversion as a module; None where it cannot be had.
 
-    It has numbers where the check was quick, so that it may be run once more for the report.
+    It is the one that was checked where that ran quickly, else one on the meta device: what has
+    numbers may be run once more for the report.
     """
+    from torch import jit
+
     from onnx2nn.loading import load
 
-    is_quick = report is not None and report.seconds < _QUICK_S
+    checked = report.values if report is not None else None
+    if checked is not None and checked.module is not None and checked.seconds < _QUICK_S:
+        if not isinstance(checked.module, jit.ScriptModule):
+            return checked.module
+        with contextlib.suppress(Error):
+            return load(model, **options)
     with contextlib.suppress(Error):
-        return load(model, device=None if is_quick else "meta", **options)
+        return load(model, device="meta", **options)
     return None
 
 

@@ -32,7 +32,6 @@ def run(request: Request) -> ExitCode:
                 a.target,
                 per_node=a.per_node,
                 progress=stages,
-                keep_values=a.report is not None,
                 **check_options(a),
                 **conversion_options(a),
             )

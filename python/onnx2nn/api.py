@@ -12,6 +12,7 @@ from typing import Any
 from onnx2nn import core
 from onnx2nn.core import USAGE, Axes, InputShapes, conversion_of, core_options, refused
 from onnx2nn.errors import Diagnostic, Error, diagnostic, printable
+from onnx2nn.log import step
 from onnx2nn.source import Model, Source, as_source
 
 __all__ = [
@@ -191,10 +192,11 @@ def convert(
         if progress is not None:
             progress("write", int(conversion.stats["weight_bytes"]))
         make_folder_of(paths[0])
-        if Path(paths[0]).suffix.lower() in _BY_TORCH:
-            files = [_write_by_torch(source, conversion, paths[0], force)]
-        else:
-            files = [str(f) for f in conversion.write(*paths)]
+        with step(f"write {paths[0]}"):
+            if Path(paths[0]).suffix.lower() in _BY_TORCH:
+                files = [_write_by_torch(source, conversion, paths[0], force)]
+            else:
+                files = [str(f) for f in conversion.write(*paths)]
         if not files:
             raise refused(Source(paths[0]), list(conversion.diagnostics))
     return Converted(
@@ -331,9 +333,10 @@ def simplify_unchecked(
         data_roots=data_roots,
         drop_undefined_outputs=drop_undefined_outputs,
     )
-    result = dict(
-        core.native().simplify(source.data, None if out is None else os.fspath(out), options)
-    )
+    with step(f"simplify {source.name}"):
+        result = dict(
+            core.native().simplify(source.data, None if out is None else os.fspath(out), options)
+        )
     if not result.get("ok", True):
         diagnostics = list(result.get("diagnostics", []))
         raise refused(source, diagnostics, result.get("readable", True))

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from onnx2nn import custom_ops
 from onnx2nn.errors import Diagnostic, Error, diagnostic_text, grouped
+from onnx2nn.log import step
 from onnx2nn.source import Source
 
 __all__ = [
@@ -106,7 +107,8 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
 def conversion_of(source: Source, **options: Any) -> Any:
     """The native Conversion of a model, whether it was refused or not."""
     known = [dict(op) for op in custom_ops.known_ops.values()]
-    return native().convert(source.data, core_options(**options, custom_ops=known))
+    with step(f"convert {source.name}"):
+        return native().convert(source.data, core_options(**options, custom_ops=known))
 
 
 def run_native(source: Source, options: dict[str, Any]) -> Any:

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import linecache
-import logging
 import math
 import os
 import sys
@@ -21,12 +20,13 @@ from onnx2nn.api import compiled
 from onnx2nn.construction import on_meta, repeats_copied
 from onnx2nn.core import Axes, InputShapes, run_native
 from onnx2nn.errors import Error, diagnostic_text
+from onnx2nn.log import LOGGER, step
 from onnx2nn.runtime.quantization import dequantized
 from onnx2nn.source import Model, as_source
 
 __all__ = ["load"]
 
-_log = logging.getLogger("onnx2nn")
+
 _counter = itertools.count(1)
 
 
@@ -80,7 +80,7 @@ def load(
     conversion = run_native(source, options)
     for d in conversion.diagnostics:
         if d.get("severity") == "warning":
-            _log.warning("%s", diagnostic_text(source.name, d))
+            LOGGER.warning("%s", diagnostic_text(source.name, d))
     net = build(conversion, keep_quantized=keep_quantized)
     # A model that had to be saved to a temporary folder keeps it while it is in use.
     if source.folder is not None:
@@ -105,8 +105,9 @@ def build(
 
     state: weights to take instead of the model's, where key and shape are the same.
     """
-    net_class = run_source(conversion.source, conversion.class_name, names)
     with contextlib.ExitStack() as how:
+        how.enter_context(step(f"build {conversion.class_name}"))
+        net_class = run_source(conversion.source, conversion.class_name, names)
         if conversion.weights:
             how.enter_context(on_meta())
         how.enter_context(repeats_copied(_module_classes(net_class)))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from onnx2nn.api import simplify_unchecked
 from onnx2nn.core import Axes, core_shapes, refused
 from onnx2nn.errors import Error
+from onnx2nn.log import step
 from onnx2nn.source import Model, Source, as_source
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def simplify_checked(
         outcome = Outcome(None, result, skipped=original.skipped, died=original.died)
         if original.skipped is None:
             freed = {k: options[k] for k in ("dynamic_batch", "dynamic") if options.get(k)}
-            outcome.reports = original.compare(Source(str(aside)), **freed)
+            with step(f"compare {final.name} with {source.name}"):
+                outcome.reports = original.compare(Source(str(aside)), **freed)
             last = outcome.reports[-1]
             outcome.ok, outcome.skipped, outcome.died = last.ok, last.skipped, last.died
         if outcome.ok is False:

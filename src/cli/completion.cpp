@@ -38,53 +38,97 @@ std::string command_names(Program program) {
   return join(names, " ");
 }
 
-/// Options, with the words that follow one where they are known, and what may stand in a place.
+/// The options of a command that take a value, as patterns of a shell's case; `optional`: those that
+/// may stand without one.
+std::string with_value(const Command& command, Program program, bool optional) {
+  std::string out;
+  for_each_option(command, program, [&](const Option& o) {
+    if (o.metavar.empty() || o.implied.empty() == optional) return;
+    for_each_word(spellings_of(o), [&](std::string_view s) {
+      out += fmt::format("{}\"{} {}\"", out.empty() ? "" : "|", command.name, s);
+    });
+  });
+  return out;
+}
+
+/// The line of bash that offers what may be a value of `o`.
+std::string offer(const Option& o) {
+  if (const std::string words = words_for(o); !words.empty())
+    return fmt::format("COMPREPLY+=($(compgen -W \"{}\" -- \"$word\"))", words);
+  if (o.kind != Kind::Path) return ":";
+  if (o.files.empty()) return "_onnx2nn_files \"*\"";
+  std::string out = "_onnx2nn_files";
+  if (o.files != "/")
+    for_each_word(o.files, [&](std::string_view s) { out += fmt::format(" \"*.{}\"", s); });
+  return out;
+}
+
+// Folders, and files that match one of the patterns.
+constexpr std::string_view kBashFiles =
+    "_onnx2nn_files() {\n"
+    "    local IFS=$'\\n' pattern\n"
+    "    COMPREPLY+=($(compgen -d -- \"$word\"))\n"
+    "    for pattern in \"$@\"; do\n"
+    "        COMPREPLY+=($(compgen -f -X \"!$pattern\" -- \"$word\"))\n"
+    "    done\n"
+    "}\n";
+
+/// Options, with what may follow one, and what may stand in each place.
 std::string for_bash(Program program) {
   const std::string names = command_names(program);
-  std::string out = fmt::format(
-      "_onnx2nn() {{\n"
-      "    local word=\"${{COMP_WORDS[COMP_CWORD]}}\" before=\"${{COMP_WORDS[COMP_CWORD-1]}}\"\n"
-      "    local command=convert words=\"\"\n"
-      "    case \"${{COMP_WORDS[1]}}\" in\n"
-      "        {}) [ \"$COMP_CWORD\" -gt 1 ] && command=\"${{COMP_WORDS[1]}}\" ;;\n"
-      "    esac\n"
-      "    case \"$command $before\" in\n",
-      join(split(names, ' '), "|"));
+  std::string values, skipped, maybe, options, places;
   for (const Command& c : commands()) {
     if (!offers(program, c.python_only)) continue;
+    std::string words;
+    int place = 0;
     for_each_option(c, program, [&](const Option& o) {
-      const std::string words = words_for(o);
-      if (words.empty() || o.has_place) return;
+      const std::string spellings = spellings_of(o);
+      if (!spellings.empty()) words += spellings + " ";
+      if (o.has_place) {
+        places += o.repeatable ? fmt::format("        \"{} \"*) {} ;;\n", c.name, offer(o))
+                               : fmt::format("        \"{} {}\") {} ;;\n", c.name, place, offer(o));
+        ++place;
+      }
+      if (o.metavar.empty() || spellings.empty()) return;
       std::string patterns;
-      for_each_word(spellings_of(o), [&](std::string_view s) {
+      for_each_word(spellings, [&](std::string_view s) {
         patterns += fmt::format("{}\"{} {}\"", patterns.empty() ? "" : "|", c.name, s);
       });
-      out += fmt::format(
-          "        {})\n            COMPREPLY=($(compgen -W \"{}\" -- \"$word\"))\n"
-          "            return ;;\n",
-          patterns, words);
+      values += fmt::format("        {})\n            {}\n            return ;;\n", patterns, offer(o));
     });
+    for (const bool optional : {false, true}) {
+      std::string& list = optional ? maybe : skipped;
+      const std::string more = with_value(c, program, optional);
+      if (!more.empty()) list += (list.empty() ? "" : "|") + more;
+    }
+    options += fmt::format("        {}) words=\"{}--help\" ;;\n", c.name, words);
   }
-  out += "    esac\n    case \"$command\" in\n";
-  for (const Command& c : commands()) {
-    if (!offers(program, c.python_only)) continue;
-    std::string words, places;
-    for_each_option(c, program, [&](const Option& o) {
-      if (!o.spellings.empty()) words += spellings_of(o) + " ";
-      if (o.has_place) places += words_for(o);
-    });
-    out += fmt::format("        {}) words=\"{}--help{}\" ;;\n", c.name, words,
-                       places.empty() ? "" : " " + places);
-  }
-  out += fmt::format(
-      "    esac\n"
-      "    [ \"$COMP_CWORD\" -eq 1 ] && words=\"$words --version {}\"\n"
-      "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-      "    [ \"$command\" = completion ] || COMPREPLY+=($(compgen -f -- \"$word\"))\n"
-      "}}\n"
-      "complete -o filenames -F _onnx2nn onnx2nn\n",
-      names);
-  return out;
+  return std::string(kBashFiles) +
+         fmt::format(
+             "_onnx2nn() {{\n"
+             "    local word=\"${{COMP_WORDS[COMP_CWORD]}}\" before=\"${{COMP_WORDS[COMP_CWORD-1]}}\"\n"
+             "    local command=convert first=1 place=0 words=\"\" i\n"
+             "    COMPREPLY=()\n"
+             "    case \"${{COMP_WORDS[1]}}\" in\n"
+             "        {}) [ \"$COMP_CWORD\" -gt 1 ] && command=\"${{COMP_WORDS[1]}}\" first=2 ;;\n"
+             "    esac\n"
+             "    case \"$command $before\" in\n{}    esac\n"
+             "    for ((i = first; i < COMP_CWORD; i++)); do\n"
+             "        case \"$command ${{COMP_WORDS[i]}}\" in\n"
+             "            {}) i=$((i + 1)) ;;\n"
+             "            {})\n"
+             "                case \"${{COMP_WORDS[i + 1]}}\" in *[./]*) ;; *) i=$((i + 1)) ;; esac ;;\n"
+             "            \"$command -\"*) ;;\n"
+             "            *) place=$((place + 1)) ;;\n"
+             "        esac\n"
+             "    done\n"
+             "    case \"$command\" in\n{}    esac\n"
+             "    [ \"$COMP_CWORD\" -eq 1 ] && words=\"$words --version {}\"\n"
+             "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+             "    case \"$command $place\" in\n{}    esac\n"
+             "}}\n"
+             "complete -o filenames -F _onnx2nn onnx2nn\n",
+             join(split(names, ' '), "|"), values, skipped, maybe, options, names, places);
 }
 
 /// Quoted for fish, and for zsh's descriptions.
@@ -97,9 +141,16 @@ std::string quoted(std::string_view text) {
   return out + "'";
 }
 
+/// Files for fish, those that fit first.
+std::string fish_files(const Option& o) {
+  return fmt::format("'(__fish_complete_suffix .{})'", o.files.substr(0, o.files.find(' ')));
+}
+
 std::string for_fish(Program program) {
   const std::string names = command_names(program);
-  std::string out;
+  std::string out =
+      "complete -c onnx2nn -n __fish_use_subcommand -s h -l help -d 'show the help'\n"
+      "complete -c onnx2nn -n __fish_use_subcommand -s V -l version -d 'show the version'\n";
   for (const Command& c : commands())
     if (offers(program, c.python_only))
       out += fmt::format("complete -c onnx2nn -n __fish_use_subcommand -a {} -d {}\n", c.name,
@@ -116,6 +167,8 @@ std::string for_fish(Program program) {
       if (o.spellings.empty()) {
         if (!words.empty())
           out += fmt::format("complete -c onnx2nn -n {} -f -a {}\n", quoted(when), quoted(words));
+        if (!o.files.empty())
+          out += fmt::format("complete -c onnx2nn -n {} -k -a {}\n", quoted(when), fish_files(o));
         return;
       }
       std::string line = fmt::format("complete -c onnx2nn -n {}", quoted(when));
@@ -125,6 +178,10 @@ std::string for_fish(Program program) {
       });
       if (!words.empty()) {
         line += fmt::format(" -x -a {}", quoted(words));
+      } else if (o.files == "/") {
+        line += " -x -a '(__fish_complete_directories)'";
+      } else if (!o.files.empty()) {
+        line += fmt::format(" -r -k -a {}", fish_files(o));
       } else if (!o.metavar.empty() && o.implied.empty()) {
         line += " -r";
       }

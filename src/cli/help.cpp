@@ -94,7 +94,7 @@ std::string overview(Program program, std::size_t columns) {
   for (const Command& c : commands())
     if (offers(program, c.python_only)) out += entry(c.name, c.help, columns);
   out += "\nOptions:\n" + entry("-h, --help", "show this help, or that of a command", columns) +
-         entry("-V, --version", "show the version", columns) + "\nExamples:\n";
+         entry("-V, --version", "show the version; with --verbose, all that a report of a fault needs", columns) + "\nExamples:\n";
   for (const Command& c : commands())
     if (offers(program, c.python_only) && c.name != "completion")
       out += fmt::format("  onnx2nn {}\n{}", c.examples[0].command,

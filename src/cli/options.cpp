@@ -11,16 +11,18 @@ constexpr std::string_view kRules = "Rules";
 // ---- What is given ----
 
 constexpr Option kModel{.name = "model", .metavar = "MODEL", .kind = Kind::Path,
-                        .help = "an ONNX file", .has_place = true, .required = true};
+                        .help = "an ONNX file", .files = "onnx",
+                        .has_place = true, .required = true};
 constexpr Option kModelToConvert{.name = "model", .also = "--onnx_path", .metavar = "MODEL",
-                                 .kind = Kind::Path, .help = "an ONNX file", .has_place = true,
-                                 .required = true};
+                                 .kind = Kind::Path, .help = "an ONNX file", .files = "onnx",
+                                 .has_place = true, .required = true};
 constexpr Option kModelToSimplify{.name = "model", .metavar = "MODEL", .kind = Kind::Path,
-                                  .help = "an ONNX file", .has_place = true};
+                                  .help = "an ONNX file", .files = "onnx",
+                                  .has_place = true};
 constexpr Option kDataRoot{
     .name = "data_root", .spellings = "--data-root", .metavar = "DIR", .kind = Kind::Path,
     .help = "external data may lie below this folder too, not only beside the model",
-    .repeatable = true};
+    .files = "/", .repeatable = true};
 constexpr Option kDropUndefined{.name = "drop_undefined_outputs",
                                 .spellings = "--drop-undefined-outputs",
                                 .help = "leave out graph outputs that nothing defines"};
@@ -78,6 +80,9 @@ constexpr Option kJson{.name = "json", .spellings = "--json",
                        .help = "print one JSON object and nothing else"};
 constexpr Option kQuiet{.name = "quiet", .spellings = "-q --quiet",
                         .help = "print only what is wrong"};
+constexpr Option kVerbose{.name = "verbose", .spellings = "-v --verbose",
+                          .help = "say on stderr what is done, and how long each step takes",
+                          .python_only = true};
 
 // ---- The check ----
 
@@ -86,7 +91,7 @@ constexpr Option kNoCheck{.name = "no_check", .spellings = "--no-check", .also =
 constexpr Option kInput{
     .name = "input", .spellings = "--input", .metavar = "FILE", .kind = Kind::Path,
     .help = "check with these inputs: an .npz of them by name, or one .npy for the only input",
-    .python_only = true, .section = kCheck};
+    .files = "npz npy", .python_only = true, .section = kCheck};
 constexpr Option kTestInputShape{
     .name = "test_input_shape", .spellings = "--test-input-shape", .metavar = "NAME:DIMS",
     .kind = Kind::FixedShape,
@@ -134,7 +139,7 @@ constexpr Option kReport{
     .name = "report", .spellings = "--report", .metavar = "FILE", .kind = Kind::Path,
     .help = "write what was found to one HTML file that can be sent: the modules, each node's error, "
             "the source",
-    .python_only = true, .section = kCheck};
+    .files = "html", .python_only = true, .section = kCheck};
 constexpr Option kTarget{.name = "target", .metavar = "TARGET", .kind = Kind::Path,
                          .help = "x.py, x.pth, x.pt, x.pt2 or another .onnx (default: convert MODEL)",
                          .has_place = true};
@@ -200,26 +205,27 @@ constexpr const Option* kConvertOptions[] = {
     &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
     &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
-    &kCommentsOrigin, &kFlat, &kTpPlan, &kMaxShardSize, &kSimplifyPath, &kReport, &kJson, &kQuiet,     &kNoCheck,
+    &kCommentsOrigin, &kFlat, &kTpPlan, &kMaxShardSize, &kSimplifyPath, &kReport, &kJson, &kQuiet, &kVerbose, &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {
     &kModelToSimplify, &kOut,     &kCheckN,    &kForce,          &kInputShape,     &kDataRoot,
     &kDynamicBatch,    &kDynamic,
-    &kDropUndefined,   &kOpset,   &kExternalData, &kJson,        &kQuiet,          &kListRules,
+    &kDropUndefined,   &kOpset,   &kExternalData, &kJson, &kQuiet, &kVerbose, &kListRules,
     &kDisable,         &kSkipOptimization, &kOnly, &kWhyNot,     &kStopAfter,      &kNoLargeTensor,
     &kReport,         &kNoCheck, &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
     &kRtol,            &kThreads, &kOracleTimeout,  &kOracleMemory};
 constexpr const Option* kVerifyOptions[] = {
     &kModel,        &kTarget,         &kDataRoot, &kDynamicBatch,  &kDynamic,    &kDropUndefined, &kNoSimplify, &kFuse,
-    &kAllowUnknown, &kReport, &kJson, &kQuiet,    &kInput,         &kVerifyShape, &kSeed,
+    &kAllowUnknown, &kReport, &kJson, &kQuiet, &kVerbose, &kInput,         &kVerifyShape, &kSeed,
     &kNodes,        &kPerNode,        &kAtol,     &kRtol,          &kThreads,    &kOracleTimeout,
     &kOracleMemory};
 constexpr const Option* kTransferOptions[] = {
-    &kModel, &kModule,      &kWeights, &kForce,         &kDataRoot,    &kJson, &kQuiet,
+    &kModel, &kModule,      &kWeights, &kForce,         &kDataRoot,    &kJson, &kQuiet, &kVerbose,
     &kInput, &kVerifyShape, &kSeed,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kInspectOptions[] = {&kModel, &kInputShape, &kDataRoot, &kDropUndefined,
-                                             &kNoSimplify, &kAllowUnknown, &kJson, &kQuiet};
+                                             &kNoSimplify, &kAllowUnknown, &kJson, &kQuiet,
+                                             &kVerbose};
 constexpr const Option* kCompletionOptions[] = {&kShell};
 
 constexpr Example kConvertExamples[] = {

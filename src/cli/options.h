@@ -48,6 +48,7 @@ struct Option {
   std::string_view fallback = {};  // the value where it is not given
   std::string_view implied = {};   // the value where it is given without one
   std::string_view choices = {};   // "bash zsh fish"
+  std::string_view files = {};     // what a shell offers: "npz npy", or "/" for folders; all files
   bool repeatable = false;
   bool has_place = false;  // may also be given by its place
   bool required = false;

@@ -194,8 +194,8 @@ bool is_option(std::string_view word) {
   const std::string shown = printable(word);
   for (const Option* o : command.options)
     if (has_spelling(*o, word))
-      refuse("{} is about the check, which this program does not make: it is in the Python "
-             "package (pip install \"onnx2nn[verify]\")", shown);
+      refuse("{} is not for this program, which makes no check: it is in the Python package "
+             "(pip install \"onnx2nn[verify]\")", shown);
   std::vector<std::string_view> names = {"--help"};
   for (const Option* o : command.options)
     if (offers(program, o->python_only))
@@ -377,6 +377,23 @@ bool before_dashes(const std::vector<std::string>& words, std::string_view a, st
   return false;
 }
 
+/// How this program was built, for reports of faults.
+std::string build_facts() {
+#if defined(__clang__)
+  constexpr std::string_view kCompiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+  constexpr std::string_view kCompiler = "gcc " __VERSION__;
+#else
+  constexpr std::string_view kCompiler = "an unknown compiler";
+#endif
+#ifdef NDEBUG
+  constexpr std::string_view kChecks = "release";
+#else
+  constexpr std::string_view kChecks = "with assertions";
+#endif
+  return fmt::format("{:<14}{}, {}\n", "core", kCompiler, kChecks);
+}
+
 }  // namespace
 
 std::string_view rule_of(std::string_view name) {
@@ -451,6 +468,7 @@ Parsed parse(const std::vector<std::string>& words, Program program, std::size_t
   }
   if (words[0] == "--version" || words[0] == "-V") {
     parsed.text = fmt::format("onnx2nn {}\n", kVersion);
+    if (words.size() > 1 && words[1] == "--verbose") *parsed.text += build_facts();
     return parsed;
   }
   try {

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -643,23 +644,82 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
 # ---- Completion ----
 
 
-def _completed(*words: str) -> set[str]:
-    script = _native.completion("bash") + (
-        f"COMP_WORDS=({' '.join(w or chr(39) * 2 for w in words)}); COMP_CWORD={len(words) - 1}; "
+def _bash(script: str, words: tuple[str, ...]) -> str:
+    return script + (
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; "
         '_onnx2nn; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
 
 
-def test_bash_completes_commands_options_rules_and_shells() -> None:
-    assert {"convert", "simplify", "m.onnx"} <= _completed("onnx2nn", "")
-    assert _completed("onnx2nn", "simp") == {"simplify"}
-    assert "--opset" in _completed("onnx2nn", "simplify", "m.onnx", "--")
-    assert "--opset" not in _completed("onnx2nn", "m.onnx", "--")
-    assert _completed("onnx2nn", "simplify", "--disable", "fuse-bat") == {"fuse-batch-norm"}
-    assert _completed("onnx2nn", "completion", "") >= {"bash", "zsh", "fish"}
-    assert _completed("onnx2nn", "verify", "m.onnx", "--nodes", "") == {"always", "auto", "never"}
+def _zsh(script: str, words: tuple[str, ...]) -> str:
+    """As zsh's bashcompinit calls the function: with arrays from 0, in the emulation of sh."""
+    return (
+        "autoload -U +X compinit && compinit -D -u\n"
+        f"{script}\n"
+        "ask() { emulate -L sh; setopt kshglob noglob braceexpand nokshautoload\n"
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}\n"
+        # The last word is what zsh itself matches what it is offered with.
+        f"_onnx2nn; printf '%s\\n' \"${{COMPREPLY[@]}}\" | grep -e ^{shlex.quote(words[-1])}\n}}\nask"
+    )
+
+
+def _fish(script: str, words: tuple[str, ...]) -> str:
+    return f"{script}\ncomplete -C {shlex.quote(' '.join(words))}"
+
+
+_SHELLS = {"bash": _bash, "zsh": _zsh, "fish": _fish}
+
+
+@pytest.fixture(params=_SHELLS)
+def completed(request: pytest.FixtureRequest) -> Callable[..., set[str]]:
+    """What a shell offers in place of the last word."""
+    shell = request.param
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+    def ask(*words: str) -> set[str]:
+        text = _SHELLS[shell](_native.completion(shell), words)
+        done = subprocess.run([shell, "-c", text], capture_output=True, text=True, check=False)
+        assert not done.stderr, done.stderr
+        return {line.partition("\t")[0].rstrip("/") for line in done.stdout.splitlines()}
+
+    return ask
+
+
+def test_commands_options_rules_and_shells_are_completed(
+    completed: Callable[..., set[str]],
+) -> None:
+    assert {"convert", "simplify", "m.onnx"} <= completed("onnx2nn", "")
+    assert completed("onnx2nn", "simp") == {"simplify"}
+    assert "--version" in completed("onnx2nn", "--v")
+    assert "--opset" in completed("onnx2nn", "simplify", "m.onnx", "--o")
+    assert "--opset" not in completed("onnx2nn", "m.onnx", "--o")
+    assert completed("onnx2nn", "simplify", "--disable", "fuse-bat") == {"fuse-batch-norm"}
+    assert completed("onnx2nn", "completion", "") >= {"bash", "zsh", "fish"}
+    assert completed("onnx2nn", "verify", "m.onnx", "--nodes", "a") == {"always", "auto"}
+
+
+def test_models_are_completed(completed: Callable[..., set[str]]) -> None:
+    for name in ("a model.onnx", "notes.txt", "data.npz", "net.py"):
+        Path(name).touch()
+    Path("more").mkdir()
+    is_fish = completed("onnx2nn", "inspect", "no") != set()
+    models = {"m.onnx", "a model.onnx", "more"}
+    if is_fish:  # which shows what fits first, and does not hide the rest
+        assert models <= completed("onnx2nn", "inspect", "")
+        assert "data.npz" in completed("onnx2nn", "verify", "m.onnx", "--input", "")
+        assert completed("onnx2nn", "m.onnx", "--data-root", "") == {"more"}
+        return
+    assert {w for w in completed("onnx2nn", "inspect", "") if w[:1] != "-"} == models
+    assert models <= completed("onnx2nn", "")
+    assert "notes.txt" not in completed("onnx2nn", "")
+    assert completed("onnx2nn", "verify", "m.onnx", "--input", "") == {"data.npz", "more"}
+    assert completed("onnx2nn", "m.onnx", "--data-root", "") == {"more"}
+    # What is written, or compared, may be of any kind; an option's value takes no place.
+    assert "net.py" in completed("onnx2nn", "verify", "m.onnx", "")
+    assert "net.py" in completed("onnx2nn", "verify", "--seed", "1", "m.onnx", "")
+    assert "net.py" not in completed("onnx2nn", "verify", "--seed", "1", "")
+    assert completed("onnx2nn", "m.onnx", "--seed", "") <= {""}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -35,6 +35,7 @@ from onnx2nn.check.values import NodeValues, NoValues, has_random_op
 from onnx2nn.check.written import emitted_line, is_program, load_written, run_module, seeded
 from onnx2nn.core import Axes, InputShapes, run_native
 from onnx2nn.errors import Error, described, first_line
+from onnx2nn.log import Steps, step
 from onnx2nn.source import Model, Source, as_source
 
 if TYPE_CHECKING:
@@ -98,7 +99,13 @@ def verify(
     for a model that cannot be read or converted, or a target that cannot be loaded.
     """
     start = time.perf_counter()
-    tell = progress or (lambda stage: None)
+    steps = Steps()
+
+    def tell(stage: str) -> None:
+        steps(stage)
+        if progress is not None:
+            progress(stage)
+
     source = as_source(model)
     process.start()
     options: dict[str, Any] = {
@@ -126,6 +133,7 @@ def verify(
         report.skipped = str(unfit)
         answer = None
     if answer is None:
+        steps.end()
         report.seconds = time.perf_counter() - start
         return report
     tell("check")
@@ -194,6 +202,7 @@ def verify(
         report.skipped = (
             "every output is empty for the inputs that the model takes: give others (--input)"
         )
+    steps.end()
     report.seconds = time.perf_counter() - start
     return report
 
@@ -234,7 +243,8 @@ def find_answer(
 
         def ask(feed: dict[str, Any], oracle: Runtime | Reference = oracle) -> Answer:
             began = time.perf_counter()
-            outputs = oracle.run(feed)
+            with step(f"run {oracle.name}"):
+                outputs = oracle.run(feed)
             took = time.perf_counter() - began
             if took < _QUICK_S or has_random_op(proto):
                 outputs = mark_random(outputs, oracle.run(feed))
@@ -268,9 +278,10 @@ def _is_program(target: Any) -> bool:
 
 
 def _as_module(source: Source, target: Any, options: dict[str, Any]) -> "nn.Module":
-    from torch import nn
+    with step("import torch"):
+        from torch import nn
 
-    from onnx2nn.loading import load
+        from onnx2nn.loading import load
 
     if target is None:
         return load(source, **options)

@@ -83,15 +83,29 @@ def _stop_signals(came: list[int]) -> Iterator[None]:
 def _run(request: Request) -> ExitCode:
     if request.text is not None:
         print(request.text, end="")
+        if request.words[0] in ("-V", "--version") and request.words[1:2] == ["--verbose"]:
+            from onnx2nn.cli.verbose import versions
+
+            print(versions(), end="")
         return ExitCode.DONE
     if request.error:
         code = _fail(request, ExitCode.USAGE, request.error)
         if not request.json:
             print(f"usage: {request.usage.rstrip()}", file=sys.stderr)
         return code
-    module = importlib.import_module(f"onnx2nn.cli.{request.command}")
-    run: Callable[[Request], ExitCode] = module.run
-    return run(request)
+    with _logging(request):
+        module = importlib.import_module(f"onnx2nn.cli.{request.command}")
+        run: Callable[[Request], ExitCode] = module.run
+        return run(request)
+
+
+def _logging(request: Request) -> contextlib.AbstractContextManager[None]:
+    verbose = bool(getattr(request.values, "verbose", False))
+    if not verbose and not os.environ.get("ONNX2NN_LOG"):
+        return contextlib.nullcontext()
+    from onnx2nn.cli.verbose import logging_shown
+
+    return logging_shown(verbose)
 
 
 def _fail(request: Request, code: ExitCode, message: str) -> ExitCode:

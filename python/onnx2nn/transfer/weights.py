@@ -25,6 +25,7 @@ from onnx2nn.check.verification import verify
 from onnx2nn.core import InputShapes
 from onnx2nn.errors import Error, first_line, printable
 from onnx2nn.loading import load
+from onnx2nn.log import LOGGER, step
 from onnx2nn.source import Model, Source, as_source
 from onnx2nn.tensors import to_torch
 from onnx2nn.transfer.align import Alignment, align, constants_of
@@ -34,7 +35,7 @@ from onnx2nn.transfer.values import View
 
 __all__ = ["Transfer", "transfer", "weights_for"]
 
-_log = logging.getLogger("onnx2nn")
+
 # How many weights, and how many differences, a message names.
 _SHOWN, _SHOWN_DIFFERENCES = 10, 3
 
@@ -89,14 +90,14 @@ def weights_for(
         data_roots=data_roots,
     )
     if found.kept:
-        _log.warning("no output depends on %s: left as the module has them", _listed(found.kept))
+        LOGGER.warning("no output depends on %s: left as the module has them", _listed(found.kept))
     if found.partly:
-        _log.warning(
+        LOGGER.warning(
             "no output depends on some values of %s: left as the module has them",
             _listed(found.partly),
         )
     if found.report.skipped is not None:
-        _log.warning("the weights are not checked: %s", found.report.skipped)
+        LOGGER.warning("the weights are not checked: %s", found.report.skipped)
     return found.state
 
 
@@ -142,7 +143,8 @@ def transfer(
         report = check({**own, **named})
         if report.ok is not False:
             return Transfer({**own, **named}, "names", report)
-    return _by_structure(user, net, source, feeds, check)
+    with step("lay the two side by side"):
+        return _by_structure(user, net, source, feeds, check)
 
 
 def _by_structure(

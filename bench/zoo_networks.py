@@ -1,13 +1,12 @@
 """The networks of the zoo: small configurations of torchvision, timm and transformers, and a few of its own."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from load_torchvision import load_torchvision
 from torch import nn
 from zoo_modules import (
     TOKENS,
@@ -24,26 +23,7 @@ from zoo_modules import (
 ROWS = 2
 
 
-def _load_torchvision() -> None:
-    """Declares the two operators that torchvision registers on import, where its own library does not load.
-
-    The wheels of the registry are built for torch with CUDA; nothing of the library is used here.
-    """
-    spec = importlib.util.find_spec("torchvision")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    for path in Path(next(iter(spec.submodule_search_locations))).glob("_C.*"):
-        try:
-            torch.ops.load_library(path)
-        except OSError:
-            for name in "nms", "qnms":
-                torch.library.define(
-                    f"torchvision::{name}",
-                    "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-                )
-
-
-_load_torchvision()
+load_torchvision()
 
 import timm  # noqa: E402
 import transformers  # noqa: E402

@@ -20,8 +20,8 @@ ORIGINS = {
     "keras": Page(environment="keras", imports=r"^(?:import|from) (?:keras|tensorflow)"),
     "sklearn": Page(),
     "hugging-face": Page(not_run="it downloads a model, and optimum wants packages of a gigabyte"),
-    "yolo": Page(not_run="ultralytics downloads weights and brings OpenCV and polars with it"),
-    "paddle": Page(not_run="paddlepaddle and paddle2onnx are a gigabyte, and fetch a model"),
+    "yolo": Page(not_run="it downloads weights; ultralytics brings OpenCV and polars with it"),
+    "paddle": Page(not_run="paddlepaddle is large, and the model is the reader's own"),
     "matlab": Page(not_run="MATLAB is not free software"),
 }
 EVERY = {

@@ -40,6 +40,16 @@ for number, (kind, code) in enumerate(json.load(sys.stdin)):
 json.dump(printed, sys.__stdout__)
 """
 
+# As torch's own, but that each process leaves without the end of the interpreter, which threads of gloo may abort.
+_TORCHRUN = f"""
+import os, sys
+words = sys.argv[1:]
+program = next(i for i, word in enumerate(words) if word.endswith(".py"))
+words.insert(program, {str(ROOT / "tests" / "distributed" / "to_the_end.py")!r})
+os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ["PYTHONPATH"]])
+os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *words])
+"""
+
 
 @dataclass
 class Block:
@@ -97,9 +107,13 @@ def run(program: Path, some: list[Block], folder: Path) -> None:
     """Run blocks by a Python, in a folder; an AssertionError says which failed, or printed something else."""
     commands = folder / ".bin"
     commands.mkdir(exist_ok=True)
-    command = commands / "onnx2nn"
-    command.write_text(f'#!/bin/sh\nexec "{program}" -m onnx2nn "$@"\n')
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    for name, text in {
+        "onnx2nn": f'#!/bin/sh\nexec "{program}" -m onnx2nn "$@"\n',
+        "torchrun": f"#!{program}\n{_TORCHRUN}",
+    }.items():
+        command = commands / name
+        command.write_text(text)
+        command.chmod(command.stat().st_mode | stat.S_IXUSR)
     path = [str(commands), str(Path(program).parent), os.environ["PATH"]]
     done = subprocess.run(
         [program, "-c", _DRIVER],

@@ -23,9 +23,9 @@ from chromium import chromium, resize
 ROOT = Path(__file__).parents[1]
 _PHONE, _DESK, _HEIGHT = 390, 1280, 900
 _SHOWN = {
-    "start": ("", "light"),
-    "tutorial": ("docs/tutorials/convert/", "dark"),
-    "reference": ("docs/reference/command-line/", "light"),
+    "start": ("index.html", "light"),
+    "tutorial": ("docs/tutorials/convert.html", "dark"),
+    "reference": ("docs/reference/command-line.html", "light"),
 }
 _OVERFLOW = """
 return Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)
@@ -82,15 +82,14 @@ def main() -> None:
     parser.add_argument("--site", type=Path, default=ROOT / "build" / "site" / "html")
     parser.add_argument("--pictures", type=Path)
     a = parser.parse_args()
-    pages = sorted(str(p.parent.relative_to(a.site)) for p in a.site.rglob("index.html"))
+    pages = sorted(str(p.relative_to(a.site)) for p in a.site.rglob("*.html"))
     driver = chromium(_PHONE, _HEIGHT)
     try:
         with served(a.site) as address:
             if a.pictures:
                 pictures(driver, address, a.pictures)
             else:
-                places = ["" if p == "." else f"{p}/" for p in pages]
-                print(json.dumps({p: look_at(driver, address, p) for p in places}))
+                print(json.dumps({p: look_at(driver, address, p) for p in pages}))
     finally:
         driver.quit()
 

@@ -54,7 +54,7 @@ def test_it_builds(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     html = tmp_path / "html"
     assert (html / "index.html").exists()
-    text = (html / "docs" / "reference" / "python" / "index.html").read_text()
+    text = (html / "docs" / "reference" / "python.html").read_text()
     assert "weights_for" in text
     assert "class Bottleneck" in re.sub(
         r"<[^>]*>", "", (html / "docs" / "gallery" / "index.html").read_text()

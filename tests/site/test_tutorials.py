@@ -42,6 +42,7 @@ def test_every_page_is_run_or_says_why_not() -> None:
     assert all(blocks(DOCS / f"{n}.md") for n, how in EVERY.items() if not how.not_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HERE)
 def test_page(tmp_path: Path, name: str) -> None:
     run_page(DOCS / f"{name}.md", EVERY[name], tmp_path)

@@ -19,12 +19,16 @@ from onnx2nn import _native
 @pytest.fixture(scope="module")
 def site() -> ModuleType:
     """tools/site.py, under a name that Python's own `site` does not have."""
-    sys.path.insert(0, str(ROOT / "tools"))
+    tools = str(ROOT / "tools")
     spec = importlib.util.spec_from_file_location("site_builder", ROOT / "tools" / "site.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, tools)  # for what it imports from beside it, and no longer
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(tools)
     return module
 
 

@@ -156,9 +156,12 @@ std::string statement_text(std::size_t indent, const std::string& lead, const Te
       write(last, indent, out.size(), trail.size(), out);
       return out + trail + "\n";
     }
-    // The same for one operator behind parentheses.
+    // The same for one operator behind parentheses, or behind a call where brackets after it cannot be.
     const std::string after = " " + t.operators[0] + " " + last.flat();
-    if (t.operators.size() == 1 && first.group && first.prefix.empty() && !last.breakable &&
+    const bool is_call = first.breakable && !first.is_chain() && !first.items.empty() &&
+                         !first.is_display() && first.dots < 2;
+    const bool broken = first.group ? !last.breakable : is_call && last.breakable;
+    if (t.operators.size() == 1 && broken && first.prefix.empty() &&
         indent + first.tail.size() + after.size() <= kWidth) {
       write(first, indent, kWidth, after.size(), out);
       return out + after + trail + "\n";

@@ -12,6 +12,7 @@
 #include "structure/class_names.h"
 #include "structure/loops.h"
 #include "structure/members.h"
+#include "structure/names.h"
 #include "structure/normal.h"
 #include "structure/optional.h"
 #include "structure/parameters.h"
@@ -20,6 +21,7 @@
 #include "structure/steps.h"
 #include "structure/variants.h"
 #include "structure/walk.h"
+#include "support/counted.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 
@@ -153,7 +155,7 @@ class Classifier {
     for (Method& m : own.methods) localise(tree_, own, m.body);
     join_methods(own);
     if (make_sequential(own)) return;
-    for (Method& m : own.methods) roll_loops(tree_, m);
+    for (Method& m : own.methods) roll_loops(tree_, own, m);
   }
 
   /// A method that does what another does is that one.
@@ -355,6 +357,37 @@ class Classifier {
   }
 
   /// What differs from module to module is no size of the class's.
+  /// What is called after a number in one module and another in the next is called after none.
+  static void share_hints(Group& group) {
+    if (group.modules.size() < 2 || group.with > 0) return;
+    for (std::size_t m = 0; m < group.modules[0]->methods.size(); ++m) {
+      Method& a = group.modules[0]->methods[m];
+      const Method& b = group.modules[1]->methods[m];
+      for (std::size_t p = 0; p < a.params.size() && p < b.params.size(); ++p) {
+        const std::string hint = a.params[p]->hint;
+        share_hint(*a.params[p], *b.params[p]);
+        if (a.params[p]->hint == hint || a.params[p]->hint == without_count(hint)) continue;
+        // The caller's own name for it has the number too.
+        auto said = std::make_shared<torch::Var>();
+        said->id = -1;
+        said->name = a.params[p]->hint;
+        a.params[p]->of = std::move(said);
+      }
+      share_hints(a.body, b.body);
+    }
+  }
+
+  static void share_hints(Block& a, const Block& b) {
+    for (std::size_t i = 0; i < a.size() && i < b.size(); ++i) {
+      for (std::size_t t = 0; t < a[i].targets.size() && t < b[i].targets.size(); ++t)
+        share_hint(*a[i].targets[t], *b[i].targets[t]);
+      share_hints(a[i].body, b[i].body);
+      share_hints(a[i].orelse, b[i].orelse);
+    }
+  }
+
+  static void share_hint(torch::Var& a, const torch::Var& b) { a.hint = common_hint(a.hint, b.hint); }
+
   static void share_sizes(Group& group) {
     Own& own = *group.modules[0];
     for (std::size_t k = 0; k < own.methods.size(); ++k) {
@@ -373,6 +406,7 @@ class Classifier {
     torch::Class out;
     out.name = own.parent == nullptr ? root_name_ : claim(group);
     share_sizes(group);
+    share_hints(group);
     Steps steps = take_steps(group.modules, group.normals, group.with, group.optional.name);
     Parameters parameters = find_parameters(tree_, own, group.modules, group.normals, group.with,
                                             group.optional.name);
@@ -495,19 +529,17 @@ class Classifier {
     Stmt ret;
     ret.kind = Stmt::Kind::Return;
     Args results;
-    bool tensors = true;
+    bool known = true;
+    std::vector<std::string> types;
     for (const auto& v : m.results) {
       results.emplace_back(v);
-      tensors = tensors && v->type == "Tensor";
+      types.push_back(v->type);
+      known = known && !v->type.empty();
     }
     ret.value = results.size() == 1 ? results[0] : torch::tuple(results);
     f.body.push_back(std::move(ret));
-    if (tensors && results.size() == 1) f.returns = "Tensor";
-    if (tensors && results.size() > 1) {
-      f.returns = "tuple[";
-      for (std::size_t i = 0; i < results.size(); ++i) f.returns += i > 0 ? ", Tensor" : "Tensor";
-      f.returns += "]";
-    }
+    if (known && !types.empty())
+      f.returns = types.size() == 1 ? types[0] : "tuple[" + onnx2nn::join(types, ", ") + "]";
     return f;
   }
 

@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "structure/names.h"
 #include "structure/walk.h"
 #include "support/text.h"
 
@@ -56,9 +57,10 @@ using Slot = std::pair<std::size_t, std::size_t>;
 /// `turns` runs of `period` statements from `start` on, equal but for what they read.
 class Roller {
  public:
-  Roller(Tree& tree, Method& method, const std::string& list, const List& uses, std::int64_t first,
+  Roller(Tree& tree, Own& own, Method& method, const std::string& list, const List& uses, std::int64_t first,
          std::size_t start, std::size_t period, std::size_t turns)
       : tree_(tree),
+        own_(own),
         method_(method),
         list_(list),
         uses_(uses),
@@ -195,13 +197,98 @@ class Roller {
         collected_.push_back(slot);
       }
     }
-    // A method gives variables, not elements of a list.
-    for (const VarPtr& v : method_.results)
-      if (const auto it = set_.find(v->id); it != set_.end())
-        if (std::count(collected_.begin(), collected_.end(),
-                       Slot(it->second.first % period_, it->second.second)) != 0)
-          return false;
-    return true;
+    return std::none_of(method_.results.begin(), method_.results.end(),
+                        [&](const VarPtr& v) { return place_of(v->id).has_value(); }) ||
+           find_call();
+  }
+
+  /// Where in the collection the variable of one turn is.
+  std::optional<std::size_t> place_of(int id) const {
+    const auto it = set_.find(id);
+    if (it == set_.end()) return std::nullopt;
+    const Slot slot(it->second.first % period_, it->second.second);
+    const auto c = std::find(collected_.begin(), collected_.end(), slot);
+    if (c == collected_.end()) return std::nullopt;
+    return it->second.first / period_ * collected_.size() +
+           static_cast<std::size_t>(c - collected_.begin());
+  }
+
+  /// A method gives variables, not elements of a list: who calls it has to take the list. Only the root is
+  /// asked, only once, and only to take all of it.
+  bool find_call() {
+    const auto results = std::count_if(method_.results.begin(), method_.results.end(),
+                                       [&](const VarPtr& v) { return place_of(v->id).has_value(); });
+    if (static_cast<std::size_t>(results) != turns_ * collected_.size()) return false;
+    if (own_.parent == nullptr || own_.parent->parent != nullptr || method_.results.size() < 2)
+      return false;
+    std::size_t calls = 0;
+    for (Method& m : own_.parent->methods) {
+      for (std::size_t i = 0; i < m.body.size(); ++i) {
+        each_expr(m.body[i], [&](const Expr& e) { calls += calls_this(e) ? 1 : 0; });
+        const Stmt& s = m.body[i];
+        if (s.kind != Stmt::Kind::Assign || !calls_this(*s.value) ||
+            s.targets.size() != method_.results.size())
+          continue;
+        caller_ = &m;
+        call_ = i;
+      }
+    }
+    if (calls != 1 || caller_ == nullptr) return false;
+    std::set<int> taken;
+    for (std::size_t r = 0; r < method_.results.size(); ++r)
+      if (place_of(method_.results[r]->id)) taken.insert(caller_->body[call_].targets[r]->id);
+    bool ok = std::none_of(caller_->results.begin(), caller_->results.end(),
+                           [&](const VarPtr& v) { return taken.count(v->id) != 0; });
+    for (std::size_t i = call_ + 1; i < caller_->body.size(); ++i)
+      each_var(caller_->body[i],
+               [&](const VarPtr& v, bool sets) { ok = ok && !(sets && taken.count(v->id) != 0); });
+    return ok;
+  }
+
+  bool calls_this(const Expr& e) const {
+    return e.kind == ExprKind::Method && e.integer == own_.id && e.text == method_.name;
+  }
+
+  /// Gives the caller the collection in place of what is in it.
+  void give_collection(const VarPtr& collection) {
+    Stmt& call = caller_->body[call_];
+    const VarPtr taken = tree_.clone(collection);
+    std::unordered_map<int, ExprPtr> later;
+    std::vector<VarPtr> results;
+    std::vector<VarPtr> targets;
+    for (std::size_t r = 0; r < method_.results.size(); ++r) {
+      const VarPtr& target = call.targets[r];
+      const auto place = place_of(method_.results[r]->id);
+      if (place) {
+        if (later.empty()) {
+          results.push_back(collection);
+          targets.push_back(taken);
+        }
+        later[target->id] = torch::op("[]", {Ex(taken), Ex(*place)}).ptr();
+      } else {
+        results.push_back(method_.results[r]);
+        targets.push_back(target);
+      }
+    }
+    method_.results = std::move(results);
+    call.targets = std::move(targets);
+    Block rest(std::make_move_iterator(caller_->body.begin() + static_cast<std::ptrdiff_t>(call_) + 1),
+               std::make_move_iterator(caller_->body.end()));
+    caller_->body.resize(call_ + 1);
+    read_later(rest, later, taken.get());
+    for (Stmt& s : rest) caller_->body.push_back(std::move(s));
+  }
+
+  /// Lets statements after the loop read what it leaves.
+  void read_later(Block& block, const std::unordered_map<int, ExprPtr>& later,
+                  const torch::Var* collection) const {
+    rewrite(block, [&](const ExprPtr& e) -> ExprPtr {
+      if (collection != nullptr && (e->kind == ExprKind::Tuple || e->kind == ExprKind::List))
+        return with_all(e, later, *collection);
+      if (e->kind != ExprKind::Var) return nullptr;
+      const auto it = later.find(e->var->id);
+      return it == later.end() ? nullptr : it->second;
+    });
   }
 
   void build() {
@@ -244,6 +331,7 @@ class Roller {
     std::map<std::vector<int>, VarPtr> zipped;
     for (const auto& [ids, values] : zipped_) {
       zipped[ids] = tree_.clone(values[0]);
+      zipped[ids]->hint = common_hint(values[0]->hint, values[1]->hint);
       loop.targets.push_back(zipped[ids]);
       torch::Args items;
       for (const VarPtr& v : values) items.emplace_back(v);
@@ -251,6 +339,9 @@ class Roller {
     }
     loop.value = all.size() == 1 ? over : torch::op("zip", all);
     for (std::size_t s = 0; s < period_; ++s) {
+      for (std::size_t k = 0; k < at(s).targets.size(); ++k)
+        at(s).targets[k]->hint =
+            common_hint(at(s).targets[k]->hint, at(period_ + s).targets[k]->hint);
       Stmt copy = at(s);
       std::size_t place = 0;
       copy.value = Ex(renamed(copy.value.ptr(), s, place, item, names, variable, zipped));
@@ -262,9 +353,12 @@ class Roller {
     });
     VarPtr collection;
     if (!collected_.empty()) {
-      collection = tree_.new_var("outputs");
+      const bool caches = std::all_of(collected_.begin(), collected_.end(), [&](const Slot& slot) {
+        return at(slot.first).targets[slot.second]->hint.starts_with("present");
+      });
+      collection = tree_.new_var(caches ? "present" : "outputs");
       // Type checkers see what a list holds by what is appended, and by nothing else.
-      if (collected_.size() > 1) collection->type = "list[Tensor]";
+      if (collected_.size() > 1 || caller_ != nullptr) collection->type = "list[Tensor]";
       Stmt empty;
       empty.targets = {collection};
       empty.value = torch::list({});
@@ -287,11 +381,8 @@ class Roller {
     for (const auto& [id, where] : set_) {
       const Slot slot(where.first % period_, where.second);
       const std::size_t turn = where.first / period_;
-      const auto c = std::find(collected_.begin(), collected_.end(), slot);
-      if (c != collected_.end()) {
-        const std::size_t index = turn * collected_.size() +
-                                  static_cast<std::size_t>(c - collected_.begin());
-        later[id] = torch::op("[]", {Ex(collection), Ex(index)}).ptr();
+      if (const auto place = place_of(id)) {
+        later[id] = torch::op("[]", {Ex(collection), Ex(*place)}).ptr();
       } else if (turn == turns_ - 1) {
         later[id] = Ex(carried_.count(slot) != 0 ? variable[slot] : now(slot, names)).ptr();
       }
@@ -302,14 +393,9 @@ class Roller {
     out.push_back(std::move(loop));
     Block rest(std::make_move_iterator(b.begin() + static_cast<std::ptrdiff_t>(end())),
                std::make_move_iterator(b.end()));
-    rewrite(rest, [&](const ExprPtr& e) -> ExprPtr {
-      if (collection && (e->kind == ExprKind::Tuple || e->kind == ExprKind::List))
-        return with_all(e, later, *collection);
-      if (e->kind != ExprKind::Var) return nullptr;
-      const auto it = later.find(e->var->id);
-      return it == later.end() ? nullptr : it->second;
-    });
+    read_later(rest, later, collection.get());
     for (Stmt& s : rest) out.push_back(std::move(s));
+    if (caller_ != nullptr) give_collection(collection);
     for (VarPtr& v : method_.results)
       if (const auto it = later.find(v->id); it != later.end()) v = it->second->var;
     b = std::move(out);
@@ -322,9 +408,9 @@ class Roller {
     return it == names.end() ? made : it->second;
   }
 
-  /// All of the collection in a row is `*outputs`.
+  /// All of the collection in a row is `*outputs`, one of each turn `*outputs[1::2]`.
   ExprPtr with_all(const ExprPtr& e, const std::unordered_map<int, ExprPtr>& later,
-                   const torch::Var& collection) {
+                   const torch::Var& collection) const {
     const std::size_t size = turns_ * collected_.size();
     const auto index = [&](const ExprPtr& x) -> std::optional<std::int64_t> {
       if (x->kind != ExprKind::Var) return std::nullopt;
@@ -342,6 +428,18 @@ class Roller {
         const auto it = later.find(e->args[i]->var->id);
         copy->add(torch::op("*", {Ex(it->second->args[0])}).ptr());
         i += size - 1;
+        continue;
+      }
+      const std::optional<std::int64_t> first = index(e->args[i]);
+      const auto step = static_cast<std::int64_t>(collected_.size());
+      bool strided = first && *first < step && i + turns_ <= e->args.size();
+      for (std::size_t k = 0; strided && k < turns_; ++k)
+        strided = index(e->args[i + k]) == *first + static_cast<std::int64_t>(k) * step;
+      if (strided) {
+        const Ex range = torch::op("slice", {*first > 0 ? Ex(*first) : Ex(), Ex(), Ex(step)});
+        const Ex all(later.find(e->args[i]->var->id)->second->args[0]);
+        copy->add(torch::op("*", {torch::op("[]", {all, range})}).ptr());
+        i += turns_ - 1;
         continue;
       }
       copy->add(rewritten(e->args[i], [&](const ExprPtr& x) -> ExprPtr {
@@ -401,7 +499,10 @@ class Roller {
   }
 
   Tree& tree_;
+  Own& own_;
   Method& method_;
+  Method* caller_ = nullptr;  // where the collection goes to
+  std::size_t call_ = 0;      // the caller's statement
   const std::string& list_;
   const List& uses_;
   std::int64_t first_;
@@ -435,7 +536,7 @@ std::map<std::string, List> lists_of(const Method& method) {
   return out;
 }
 
-bool roll(Tree& tree, Method& method, const std::string& name, const List& list) {
+bool roll(Tree& tree, Own& own, Method& method, const std::string& name, const List& list) {
   std::vector<std::int64_t> numbers;
   for (const auto& [n, _] : list.used) numbers.push_back(n);
   const std::size_t count = numbers.size();
@@ -455,7 +556,7 @@ bool roll(Tree& tree, Method& method, const std::string& name, const List& list)
       for (std::size_t back = 0; back < period && back <= first; ++back) {
         const std::size_t start = first - back;
         if (start + period * turns > method.body.size() || last >= start + period) continue;
-        if (Roller(tree, method, name, list, numbers[from], start, period, turns).run()) return true;
+        if (Roller(tree, own, method, name, list, numbers[from], start, period, turns).run()) return true;
       }
     }
   }
@@ -464,13 +565,13 @@ bool roll(Tree& tree, Method& method, const std::string& name, const List& list)
 
 }  // namespace
 
-void roll_loops(Tree& tree, Method& method) {
+void roll_loops(Tree& tree, Own& own, Method& method) {
   std::set<std::string> tried;
   for (bool again = true; again;) {
     again = false;
     for (const auto& [name, list] : lists_of(method)) {
       if (!tried.insert(name).second) continue;
-      if (roll(tree, method, name, list)) {
+      if (roll(tree, own, method, name, list)) {
         again = true;
         break;
       }

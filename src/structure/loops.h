@@ -7,7 +7,8 @@ namespace onnx2nn::structure {
 
 /// Rolls up what repeats in the method's body, whose calls are already `self.layer[0](x)`. What a
 /// turn takes from the one before is one variable, what differs from turn to turn is zipped, and
-/// what is used of each turn later is collected in a list.
-void roll_loops(Tree& tree, Method& method);
+/// what is used of each turn later is collected in a list, which goes to the caller whole where that is
+/// the root's one call.
+void roll_loops(Tree& tree, Own& own, Method& method);
 
 }  // namespace onnx2nn::structure

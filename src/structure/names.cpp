@@ -312,7 +312,15 @@ class Namer {
     if (e.kind == ExprKind::Var) return e.var->name == "mask" ? "mask" : "";
     if (e.kind != ExprKind::Aten) return "";
     if (is_mask(e)) return "mask";
-    return std::string(result_name(torch::function_of(e)));
+    const auto base = torch::function_of(e);
+    if (base == "embedding" && e.args[0]->kind == ExprKind::Attribute)
+      for (const std::string_view angle : {"cos", "sin"})
+        if (e.args[0]->text.starts_with(angle)) return std::string(angle);
+    const auto counts = [](const auto& a) {
+      return a->kind == ExprKind::Aten && torch::function_of(*a) == "arange";
+    };
+    if (base == "add" && std::any_of(e.args.begin(), e.args.end(), counts)) return "positions";
+    return std::string(result_name(base));
   }
 
   void name(const VarPtr& v, int position, const Stmt* s) {
@@ -408,6 +416,25 @@ class Namer {
 void name_variables(torch::Function& function, const std::set<std::string>& taken,
                     const std::set<int>& kept, const Roles& roles) {
   Namer(function, taken, kept, roles).run();
+}
+
+std::string common_hint(const std::string& a, const std::string& b) {
+  const auto x = split(a, '_');
+  const auto y = split(b, '_');
+  if (a == b || x.size() != y.size()) return a;
+  std::vector<std::string_view> kept;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (x[i] == y[i]) {
+      kept.push_back(x[i]);
+    } else if (!is_number(x[i]) || !is_number(y[i])) {
+      return a;
+    }
+  }
+  if (kept.size() == 4 && kept[0] == "past" && kept[1] == "key" && kept[2] == "values")
+    kept.erase(kept.begin() + 1, kept.begin() + 3);
+  std::string out;
+  for (const std::string_view part : kept) out += (out.empty() ? "" : "_") + std::string(part);
+  return out.empty() ? a : out;
 }
 
 }  // namespace onnx2nn::structure

@@ -15,4 +15,8 @@ namespace onnx2nn::structure {
 void name_variables(torch::Function& function, const std::set<std::string>& taken,
                     const std::set<int>& kept, const Roles& roles);
 
+/// What the names of one thing in two modules have in common: past_key of past_key_values_0_key and
+/// past_key_values_1_key. The first where they differ in more than a number.
+std::string common_hint(const std::string& a, const std::string& b);
+
 }  // namespace onnx2nn::structure

@@ -19,6 +19,7 @@
 #include "onnx/reader.h"
 #include "ops/context.h"
 #include "ops/folded_norms.h"
+#include "ops/authors_names.h"
 #include "ops/lower.h"
 #include "ops/operands.h"
 #include "outputs.h"
@@ -360,6 +361,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   apply_input_shapes(*c.model, c.options.input_shapes);
   free_dims(*c.model, c.options.free_dims, c.diagnostics);
   if (c.diagnostics.has_errors()) return;
+  ops::restore_authors_names(*c.model);
   std::set<std::pair<std::string, std::string>> custom;
   for (const CustomOp& op : c.options.custom_ops) custom.emplace(op.domain, op.op_type);
   passes::plain_layouts(*c.model, custom, c.diagnostics);

@@ -139,6 +139,7 @@ class Lowering {
   std::unordered_map<const ir::Value*, bool> in_module_;
   std::unordered_map<const ir::Value*, QuantizedWeight> quantized_;
   std::map<std::string, torch::ModulePtr> modules_by_key_;
+  std::unordered_map<std::string, std::size_t> shared_;  // of the forward, by what is computed
   std::set<Path> lent_;  // modules that lend their weights to those which are called
   /// A weight or constant that gets its path when all others have theirs.
   struct Unnamed {
@@ -202,6 +203,11 @@ class LowerContext : public NodeContext {
   Ex result(std::size_t i) { return l_.lowered(node_.output(i)).ex; }
   /// A helper variable.
   Ex let(const Ex& value, std::string hint = "t");
+  /// A helper variable that all nodes which compute the same have in common.
+  Ex shared(const Ex& value, std::string hint);
+  /// The variable that was set last, a sum of inputs 0 and 1 which the node goes on with. It is of the module
+  /// that both come from, where the node's own is none further out: of the block before a norm.
+  Ex residual(const Ex& sum);
   /// Several helper variables from one tuple.
   std::vector<Ex> lets(const Ex& tuple, const std::vector<std::string>& hints);
   /// Takes another node along: its output 0 is `value`, and it is not lowered by itself.

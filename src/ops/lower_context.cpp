@@ -1,5 +1,7 @@
 // What an operator's lowering may ask for, and what it may make.
 #include <algorithm>
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "ops/lower.h"
@@ -7,6 +9,34 @@
 #include "support/text.h"
 
 namespace onnx2nn::ops {
+namespace {
+
+/// Adds what tells an expression from others; equal variables, weights and modules are the same ones.
+void add_identity(std::string& out, const torch::Expr& e) {
+  const auto add = [&](const void* bytes, std::size_t size) {
+    out.append(static_cast<const char*>(bytes), size);
+  };
+  const auto add_number = [&](auto n) { add(&n, sizeof n); };
+  add_number(e.kind);
+  add_number(e.integer);
+  add_number(e.number);
+  add_number(e.text.size());
+  out += e.text;
+  add_number(e.var.get());
+  add_number(e.param.get());
+  add_number(e.module.get());
+  add_number(e.constant.get());
+  add_number(e.args.size());
+  for (const torch::ExprPtr& arg : e.args) add_identity(out, *arg);
+  add_number(e.keywords.size());
+  for (const auto& [name, arg] : e.keywords) {
+    out += name + "=";
+    add_identity(out, *arg);
+  }
+}
+
+}  // namespace
+
 
 using torch::Stmt;
 using torch::VarPtr;
@@ -180,6 +210,39 @@ Ex LowerContext::let(const Ex& value, std::string hint) {
   s.value = value;
   emit(std::move(s));
   return Ex(var);
+}
+
+Ex LowerContext::shared(const Ex& value, std::string hint) {
+  // What a nested graph computes is known in it alone.
+  if (l_.block_ != &l_.program_.forward) return let(value, std::move(hint));
+  std::string key;
+  add_identity(key, *value);
+  const auto [it, is_new] = l_.shared_.try_emplace(std::move(key), l_.block_->size());
+  if (is_new) return let(value, std::move(hint));
+  Stmt& s = (*l_.block_)[it->second];
+  const torch::ScopePtr scope = l_.keys_.scope_of(node_);
+  s.scope = s.scope && scope
+                ? std::make_shared<const torch::Scope>(torch::common_scope(*s.scope, *scope))
+                : nullptr;
+  return Ex(s.targets[0]);
+}
+
+Ex LowerContext::residual(const Ex& sum) {
+  Stmt& s = l_.block_->back();
+  s.targets[0]->hint = "x";
+  const auto scope_of_input = [&](std::size_t i) {
+    const ir::Value* v = input(i);
+    return v != nullptr && v->producer() != nullptr ? l_.keys_.scope_of(*v->producer()) : nullptr;
+  };
+  const torch::ScopePtr own = s.scope;
+  const torch::ScopePtr a = scope_of_input(0);
+  const torch::ScopePtr b = scope_of_input(1);
+  if (!own || own->empty() || !a || !b) return sum;
+  torch::Scope around(own->begin(), own->end() - 1);
+  torch::Scope both = torch::common_scope(*a, *b);
+  s.scope = std::make_shared<const torch::Scope>(both.size() >= around.size() ? std::move(both)
+                                                                               : std::move(around));
+  return sum;
 }
 
 std::vector<Ex> LowerContext::lets(const Ex& tuple, const std::vector<std::string>& hints) {

@@ -38,10 +38,10 @@ bool is_made_up(std::string_view name) {
 /// Whether modules call a buffer so, and never a parameter.
 bool is_called_constant(std::string_view name) {
   static constexpr std::string_view kNames[] = {
-      "anchors",    "attn_mask",  "attention_mask", "causal_mask", "cos",          "cos_cached",
+      "anchors",    "attn_mask",  "attention_mask", "causal_mask", "cos",          "cos_cache",  "cos_cached",
       "freqs",      "freqs_cis",  "freqs_cos",      "freqs_sin",   "grid",         "image_mean",
       "image_std",  "inv_freq",   "mask",           "mean",        "pixel_mean",   "pixel_std",
-      "sin",        "sin_cached", "sinusoid",       "std",         "stride",       "strides",
+      "sin",        "sin_cache",  "sin_cached", "sinusoid",       "std",         "stride",       "strides",
       "timescales", "window",     "running_mean",   "running_var", "mel_filters"};
   const std::size_t dot = name.rfind('.');
   return one_of(dot == std::string_view::npos ? name : name.substr(dot + 1), kNames);

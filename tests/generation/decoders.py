@@ -135,9 +135,9 @@ def export(layout: Layout, path: Path) -> None:
         )
 
 
-def genai(path: Path, bits: int = 0) -> None:
-    """The layout of onnxruntime-genai: GroupQueryAttention, all keys before all values, and weights of
-    so many bits in MatMulNBits."""
+def genai(path: Path, bits: int = 0, experts: int = 0) -> None:
+    """The layout and names of onnxruntime-genai: GroupQueryAttention, all keys before all values, and
+    weights of so many bits in MatMulNBits; with experts, a QMoE in place of a layer's MLP."""
     random = np.random.default_rng(0)
     nodes: list[Any] = []
     weights: list[Any] = []
@@ -148,13 +148,18 @@ def genai(path: Path, bits: int = 0) -> None:
         return name
 
     def node(op: str, inputs: list[str], outputs: list[str], domain: str = "", **given: Any) -> str:
-        nodes.append(h.make_node(op, inputs, outputs, name=outputs[0], domain=domain, **given))
+        name = outputs[0].removesuffix("/output_0")
+        nodes.append(h.make_node(op, inputs, outputs, name=name, domain=domain, **given))
         return outputs[0]
 
+    def output(name: str) -> str:
+        return "/" + name.replace(".", "/").replace("layers/", "layers.") + "/output_0"
+
     def linear(x: str, name: str, rows: int, columns: int) -> str:
+        name += ".MatMul"
         if not bits:
             values = random.standard_normal((columns, rows)).astype(np.float32) * 0.3
-            return node("MatMul", [x, weight(f"{name}.weight", values)], [f"/{name}"])
+            return node("MatMul", [x, weight(f"{name}.weight", values)], [output(name)])
         shape = (rows, columns // block, block * bits // 8)
         packed = weight(f"{name}.weight_Q4", random.integers(0, 256, shape).astype(np.uint8))
         steps = random.uniform(0.02, 0.06, shape[:2]).astype(np.float32)
@@ -162,16 +167,51 @@ def genai(path: Path, bits: int = 0) -> None:
         options = {"K": columns, "N": rows, "bits": bits, "block_size": block}
         inputs = [x, packed, scales]
         return node(
-            "MatMulNBits", inputs, [f"/{name}"], "com.microsoft", accuracy_level=4, **options
+            "MatMulNBits", inputs, [output(name)], "com.microsoft", accuracy_level=4, **options
+        )
+
+    def packed(name: str, rows: int, columns: int) -> list[str]:
+        """Weights of all experts in 4 bits, and their scales a block."""
+        shape = (experts, rows, columns // 2)
+        values = weight(f"{name}.qweight", random.integers(0, 256, shape).astype(np.uint8))
+        steps = random.uniform(0.02, 0.06, (experts, rows, columns // block)).astype(np.float32)
+        biases = random.standard_normal((experts, rows)).astype(np.float32)
+        return [values, weight(f"{name}.scales", steps), weight(f"{name}.bias", biases)]
+
+    def mixture(x: str, name: str) -> str:
+        router = linear(x, f"{name}.router", experts, WIDTH)
+        rows = node(
+            "Reshape",
+            [router, weight(f"{name}.router.shape", np.array([-1, experts]))],
+            [output(f"{name}.router.Reshape")],
+        )
+        inner = [
+            *packed(f"{name}.gate_up_proj", 128, WIDTH),
+            *packed(f"{name}.down_proj", WIDTH, 64),
+        ]
+        return node(
+            "QMoE",
+            [x, rows, *inner],
+            [output(f"{name}.QMoE")],
+            "com.microsoft",
+            k=2,
+            activation_type="swiglu",
+            activation_alpha=1.702,
+            activation_beta=1.0,
+            swiglu_fusion=1,
+            expert_weight_bits=4,
+            normalize_routing_weights=1,
+            block_size=block,
         )
 
     def norm(inputs: list[str], name: str) -> list[str]:
-        inputs = [*inputs, weight(f"{name}.weight", np.ones(WIDTH, np.float32))]
-        if len(inputs) == 2:
-            return [
-                node("SimplifiedLayerNormalization", inputs, [f"/{name}"], axis=-1, epsilon=1e-6)
-            ]
-        outputs = [f"/{name}", "", "", f"/{name}/sum"]
+        weights_of = weight(f"{name}_layernorm.weight", 1 + random.random(WIDTH, np.float32) / 4)
+        out = output(f"{name}_layernorm.LayerNorm")
+        if len(inputs) == 1:
+            options = {"axis": -1, "epsilon": 1e-6}
+            return [node("SimplifiedLayerNormalization", [*inputs, weights_of], [out], **options)]
+        outputs = [out, "", "", out.replace("output_0", "output_3")]
+        inputs = [*inputs, weights_of]
         node("SkipSimplifiedLayerNormalization", inputs, outputs, "com.microsoft", epsilon=1e-6)
         return [outputs[0], outputs[3]]
 
@@ -181,26 +221,38 @@ def genai(path: Path, bits: int = 0) -> None:
     shape = node("Shape", ["attention_mask"], ["shape"])
     length = node("Gather", [shape, weight("axis", np.array(1, np.int64))], ["length"])
     total = node("Cast", [length], ["total"], to=T.INT32)
-    table = weight("embed.weight", random.standard_normal((VOCABULARY, WIDTH)).astype(np.float32))
+    table = weight(
+        "model.embed_tokens.weight", random.standard_normal((VOCABULARY, WIDTH)).astype(np.float32)
+    )
     angles = np.outer(np.arange(64), 1.0 / 10000 ** (np.arange(SIZE // 2) / (SIZE // 2)))
     cos = weight("cos_cache", np.cos(angles).astype(np.float32))
     sin = weight("sin_cache", np.sin(angles).astype(np.float32))
-    x = node("Gather", [table, "input_ids"], ["/embed"])
-    (y,) = norm([x], "layers.0.input_layernorm")
+    x = node("Gather", [table, "input_ids"], [output("model.embed_tokens.Gather")])
+    (y,) = norm([x], "model.layers.0.input")
     for i in range(LAYERS):
-        qkv = linear(y, f"layers.{i}.attn.qkv_proj", WIDTH + 2 * kv * SIZE, WIDTH)
+        layer = f"model.layers.{i}"
+        qkv = linear(y, f"{layer}.attn.qkv_proj", WIDTH + 2 * kv * SIZE, WIDTH)
         past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
         attended = node(
             "GroupQueryAttention",
             [qkv, "", "", *past, filled, total, cos, sin],
-            [f"/layers.{i}/attn", f"present.{i}.key", f"present.{i}.value"],
+            [output(f"{layer}.attn.GroupQueryAttention"), f"present.{i}.key", f"present.{i}.value"],
             "com.microsoft",
             num_heads=HEADS,
             kv_num_heads=kv,
             do_rotary=1,
         )
-        y = linear(attended, f"layers.{i}.attn.o_proj", WIDTH, WIDTH)
-        y, x = norm([x, y], f"layers.{i}.post_attention_layernorm")
+        y, x = norm(
+            [x, linear(attended, f"{layer}.attn.o_proj", WIDTH, WIDTH)], f"{layer}.post_attention"
+        )
+        if experts:
+            y = mixture(y, f"{layer}.moe")
+        else:
+            y = linear(y, f"{layer}.mlp.up_proj", 96, WIDTH)
+            y = node("Relu", [y], [output(f"{layer}.mlp.act_fn.Relu")])
+            y = linear(y, f"{layer}.mlp.down_proj", WIDTH, 96)
+        following = f"layers.{i + 1}." + ("input" if i + 1 < LAYERS else "final_norm")
+        y, x = norm([x, y], f"model.{following}")
     logits = linear(y, "lm_head", VOCABULARY, WIDTH)
     nodes.append(h.make_node("Identity", [logits], ["logits"]))
     inputs = [h.make_tensor_value_info("input_ids", T.INT64, ["batch_size", "sequence_length"])]
@@ -215,7 +267,9 @@ def genai(path: Path, bits: int = 0) -> None:
                 ports.append(h.make_tensor_value_info(f"{name}.{i}.{kind}", T.FLOAT, dims))
     opsets = [h.make_opsetid("", 18), h.make_opsetid("com.microsoft", 1)]
     graph = h.make_graph(nodes, "decoder", inputs, outputs, weights)
-    onnx.save(h.make_model(graph, ir_version=9, opset_imports=opsets), path)
+    model = h.make_model(graph, ir_version=9, opset_imports=opsets)
+    model.producer_name = "onnxruntime-genai"
+    onnx.save(model, path)
 
 
 LAYOUTS: dict[str, Callable[[Path], None]] = {
@@ -237,4 +291,5 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "genai": genai,
     "genai-4-bit": lambda path: genai(path, 4),
     "genai-8-bit": lambda path: genai(path, 8),
+    "genai-experts": lambda path: genai(path, 4, experts=4),
 }

@@ -1,5 +1,6 @@
 """`generate` of a page gives, token for token, what a loop over ONNX Runtime gives."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tests.generation.decoders import LAYOUTS, SIZE, VOCABULARY
+from tests.generation.decoders import LAYERS, LAYOUTS, SIZE, VOCABULARY
 from torch import Tensor
 
 import onnx2nn
@@ -172,6 +173,24 @@ def test_pages_are_written_as_people_write(models: dict[str, Path], tmp_path: Pa
         assert done.returncode == 0, done.stdout
 
 
+def test_a_decoder_of_genai_is_a_page(models: dict[str, Path]) -> None:
+    """Layers that loop, the author's names, and no helpers but for what torch has not."""
+    conversion = _native.convert(str(models["genai"]))
+    source = conversion.source
+    assert re.findall(r"^def (\w+)", source, re.MULTILINE) == [
+        "append_to_cache",
+        "rotate_halves",
+        "load",
+    ]
+    assert "for layer, past_key, past_value in zip(" in source
+    assert "*present[::2], *present[1::2]" in source
+    keys = {w["key"] for w in conversion.weights if w["persistent"]}
+    layer = ["input_layernorm", "attn.qkv_proj", "attn.o_proj", "post_attention_layernorm"]
+    layer += ["mlp.up_proj", "mlp.down_proj"]
+    wanted = {f"model.layers.{i}.{name}.weight" for i in range(LAYERS) for name in layer}
+    assert keys == wanted | {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+
+
 def test_half_precision(models: dict[str, Path]) -> None:
     """The caches are of the weights' type."""
     net = onnx2nn.load(models["optimum"], dtype=torch.bfloat16)
@@ -200,7 +219,7 @@ def renamed(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:
         ("present.1.value", "PRESENT.0.key"),
         ("past_key_values.1.value", "past_key_values.1.key\n    def generate(self): pass"),
         # A weight that is called as a method would be keeps its name.
-        ("embed.weight", "step.weight"),
+        ("model.embed_tokens.weight", "step.weight"),
     ],
 )
 def test_what_is_not_understood_gets_no_methods(
@@ -212,7 +231,7 @@ def test_what_is_not_understood_gets_no_methods(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["genai", "genai-4-bit"], indirect=True)
+@pytest.mark.parametrize("model", ["genai", "genai-4-bit", "genai-experts"], indirect=True)
 def test_verified(model: Path) -> None:
     """The sizes that are drawn fit each other, and ONNX Runtime rounds as the model asks."""
     assert onnx2nn.verify(model).ok

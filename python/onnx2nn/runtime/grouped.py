@@ -35,16 +35,12 @@ def restore_state(x: Tensor, scale: Tensor, bits: int, dtype: torch.dtype) -> Te
     return (values.float() * scale).to(dtype)
 
 
-def append_to_cache(
-    past: Tensor | None, new: Tensor, places: Tensor, room: int
-) -> Tensor:
-    """A cache of `room` rows [batch, heads, room, size] with `new` at its `places` [batch, new]."""
-    cache = new.new_zeros(*new.shape[:2], room, new.shape[-1])
-    if past is not None and past.shape[2]:
-        old = torch.arange(past.shape[2], device=new.device) < places[:, :1]
-        kept = past.masked_fill(~old.unsqueeze(1).unsqueeze(-1), 0)
-        cache = F.pad(kept, [0, 0, 0, room - past.shape[2]])
-    return cache.scatter(2, places.unsqueeze(1).unsqueeze(-1).expand(new.shape), new)
+def append_to_cache(past: Tensor, new: Tensor, places: Tensor, room: int) -> Tensor:
+    """`past` [batch, heads, length, size] in `room` for tokens, with `new` at its `places` [batch, new]."""
+    is_past = torch.arange(past.shape[2], device=new.device) < places[:, :1]
+    past = past.masked_fill(~is_past[:, None, :, None], 0)
+    cache = F.pad(past, [0, 0, 0, room - past.shape[2]])
+    return cache.scatter(2, places[:, None, :, None].expand(new.shape), new)
 
 
 def window_rows(length: Tensor, capacity: int, window: int) -> Tensor:
@@ -203,7 +199,9 @@ def group_query_attention(
             attention_bias = attention_bias.expand(slots.shape[0], -1, -1, -1)
             attention_bias = attention_bias.gather(3, column.expand(shape))
     else:
-        room = total if past_key is None else max(total, past_key.shape[2])
+        if past_key is None or past_value is None:
+            past_key, past_value = k[:, :, :0], v[:, :, :0]
+        room = max(total, past_key.shape[2])
         present_key = append_to_cache(past_key, k, positions, room)
         present_value = append_to_cache(past_value, v, positions, room)
         keys, values = present_key[:, :, :total], present_value[:, :, :total]

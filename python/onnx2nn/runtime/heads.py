@@ -67,15 +67,25 @@ def softmax_of_visible(scores: Tensor) -> Tensor:
     return (powers / powers.sum(-1, keepdim=True)).masked_fill(hidden, 0.0)
 
 
+def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns pairs of the halves of [..., size] by angles [..., size / 2]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([cos * a - sin * b, sin * a + cos * b], dim=-1)
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns pairs of neighbours in [..., size] by angles [..., size / 2]."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack([cos * a - sin * b, sin * a + cos * b], dim=-1).flatten(-2)
+
+
 def rotate_heads(x: Tensor, cos: Tensor, sin: Tensor, interleaved: int) -> Tensor:
     """Turns pairs in [batch, heads, length, size] by angles [batch, length, pairs]."""
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     width = 2 * cos.shape[-1]
     turned, kept = x[..., :width], x[..., width:]
     if interleaved:
-        a, b = turned[..., 0::2], turned[..., 1::2]
-        y = torch.stack([cos * a - sin * b, sin * a + cos * b], dim=-1).flatten(-2)
+        y = rotate_pairs(turned, cos, sin)
     else:
-        a, b = turned.chunk(2, dim=-1)
-        y = torch.cat([cos * a - sin * b, sin * a + cos * b], dim=-1)
+        y = rotate_halves(turned, cos, sin)
     return torch.cat([y, kept], dim=-1) if kept.shape[-1] else y

@@ -3,6 +3,7 @@
 #include "ops/microsoft/microsoft.h"
 #include "ops/microsoft/plain_attention.h"
 #include "ops/onnx/pass_on.h"
+#include "ops/onnx/rotary.h"
 #include "ops/registry.h"
 
 namespace onnx2nn::ops {
@@ -179,6 +180,7 @@ void infer_group_query(InferContext& c) {
 }
 
 void lower_group_query(LowerContext& c) {
+  if (lower_plain_group_query(c)) return;
   for (const char* name : {"k_quant_type", "v_quant_type"})
     if (c.attr_string(name, "NONE") != "NONE" && !c.has_input(12))
       c.fail("a quantised cache needs k_scale and v_scale");
@@ -276,6 +278,14 @@ void lower_rotary(LowerContext& c) {
   // Neither bears on the answer: ONNX Runtime reads them for tables that it would make itself.
   c.ignore_attr("is_packed_batching");
   c.ignore_attr("scale");
+  const Shape& x = c.shape(0);
+  const std::int64_t heads = c.attr_int("num_heads", 0);
+  const bool partial = heads > 0 && c.attr_int("rotary_embedding_dim", 0) > 0;
+  Dim size = x.has_rank() && x.rank() > 2 ? x.dims().back() : Dim();
+  // All of a head is turned where nothing says how many heads there are.
+  if (x.has_rank() && x.rank() == 3)
+    size = partial ? split(size, heads) : Dim(2) * dim_of(c.shape(2), 1);
+  if (lower_plain_rotary(c, 1, 2, 3, size)) return;
   c.out(0, helper("ms_rotary_embedding", pass_inputs(c, 0, 4),
                   pass_attributes(c, {{"interleaved"}, {"num_heads"}, {"rotary_embedding_dim"}})));
 }

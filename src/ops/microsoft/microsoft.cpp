@@ -212,9 +212,9 @@ Ex rms_norm(LowerContext& c, const Ex& x, std::size_t gamma, double epsilon) {
 Ex skip_sum(LowerContext& c, std::size_t bias) {
   Ex sum = plus(c.in(0), c.in(1));
   if (c.has_input(bias)) sum = plus(sum, c.in(bias));
-  if (!c.has_output(3)) return sum;
+  if (!c.has_output(3)) return c.residual(c.let(sum, "x"));
   c.out(3, sum);
-  return c.result(3);
+  return c.residual(c.result(3));
 }
 
 void lower_skip_layer_norm(LowerContext& c) {

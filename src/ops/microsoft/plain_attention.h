@@ -11,6 +11,8 @@ namespace onnx2nn::ops {
 bool lower_plain_attention(LowerContext& c);
 /// MultiHeadAttention with query, key and value of their own.
 bool lower_plain_multi_head(LowerContext& c);
+/// GroupQueryAttention with a real cache: places, angles and a mask that all layers share, and one call.
+bool lower_plain_group_query(LowerContext& c);
 /// EmbedLayerNormalization: lookups, a sum and a norm.
 bool lower_plain_embed(LowerContext& c);
 

@@ -5,6 +5,7 @@
 
 #include "ops/lower.h"
 #include "ops/onnx/pass_on.h"
+#include "ops/onnx/rotary.h"
 #include "ops/registry.h"
 #include "ops/onnx/widen.h"
 
@@ -134,6 +135,11 @@ void infer_same(InferContext& c) {
 
 void lower_rotary(LowerContext& c) {
   c.ignore_attr("rotary_embedding_dim");  // the caches' width says it
+  const Shape& x = c.shape(0);
+  const std::int64_t heads = c.attr_int("num_heads", 0);
+  Dim size = x.has_rank() && x.rank() > 2 ? x.dims().back() : Dim();
+  if (size.known() && x.rank() == 3) size = heads > 0 ? Dim::floor_div(size, Dim(heads)) : Dim();
+  if (lower_plain_rotary(c, 3, 1, 2, size)) return;
   c.out(0, helper("rotary_embedding", pass_inputs(c, 0, 4),
                   pass_attributes(c, {{"interleaved"}, {"num_heads"}})));
 }

@@ -19,6 +19,7 @@ from onnx2nn.source import Model, as_source
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.export import ExportedProgram
 
 __all__ = ["export_onnx"]
 
@@ -61,6 +62,7 @@ def export_onnx(
     rules = [*native().simplify_rules()]
     inputs = list(interface.inputs)
     program = export(net, inputs, source)
+    _say_in_known_words(program)
     large = sum(t.nbytes for t in net.state_dict().values()) > _EXTERNAL_BYTES
     with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder:
         made = Path(folder, "again.onnx")
@@ -79,6 +81,7 @@ def export_onnx(
                 )
                 assert again is not None  # it is where dynamo is on
                 _give_out_inputs(again.model)
+                _leave_names_to_outputs(again.model)
                 _forget_paths(again.model)
                 again.save(made, external_data=large)
         except Exception as error:  # torch raises what its parts do
@@ -98,8 +101,10 @@ def _dim_names(inputs: list[dict[str, Any]]) -> tuple[dict[int, str] | None, ...
 def _translations() -> dict[Any, Callable[..., Any]]:
     """What torch's exporter has no ONNX for and emitted source calls."""
     import torch
-    from onnxscript import opset18
+    from onnxscript import ir, opset18
 
+    kinds = ir.DataType
+    unsigned = (kinds.UINT8, kinds.UINT16, kinds.UINT32, kinds.UINT64)
     op: Any = opset18  # whose functions are typed as ONNX's operators: no Python numbers
 
     def stable_sort(x: Any, stable: Any = None, dim: int = -1, descending: bool = False) -> Any:
@@ -108,7 +113,97 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         length = op.Reshape(op.Shape(x, start=dim, end=dim + 1 or None), [1])
         return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
 
-    return {torch.ops.aten.sort.stable: stable_sort}
+    def power_of_two(by: Any, like: Any) -> Any:
+        return op.CastLike(op.Pow(op.CastLike(op.Constant(value_int=2), by), by), like)
+
+    def left_shift(x: Any, by: Any) -> Any:
+        if x.dtype in unsigned:
+            return op.BitShift(x, by, direction="LEFT")
+        return op.Mul(x, power_of_two(by, x))
+
+    def right_shift(x: Any, by: Any) -> Any:
+        if x.dtype in unsigned:
+            return op.BitShift(x, by, direction="RIGHT")
+        # Of signed numbers what is shifted out is cut off below, while Div rounds towards zero.
+        step = power_of_two(by, x)
+        return op.Div(op.Sub(x, op.Mod(x, step)), step)
+
+    aten = torch.ops.aten
+    return {
+        aten.sort.stable: stable_sort,
+        aten.__lshift__.Tensor: left_shift,
+        aten.__rshift__.Tensor: right_shift,
+    }
+
+
+def _say_in_known_words(program: "ExportedProgram") -> None:
+    """Write calls that torch's exporter has no ONNX for as ones that it has."""
+    import torch
+
+    aten = torch.ops.aten
+    graph = program.graph
+
+    def kind(node: Any) -> Any:
+        return node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+
+    def before(node: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+        with graph.inserting_before(node):
+            return graph.call_function(function, args, kwargs)
+
+    for node in list(graph.nodes):
+        if node.target is aten.index.Tensor:
+            # GatherND and the like take indices of 64 bits.
+            node.args = (
+                node.args[0],
+                [
+                    before(node, aten.to.dtype, i, torch.int64)
+                    if getattr(kind(i), "dtype", None) in (torch.int32, torch.int16, torch.uint8)
+                    else i
+                    for i in node.args[1]
+                ],
+            )
+        elif node.target in (aten.amin.default, aten.amax.default) and len(node.args) < 2:
+            node.args = (node.args[0], list(range(kind(node.args[0]).dim())))
+        elif node.target is aten.scaled_dot_product_attention.default and all(
+            kind(x).dim() == 3 for x in node.args[:3]
+        ):
+            _give_axis(graph, node)
+    program.graph_module.recompile()
+
+
+def _give_axis(graph: Any, node: Any) -> None:
+    """Attention of three axes as that of four, where it is no output of the program itself."""
+    import torch
+
+    aten = torch.ops.aten
+    users = list(node.users)
+    if (
+        any(user.op == "output" for user in users)
+        or len(node.args) > 3
+        or "attn_mask" in node.kwargs
+    ):
+        return
+    with graph.inserting_before(node):
+        node.args = tuple(graph.call_function(aten.unsqueeze.default, (x, 1)) for x in node.args)
+    with graph.inserting_after(node):
+        whole = graph.call_function(aten.squeeze.dim, (node, 1))
+    for user in users:
+        user.replace_input_with(node, whole)
+
+
+def _leave_names_to_outputs(model: Any) -> None:
+    """Rename values inside (onnx_ir) that the exporter called as the model calls its outputs."""
+    taken = {v.name for v in (*model.graph.inputs, *model.graph.outputs)}
+    taken |= set(model.graph.initializers)
+    inner = [y for node in model.graph.all_nodes() for y in node.outputs if not y.is_graph_output()]
+    names = taken | {y.name for y in inner}
+    for y in inner:
+        if y.name in taken:
+            count = 1
+            while f"{y.name}_{count}" in names:
+                count += 1
+            y.name = f"{y.name}_{count}"
+            names.add(y.name)
 
 
 def _give_out_inputs(model: Any) -> None:

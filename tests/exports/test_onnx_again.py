@@ -66,6 +66,41 @@ MODELS = {
         {"input.1": of_rows()},
         {"a/b:0": of_rows(), "class": of_rows()},
     ),
+    "a name inside that torch gives to another value": model(
+        [node("Relu", ["x"], ["neg"]), node("Neg", ["neg"], ["h"]), node("Abs", ["h"], ["y"])],
+        {"x": of_rows()},
+        {"neg": of_rows(), "y": of_rows()},
+    ),
+    "the least of all": model(
+        [node("ReduceMin", ["x"], ["y"], keepdims=0)], {"x": of_rows()}, {"y": (FLOAT, [])}
+    ),
+    "places of 32 bits": model(
+        [node("Gather", ["x", "places"], ["picked"], axis=1), node("Neg", ["picked"], ["y"])],
+        {"x": of_rows(), "places": (TensorProto.INT32, [2, 3])},
+        {"y": (FLOAT, ["batch", 2, 3])},
+    ),
+    "shifts of signed and of unsigned numbers": model(
+        [
+            node("BitShift", ["x", "bits"], ["left"], direction="LEFT"),
+            node("BitShift", ["x", "bits"], ["right"], direction="RIGHT"),
+        ],
+        {"x": (TensorProto.UINT8, ["batch", 4])},
+        {"left": (TensorProto.UINT8, ["batch", 4]), "right": (TensorProto.UINT8, ["batch", 4])},
+        {"bits": np.array([1, 2, 3, 7], np.uint8)},
+    ),
+    "attention of three axes": model(
+        [
+            node("Transpose", ["x"], ["k"], perm=[0, 2, 1]),
+            node("MatMul", ["x", "k"], ["s"]),
+            node("Mul", ["s", "scale"], ["scaled"]),
+            node("Softmax", ["scaled"], ["p"], axis=-1),
+            node("MatMul", ["p", "x"], ["h"]),
+            node("Neg", ["h"], ["y"]),
+        ],
+        {"x": (FLOAT, ["batch", 3, 4])},
+        {"y": (FLOAT, ["batch", 3, 4])},
+        {"scale": np.float32(0.5)},
+    ),
     "an LSTM, whose steps torch unrolls": model(
         [
             node("LSTM", ["x", "w", "r", "b"], ["h", "last"], hidden_size=5),

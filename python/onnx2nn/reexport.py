@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx2nn.api import simplify_unchecked
 from onnx2nn.core import native, refused, run_native
-from onnx2nn.errors import Error, described
+from onnx2nn.errors import Error, described, printable
 from onnx2nn.exporting import export, is_name
 from onnx2nn.source import Model, as_source
 
@@ -61,6 +61,12 @@ def export_onnx(
     interface = run_native(source, {"data_roots": data_roots})
     rules = [*native().simplify_rules()]
     inputs = list(interface.inputs)
+    for o in interface.outputs:
+        if o["kind"] != "tensor":
+            raise Error(
+                f"{source.name}: torch.onnx.export takes apart what is no tensor, as the output"
+                f" {printable(str(o['name']))}, a {o['kind']}, is"
+            )
     program = export(net, inputs, source)
     _say_in_known_words(program)
     large = sum(t.nbytes for t in net.state_dict().values()) > _EXTERNAL_BYTES

@@ -178,3 +178,12 @@ def test_what_torch_cannot_export_is_said(tmp_path: Path) -> None:
     with pytest.raises(onnx2nn.Error, match="export"):
         onnx2nn.export_onnx(onnx2nn.load(strings), strings, tmp_path / "again.onnx")
     assert not [*tmp_path.iterdir()]
+
+
+def test_outputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
+    pair = model([node("SequenceConstruct", ["x", "x"], ["y"])], {"x": of_rows()}, {"y": of_rows()})
+    tensor = helper.make_tensor_type_proto(FLOAT, ["batch", 4])
+    pair.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(tensor))
+    with pytest.raises(onnx2nn.Error, match="the output y, a sequence"):
+        onnx2nn.export_onnx(onnx2nn.load(pair), pair, tmp_path / "again.onnx")
+    assert not [*tmp_path.iterdir()]

@@ -22,7 +22,7 @@ from onnx2nn.cli.parser import parse
 
 ROOT = Path(__file__).parents[1]
 HEADERS = ROOT / "include" / "onnx2nn"
-_CPP = ("convert.h", "simplify.h", "ops.h", "interrupt.h", "version.h")
+_CPP = sorted(p.name for p in HEADERS.glob("*.h") if p.name != "onnx2nn.h")
 _LABELS = 24  # the column of help's explanations, as in src/cli/help.cpp
 
 

@@ -1,5 +1,5 @@
-// Any bytes through the whole conversion, with and without simplification: source or diagnostics. A
-// fault of ours (code "internal") counts as a crash, and so does a failure that says nothing.
+// Any bytes through the whole conversion, with and without simplification, and through inspection: source or
+// diagnostics. A fault of ours (code "internal") counts as a crash, and so does a failure that says nothing.
 
 #include <cstddef>
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "onnx2nn/convert.h"
+#include "onnx2nn/inspect.h"
 
 namespace {
 
@@ -32,11 +33,19 @@ void convert(const std::string& bytes, bool simplify) {
   }
 }
 
+void inspect(const std::string& bytes) {
+  const onnx2nn::Inspection found = onnx2nn::inspect_bytes(bytes, {});
+  for (const auto& d : found.diagnostics)
+    if (d.code == "internal") stop("internal error: " + d.message);
+  if (!found.readable && found.diagnostics.empty()) stop("unread without a diagnostic");
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string bytes(data, data + size);
   convert(bytes, true);
   convert(bytes, false);
+  inspect(bytes);
   return 0;
 }

@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "onnx2nn/convert.h"
+#include "onnx2nn/inspect.h"
 #include "onnx2nn/simplify.h"
 #include "support/text.h"
 
@@ -90,6 +91,8 @@ class Case {
     SimplifyOptions newer;
     newer.opset = 21;
     simplify(newer);
+    const onnx2nn::Inspection found = onnx2nn::inspect_bytes(bytes_, {});
+    check(found.diagnostics, found.readable);
   }
 
  private:

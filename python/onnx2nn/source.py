@@ -1,4 +1,4 @@
-"""A model as an argument: a path, bytes, or a ModelProto."""
+"""A model as an argument: a path, one of a hub, bytes, or a ModelProto."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from onnx2nn.errors import Error, diagnostic
+from onnx2nn.hub import HUB, fetch
 
 __all__ = [
     "Model",
@@ -52,7 +53,7 @@ class Source:
         return self.data if isinstance(self.data, str) else "<model>"
 
 
-# A path, the bytes of a file, or an onnx.ModelProto.
+# A path, a model of a hub (`hf://owner/name/file.onnx`), the bytes of a file, or an onnx.ModelProto.
 Model: TypeAlias = str | os.PathLike[str] | bytes | ModelProto | Source
 
 
@@ -64,6 +65,8 @@ def as_source(model: Model) -> Source:
         return Source(bytes(model))
     if isinstance(model, (str, os.PathLike)):
         path = os.fspath(model)
+        if isinstance(path, str) and path.startswith(HUB):
+            path = fetch(path)
         if not os.path.isfile(path):
             what = "is not a file" if os.path.exists(path) else "does not exist"
             message = f"{path}: {what}"

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <map>
 
+#include "cli/answer.h"
 #include "cli/parse.h"
 #include "cli/results.h"
 #include "cli/signals.h"
@@ -27,20 +28,6 @@ constexpr const char* kNotCheckedHere =
     "onnx2nn verify)";
 
 // ---- What is printed ----
-
-/// The object that --json prints; docs/json.md says what is in it.
-Json result_of(const Parsed& p, ExitCode code) {
-  Json out;
-  out["command"] = p.command ? Json(p.command->name) : Json(nullptr);
-  const std::string model = p.text_of("model");
-  out["model"] = model.empty() ? Json(nullptr) : Json(model);
-  out["ok"] = code == kDone;
-  out["checked"] = false;
-  out["exit_code"] = static_cast<int>(code);
-  out["error"] = nullptr;
-  out["diagnostics"] = Json::array();
-  return out;
-}
 
 void print_json(const Json& value) { std::cout << text_of(value) << "\n"; }
 
@@ -69,38 +56,17 @@ ExitCode failure(const Parsed& p, const Conversion& c) {
   return failure(p, c.diagnostics(), c.diagnostics_text(), c.readable());
 }
 
+ExitCode print(const Answer& answer) {
+  std::cout << answer.out;
+  std::cerr << answer.err;
+  return answer.code;
+}
+
 ExitCode failure(const Parsed& p, ExitCode code, const std::string& message) {
-  if (p.json) {
-    Json out = result_of(p, code);
-    out["error"] = message;
-    print_json(out);
-  } else {
-    std::cerr << "onnx2nn: error: " << message << "\n";
-  }
-  return code;
+  return print(failed(p, code, message));
 }
 
 // ---- What is given ----
-
-/// A shape without a name is that of the only input.
-InputShapes input_shapes(const Parsed& p) {
-  InputShapes out;
-  for (GivenShape& shape : p.shapes("input_shape")) {
-    if (shape.input.empty()) {
-      const Conversion c = convert_file(p.text_of("model"), {});
-      if (c.inputs().size() != 1) {
-        std::vector<std::string> names;
-        for (const PortInfo& i : c.inputs()) names.push_back(printable(i.name));
-        // A model that cannot be read is refused later, with the reason.
-        if (!c.readable()) continue;
-        fail("bad-option", "--input_shape needs a name: the inputs are {}", join(names, ", "));
-      }
-      shape.input = c.inputs()[0].name;
-    }
-    out[shape.input] = std::move(shape.dims);
-  }
-  return out;
-}
 
 FreeDims free_dims(const Parsed& p) {
   FreeDims out;
@@ -124,14 +90,14 @@ ConvertOptions convert_options(const Parsed& p) {
   o.force = p.flag("force");
   o.data_roots = p.texts("data_root");
   o.drop_undefined_outputs = p.flag("drop_undefined_outputs");
-  o.input_shapes = input_shapes(p);
+  o.input_shapes = input_shapes(p, p.text_of("model"));
   o.free_dims = free_dims(p);
   return o;
 }
 
 SimplifyOptions simplify_options(const Parsed& p) {
   SimplifyOptions o;
-  o.input_shapes = input_shapes(p);
+  o.input_shapes = input_shapes(p, p.text_of("model"));
   o.free_dims = free_dims(p);
   o.disabled = p.texts("disable");
   o.only = p.texts("only");
@@ -194,32 +160,6 @@ ExitCode convert(const Parsed& p) {
     std::cout << "NOT CHECKED: " << why_not_checked(p) << "\n";
   }
   return kDone;
-}
-
-ExitCode inspect(const Parsed& p) {
-  const std::string model = p.text_of("model");
-  const Conversion c = convert_file(model, convert_options(p));
-  if (!c.readable()) return failure(p, c);
-  const ConversionStats& s = c.stats();
-  const ExitCode code = c.ok() ? kDone : kWrong;
-  if (p.json) {
-    Json out = result_of(p, code);
-    add_inspection(out, c);
-    print_json(out);
-    return code;
-  }
-  if (!p.flag("quiet")) {
-    std::cout << printable(model) << ": " << s.nodes_before << " nodes, " << s.nodes_after
-              << " simplified\n";
-    for (const auto& [domain, version] : s.opsets)
-      std::cout << "opset " << (domain.empty() ? "ai.onnx" : printable(domain)) << " " << version
-                << "\n";
-    for (const auto& [type, count] : s.op_types)
-      std::cout << fmt::format("{:8}  {}\n", count, printable(type));
-    if (c.ok()) std::cout << "everything in it can be converted\n";
-  }
-  std::cerr << c.diagnostics_text();
-  return code;
 }
 
 ExitCode list_rules(const Parsed& p) {
@@ -296,7 +236,8 @@ ExitCode run(const Parsed& p) {
   try {
     if (p.command->name == "convert") return convert(p);
     if (p.command->name == "simplify") return simplify(p);
-    if (p.command->name == "inspect") return inspect(p);
+    const std::size_t width = ::isatty(STDOUT_FILENO) == 1 ? columns() : 0;
+    if (const auto found = answer(p, width)) return print(*found);
     std::cout << completion(p.text_of("shell"), Program::Native);
     return kDone;
   } catch (const Error& e) {

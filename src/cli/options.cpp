@@ -19,6 +19,27 @@ constexpr Option kModelToConvert{.name = "model", .also = "--onnx_path", .metava
 constexpr Option kModelToSimplify{.name = "model", .metavar = "MODEL", .kind = Kind::Path,
                                   .help = "an ONNX file", .files = "onnx",
                                   .has_place = true};
+constexpr Option kMoreModels{
+    .name = "more_models", .metavar = "MODEL...", .kind = Kind::Path,
+    .help = "further ones, each by itself; what is written goes into one folder",
+    .files = "onnx", .repeatable = true, .has_place = true, .python_only = true};
+constexpr Option kModelsToVerify{
+    .name = "more_models", .metavar = "MODEL...", .kind = Kind::Path,
+    .help = "with --jobs: further ones, each compared with its own conversion",
+    .files = "onnx", .repeatable = true, .has_place = true, .python_only = true};
+constexpr Option kModelsToInspect{
+    .name = "more_models", .metavar = "MODEL...", .kind = Kind::Path,
+    .help = "further ones, beside each other in one table", .files = "onnx", .repeatable = true, .has_place = true};
+constexpr Option kOther{.name = "other", .metavar = "OTHER", .kind = Kind::Path,
+                        .help = "the ONNX file to compare it with", .files = "onnx", .has_place = true, .required = true};
+constexpr Option kAll{.name = "all", .spellings = "--all", .help = "show all that differs, not the first of each kind"};
+constexpr Option kListNodes{.name = "list_nodes", .spellings = "--nodes",
+                            .help = "show each node: operator, shapes and multiply-adds"};
+constexpr Option kJobs{.name = "jobs", .spellings = "--jobs", .also = "-j", .metavar = "N",
+                       .kind = Kind::Whole,
+                       .help = "of several models, how many are worked on at once, each in a process "
+                               "of its own (default: 1)",
+                       .python_only = true, .most = 1024};
 constexpr Option kDataRoot{
     .name = "data_root", .spellings = "--data-root", .metavar = "DIR", .kind = Kind::Path,
     .help = "external data may lie below this folder too, not only beside the model",
@@ -142,7 +163,7 @@ constexpr Option kReport{
     .files = "html", .python_only = true, .section = kCheck};
 constexpr Option kTarget{.name = "target", .metavar = "TARGET", .kind = Kind::Path,
                          .help = "x.py, x.pth, x.pt, x.pt2 or another .onnx (default: convert MODEL)",
-                         .has_place = true};
+                         .has_place = true, .takes_model = true};
 
 constexpr Option kModule{
     .name = "module", .metavar = "MODULE:CLASS", .kind = Kind::Text,
@@ -156,9 +177,9 @@ constexpr Option kWeights{.name = "output", .spellings = "-o --output", .metavar
 // ---- Simplification ----
 
 constexpr Option kOut{
-    .name = "out", .metavar = "OUT", .kind = Kind::Path,
+    .name = "out", .spellings = "-o --output", .metavar = "OUT", .kind = Kind::Path,
     .help = "where to write, a file or a folder (default: MODEL-simple.onnx here)",
-    .has_place = true};
+    .has_place = true, .takes_model = true};
 constexpr Option kCheckN{.name = "check_n", .metavar = "N", .kind = Kind::Whole,
                          .help = "random inputs to check with", .fallback = "3",
                          .has_place = true, .python_only = true, .section = kCheck,
@@ -202,30 +223,30 @@ constexpr Option kShell{.name = "shell", .metavar = "SHELL", .kind = Kind::Choic
 // ---- Commands ----
 
 constexpr const Option* kConvertOptions[] = {
-    &kModelToConvert, &kOutput,     &kForce,       &kInputShape,   &kDataRoot,
+    &kModelToConvert, &kMoreModels, &kOutput, &kJobs, &kForce,       &kInputShape,   &kDataRoot,
     &kDynamicBatch,   &kDynamic,
     &kDropUndefined,  &kNoSimplify, &kFuse,        &kAllowUnknown, &kClassName,
     &kCommentsOrigin, &kFlat, &kTpPlan, &kMaxShardSize, &kSimplifyPath, &kReport, &kJson, &kQuiet, &kVerbose, &kNoCheck,
     &kInput,          &kTestInputShape, &kSeed,    &kNodes,        &kAtol,
     &kRtol,           &kThreads,    &kOracleTimeout, &kOracleMemory};
 constexpr const Option* kSimplifyOptions[] = {
-    &kModelToSimplify, &kOut,     &kCheckN,    &kForce,          &kInputShape,     &kDataRoot,
+    &kModelToSimplify, &kMoreModels, &kOut, &kCheckN, &kJobs,    &kForce,          &kInputShape,     &kDataRoot,
     &kDynamicBatch,    &kDynamic,
     &kDropUndefined,   &kOpset,   &kExternalData, &kJson, &kQuiet, &kVerbose, &kListRules,
     &kDisable,         &kSkipOptimization, &kOnly, &kWhyNot,     &kStopAfter,      &kNoLargeTensor,
     &kReport,         &kNoCheck, &kInput,   &kTestInputShape, &kSeed,      &kValues,         &kAtol,
     &kRtol,            &kThreads, &kOracleTimeout,  &kOracleMemory};
 constexpr const Option* kVerifyOptions[] = {
-    &kModel,        &kTarget,         &kDataRoot, &kDynamicBatch,  &kDynamic,    &kDropUndefined, &kNoSimplify, &kFuse,
+    &kModel, &kTarget, &kModelsToVerify, &kJobs, &kDataRoot, &kDynamicBatch,  &kDynamic,    &kDropUndefined, &kNoSimplify, &kFuse,
     &kAllowUnknown, &kReport, &kJson, &kQuiet, &kVerbose, &kInput,         &kVerifyShape, &kSeed,
     &kNodes,        &kPerNode,        &kAtol,     &kRtol,          &kThreads,    &kOracleTimeout,
     &kOracleMemory};
 constexpr const Option* kTransferOptions[] = {
     &kModel, &kModule,      &kWeights, &kForce,         &kDataRoot,    &kJson, &kQuiet, &kVerbose,
     &kInput, &kVerifyShape, &kSeed,    &kOracleTimeout, &kOracleMemory};
-constexpr const Option* kInspectOptions[] = {&kModel, &kInputShape, &kDataRoot, &kDropUndefined,
-                                             &kNoSimplify, &kAllowUnknown, &kJson, &kQuiet,
-                                             &kVerbose};
+constexpr const Option* kInspectOptions[] = {&kModel, &kModelsToInspect, &kListNodes, &kInputShape, &kDataRoot, &kDropUndefined,
+                                             &kNoSimplify, &kAllowUnknown, &kJson, &kQuiet, &kVerbose};
+constexpr const Option* kDiffOptions[] = {&kModel, &kOther, &kAll, &kDataRoot, &kDropUndefined, &kJson, &kQuiet, &kVerbose};
 constexpr const Option* kCompletionOptions[] = {&kShell};
 
 constexpr Example kConvertExamples[] = {
@@ -235,7 +256,8 @@ constexpr Example kConvertExamples[] = {
     {"model.onnx net.pt", "one TorchScript file, for torch.jit.load"},
     {"model.onnx net.pt2", "one file for torch.export.load"},
     {"model.onnx --input_shape input:1,3,320,320", "for inputs of this shape only"},
-    {"model.onnx --input data.npz", "checked with these inputs", true}};
+    {"model.onnx --input data.npz", "checked with these inputs", true},
+    {"models/*.onnx -o out/ --jobs 4", "many, each in a process of its own", true}};
 constexpr Example kSimplifyExamples[] = {
     {"simplify model.onnx small.onnx", "a smaller ONNX file that does the same"},
     {"simplify model.onnx small.onnx --opset 21", "the same, of a newer opset"},
@@ -248,7 +270,11 @@ constexpr Example kVerifyExamples[] = {
 constexpr Example kTransferExamples[] = {
     {"transfer model.onnx nets.resnet:ResNet", "ResNet.safetensors, for load_state_dict"}};
 constexpr Example kInspectExamples[] = {
-    {"inspect model.onnx", "what is in it, and what would not convert"}};
+    {"inspect model.onnx", "what is in it, and what would not convert"},
+    {"inspect a.onnx b.onnx", "two beside each other"},
+    {"inspect model.onnx --input_shape ids:1,128", "numbers where sizes are open"}};
+constexpr Example kDiffExamples[] = {
+    {"diff model.onnx small.onnx", "what a simplifier or an exporter changed"}};
 constexpr Example kCompletionExamples[] = {
     {"completion bash > ~/.local/share/bash-completion/completions/onnx2nn", "for bash"},
     {"completion fish > ~/.config/fish/completions/onnx2nn.fish", "for fish"}};
@@ -263,6 +289,7 @@ constexpr Command kCommands[] = {
      kTransferExamples, true},
     {"inspect", "show what is in a model and what would not convert", kInspectOptions,
      kInspectExamples},
+    {"diff", "show what differs between two models", kDiffOptions, kDiffExamples},
     {"completion", "print a completion script for a shell", kCompletionOptions,
      kCompletionExamples}};
 

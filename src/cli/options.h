@@ -13,7 +13,7 @@ namespace onnx2nn::cli {
 /// What a process of either program ends with.
 enum ExitCode {
   kDone = 0,
-  kWrong = 1,        // wrong, or not convertible
+  kWrong = 1,        // wrong, not convertible, or different
   kUsage = 2,        // the command line itself, or it does not fit the model
   kUnreadable = 3,   // a file that cannot be read or written
   kNotChecked = 4,   // done, but the check that was asked for could not be made
@@ -51,6 +51,7 @@ struct Option {
   std::string_view files = {};     // what a shell offers: "npz npy", or "/" for folders; all files
   bool repeatable = false;
   bool has_place = false;  // may also be given by its place
+  bool takes_model = false;  // an ONNX file may stand in its place
   bool required = false;
   bool python_only = false;
   std::string_view section = "Options";
@@ -84,7 +85,7 @@ struct ExitMeaning {
 };
 inline constexpr ExitMeaning kExitCodes[] = {
     {kDone, "done"},
-    {kWrong, "wrong, or not convertible"},
+    {kWrong, "wrong, not convertible, or different"},
     {kUsage, "wrong usage, or options that do not fit the model"},
     {kUnreadable, "a file cannot be read or written"},
     {kNotChecked, "not checked, though a check was asked for"},

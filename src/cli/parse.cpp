@@ -31,6 +31,9 @@ std::string did_you_mean(std::string_view text, const std::vector<std::string_vi
 
 // ---- Rules ----
 
+constexpr std::string_view kMoreModels = "more_models";
+constexpr std::string_view kHub = "hf://";  // a model of a hub: hf://owner/name/file.onnx
+
 struct Alias {
   std::string_view theirs, ours;
 };
@@ -308,18 +311,43 @@ class Reader {
   }
 
   void fill_places() {
-    std::size_t next = 0;
-    for (const Option* o : parsed_.command->options) {
-      if (next == places_.size()) return;
-      if (!o->has_place || !offers(program_, o->python_only)) continue;
-      if (parsed_.values.contains(o->name)) continue;
-      add(*o, o->metavar, places_[next++]);
+    const bool several = given("jobs");
+    // Where the output is said by its option, words are models.
+    const bool has_output = given("output") || given("out");
+    for (const std::string_view word : places_) {
+      const Option* place = nullptr;
+      const Option* more = nullptr;
+      for (const Option* o : parsed_.command->options) {
+        if (!o->has_place) continue;
+        if (o->name == kMoreModels) {
+          more = o;
+        } else if (place == nullptr && offers(program_, o->python_only) && !given(o->name) &&
+                   !(several && o->takes_model)) {
+          place = o;
+        }
+      }
+      const bool is_first = place != nullptr && place->name == "model";
+      const bool is_more = more != nullptr && !is_first &&
+                           (place == nullptr ? names_model(word) || has_output || several
+                                             : names_model(word) && !place->takes_model);
+      if (is_more && offers(program_, more->python_only)) {
+        add(*more, more->metavar, word);
+      } else if (is_more) {
+        refuse("several models at once are for the Python package (pip install onnx2nn)");
+      } else if (place != nullptr) {
+        add(*place, place->metavar, word);
+      } else if (find_command(word) != nullptr) {
+        refuse("the command comes first: onnx2nn {} ...", word);
+      } else {
+        refuse("'{}' is one argument too many", printable(word));
+      }
     }
-    if (next == places_.size()) return;
-    const std::string_view extra = places_[next];
-    if (find_command(extra) != nullptr)
-      refuse("the command comes first: onnx2nn {} ...", extra);
-    refuse("'{}' is one argument too many", printable(extra));
+  }
+
+  bool given(std::string_view name) const { return parsed_.values.contains(name); }
+
+  static bool names_model(std::string_view word) {
+    return to_lower(word).ends_with(".onnx") || word.starts_with(kHub);
   }
 
   void merge_skipped() {

@@ -11,6 +11,16 @@
 
 namespace onnx2nn::onnx {
 
+/// What a model's tensors want of one file.
+struct ExternalFile {
+  std::size_t tensors = 0;
+  std::uint64_t bytes = 0;  // of all tensors
+  std::uint64_t least = 0;  // size that the file must have at least
+  std::optional<std::uint64_t> size;  // that it has; nothing where it cannot be had
+  std::string why;                    // it cannot be had
+};
+using ExternalFiles = std::map<std::string, ExternalFile>;  // by location
+
 /// The folders that a model's external data may come from: the one that the model is named in; the
 /// one that it really lies in, where its name is a link (Hugging Face's cache keeps a model and its
 /// data side by side under their hashes, and links to both); and the roots that the caller names.

@@ -18,7 +18,7 @@ Importer::Importer(std::shared_ptr<const InputFile> file, const ReadOptions& opt
       tensors_(file,
                ExternalData(file->on_disk() ? file->path() : "", options.folder,
                             options.data_roots),
-               model_->budget()),
+               model_->budget(), options.external_files),
       drop_undefined_outputs_(options.drop_undefined_outputs),
       diagnostics_(diagnostics) {}
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ir/graph.h"
+#include "onnx/external_data.h"
 #include "support/error.h"
 #include "support/input_file.h"
 
@@ -18,6 +19,9 @@ struct ReadOptions {
   std::vector<std::string> data_roots;
   /// Leaves out outputs of the graph that nothing defines, with a warning.
   bool drop_undefined_outputs = false;
+  /// Where it is given: gets the files of external data, and one that cannot be had is no error
+  /// until its bytes are asked for.
+  ExternalFiles* external_files = nullptr;
 };
 
 /// Reads a ModelProto (https://onnx.ai/onnx/repo-docs/IR.html), any IR version and opset.

@@ -1,5 +1,6 @@
 #include "onnx/tensor_reader.h"
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 
@@ -47,10 +48,11 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
     const auto it = entries.find(key);
     return it == entries.end() ? std::string() : it->second;
   };
-  const auto file = external_data_.open(get("location"));
-  if (counted_.insert(file->path()).second) budget_.add_file(file->size());
   const std::uint64_t offset =
       get("offset").empty() ? 0 : parse_size(get("offset"), "external data offset");
+  if (files_ != nullptr) return noted(get("location"), offset, need);
+  const auto file = external_data_.open(get("location"));
+  if (counted_.insert(file->path()).second) budget_.add_file(file->size());
   const std::uint64_t size = file->size();
   if (offset > size || need > size - offset)
     throw too_short(*file, get("location"), need, offset);
@@ -59,6 +61,28 @@ ByteSource TensorReader::external(const std::map<std::string, std::string>& entr
                                      std::to_string(need) +
                                      " bytes that the tensor's type and dimensions need");
   return ByteSource::of_file(file, offset, need);
+}
+
+ByteSource TensorReader::noted(const std::string& location, std::uint64_t offset,
+                               std::uint64_t need) {
+  ExternalFile& file = (*files_)[location];
+  ++file.tensors;
+  file.bytes = checked_add(file.bytes, need, "external data");
+  file.least = std::max(file.least, checked_add(offset, need, "external data"));
+  try {
+    const auto found = external_data_.open(location);
+    if (counted_.insert(found->path()).second) budget_.add_file(found->size());
+    file.size = found->size();
+    if (offset > found->size() || need > found->size() - offset)
+      throw too_short(*found, location, need, offset);
+    return ByteSource::of_file(found, offset, need);
+  } catch (const Error& e) {
+    if (e.code() == "bad-option") throw;
+    if (file.why.empty()) file.why = e.message();
+    auto& missing = missing_[location];
+    if (!missing) missing = InputFile::missing(location, e.message());
+    return ByteSource::missing(missing, offset, need);
+  }
 }
 
 /// Elements of six bits, a number each, as raw_data has them: four in three bytes.

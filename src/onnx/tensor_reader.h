@@ -18,8 +18,13 @@ namespace onnx2nn::onnx {
 class TensorReader {
  public:
   /// What it copies and expands is charged to `budget`.
-  TensorReader(std::shared_ptr<const InputFile> file, ExternalData external_data, Budget& budget)
-      : file_(std::move(file)), external_data_(std::move(external_data)), budget_(budget) {}
+  /// files: see ReadOptions::external_files.
+  TensorReader(std::shared_ptr<const InputFile> file, ExternalData external_data, Budget& budget,
+               ExternalFiles* files)
+      : file_(std::move(file)),
+        external_data_(std::move(external_data)),
+        budget_(budget),
+        files_(files) {}
 
   struct Named {
     std::string name;
@@ -32,10 +37,13 @@ class TensorReader {
  private:
   ByteSource slice(std::span<const std::byte> bytes) const;
   ByteSource external(const std::map<std::string, std::string>& entries, std::uint64_t need);
+  ByteSource noted(const std::string& location, std::uint64_t offset, std::uint64_t need);
 
   std::shared_ptr<const InputFile> file_;
   ExternalData external_data_;
   Budget& budget_;
+  ExternalFiles* files_;
+  std::map<std::string, std::shared_ptr<const InputFile>> missing_;  // by location
   std::set<std::string> counted_;  // paths of external data that the budget knows
 };
 

@@ -11,6 +11,7 @@
 
 #include <optional>
 
+#include "cli/answer.h"
 #include "cli/parse.h"
 #include "onnx2nn/convert.h"
 #include "onnx2nn/interrupt.h"
@@ -480,6 +481,15 @@ nb::dict parse_command_line(const std::vector<nb::bytes>& arguments, std::size_t
   return out;
 }
 
+/// What the core answers to a command that needs nothing of Python's: (exit code, output, errors).
+nb::tuple answer(const std::vector<nb::bytes>& arguments, std::size_t width) {
+  std::vector<std::string> words;
+  for (const nb::bytes& b : arguments) words.emplace_back(b.c_str(), b.size());
+  const cli::Parsed parsed = cli::parse(words, cli::Program::Python, width);
+  const cli::Answer said = run_native([&] { return *cli::answer(parsed, width); });
+  return nb::make_tuple(static_cast<int>(said.code), text(said.out), text(said.err));
+}
+
 /// Where a conversion goes: (source, weights); ValueError for a name that says neither.
 nb::tuple output_paths(const nb::object& model, const nb::object& out) {
   try {
@@ -565,6 +575,7 @@ NB_MODULE(_native, m) {
       },
       "model"_a, "out"_a);
   m.def("command_line", &command_line);
+  m.def("answer", &answer, "words"_a, "width"_a);
   m.def("parse_command_line", &parse_command_line, "words"_a, "columns"_a);
   m.def("completion",
         [](const std::string& shell) { return cli::completion(shell, cli::Program::Python); },

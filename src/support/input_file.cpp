@@ -168,7 +168,15 @@ void InputFile::check_unchanged() const {
   if (on_disk_ && identity_of(descriptor()->get(), path_) != identity_) fail_changed(path_);
 }
 
+std::shared_ptr<const InputFile> InputFile::missing(std::string path, std::string why) {
+  std::shared_ptr<InputFile> file(new InputFile);
+  file->path_ = std::move(path);
+  file->missing_ = std::move(why);
+  return file;
+}
+
 void InputFile::load(std::uint64_t offset, std::uint64_t length) const {
+  if (is_missing()) throw Error("external-data", missing_);
   const std::scoped_lock lock(loading_);
   std::uint64_t first = offset / kChunk;
   std::uint64_t end = (offset + length - 1) / kChunk + 1;
@@ -192,6 +200,7 @@ void InputFile::load(std::uint64_t offset, std::uint64_t length) const {
 }
 
 void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
+  if (is_missing()) throw Error("external-data", missing_);
   if (offset > size() || out.size() > size() - offset)
     fail("io", "{}: {} bytes at {} reach past its end at {}", printable(path_), out.size(), offset,
          size());
@@ -256,6 +265,16 @@ ByteSource ByteSource::of_file(std::shared_ptr<const InputFile> file, std::uint6
   ByteSource source;
   source.place_ = file->place().subspan(static_cast<std::size_t>(offset),
                                         static_cast<std::size_t>(length));
+  source.file_offset_ = offset;
+  source.file_ = std::move(file);
+  return source;
+}
+
+ByteSource ByteSource::missing(std::shared_ptr<const InputFile> file, std::uint64_t offset,
+                               std::uint64_t length) {
+  ByteSource source;
+  // No memory is behind it, and none is looked at: `file` refuses.
+  source.place_ = {static_cast<const std::byte*>(nullptr), static_cast<std::size_t>(length)};
   source.file_offset_ = offset;
   source.file_ = std::move(file);
   return source;

@@ -45,6 +45,9 @@ class InputFile {
   static std::shared_ptr<const InputFile> from_memory(std::string bytes,
                                                       std::string name = "<bytes>");
 
+  /// Stands for a file that is not there; whoever reads it gets an Error("external-data") of `why`.
+  static std::shared_ptr<const InputFile> missing(std::string path, std::string why);
+
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
   ~InputFile();
@@ -52,6 +55,7 @@ class InputFile {
   const std::string& path() const { return path_; }
   std::uint64_t size() const { return place_.size(); }
   bool on_disk() const { return on_disk_; }
+  bool is_missing() const { return !missing_.empty(); }
 
   /// A range of the file, which must hold it; read now where it was not yet.
   std::span<const std::byte> bytes(std::uint64_t offset, std::uint64_t length) const {
@@ -83,7 +87,9 @@ class InputFile {
   static std::shared_ptr<const InputFile> of_descriptor(std::string path, int fd);
   void load(std::uint64_t offset, std::uint64_t length) const;
   bool is_loaded(std::uint64_t offset, std::uint64_t length) const {
-    if (!on_disk_ || length == 0) return true;
+    if (length == 0) return true;
+    if (is_missing()) return false;
+    if (!on_disk_) return true;
     for (std::uint64_t i = offset / kChunk; i <= (offset + length - 1) / kChunk; ++i)
       if (!loaded_[i].load(std::memory_order_acquire)) return false;
     return true;
@@ -102,6 +108,7 @@ class InputFile {
 
   std::string path_;
   std::string memory_;
+  std::string missing_;  // why it is not there
   std::span<const std::byte> place_;
   bool on_disk_ = false;
   Identity identity_;
@@ -115,6 +122,9 @@ class ByteSource {
   ByteSource() = default;
   /// The range of `file`, which must hold it (else an Error).
   static ByteSource of_file(std::shared_ptr<const InputFile> file, std::uint64_t offset,
+                            std::uint64_t length);
+  /// Bytes of a file that is not there: their number is known, and a look at one is an Error.
+  static ByteSource missing(std::shared_ptr<const InputFile> file, std::uint64_t offset,
                             std::uint64_t length);
   static ByteSource of_string(std::string bytes);
   static ByteSource of_vector(std::vector<std::byte> bytes);
@@ -135,10 +145,12 @@ class ByteSource {
   void read(std::size_t offset, std::span<std::byte> out) const;
   /// Whether the two are the same bytes of the same memory or file.
   bool is_same_place(const ByteSource& other) const {
-    return place_.data() == other.place_.data() && place_.size() == other.place_.size();
+    return place_.data() == other.place_.data() && place_.size() == other.place_.size() &&
+           (!is_missing() || (file_ == other.file_ && file_offset_ == other.file_offset_));
   }
 
   bool on_disk() const { return file_ && file_->on_disk(); }
+  bool is_missing() const { return file_ && file_->is_missing(); }
   /// The file that the run lies in as it is, if it does, and where.
   const std::shared_ptr<const InputFile>& file() const { return file_; }
   std::uint64_t file_offset() const { return file_offset_; }

@@ -8,7 +8,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["encoded", "fields", "mapped", "stored_bytes", "varint", "varints"]
+__all__ = [
+    "encoded",
+    "external_locations",
+    "fields",
+    "mapped",
+    "stored_bytes",
+    "varint",
+    "varints",
+]
 
 # Field numbers of ModelProto, GraphProto, TensorProto and StringStringEntryProto (onnx.proto).
 GRAPH, INITIALIZER = 7, 5
@@ -24,8 +32,25 @@ def mapped(path: str) -> mmap.mmap:
 
 def stored_bytes(path: str) -> int:
     """The size of a model file and of the external data that its tensors name, counted once."""
-    places: set[tuple[str, ...]] = set()
     size = os.path.getsize(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    for location, offset, length in _external_places(path):
+        try:
+            whole = os.path.getsize(os.path.join(folder, location))
+            size += int(length) if length else whole - int(offset or 0)
+        except (OSError, ValueError):
+            continue
+    return size
+
+
+def external_locations(path: str) -> list[str]:
+    """The files that the weights of a model lie in, as it names them; none of one that is not sound."""
+    return sorted({location for location, _, _ in _external_places(path) if location})
+
+
+def _external_places(path: str) -> set[tuple[str, str, str]]:
+    """Location, offset and length of external data, as texts, empty where they are not said."""
+    places: set[tuple[str, str, str]] = set()
     try:
         data = mapped(path)
         for field, _, body, end in fields(data, 0, len(data)):
@@ -35,19 +60,13 @@ def stored_bytes(path: str) -> int:
                 if inner == INITIALIZER:
                     entry = _external_entry(data, start, stop)
                     if entry:
-                        places.add(
-                            tuple(entry.get(k, "") for k in ("location", "offset", "length"))
+                        location, offset, length = (
+                            entry.get(k, "") for k in ("location", "offset", "length")
                         )
+                        places.add((location, offset, length))
     except (OSError, ValueError, IndexError):
-        return size  # no sound model: whoever reads it says why
-    folder = os.path.dirname(os.path.abspath(path))
-    for location, offset, length in places:
-        try:
-            whole = os.path.getsize(os.path.join(folder, location))
-            size += int(length) if length else whole - int(offset or 0)
-        except (OSError, ValueError):
-            continue
-    return size
+        return set()  # no sound model: whoever reads it says why
+    return places
 
 
 def _external_entry(data: Any, body: int, end: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from onnx2nn.cli.codes import ExitCode, code_of
 from onnx2nn.cli.parser import Request, parse
 from onnx2nn.errors import Error
+from onnx2nn.hub import HUB, fetch
 
 __all__ = ["ExitCode", "main"]
 
@@ -94,9 +95,22 @@ def _run(request: Request) -> ExitCode:
             print(f"usage: {request.usage.rstrip()}", file=sys.stderr)
         return code
     with _logging(request):
-        module = importlib.import_module(f"onnx2nn.cli.{request.command}")
-        run: Callable[[Request], ExitCode] = module.run
-        return run(request)
+        return _run_command(request)
+
+
+def _run_command(request: Request) -> ExitCode:
+    a = request.values
+    if request.command != "inspect" and getattr(a, "more_models", None):
+        from onnx2nn.cli.many import run_each
+
+        return run_each(request)
+    if request.command not in ("inspect", "diff"):
+        for name in ("model", "target"):
+            if str(getattr(a, name, None) or "").startswith(HUB):
+                setattr(a, name, fetch(getattr(a, name)))
+    module = importlib.import_module(f"onnx2nn.cli.{request.command}")
+    run: Callable[[Request], ExitCode] = module.run
+    return run(request)
 
 
 def _logging(request: Request) -> contextlib.AbstractContextManager[None]:

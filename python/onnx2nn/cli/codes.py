@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
     """Exit codes of both programs."""
 
     DONE = 0
-    WRONG = 1  # wrong, or not convertible
+    WRONG = 1  # wrong, not convertible, or different
     USAGE = 2  # the command line itself
     UNREADABLE = 3  # a file that cannot be read or written
     NOT_CHECKED = 4  # done, but the check that was asked for could not be made

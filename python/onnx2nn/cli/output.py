@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.parser import Request
 from onnx2nn.errors import Diagnostic, diagnostic_text, grouped, printable
+from onnx2nn.hub import HUB, fetch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,7 @@ __all__ = [
     "console_on",
     "human_bytes",
     "paint",
+    "print_answer",
     "print_diagnostics",
     "print_json",
     "print_misses",
@@ -92,7 +94,7 @@ def result(request: Request, code: ExitCode, **more: Any) -> dict[str, Any]:
     check = more.get("check") or {}
     return {
         "command": request.command,
-        "model": getattr(request.values, "model", None),
+        "model": request.model,
         "ok": {ExitCode.DONE: True, ExitCode.NOT_CHECKED: None}.get(code, False),
         "checked": bool(check) and check.get("skipped") is None,
         "exit_code": int(code),
@@ -116,6 +118,19 @@ def _unicode(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_unicode(v) for v in value]
     return value
+
+
+def print_answer(request: Request) -> ExitCode:
+    """Print what the core says to a command that needs nothing of Python's."""
+    from onnx2nn import _native
+
+    words = [fetch(w) if w.startswith(HUB) else w for w in request.words]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    code, out, errors = _native.answer([os.fsencode(w) for w in words], width)
+    print(out, end="")
+    sys.stdout.flush()
+    print(errors, end="", file=sys.stderr)
+    return ExitCode(code)
 
 
 def verdict(skipped: str | None, report: "Report | None") -> ExitCode:
@@ -256,7 +271,17 @@ def print_misses(misses: list[tuple[str, str, str]], asked: list[str]) -> None:
 
 
 # Styles for the first word of a table's last column.
-_VERDICTS = {"WRONG": "red", "random": "yellow", "rounding": "green", "ok": "green"}
+_VERDICTS = {
+    "WRONG": "red",
+    "random": "yellow",
+    "rounding": "green",
+    "ok": "green",
+    "right": "green",
+    "refused": "red",
+    "unreadable": "red",
+    "failed": "red",
+    "NOT CHECKED": "yellow",
+}
 
 
 def print_table(header: list[str], rows: list[list[str]], right: range = range(0)) -> None:

@@ -24,6 +24,7 @@ class Request:
     usage: str
     json: bool
     words: list[str]
+    model: str | None  # as it was given, where `values.model` is a path that was fetched
 
 
 def parse(words: Sequence[str]) -> Request:
@@ -40,4 +41,5 @@ def parse(words: Sequence[str]) -> Request:
         found["usage"],
         found["json"],
         list(words),
+        found["values"].get("model"),
     )

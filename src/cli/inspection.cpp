@@ -1,0 +1,368 @@
+// `onnx2nn inspect`: one model in full, or several side by side.
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include <fmt/core.h>
+
+#include "cli/answer.h"
+#include "cli/figures.h"
+#include "cli/table.h"
+#include "onnx2nn/convert.h"
+#include "onnx2nn/inspect.h"
+#include "support/text.h"
+
+namespace onnx2nn::cli {
+namespace {
+
+// Lines about blocks, names in a list, characters of a text of the model's: --json has all.
+constexpr std::size_t kMostBlocks = 40;
+constexpr std::size_t kMostNames = 8;
+constexpr std::size_t kMostText = 200;
+
+struct Inspected {
+  std::string model;
+  Inspection found;
+  Conversion conversion;
+  ExitCode code = kDone;
+};
+
+Inspected inspected(const Parsed& p, const std::string& model) {
+  ConvertOptions options;
+  options.simplify = !p.flag("no_simplify");
+  options.allow_unknown = p.flag("allow_unknown");
+  options.data_roots = p.texts("data_root");
+  options.drop_undefined_outputs = p.flag("drop_undefined_outputs");
+  options.input_shapes = input_shapes(p, model);
+  Inspected out{model,
+                inspect_file(model, {options.input_shapes, {}, options.data_roots,
+                                     options.drop_undefined_outputs}),
+                convert_file(model, options)};
+  const Conversion& c = out.conversion;
+  if (!c.ok()) out.code = c.readable() ? kWrong : exit_code_of(c.diagnostics(), false);
+  // Options that do not fit the model.
+  if (!c.ok() && exit_code_of(c.diagnostics(), c.readable()) == kUsage) out.code = kUsage;
+  return out;
+}
+
+// ---- For people ----
+
+std::string names(const std::vector<std::string>& list) {
+  std::vector<std::string> shown;
+  for (const std::string& name : list) {
+    if (shown.size() == kMostNames) {
+      shown.push_back(fmt::format("and {} more", list.size() - kMostNames));
+      break;
+    }
+    shown.push_back(printable(name));
+  }
+  return join(shown, ", ");
+}
+
+std::string type_text(const PortInfo& port) {
+  std::string out = port.kind == "tensor" ? "" : port.kind + " of ";
+  out += port.dtype;
+  if (port.shape) out += printable("[" + join(*port.shape, ", ") + "]");
+  return out;
+}
+
+/// "25,557,032 (25.56 M)"; what is not known in full says so.
+std::string in_full(const Quantity& q, std::string (*human)(const std::string&)) {
+  const std::string short_form = human(q.unknown == 0 ? q.all : q.known);
+  if (q.unknown == 0) return printable(short_form);
+  return fmt::format("? ({} parts unknown; at least {})", q.unknown, printable(short_form));
+}
+
+std::string count_cell(const Quantity& q) { return q.all == "0" ? "" : printable(human_count(q.all)); }
+std::string bytes_cell(const Quantity& q) { return q.all == "0" ? "" : printable(human_bytes(q.all)); }
+std::string parameters_cell(std::uint64_t n) { return n == 0 ? "" : human_count(std::to_string(n)); }
+
+std::uint64_t weight_bytes(const Inspection& i) {
+  std::uint64_t sum = 0;
+  for (const auto& [_, w] : i.weights) sum += w.bytes;
+  return sum;
+}
+
+std::string opsets_text(const Inspection& i) {
+  std::vector<std::string> out;
+  for (const auto& [domain, version] : i.opsets)
+    out.push_back(fmt::format("{} {}", domain.empty() ? "ai.onnx" : printable(domain), version));
+  return join(out, ", ");
+}
+
+std::string producer_text(const Inspection& i) {
+  const std::string who = printable(std::string(strip(i.producer + " " + i.producer_version)));
+  return fmt::format("{}, IR version {}", who.empty() ? "(not said)" : who, i.ir_version);
+}
+
+std::string weights_text(const Inspection& i) {
+  std::vector<std::string> parts;
+  for (const auto& [dtype, w] : i.weights)
+    parts.push_back(fmt::format("{} {}", with_commas(w.elements), dtype));
+  return human_bytes(std::to_string(weight_bytes(i))) +
+         (parts.empty() ? "" : " (" + join(parts, ", ") + ")");
+}
+
+std::string nodes_text(const Inspected& it) {
+  const ConversionStats& s = it.conversion.stats();
+  if (!it.conversion.ok()) return fmt::format("{}", it.found.total.nodes);
+  return fmt::format("{}, {} simplified", it.found.total.nodes, s.nodes_after);
+}
+
+std::string file_text(const ExternalFileInfo& f) {
+  const std::string expected = human_bytes(std::to_string(f.expected));
+  if (!f.size) return fmt::format("MISSING, {} expected for {} tensors: {}", expected, f.tensors, printable(f.why));
+  const std::string size = human_bytes(std::to_string(*f.size));
+  if (!f.why.empty()) return fmt::format("NOT WHOLE, {} of {} expected: {}", size, expected, printable(f.why));
+  return fmt::format("{}, {} tensors", size, f.tensors);
+}
+
+std::string short_text(const std::string& text) {
+  std::string out = printable(text.substr(0, kMostText));
+  return out + (text.size() > kMostText ? "..." : "");
+}
+
+Table ports_table(const Inspection& i) {
+  Table out{{"", "name", "type"}, {}, 3};
+  for (const PortInfo& port : i.inputs) out.rows.push_back({"input", printable(port.name), type_text(port)});
+  for (const PortInfo& port : i.outputs) out.rows.push_back({"output", printable(port.name), type_text(port)});
+  return out;
+}
+
+std::vector<std::string> figures_row(std::string name, const FigureInfo& f) {
+  return {std::move(name), std::to_string(f.nodes), parameters_cell(f.parameters),
+          count_cell(f.multiply_adds), bytes_cell(f.activation_bytes)};
+}
+
+Table operators_table(const Inspection& i) {
+  Table out{{"operator", "nodes", "parameters", "multiply-adds", "activations"}, {}};
+  std::vector<const std::pair<const std::string, FigureInfo>*> order;
+  for (const auto& entry : i.operators) order.push_back(&entry);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto* a, const auto* b) { return a->second.nodes > b->second.nodes; });
+  for (const auto* entry : order) out.rows.push_back(figures_row(printable(entry->first), entry->second));
+  out.rows.push_back(figures_row("all", i.total));
+  return out;
+}
+
+/// Blocks as deep as there is room for; a row for each and the class of its module.
+Table blocks_table(const Inspection& i) {
+  Table out{{"block", "nodes", "parameters", "multiply-adds", "activations"}, {}};
+  std::map<std::size_t, std::size_t> of_depth;
+  for (const BlockInfo& b : i.blocks) ++of_depth[b.depth];
+  std::size_t depth = 0;
+  std::size_t sum = 0;
+  for (const auto& [d, count] : of_depth) {
+    if (depth > 0 && sum + count > kMostBlocks) break;
+    sum += count;
+    depth = d;
+  }
+  for (const BlockInfo& b : i.blocks) {
+    if (b.depth > depth || out.rows.size() >= 2 * kMostBlocks) continue;
+    const std::string type = b.type.empty() ? "" : " (" + printable(b.type) + ")";
+    out.rows.push_back(figures_row(std::string(2 * (b.depth - 1), ' ') + printable(b.path) + type, b.figures));
+  }
+  return out;
+}
+
+Table nodes_table(const Inspection& i) {
+  Table out{{"node", "operator", "outputs", "multiply-adds"}, {}, 3};
+  for (const NodeInfo& n : i.nodes) {
+    std::vector<std::string> types;
+    for (const PortInfo& port : n.outputs) types.push_back(type_text(port));
+    const std::string where = n.graph.empty() ? "" : printable(n.graph) + ": ";
+    out.rows.push_back({where + (n.name.empty() ? "(unnamed)" : printable(n.name)), printable(n.op_type),
+                        join(types, ", "),
+                        n.multiply_adds == "0" ? "" : printable(human_count(n.multiply_adds))});
+  }
+  return out;
+}
+
+std::string in_full(const Inspected& it, bool nodes, std::size_t width) {
+  const Inspection& i = it.found;
+  std::string out = printable(it.model) + "\n";
+  const auto line = [&](std::string_view label, const std::string& text) {
+    out += fmt::format("  {:<20}{}\n", label, text);
+  };
+  line("producer", producer_text(i));
+  line("opsets", opsets_text(i));
+  line("nodes", nodes_text(it));
+  line("parameters", fmt::format("{} ({})", with_commas(i.total.parameters),
+                                 human_count(std::to_string(i.total.parameters))));
+  line("weights", weights_text(i));
+  line("multiply-adds", in_full(i.total.multiply_adds, human_count));
+  line("activations", in_full(i.total.activation_bytes, human_bytes));
+  line("", "at one time at most " + printable(human_bytes(i.peak_bytes)));
+  if (i.total.multiply_adds.all == "?" || i.peak_bytes == "?" || i.total.activation_bytes.all == "?")
+    line("", "(--input_shape says what is open)");
+  if (i.model_version != 0) line("model version", std::to_string(i.model_version));
+  if (!i.domain.empty()) line("domain", short_text(i.domain));
+  if (!i.doc_string.empty()) line("description", short_text(i.doc_string));
+  std::size_t entries = 0;
+  for (const auto& [key, value] : i.metadata) {
+    if (++entries > kMostNames) continue;
+    line(entries == 1 ? "metadata" : "", short_text(key) + ": " + short_text(value));
+  }
+  if (entries > kMostNames) line("", fmt::format("and {} more", entries - kMostNames));
+  bool first = true;
+  for (const ExternalFileInfo& f : i.external_files) {
+    line(first ? "external data" : "", printable(f.location) + ": " + file_text(f));
+    first = false;
+  }
+  if (!i.unused_inputs.empty()) line("unused inputs", names(i.unused_inputs));
+  if (!i.unused_initializers.empty()) line("unused initialisers", names(i.unused_initializers));
+  out += "\n" + ports_table(i).text(width) + "\n" + operators_table(i).text(width);
+  if (!i.blocks.empty()) out += "\n" + blocks_table(i).text(width);
+  if (nodes) out += "\n" + nodes_table(i).text(width);
+  return out + "\n";
+}
+
+std::string missing_text(const Inspection& i) {
+  std::size_t missing = 0;
+  for (const ExternalFileInfo& f : i.external_files) missing += f.why.empty() ? 0 : 1;
+  if (i.external_files.empty()) return "";
+  return missing == 0 ? fmt::format("{} files", i.external_files.size())
+                      : fmt::format("{} of {} files MISSING", missing, i.external_files.size());
+}
+
+std::string result_text(ExitCode code) {
+  switch (code) {
+    case kDone: return "yes";
+    case kWrong: return "no";
+    case kUnreadable: return "unreadable";
+    default: return "failed";
+  }
+}
+
+/// A table of a column for each model, in several tables where they do not fit beside each other.
+std::string side_by_side(const std::vector<Inspected>& list, std::size_t width) {
+  std::vector<std::vector<std::string>> columns(1);  // the labels first
+  columns[0] = {"", "producer", "opsets", "nodes", "parameters", "weights", "multiply-adds",
+                "activations", "at one time", "inputs", "outputs", "external data", "convertible", ""};
+  std::set<std::string> types;
+  for (const Inspected& it : list)
+    for (const auto& [type, _] : it.found.operators) types.insert(type);
+  for (const std::string& type : types) columns[0].push_back(printable(type));
+  std::map<std::string, std::size_t> stems;
+  for (const Inspected& it : list) ++stems[std::filesystem::path(it.model).filename().string()];
+  for (const Inspected& it : list) {
+    const Inspection& i = it.found;
+    const std::string stem = std::filesystem::path(it.model).filename().string();
+    const auto types_of = [](const std::vector<PortInfo>& ports) {
+      if (ports.size() > 2) return fmt::format("{} values", ports.size());
+      std::vector<std::string> out;
+      for (const PortInfo& port : ports) out.push_back(type_text(port));
+      return join(out, ", ");
+    };
+    std::vector<std::string> column = {printable(stems[stem] > 1 ? it.model : stem)};
+    if (i.readable) {
+      const std::string bytes = human_bytes(std::to_string(weight_bytes(i)));
+      for (const std::string& cell :
+           {printable(std::string(strip(i.producer + " " + i.producer_version))), opsets_text(i),
+            it.conversion.ok() ? fmt::format("{} -> {}", i.total.nodes, it.conversion.stats().nodes_after)
+                               : std::to_string(i.total.nodes),
+            human_count(std::to_string(i.total.parameters)), bytes,
+            printable(human_count(i.total.multiply_adds.all)),
+            printable(human_bytes(i.total.activation_bytes.all)), printable(human_bytes(i.peak_bytes)),
+            types_of(i.inputs), types_of(i.outputs), missing_text(i)})
+        column.push_back(cell);
+    } else {
+      column.resize(12);
+    }
+    column.push_back(result_text(it.code));
+    column.emplace_back();
+    for (const std::string& type : types) {
+      const auto found = i.operators.find(type);
+      column.push_back(found == i.operators.end() ? "" : std::to_string(found->second.nodes));
+    }
+    columns.push_back(std::move(column));
+  }
+  const auto width_of = [](const std::vector<std::string>& column) {
+    std::size_t most = 0;
+    for (const std::string& cell : column) most = std::max(most, display_width(cell));
+    return most + 2;
+  };
+  std::string out;
+  for (std::size_t at = 1; at < columns.size();) {
+    Table table{{columns[0][0]}, {}};
+    std::vector<std::size_t> shown = {0};
+    std::size_t sum = width_of(columns[0]);
+    while (at < columns.size() && (shown.size() == 1 || width == 0 || sum + width_of(columns[at]) <= width)) {
+      sum += width_of(columns[at]);
+      shown.push_back(at++);
+    }
+    table.header.clear();
+    for (const std::size_t k : shown) table.header.push_back(columns[k][0]);
+    for (std::size_t row = 1; row < columns[0].size(); ++row) {
+      std::vector<std::string> cells;
+      for (const std::size_t k : shown) cells.push_back(columns[k][row]);
+      table.rows.push_back(std::move(cells));
+    }
+    out += table.text(width) + "\n";
+  }
+  return out;
+}
+
+// ---- For programs ----
+
+Json json_result(const Parsed& p, const Inspected& it) {
+  Json out = result_of(p, it.code);
+  out["model"] = it.model;
+  if (!it.found.readable || it.code == kUsage) {
+    out["error"] = it.conversion.diagnostics_text();
+    out["diagnostics"] = json_of(it.conversion.diagnostics());
+    return out;
+  }
+  add_inspection(out, it.conversion);
+  add_figures(out, it.found, p.flag("list_nodes"));
+  if (!it.conversion.readable()) out["error"] = it.conversion.diagnostics_text();
+  return out;
+}
+
+ExitCode worst(const std::vector<Inspected>& list) {
+  constexpr ExitCode kOrder[] = {kDone, kNotChecked, kWrong, kUnreadable, kUsage, kInternal, kInterrupted};
+  const auto place = [&](ExitCode code) { return std::find(std::begin(kOrder), std::end(kOrder), code); };
+  ExitCode out = kDone;
+  for (const Inspected& it : list)
+    if (place(it.code) > place(out)) out = it.code;
+  return out;
+}
+
+}  // namespace
+
+Answer inspect(const Parsed& p, std::size_t width) {
+  std::vector<std::string> models = {p.text_of("model")};
+  for (std::string& more : p.texts("more_models")) models.push_back(std::move(more));
+  std::vector<Inspected> list;
+  for (const std::string& model : models) list.push_back(inspected(p, model));
+  Answer answer{worst(list), "", ""};
+  if (p.json) {
+    if (list.size() == 1) {
+      answer.out = text_of(json_result(p, list[0])) + "\n";
+      return answer;
+    }
+    Json out = result_of(p, answer.code);
+    out["model"] = nullptr;
+    out["models"] = Json::array();
+    for (const Inspected& it : list) out["models"].push_back(json_result(p, it));
+    answer.out = text_of(out) + "\n";
+    return answer;
+  }
+  for (const Inspected& it : list) answer.err += it.conversion.diagnostics_text();
+  if (p.flag("quiet") || (list.size() == 1 && (!list[0].found.readable || list[0].code == kUsage)))
+    return answer;
+  if (list.size() > 1) {
+    answer.out = side_by_side(list, width);
+    if (p.flag("list_nodes"))
+      for (const Inspected& it : list)
+        answer.out += printable(it.model) + "\n" + nodes_table(it.found).text(width) + "\n";
+  } else {
+    answer.out = in_full(list[0], p.flag("list_nodes"), width);
+    if (answer.code == kDone) answer.out += "everything in it can be converted\n";
+  }
+  return answer;
+}
+
+}  // namespace onnx2nn::cli

@@ -1,0 +1,270 @@
+"""`onnx2nn diff`: what differs between two models, laid side by side."""
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper
+
+from json_schema import conforms
+from onnx2nn.cli import main
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "build/ci/bin/onnx2nn"
+SCHEMA = json.loads((ROOT / "docs/json.schema.json").read_text())
+Run = Callable[..., tuple[int, str, str]]
+Found = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    def python(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(words)
+        return code, *capfd.readouterr()
+
+    return python
+
+
+def _json(run: Run, code: int, *words: str) -> Found:
+    got, out, err = run("diff", *words, "--json")
+    assert got == code, out + err
+    found: Found = json.loads(out)
+    assert conforms(found, SCHEMA) == []
+    if "equal" in found:
+        assert found["equal"] == (code == 0)
+    return found
+
+
+def _network(layers: int = 3, seed: int = 0, norm: bool = True) -> onnx.ModelProto:
+    """Convolutions with batch norms, each with weights of its own."""
+    rng = np.random.default_rng(seed)
+    nodes, weights, x = [], [], "x"
+
+    def weight(name: str, *shape: int) -> str:
+        weights.append(numpy_helper.from_array(rng.random(shape, np.float32) + 0.5, name))
+        return name
+
+    for k in range(layers):
+        conv = [x, weight(f"{k}.weight", 4, 4, 3, 3), weight(f"{k}.bias", 4)]
+        nodes.append(h.make_node("Conv", conv, [f"c{k}"], f"/{k}/Conv", pads=[1, 1, 1, 1]))
+        x = f"c{k}"
+        if norm:
+            values = [weight(f"{k}.{n}", 4) for n in ("scale", "shift", "mean", "var")]
+            nodes.append(h.make_node("BatchNormalization", [x, *values], [f"b{k}"], f"/{k}/Norm"))
+            x = f"b{k}"
+        nodes.append(h.make_node("Relu", [x], [f"r{k}"], f"/{k}/Relu"))
+        x = f"r{k}"
+    nodes.append(h.make_node("Identity", [x], ["y"], "/out"))
+    ends = [h.make_tensor_value_info(n, T.FLOAT, [1, 4, 8, 8]) for n in "xy"]
+    graph = h.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+
+
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with no name left as it was, and the nodes' attributes in another order."""
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    kept = {v.name for v in [*out.graph.input, *out.graph.output]}
+    new: dict[str, str] = {}
+
+    def name(old: str) -> str:
+        return old if old in kept or not old else new.setdefault(old, f"v{len(new)}")
+
+    for node in out.graph.node:
+        node.name = f"n{len(new)}"
+        node.input[:] = [name(i) for i in node.input]
+        node.output[:] = [name(o) for o in node.output]
+        attributes = list(node.attribute)[::-1]
+        del node.attribute[:]
+        node.attribute.extend(attributes)
+    for w in out.graph.initializer:
+        w.name = name(w.name)
+    return out
+
+
+def test_names_are_no_difference(run: Run) -> None:
+    model = _network()
+    onnx.save(model, "a.onnx")
+    onnx.save(model, "b.onnx")
+    found = _json(run, 0, "a.onnx", "b.onnx")
+    assert found["equal_nodes"] == found["nodes_before"] == 10
+    assert (found["weight_changes"], found["renamed_nodes"]) == ([], 0)
+    onnx.save(_renamed(model), "b.onnx")
+    found = _json(run, 0, "a.onnx", "b.onnx")
+    assert found["equal_nodes"] == found["renamed_nodes"] == 10
+    assert len(found["weight_changes"]) == len(model.graph.initializer)
+    assert {c["what"] for w in found["weight_changes"] for c in w["changes"]} == {"name"}
+    code, out, _ = run("diff", "a.onnx", "b.onnx")
+    assert code == 0
+    assert out.endswith("\nequal\n")
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_fused_model(renamed: bool, run: Run) -> None:
+    model = _network()
+    onnx.save(model, "a.onnx")
+    assert run("simplify", "a.onnx", "b.onnx", "--no-check")[0] == 0
+    if renamed:
+        onnx.save(_renamed(onnx.load("b.onnx")), "b.onnx")
+    found = _json(run, 1, "a.onnx", "b.onnx")
+    assert found["added"] == []
+    assert sorted(n["op_type"] for n in found["removed"]) == [
+        *3 * ["BatchNormalization"],
+        "Identity",
+    ]
+    groups = {tuple(r["before"]): r for r in found["replacements"]}
+    assert groups["BatchNormalization",]["after"] == []
+    assert groups["BatchNormalization",]["places"] == ["/0/Norm", "/1/Norm", "/2/Norm"]
+    changed = {w["name"]: [c["what"] for c in w["changes"]] for w in found["weight_changes"]}
+    for k in range(3):
+        assert "values" in changed[f"{k}.weight"]
+        assert changed[f"{k}.scale"] == ["removed"]
+    code, out, _ = run("diff", "a.onnx", "b.onnx")
+    assert code == 1
+    assert "3 x  BatchNormalization -> (nothing)" in out
+    assert "144 of 144 values differ" in out
+    assert out.endswith("\ndifferent\n")
+
+
+def test_every_kind_of_change_is_named(run: Run) -> None:
+    model = _network()
+    onnx.save(model, "a.onnx")
+    graph = model.graph
+    graph.node[0].attribute[0].ints[:] = [1, 1, 1, 2]
+    graph.node[2].op_type = "LeakyRelu"
+    halves = numpy_helper.to_array(graph.initializer[0]).astype(np.float64)
+    halves[0, 0, 0, 0] += 0.25
+    graph.initializer[0].CopyFrom(numpy_helper.from_array(halves, graph.initializer[0].name))
+    bias = numpy_helper.to_array(graph.initializer[1]).copy()
+    bias[1] += 0.5
+    graph.initializer[1].CopyFrom(numpy_helper.from_array(bias, "0.bias"))
+    graph.output[0].name = "z"
+    graph.node[-1].output[0] = "z"
+    model.opset_import[0].version = 18
+    model.producer_name = "other"
+    model.metadata_props.add(key="k", value="v")
+    onnx.save(model, "b.onnx")
+    found = _json(run, 1, "a.onnx", "b.onnx")
+    assert {c["what"] for c in found["interface"]} == {
+        *("output y", "output z", "opset ai.onnx", "producer", "metadata k")
+    }
+    conv = next(n for n in found["changed"] if n["name"] == "/0/Conv")
+    change = next(c for c in conv["changes"] if c["what"] == "attribute pads")
+    assert (change["before"], change["after"]) == ("[1, 1, 1, 1]", "[1, 1, 1, 2]")
+    assert any(c["what"] == "output c0" for c in conv["changes"])
+    assert ["Relu"] in [r["before"] for r in found["replacements"]]
+    assert ["LeakyRelu"] in [r["after"] for r in found["replacements"]]
+    weights = {w["name"]: w["changes"] for w in found["weight_changes"]}
+    assert weights["0.weight"][0]["after"] == "float64[4, 4, 3, 3]"
+    assert weights["0.bias"][0]["after"] == "1 of 4 values differ, by at most 0.5"
+
+
+def test_a_branch_that_differs(run: Run) -> None:
+    def model(op: str) -> onnx.ModelProto:
+        def branch(kind: str) -> onnx.GraphProto:
+            out = h.make_tensor_value_info("p", T.FLOAT, [2])
+            return h.make_graph([h.make_node(kind, ["x"], ["p"], "inner")], "g", [], [out])
+
+        node = h.make_node(
+            "If", ["c"], ["y"], "if", then_branch=branch("Relu"), else_branch=branch(op)
+        )
+        x, y = (h.make_tensor_value_info(n, T.FLOAT, [2]) for n in "xy")
+        c = h.make_tensor_value_info("c", T.BOOL, [])
+        graph = h.make_graph([node], "g", [x, c], [y])
+        return h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+
+    onnx.save(model("Abs"), "a.onnx")
+    onnx.save(model("Neg"), "b.onnx")
+    assert _json(run, 0, "a.onnx", "a.onnx")["equal_nodes"] == 3
+    found = _json(run, 1, "a.onnx", "b.onnx")
+    assert [n["op_type"] for n in found["removed"]] == ["Abs"]
+    assert [n["op_type"] for n in found["added"]] == ["Neg"]
+
+
+def test_nodes_in_another_order_and_values_read_twice(run: Run) -> None:
+    ends = [h.make_tensor_value_info(n, T.FLOAT, [4]) for n in "xy"]
+    nodes = [
+        h.make_node("Relu", ["x"], ["a"]),
+        h.make_node("Sigmoid", ["x"], ["b"]),
+        h.make_node("Mul", ["a", "a"], ["d"]),
+        h.make_node("Add", ["d", "b"], ["y"]),
+    ]
+    for name, order in (("a", [0, 1, 2, 3]), ("b", [1, 0, 2, 3])):
+        graph = h.make_graph([nodes[i] for i in order], "g", ends[:1], ends[1:])
+        opsets = [h.make_opsetid("", 17)]
+        onnx.save(h.make_model(graph, opset_imports=opsets, ir_version=8), f"{name}.onnx")
+    assert _json(run, 0, "a.onnx", "b.onnx")["equal_nodes"] == 4
+
+
+def test_what_cannot_be_read(run: Run) -> None:
+    onnx.save(_network(1), "a.onnx")
+    Path("bad.onnx").write_bytes(b"junk")
+    found = _json(run, 3, "a.onnx", "bad.onnx")
+    assert "text file" in found["error"]
+    code, out, err = run("diff", "a.onnx", "none.onnx")
+    assert (code, out) == (3, "")
+    assert err.startswith("none.onnx: ")
+    assert run("diff", "a.onnx")[0] == 2
+
+
+def test_long_lists_are_cut_short(run: Run) -> None:
+    onnx.save(_network(40), "a.onnx")
+    onnx.save(_network(40, seed=1), "b.onnx")
+    _, out, _ = run("diff", "a.onnx", "b.onnx")
+    assert "and 228 more (--all)" in out
+    _, every, _ = run("diff", "a.onnx", "b.onnx", "--all")
+    assert "--all" not in every
+    assert len(every.splitlines()) > 240
+
+
+def test_ten_thousand_nodes_take_no_time_to_speak_of(run: Run) -> None:
+    """Nothing is quadratic: chains, one value with many readers, and nodes that are all alike."""
+    random.seed(0)
+    nodes = [h.make_node("Relu", ["x"], ["v0"])]
+    for k in range(1, 10_000):
+        nodes.append(
+            h.make_node(random.choice(["Add", "Mul", "Sub"]), [f"v{k - 1}", "x"], [f"v{k}"])
+        )
+    ends = [
+        h.make_tensor_value_info("x", T.FLOAT, [4]),
+        h.make_tensor_value_info("v9999", T.FLOAT, [4]),
+    ]
+    graph = h.make_graph(nodes, "g", ends[:1], ends[1:])
+    model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, "a.onnx")
+    model.graph.node[0].op_type = "Abs"
+    onnx.save(_renamed(model), "b.onnx")
+    began = time.process_time()
+    found = _json(run, 1, "a.onnx", "b.onnx")
+    assert time.process_time() - began < 20  # a second; quadratic would be minutes
+    assert len(found["removed"]) == len(found["added"]) == 1
+
+
+def test_both_programs_show_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM} is not built")
+    onnx.save(_network(2), "a.onnx")
+    onnx.save(_network(2, norm=False), "b.onnx")
+    for words in ([], ["--json"], ["-q"], ["--all"]):
+        capfd.readouterr()
+        code = main(["diff", "a.onnx", "b.onnx", *words])
+        ours = capfd.readouterr()
+        done = subprocess.run(
+            [PROGRAM, "diff", "a.onnx", "b.onnx", *words], capture_output=True, text=True
+        )
+        assert (code, ours.out, ours.err) == (done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,320 @@
+"""`onnx2nn inspect`: what is counted, against counts by hand and by ONNX's own inference."""
+
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper, parser, shape_inference
+
+from json_schema import conforms
+from onnx2nn.cli import main
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "build/ci/bin/onnx2nn"
+SCHEMA = json.loads((ROOT / "docs/json.schema.json").read_text())
+Run = Callable[..., tuple[int, str, str]]
+Found = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(params=["python", "native"])
+def run(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Each program in turn: its exit code, output and errors."""
+
+    def python(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = main(words)
+        return code, *capfd.readouterr()
+
+    def native(*words: str) -> tuple[int, str, str]:
+        if not PROGRAM.exists():
+            pytest.skip(f"{PROGRAM} is not built")
+        done = subprocess.run([PROGRAM, *words], capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    return python if request.param == "python" else native
+
+
+def _save(text: str, name: str = "m.onnx", **weights: np.ndarray[Any, Any]) -> onnx.ModelProto:
+    model = parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>' + text)
+    for key, value in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, key))
+    onnx.save(model, name)
+    return model
+
+
+def _json(run: Run, *words: str, code: int = 0) -> Found:
+    got, out, err = run("inspect", *words, "--json")
+    assert got == code, out + err
+    assert out.isascii()
+    found: Found = json.loads(out)
+    assert conforms(found, SCHEMA) == []
+    return found
+
+
+def _f(*shape: int) -> np.ndarray[Any, Any]:
+    return np.ones(shape, np.float32)
+
+
+# A node, what goes in, its weights, and its multiply-adds by hand.
+COUNTS: list[tuple[str, str, dict[str, Any], int]] = [
+    ("y = Conv<group=2>(x, w)", "2,4,10,10", {"w": _f(6, 2, 3, 3)}, 2 * 6 * 8 * 8 * 2 * 9),
+    ("y = Conv<strides=[2,2]>(x, w)", "1,3,9,9", {"w": _f(8, 3, 3, 3)}, 8 * 4 * 4 * 3 * 9),
+    ("y = ConvTranspose(x, w)", "2,4,5", {"w": _f(4, 3, 3)}, 2 * 4 * 5 * 3 * 3),
+    ("y = MatMul(x, w)", "2,7,5", {"w": _f(5, 3)}, 2 * 7 * 5 * 3),
+    ("y = MatMul(w, x)", "2,7,5", {"w": _f(7)}, 2 * 7 * 5),
+    ("y = Gemm<transA=1>(x, w)", "7,5", {"w": _f(7, 3)}, 7 * 5 * 3),
+    ('y = Einsum<equation="bij,jk->bik">(x, w)', "2,7,5", {"w": _f(5, 3)}, 2 * 7 * 5 * 3),
+    ('y = Einsum<equation="b...j,jk->b...k">(x, w)', "2,7,5", {"w": _f(5, 3)}, -1),
+    (
+        "y = LSTM<hidden_size=4>(x, w, r)",
+        "6,2,3",
+        {"w": _f(1, 16, 3), "r": _f(1, 16, 4)},
+        6 * 2 * 16 * (3 + 4),
+    ),
+    ("y = Relu(x)", "2,3", {}, 0),
+    ("y = Add(x, w)", "2,3", {"w": _f(3)}, 0),
+]
+
+
+@pytest.mark.parametrize("node, shape, weights, expected", COUNTS, ids=[c[0] for c in COUNTS])
+def test_multiply_adds_by_hand(
+    node: str, shape: str, weights: dict[str, Any], expected: int, run: Run
+) -> None:
+    _save(f"g (float[{shape}] x) => (float y) {{ {node} }}", **weights)
+    found = _json(run, "m.onnx", "--nodes")
+    assert found["multiply_adds"] == (None if expected < 0 else expected)
+    assert found["node_list"][0]["multiply_adds"] == found["multiply_adds"]
+    assert found["parameters"] == sum(w.size for w in weights.values())
+    assert found["weights"].get("float32", {"elements": 0})["elements"] == found["parameters"]
+
+
+def test_activations_are_those_of_onnx_inference(run: Run) -> None:
+    model = _save(
+        """g (float[1,3,8,8] x) => (float[1,6,4,4] y) {
+            a = Conv<pads=[1,1,1,1]>(x, w)
+            b = Relu(a)
+            c = Add(a, b)
+            y = MaxPool<kernel_shape=[2,2],strides=[2,2]>(c)
+        }""",
+        w=_f(6, 3, 3, 3),
+    )
+    found = _json(run, "m.onnx", "--nodes")
+    inferred = shape_inference.infer_shapes(model).graph
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in [*inferred.value_info, *inferred.output]
+    }
+    listed = {o["name"]: o["shape"] for n in found["node_list"] for o in n["outputs"]}
+    assert listed == shapes
+    assert found["activation_bytes"] == sum(4 * math.prod(s) for s in shapes.values())
+    whole = 4 * 6 * 8 * 8
+    # While c is made, a and b are needed.
+    assert found["peak_activation_bytes"] == 3 * whole
+    assert found["operators"]["Conv"] == {
+        "nodes": 1,
+        "parameters": 6 * 27,
+        "multiply_adds": 6 * 64 * 27,
+        "multiply_adds_at_least": 6 * 64 * 27,
+        "activation_bytes": whole,
+        "activation_bytes_at_least": whole,
+    }
+
+
+def test_open_sizes_are_expressions_and_numbers_where_they_are_given(run: Run) -> None:
+    _save("g (float[N,5] x) => (float y) { a = MatMul(x, w) y = Relu(a) }", w=_f(5, 3))
+    found = _json(run, "m.onnx")
+    assert (found["multiply_adds"], found["activation_bytes"]) == ("15*N", "24*N")
+    assert found["peak_activation_bytes"] == "32*N"  # x and a
+    found = _json(run, "m.onnx", "--input_shape", "x:4,5")
+    assert (found["multiply_adds"], found["peak_activation_bytes"]) == (60, 128)
+
+
+def test_what_is_not_known_is_never_a_number(run: Run) -> None:
+    _save(
+        """g (float[4,5] x, float[?,5] z, int64[1] k) => (float y, float u, float q) {
+            y = MatMul(x, w)
+            u = MatMul(z, w)
+            q = Reshape(y, k)
+        }""",
+        w=_f(5, 3),
+    )
+    found = _json(run, "m.onnx")
+    assert (found["multiply_adds"], found["multiply_adds_at_least"]) == (None, 60)
+    assert found["activation_bytes"] is None
+    assert found["peak_activation_bytes"] is None
+    _, out, _ = run("inspect", "m.onnx")
+    assert "? (1 parts unknown; at least 60)" in out
+    assert "%" not in out
+    # Operators that nobody knows.
+    node = h.make_node("Magic", ["x"], ["y"], domain="custom")
+    x, y = (h.make_tensor_value_info(n, T.FLOAT, [2]) for n in "xy")
+    opsets = [h.make_opsetid("", 17), h.make_opsetid("custom", 1)]
+    onnx.save(
+        h.make_model(h.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=8),
+        "u.onnx",
+    )
+    found = _json(run, "u.onnx", code=1)
+    assert found["multiply_adds"] is None
+    assert found["inputs"][0]["shape"] == [2]
+
+
+def test_nested_graphs_count_as_often_as_they_run(run: Run) -> None:
+    same = """g (float[2,4] x, bool c) => (float y) {
+        y = If(c) <
+            then_branch = a () => (float p) { p = MatMul(x, w) },
+            else_branch = b () => (float q) { r = Relu(x) q = MatMul(r, w) }
+        >
+    }"""
+    _save(same, w=_f(4, 3))
+    found = _json(run, "m.onnx")
+    assert found["multiply_adds"] == 2 * 4 * 3
+    assert found["operators"]["MatMul"]["multiply_adds"] == 2 * 4 * 3
+    _save(same.replace("r = Relu(x)", "r = MatMul(x, v)"), w=_f(4, 3), v=_f(4, 4))
+    assert _json(run, "m.onnx")["multiply_adds"] is None
+    _save(
+        """g (float[7,2,4] x, float[2,3] s) => (float z, float y) {
+            z, y = Scan<num_scan_inputs=1, body = b (float[2,3] i, float[2,4] e)
+                => (float[2,3] o, float[2,3] p) { m = MatMul(e, w) o = Add(i, m) p = Relu(o) }
+            >(s, x)
+        }""",
+        w=_f(4, 3),
+    )
+    assert _json(run, "m.onnx")["multiply_adds"] == 7 * 2 * 4 * 3
+
+
+def test_unused_values_and_metadata(run: Run) -> None:
+    model = _save("g (float[2] x, float[3] idle) => (float y) { y = Relu(x) }", w=_f(9), v=_f(2))
+    model.producer_name, model.producer_version = "maker\x1b[31m", "1.2"
+    model.metadata_props.add(key="author", value="somebody")
+    onnx.save(model, "m.onnx")
+    found = _json(run, "m.onnx")
+    assert found["unused_inputs"] == ["idle"]
+    assert found["unused_initializers"] == ["w", "v"]
+    assert found["metadata"] == {"author": "somebody"}
+    assert found["producer_version"] == "1.2"
+    assert found["parameters"] == 11
+    _, out, _ = run("inspect", "m.onnx")
+    assert "unused inputs       idle" in out
+    assert "unused initialisers w, v" in out
+    assert "author: somebody" in out
+    assert "\x1b" not in out
+
+
+def test_missing_external_data_is_listed_with_its_size(run: Run) -> None:
+    model = _save(
+        "g (float[2,4] x) => (float y) { a = MatMul(x, w) y = MatMul(a, v) }",
+        w=_f(4, 300),
+        v=_f(300, 3),
+    )
+    onnx.save(model, "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    size = Path("m.data").stat().st_size
+    found = _json(run, "m.onnx")
+    (file,) = found["external_files"]
+    assert (file["location"], file["tensors"], file["size"]) == ("m.data", 2, size)
+    assert (file["expected_size"], file["error"]) == (size, None)
+    Path("m.data").write_bytes(b"x" * 100)
+    (file,) = _json(run, "m.onnx", code=3)["external_files"]
+    assert (file["size"], file["expected_size"]) == (100, size)
+    assert "bytes" in file["error"]
+    Path("m.data").unlink()
+    found = _json(run, "m.onnx", code=3)
+    (file,) = found["external_files"]
+    assert (file["size"], file["expected_size"]) == (None, size)
+    assert "missing" in file["error"]
+    assert found["parameters"] == 300 * 7  # what the file itself says is known all the same
+    assert found["multiply_adds"] == 2 * 300 * 7
+    code, out, err = run("inspect", "m.onnx")
+    assert code == 3
+    assert "m.data: MISSING" in out
+    assert "--data-root" in err
+
+
+def test_blocks_are_the_modules_of_the_author(run: Run) -> None:
+    model = _save(
+        "g (float[2,4] x) => (float y) { a = MatMul(x, w) b = Relu(a) y = MatMul(b, v) }",
+        w=_f(4, 4),
+        v=_f(4, 4),
+    )
+    names = ["/encoder/layer.0/MatMul", "/encoder/layer.0/act/Relu", "/head/MatMul"]
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    onnx.save(model, "m.onnx")
+    found = _json(run, "m.onnx")
+    blocks = {b["path"]: b for b in found["blocks"]}
+    assert list(blocks) == ["encoder", "encoder.layer.0", "encoder.layer.0.act", "head"]
+    assert blocks["encoder"]["multiply_adds"] == 2 * 16
+    assert blocks["encoder"]["parameters"] == 16
+    assert blocks["head"]["nodes"] == 1
+
+
+def test_several_stand_side_by_side(run: Run) -> None:
+    _save("g (float[2,4] x) => (float y) { y = MatMul(x, w) }", w=_f(4, 3))
+    Path("sub").mkdir()
+    _save("g (float[2,4] x) => (float y) { y = Relu(x) }", "sub/m.onnx")
+    Path("bad.onnx").write_bytes(b"junk")
+    code, out, err = run("inspect", "m.onnx", "sub/m.onnx", "bad.onnx")
+    assert code == 3
+    assert "text file" in err
+    head, *lines = out.splitlines()
+    assert head.split() == ["m.onnx", "sub/m.onnx", "bad.onnx"]
+    rows = {line[:16].strip(): line.split() for line in lines}
+    assert rows["MatMul"][1:] == ["1"]
+    assert rows["convertible"][1:] == ["yes", "yes", "unreadable"]
+    assert rows["parameters"][1:] == ["12", "0"]
+    found = _json(run, "m.onnx", "sub/m.onnx", "bad.onnx", code=3)
+    assert [m["exit_code"] for m in found["models"]] == [0, 0, 3]
+    assert found["models"][1]["op_types"] == {"Relu": 1}
+
+
+def test_both_programs_show_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM} is not built")
+    _save("g (float[N,4] x) => (float y) { y = MatMul(x, w) }", w=_f(4, 3))
+    for words in (["m.onnx"], ["m.onnx", "--nodes"], ["m.onnx", "m.onnx"], ["m.onnx", "--json"]):
+        capfd.readouterr()
+        code = main(["inspect", *words])
+        ours = capfd.readouterr()
+        done = subprocess.run([PROGRAM, "inspect", *words], capture_output=True, text=True)
+        assert (code, ours.out, ours.err) == (done.returncode, done.stdout, done.stderr)
+
+
+def test_deeply_nested_branches_take_no_time(run: Run) -> None:
+    # Each level asks twice how much work its branches are.
+    def graph(depth: int) -> onnx.GraphProto:
+        out = h.make_tensor_value_info(f"o{depth}", T.FLOAT, None)
+        if depth == 0:
+            return h.make_graph([h.make_node("MatMul", ["x", "x"], ["o0"])], "g", [], [out])
+        node = h.make_node(
+            "If",
+            ["c"],
+            [f"o{depth}"],
+            then_branch=graph(depth - 1),
+            else_branch=h.make_graph(
+                [h.make_node("MatMul", ["x", "x"], ["e"])],
+                "e",
+                [],
+                [h.make_tensor_value_info("e", T.FLOAT, None)],
+            ),
+        )
+        return h.make_graph([node], "g", [], [out])
+
+    inside = graph(30)
+    inside.input.append(h.make_tensor_value_info("x", T.FLOAT, [2, 2]))
+    inside.input.append(h.make_tensor_value_info("c", T.BOOL, []))
+    onnx.save(h.make_model(inside, opset_imports=[h.make_opsetid("", 17)], ir_version=8), "m.onnx")
+    code, out, _ = run("inspect", "m.onnx", "--json", "--no-simplify")
+    assert code in (0, 1)
+    assert json.loads(out)["multiply_adds"] == 8

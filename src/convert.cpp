@@ -23,6 +23,7 @@
 #include "ops/lower.h"
 #include "ops/operands.h"
 #include "outputs.h"
+#include "passes/branches.h"
 #include "passes/layouts.h"
 #include "passes/passes.h"
 #include "structure/decoder.h"
@@ -367,6 +368,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   passes::plain_layouts(*c.model, custom, c.diagnostics);
   if (c.diagnostics.has_errors()) return;
   if (c.options.simplify) {
+    passes::join_branches(*c.model);
     passes::Options options = passes::for_conversion(c.options.fuse);
     options.kept = custom;
     passes::simplify(*c.model, options, c.diagnostics, c.stats.rules);

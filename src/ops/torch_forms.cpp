@@ -98,7 +98,44 @@ void lower_round_rows(LowerContext& c) {
   c.out(0, helper("rounded_rows", {c.in(0), c.attr_int("block_size")}));
 }
 
+// ---------------------------------------------------------------- KeepIf
+
+void infer_keep_if(InferContext& c) {
+  const auto axis = static_cast<std::size_t>(c.attr_int("axis"));
+  std::vector<std::pair<Dim, Dim>> kept;  // what a length becomes: the same for all of that length
+  for (std::size_t i = 0; i < c.output_count(); ++i) {
+    Dims out = c.shape(i + 1).dims();
+    const Dim length = out[axis];
+    auto it = std::find_if(kept.begin(), kept.end(),
+                           [&](const auto& k) { return k.first == length; });
+    if (it == kept.end()) it = kept.insert(it, {length, c.fresh_symbol()});
+    out[axis] = it->second;
+    c.set(i, c.dtype(i + 1), Shape(std::move(out)));
+  }
+}
+
+void lower_keep_if(LowerContext& c) {
+  const std::int64_t axis = c.attr_int("axis");
+  std::vector<std::pair<Dim, Ex>> ends;
+  const bool negated = c.attr_int("negated") != 0;
+  for (std::size_t i = 0; i < c.output_count(); ++i) {
+    const Dim& length = c.shape(i + 1)[static_cast<std::size_t>(axis)];
+    auto it = std::find_if(ends.begin(), ends.end(), [&](const auto& e) { return e.first == length; });
+    if (it == ends.end()) {
+      const Ex all = c.dim(i + 1, axis);
+      const Ex end = negated ? op("if", {c.in(0), 0, all}) : op("if", {c.in(0), all, 0});
+      it = ends.insert(it, {length, c.let(end, "past_length")});
+    }
+    c.out(i, aten("slice.Tensor", {c.in(i + 1), axis, 0, it->second, 1}));
+  }
+}
+
 constexpr OpDef kForms[] = {
+    {.type = "KeepIf",
+     .domain = kTorchDomain,
+     .changed_at = {1},
+     .infer = infer_keep_if,
+     .lower = lower_keep_if},
     {.type = "ScaledDotProductAttention",
      .domain = kTorchDomain,
      .changed_at = {1},

@@ -15,6 +15,8 @@ inline constexpr std::string_view kTorchDomain = "torch";
 ///   ScaledDotProductAttention(q, k, v, mask?) <scale, is_causal, enable_gqa>
 ///   Unbind(x) <axis>                   one output for each element of the axis
 ///   Roll(x) <shifts, axes>
+///   KeepIf(condition, x, ...) <axis, negated>
+///                                      each x if the condition holds, else nothing of it along the axis
 ///   Normalize(x) <axis, epsilon>       x / max(its 2-norm along the axis, epsilon)
 const OpDef& torch_form(std::string_view type);
 

@@ -25,12 +25,15 @@ class Attention(nn.Module):
             nn.Linear(WIDTH, WIDTH) for _ in range(4)
         )
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, k: Tensor | None, v: Tensor | None, mask: Tensor
+    ) -> tuple[Tensor, ...]:
         def split(y: Tensor) -> Tensor:
             return y.unflatten(-1, (HEADS, SIZE)).transpose(1, 2)
 
-        k = torch.cat([k, split(self.k_proj(x))], 2)
-        v = torch.cat([v, split(self.v_proj(x))], 2)
+        new_k, new_v = split(self.k_proj(x)), split(self.v_proj(x))
+        k = new_k if k is None else torch.cat([k, new_k], 2)
+        v = new_v if v is None else torch.cat([v, new_v], 2)
         y = nn.functional.scaled_dot_product_attention(split(self.q_proj(x)), k, v, attn_mask=mask)
         return self.o_proj(y.transpose(1, 2).flatten(2)), k, v
 
@@ -42,14 +45,17 @@ class Layer(nn.Module):
         self.attention = Attention()
         self.mlp = nn.Sequential(nn.Linear(WIDTH, 48), nn.GELU(), nn.Linear(48, WIDTH))
 
-    def forward(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        y, k, v = self.attention(self.norm1(x), k, v, mask)
+    def forward(
+        self, x: Tensor, k: Tensor | None, v: Tensor | None, mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        y, *present = self.attention(self.norm1(x), k, v, mask)
         x = x + y
-        return x + self.mlp(self.norm2(x)), k, v
+        return x + self.mlp(self.norm2(x)), *present
 
 
 class Decoder(nn.Module):
-    """Keys and values apart, `joined` in one tensor a layer; with or without its inputs besides."""
+    """Keys and values apart, `joined` in one tensor a layer; with or without its inputs besides, and
+    without a past."""
 
     def __init__(self, mask: bool, positions: bool, joined: bool) -> None:
         super().__init__()
@@ -64,7 +70,7 @@ class Decoder(nn.Module):
         attention_mask = given.pop(0) if self.mask else None
         positions = given.pop(0) if self.positions else None
         new = input_ids.shape[1]
-        past = given[0].shape[-2]
+        past = given[0].shape[-2] if given else 0
         if positions is None:
             positions = (torch.arange(new) + past).unsqueeze(0)
         seen = torch.arange(past + new) <= (torch.arange(new) + past).unsqueeze(1)
@@ -75,7 +81,10 @@ class Decoder(nn.Module):
         x = self.wte(input_ids) + self.wpe(positions)
         present = []
         for i, layer in enumerate(self.layers):
-            k, v = (given[i][0], given[i][1]) if self.joined else given[2 * i : 2 * i + 2]
+            k: Tensor | None = None
+            v: Tensor | None = None
+            if given:
+                k, v = (given[i][0], given[i][1]) if self.joined else given[2 * i : 2 * i + 2]
             x, k, v = layer(x, k, v, bias)
             present += [torch.stack([k, v])] if self.joined else [k, v]
         return self.lm_head(x), *present
@@ -98,24 +107,24 @@ class Layout:
         return [form.format(layer=i, kind=kind) for i in range(LAYERS) for kind in kinds]
 
 
-def export(layout: Layout, path: Path) -> None:
+def export(layout: Layout, path: Path, with_past: bool = True) -> None:
     """Writes a decoder with seeded weights, every size of a text open."""
     torch.manual_seed(0)
     net = Decoder(layout.mask, layout.positions, layout.joined).eval()
     with torch.no_grad():
         for p in net.parameters():
             p.mul_(1.5)
-    batch, new, past = 2, 3, 5
+    batch, new, past = 2, 3, 5 if with_past else 0
     kv = [2] if layout.joined else []
     inputs = {"input_ids": torch.ones(batch, new, dtype=layout.integers)}
     axes: dict[str, dict[int, str]] = {"input_ids": {0: "batch", 1: "new"}}
     if layout.mask:
         inputs["attention_mask"] = torch.ones(batch, past + new, dtype=layout.integers)
-        axes["attention_mask"] = {0: "batch", 1: "total"}
+        axes["attention_mask"] = {0: "batch", 1: "total" if with_past else "new"}
     if layout.positions:
         inputs["position_ids"] = torch.ones(batch, new, dtype=layout.integers)
         axes["position_ids"] = {0: "batch", 1: "new"}
-    for name in layout.names(layout.past):
+    for name in layout.names(layout.past) if with_past else []:
         inputs[name] = torch.randn(*kv, batch, HEADS, past, SIZE)
         axes[name] = {len(kv): "batch", len(kv) + 2: "past"}
     outputs = ["logits", *layout.names(layout.present)]
@@ -133,6 +142,50 @@ def export(layout: Layout, path: Path) -> None:
         torch.onnx.export(
             net, tuple(inputs.values()), path, dynamo=layout.exporter == "dynamo", **options
         )
+
+
+def merged(path: Path) -> None:
+    """The layout of Optimum's merge_decoders: an If on `use_cache_branch`, whose else_branch has no
+    past. Weights that both have are the outer graph's; the mask is declared as the first one's."""
+    models = []
+    for with_past in False, True:
+        export(Layout("torchscript"), path, with_past)
+        models.append(onnx.load(path))
+    plain, cached = (model.graph for model in models)
+    shared: dict[bytes, Any] = {}
+    branches = []
+    for graph, name in (plain, "no_past"), (cached, "with_past"):
+        own = []
+        renamed: dict[str, str] = {}
+        for weight in graph.initializer:
+            if not weight.dims:
+                own.append(weight)
+                continue
+            outer = onnx.TensorProto()
+            outer.CopyFrom(weight)
+            outer.name = ""
+            outer = shared.setdefault(outer.SerializeToString(), outer)
+            outer.name = renamed[weight.name] = outer.name or f"{weight.name}_merged_{len(shared)}"
+        for node in graph.node:
+            node.input[:] = [renamed.get(x, x) for x in node.input]
+        branches.append(h.make_graph(graph.node, name, [], graph.output, own))
+    names = {i.name for i in plain.input}
+    inputs = [*plain.input, *(i for i in cached.input if i.name not in names)]
+    inputs.append(h.make_tensor_value_info("use_cache_branch", T.BOOL, [1]))
+    outputs = [o.name for o in plain.output]
+    node = h.make_node(
+        "If",
+        ["use_cache_branch"],
+        outputs,
+        name="optimum::if",
+        then_branch=branches[1],
+        else_branch=branches[0],
+    )
+    graph = h.make_graph([node], "merged", inputs, cached.output, [*shared.values()])
+    onnx.save(
+        h.make_model(graph, ir_version=9, opset_imports=models[0].opset_import),
+        path,
+    )
 
 
 def genai(path: Path, bits: int = 0, experts: int = 0) -> None:
@@ -288,6 +341,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
         ),
         path,
     ),
+    "merged": merged,
     "genai": genai,
     "genai-4-bit": lambda path: genai(path, 4),
     "genai-8-bit": lambda path: genai(path, 8),

@@ -61,7 +61,12 @@ def chosen(logits: Tensor, options: dict[str, Any]) -> Tensor:
 def loop(model: Path, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
     """ONNX Runtime, asked for one token after the other."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    kinds = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
+    kinds = {
+        "tensor(int64)": np.int64,
+        "tensor(int32)": np.int32,
+        "tensor(float)": np.float32,
+        "tensor(bool)": np.bool_,
+    }
     inputs = {i.name: (kinds[i.type], i.shape) for i in session.get_inputs()}
     sizes = {"batch": len(ids), "batch_size": len(ids), "kv_cache_dim": SIZE}
     past = {
@@ -75,6 +80,7 @@ def loop(model: Path, ids: Tensor, mask: Tensor, **options: Any) -> Tensor:
     for _ in range(options.get("max_new_tokens", NEW_TOKENS)):
         places = np.maximum(np.cumsum(mask.numpy(), 1) - 1, 0)[:, -tokens.shape[1] :]
         feed = {"input_ids": tokens.numpy(), "attention_mask": mask.numpy(), "position_ids": places}
+        feed["use_cache_branch"] = np.array([tokens.shape != ids.shape])
         feed = {n: feed[n].astype(kind) for n, (kind, _) in inputs.items() if n in feed}
         logits, *present = session.run(None, feed | past)
         past = dict(zip(past, present, strict=True))
@@ -231,7 +237,9 @@ def test_what_is_not_understood_gets_no_methods(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["genai", "genai-4-bit", "genai-experts"], indirect=True)
+@pytest.mark.parametrize(
+    "model", ["genai", "genai-4-bit", "genai-experts", "merged"], indirect=True
+)
 def test_verified(model: Path) -> None:
     """The sizes that are drawn fit each other, and ONNX Runtime rounds as the model asks."""
     assert onnx2nn.verify(model).ok

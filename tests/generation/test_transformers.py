@@ -38,7 +38,7 @@ BEAMS = {"do_sample": False, "num_beams": 3}
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["optimum", "joined", "bare", "genai-4-bit"])
+@pytest.mark.parametrize("name", ["optimum", "joined", "bare", "merged", "genai-4-bit"])
 def test_generate(tmp_path: Path, name: str) -> None:
     """Its texts are those of the page's own `generate`, drawn ones too; beams find likelier ones."""
     path = tmp_path / "net.onnx"
@@ -46,7 +46,7 @@ def test_generate(tmp_path: Path, name: str) -> None:
     torch.manual_seed(2)
     ids = torch.randint(3, VOCABULARY, (2, 5))
     mask = torch.ones_like(ids)
-    if name in ("optimum", "joined"):
+    if name in ("optimum", "joined", "merged"):
         mask[1, :2] = 0
     lists = [json.dumps(x) for x in (ids.tolist(), mask.tolist(), [GREEDY, DRAWN, BEAMS])]
     texts, answer = run("transformers", WRITE, tmp_path, str(ROOT / "python"), str(path), *lists)

@@ -87,6 +87,7 @@ def candidates(
     names = [*declared]
     _check_names([*given], names, "input")
     _check_names([*shapes], names, "input_shape")
+    _lengthen_mask(declared)
     wanted = [_with_shape(w, shapes.get(w.name)) for w in declared.values()]
     for w in wanted:
         sizes_given = [d for d in w.dims or [] if isinstance(d, int)]
@@ -121,6 +122,18 @@ def candidates(
         rng = np.random.default_rng(seed)
         drawn = {w.name: _draw_type(rng, w, w.type, chosen[w.name], strategy) for w in missing}
         yield {n: given[n] if n in given else drawn[n] for n in names}
+
+
+def _lengthen_mask(declared: dict[str, Wanted]) -> None:
+    """A merged decoder's mask is of all tokens; Optimum declares it as long as the new ones."""
+    mask, tokens = declared.get("attention_mask"), declared.get("input_ids")
+    past = next((w for n, w in declared.items() if n.startswith("past_key_values.")), None)
+    dims = [w.dims if w and w.dims else [] for w in (mask, tokens, past)]
+    if "use_cache_branch" not in declared or [len(d) for d in dims] != [2, 2, 4]:
+        return
+    if mask and isinstance(dims[0][1], str) and dims[0][1] == dims[1][1]:
+        total = f"{dims[2][2]}+{dims[1][1]}"
+        declared["attention_mask"] = replace(mask, dims=[dims[0][0], total])
 
 
 def _with_shape(w: Wanted, shape: list[int | str] | None) -> Wanted:

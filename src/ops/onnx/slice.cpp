@@ -100,6 +100,7 @@ Dim sliced_size(const Dim& size, const SliceAxis& s) {
     const std::int64_t end = s.end.value();
     // The last one is there unless the axis is empty; no model slices that.
     if (start == -1 && end >= kFar && size.is_const()) return size.value() > 0 ? 1 : 0;
+    if (end <= start && (start >= 0) == (end >= 0)) return 0;
   }
   if (s.step == 1 && s.start.is_const() && s.start.value() == 0 && s.end == size) return size;
   return {};

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["export_onnx"]
 
+# torch writes pooling to one element as that and a copy by strides, which NCNN and others do not know. All
+# else stays as the exporter has it.
+_RULES = ["gather-by-strides"]
 _EXTERNAL_BYTES = 2**31 - 2**26  # protobuf's limit, less what a graph takes
 
 
@@ -59,7 +62,6 @@ def export_onnx(
     if found:
         raise refused(source, found)
     interface = run_native(source, {"data_roots": data_roots})
-    rules = [*native().simplify_rules()]
     inputs = list(interface.inputs)
     for o in interface.outputs:
         if o["kind"] != "tensor":
@@ -92,7 +94,7 @@ def export_onnx(
                 again.save(made, external_data=large)
         except Exception as error:  # torch raises what its parts do
             raise Error(f"{source.name}: torch.onnx.export: {_cause(error)}") from error
-        result = simplify_unchecked(made, out, disabled=rules, external_data=large, force=force)
+        result = simplify_unchecked(made, out, only=_RULES, external_data=large, force=force)
     return [str(f) for f in result["files"]]
 
 

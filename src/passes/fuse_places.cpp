@@ -1,6 +1,7 @@
 // Elements that are taken by the places which they have anyway, as masks of attention are that are
 // written as a function of a batch, a head, a query and a key.
 #include <algorithm>
+#include <cmath>
 
 #include "passes/match.h"
 #include "passes/rules.h"
@@ -96,6 +97,112 @@ bool gather_by_place(Rewriter& w, ir::Node& n) {
     if (!(places[static_cast<std::size_t>(a)] == ir::Dim(1)))
       return w.miss(n, "it takes elements several times");
   add_axes(w, n, x, added);
+  return true;
+}
+
+/// Places that are a sum over the axes: steps[i] for each element along axis i, from `start` on.
+struct Strides {
+  std::int64_t start = 0;
+  Ints steps;
+};
+
+/// A constant's, where it is such a sum.
+std::optional<Strides> strides_of(const ir::Tensor& t) {
+  constexpr std::int64_t kMost = 1 << 20;
+  constexpr std::int64_t kFarthest = 1 << 30;
+  if (!ir::is_integer(t.dtype()) || t.size() == 0 || t.size() > kMost) return std::nullopt;
+  for (std::int64_t k = 0; k < t.size(); ++k)
+    if (t.int_at(k) < -kFarthest || t.int_at(k) > kFarthest) return std::nullopt;
+  Strides out{t.int_at(0), Ints(t.rank())};
+  std::int64_t inner = 1;
+  for (std::size_t i = t.rank(); i-- > 0; inner *= t.dims()[i])
+    if (t.dims()[i] > 1) out.steps[i] = t.int_at(inner) - out.start;
+  for (std::int64_t k = 0; k < t.size(); ++k) {
+    std::int64_t place = out.start;
+    std::int64_t rest = k;
+    for (std::size_t i = t.rank(); i-- > 0; rest /= t.dims()[i])
+      place += rest % t.dims()[i] * out.steps[i];
+    if (t.int_at(k) != place) return std::nullopt;
+  }
+  return out;
+}
+
+/// The strides of `x`, as it broadcasts to `shape`: what has steps along an axis is as long there.
+std::optional<Strides> broadcast(std::optional<Strides> x, const ir::Shape& from,
+                                 const ir::Shape& shape) {
+  if (!x || from.rank() > shape.rank()) return std::nullopt;
+  const std::size_t before = shape.rank() - from.rank();
+  for (std::size_t i = 0; i < from.rank(); ++i)
+    if (x->steps[i] != 0 && !(from[i] == shape[before + i])) return std::nullopt;
+  x->steps.insert(x->steps.begin(), before, 0);
+  return x;
+}
+
+/// Of sums, products with a number and counts along an axis.
+std::optional<Strides> strides_of(const ir::Value* v, int depth = 0) {
+  constexpr int kDeepest = 8;
+  if (v == nullptr || depth > kDeepest || !v->type.shape.has_rank()) return std::nullopt;
+  if (v->constant) return strides_of(*v->constant);
+  const ir::Node* n = v->producer();
+  if (n == nullptr) return std::nullopt;
+  const ir::Shape& shape = v->type.shape;
+  const auto inner = [&](const ir::Value* x) {
+    return broadcast(strides_of(x, depth + 1), x->type.shape, shape);
+  };
+  if (n->is("Range")) {
+    if (splat(n->input(0)) != 0.0 || splat(n->input(2)) != 1.0) return std::nullopt;
+    return Strides{0, {1}};
+  }
+  if (n->is("Add")) {
+    if (n->input(0) == nullptr || n->input(1) == nullptr) return std::nullopt;
+    auto sum = inner(n->input(0));
+    const auto other = inner(n->input(1));
+    if (!sum || !other) return std::nullopt;
+    sum->start += other->start;
+    for (std::size_t i = 0; i < shape.rank(); ++i) sum->steps[i] += other->steps[i];
+    return sum;
+  }
+  if (const auto product = with_number(n, "Mul")) {
+    constexpr double kFarthest = 1 << 30;
+    const double number = product->number;
+    auto out = inner(product->x);
+    if (!out || out->start != 0 || number != std::floor(number) || std::abs(number) > kFarthest)
+      return std::nullopt;
+    for (std::int64_t& step : out->steps) {
+      if (step != 0 && step != 1) return std::nullopt;
+      step *= static_cast<std::int64_t>(number);
+    }
+    return out;
+  }
+  if (!n->is("Unsqueeze")) return std::nullopt;
+  const auto axes = ints_of(*n, "axes", 1);
+  const auto counted = axes ? counted_axes(*axes, v) : std::nullopt;
+  auto out = counted ? strides_of(n->input(0), depth + 1) : std::nullopt;
+  if (!out || out->steps.size() + counted->size() != shape.rank()) return std::nullopt;
+  Ints in_order = *counted;
+  std::sort(in_order.begin(), in_order.end());
+  for (const std::int64_t axis : in_order) out->steps.insert(out->steps.begin() + axis, 0);
+  return out;
+}
+
+// Gather(Reshape(x: [n, 5, 1], [-1]), 5 * i + j for i along axis 0, j along axis 1)   =>   x
+// torch.as_strided with the strides that the tensor has, as torch's exporter writes it.
+bool gather_by_strides(Rewriter& w, ir::Node& n) {
+  const ir::Node* flat = n.input(0) != nullptr ? n.input(0)->producer() : nullptr;
+  if (flat == nullptr || !flat->is("Reshape") || n.output(0) == nullptr ||
+      !n.input(0)->type.shape.has_rank() || n.input(0)->type.shape.rank() != 1 ||
+      attr_int(n, "axis", 0) != 0)
+    return false;
+  ir::Value* x = flat->input(0);
+  if (x == nullptr || !same_type(x, n.output(0))) return false;
+  const ir::Shape& shape = x->type.shape;
+  const auto found = strides_of(n.input(1));
+  if (!found || found->start != 0) return w.miss(n, "the places are no sum over its axes");
+  ir::Dim step(1);
+  for (std::size_t i = shape.rank(); i-- > 0; step = step * shape[i])
+    if (!(shape[i] == ir::Dim(1)) && !(step == ir::Dim(found->steps[i])))
+      return w.miss(n, "it takes elements by other places than their own");
+  w.replace(n.output(0), x);
   return true;
 }
 
@@ -321,6 +428,11 @@ std::span<const Rule> places_rules() {
        .ops = {"Gather"},
        .in_conversion = true,
        .conversion_only = true},
+      {.name = "gather-by-strides",
+       .what = "all elements, taken by the strides that they have anyway",
+       .apply = gather_by_strides,
+       .ops = {"Gather"},
+       .in_conversion = true},
       {.name = "add-ones",
        .what = "Reshapes in a row that only put in dimensions of 1",
        .apply = add_ones,

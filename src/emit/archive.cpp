@@ -147,8 +147,9 @@ void add_archive(AtomicFileSet& files, const std::string& path, std::span<const 
   file.extend(end);
   for (std::size_t i = 0; i < placed.size(); ++i)
     placed[i].offset = members[first_weight + i].data;
-  stream_weights(file, placed);
-  const std::vector<std::uint32_t> sums = checksum_weights(file, placed);
+  Checksums checksums;
+  stream_weights(file, placed, &checksums);
+  const std::vector<std::uint32_t> sums = checksums.of(file, placed);
   for (std::size_t i = 0; i < placed.size(); ++i) members[first_weight + i].crc = sums[i];
 
   for (const ZipMember& member : members) {

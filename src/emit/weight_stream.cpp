@@ -129,7 +129,7 @@ void for_each_tile(const Matrix& all, const Add& add) {
 /// transposing, writing and copying, both on two threads.
 class Streamer {
  public:
-  Streamer(AtomicFile& file, bool two) : file_(file), two_(two) {}
+  Streamer(AtomicFile& file, bool two, Checksums* sums) : file_(file), two_(two), sums_(sums) {}
 
   /// `size` bytes from `begin` of `source` on go to `target`.
   void copy(const ByteSource& source, std::uint64_t begin, std::uint64_t size,
@@ -219,15 +219,20 @@ class Streamer {
       for (std::size_t r = 0; r < copy.rows.count; ++r)
         source.read(static_cast<std::size_t>(copy.begin + r * copy.rows.stride),
                     out.subspan(r * size, size));
-      file_.write_at(copy.target, out);
+      put(copy.target, out);
     } else if (source.on_disk()) {
       // The system copies into a file one at a time anyway, and waits at the cost of a processor.
       const std::scoped_lock lock(copying_);
       file_.copy_at(copy.target, *source.file(), source.file_offset() + copy.begin, copy.size);
     } else {
-      file_.write_at(copy.target, source.bytes(static_cast<std::size_t>(copy.begin),
-                                               static_cast<std::size_t>(copy.size)));
+      put(copy.target, source.bytes(static_cast<std::size_t>(copy.begin),
+                                    static_cast<std::size_t>(copy.size)));
     }
+  }
+
+  void put(std::uint64_t target, std::span<const std::byte> bytes) {
+    if (sums_ != nullptr) sums_->add(target, bytes);
+    file_.write_at(target, bytes);
   }
 
   void read(const Part& part) {
@@ -266,13 +271,14 @@ class Streamer {
     const std::uint64_t target_stride = tile.all.rows * tile.all.item;
     const std::uint64_t target =
         tile.all.target + (tile.column + part.first) * target_stride + tile.row * tile.all.item;
-    if (tile.rows == tile.all.rows) return file_.write_at(target, done);
+    if (tile.rows == tile.all.rows) return put(target, done);
     for (std::size_t i = 0; i < count; ++i)
       file_.write_at(target + i * target_stride, done.subspan(i * run, run));
   }
 
   AtomicFile& file_;
   bool two_;
+  Checksums* sums_;
   std::vector<Copy> copies_;
   std::vector<Tile> tiles_;
   std::vector<Part> reads_;   // rows
@@ -303,7 +309,7 @@ void add_part(Streamer& streamer, const WeightPart& part, std::uint64_t item,
 
 }  // namespace
 
-void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights) {
+void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights, Checksums* sums) {
   std::uint64_t total = 0;
   for (const PlacedWeight& weight : weights) {
     if (weight.size == 0) continue;
@@ -315,7 +321,7 @@ void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights) {
     weight.entry->fill(bytes);
     file.write_at(weight.offset, bytes);
   }
-  Streamer streamer(file, total >= kWorthAThread);
+  Streamer streamer(file, total >= kWorthAThread, sums);
   for (const PlacedWeight& weight : weights) {
     const WeightEntry& entry = *weight.entry;
     if (weight.size == 0 || entry.fill) continue;
@@ -337,25 +343,44 @@ void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights) {
   streamer.run();
 }
 
-std::vector<std::uint32_t> checksum_weights(const AtomicFile& file,
-                                            std::span<const PlacedWeight> weights) {
+void Checksums::add(std::uint64_t offset, std::span<const std::byte> bytes) {
+  const std::uint32_t crc = crc32(bytes);
+  const std::scoped_lock lock(mutex_);
+  pieces_.push_back({offset, bytes.size(), crc});
+}
+
+std::vector<std::uint32_t> Checksums::of(const AtomicFile& file,
+                                         std::span<const PlacedWeight> weights) {
+  std::sort(pieces_.begin(), pieces_.end(),
+            [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
   std::vector<std::uint32_t> sums(weights.size());
   std::uint64_t total = 0;
   for (const PlacedWeight& weight : weights) total += weight.size;
+  for (const Piece& piece : pieces_) total -= piece.size;
   Buffers buffers;
   run_jobs(weights.size(), total >= kWorthAThread, buffers, [&](std::size_t i, Buffer& buffer) {
-    // Small enough to stay in the cache between being read and being summed.
-    buffer.resize(std::size_t{1} << 18);
+    const auto read = [&](std::uint64_t at, std::uint64_t end) {
+      // Small enough to stay in the cache between being read and being summed.
+      if (at < end) buffer.resize(std::size_t{1} << 18);
+      while (at < end) {
+        const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(end - at, buffer.size()));
+        const std::span<std::byte> part = std::span(buffer).first(n);
+        check_interrupt();
+        file.read_at(at, part);
+        sums[i] = crc32(part, sums[i]);
+        at += n;
+      }
+    };
     std::uint64_t at = weights[i].offset;
-    for (std::uint64_t left = weights[i].size; left > 0;) {
-      const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size()));
-      const std::span<std::byte> part = std::span(buffer).first(n);
-      check_interrupt();
-      file.read_at(at, part);
-      sums[i] = crc32(part, sums[i]);
-      at += n;
-      left -= n;
+    const std::uint64_t end = at + weights[i].size;
+    auto piece = std::lower_bound(pieces_.begin(), pieces_.end(), at,
+                                  [](const Piece& p, std::uint64_t from) { return p.offset < from; });
+    for (; piece != pieces_.end() && piece->offset < end; ++piece) {
+      read(at, piece->offset);
+      sums[i] = crc32_joined(sums[i], piece->crc, piece->size);
+      at = piece->offset + piece->size;
     }
+    read(at, end);
   });
   return sums;
 }

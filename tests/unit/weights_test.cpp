@@ -63,8 +63,25 @@ TEST(Crc32, KnownValues) {
   EXPECT_EQ(of("123456789"), 0xCBF43926U);
   const auto data = counted(1000);
   const std::span<const std::byte> all(data);
-  for (const std::size_t cut : {0, 1, 15, 16, 17, 500, 999})
+  for (const std::size_t cut : {0, 1, 15, 16, 17, 500, 744, 745, 999}) {
     EXPECT_EQ(crc32(all.subspan(cut), crc32(all.first(cut))), crc32(all));
+    const std::uint32_t rest = crc32(all.subspan(cut));
+    EXPECT_EQ(crc32_joined(crc32(all.first(cut)), rest, all.size() - cut), crc32(all));
+  }
+}
+
+TEST(Crc32, LongAndShortAgree) {
+  // From 256 bytes on it goes another way, where the processor has one.
+  const auto data = counted(1200);
+  for (std::size_t begin = 0; begin < 17; ++begin) {
+    for (std::size_t size = 240; size < 1100; size += 13) {
+      const std::span<const std::byte> bytes = std::span(data).subspan(begin, size);
+      std::uint32_t crc = 7;
+      for (std::size_t at = 0; at < size; at += 100)
+        crc = crc32(bytes.subspan(at, std::min<std::size_t>(100, size - at)), crc);
+      EXPECT_EQ(crc32(bytes, 7), crc);
+    }
+  }
 }
 
 TEST(Transpose, EverySizeAndShape) {

@@ -145,13 +145,18 @@ def export(layout: Layout, path: Path, with_past: bool = True) -> None:
 
 
 def merged(path: Path) -> None:
-    """The layout of Optimum's merge_decoders: an If on `use_cache_branch`, whose else_branch has no
-    past. Weights that both have are the outer graph's; the mask is declared as the first one's."""
+    """The layout of Optimum's merge_decoders; the mask is declared as the first branch's."""
     models = []
     for with_past in False, True:
         export(Layout("torchscript"), path, with_past)
         models.append(onnx.load(path))
-    plain, cached = (model.graph for model in models)
+    merge(*models, path)
+
+
+def merge(first: onnx.ModelProto, later: onnx.ModelProto, path: Path) -> None:
+    """One model of both: an If on `use_cache_branch`, whose else_branch is the first. Weights that both
+    have are the outer graph's."""
+    plain, cached = first.graph, later.graph
     shared: dict[bytes, Any] = {}
     branches = []
     for graph, name in (plain, "no_past"), (cached, "with_past"):
@@ -183,7 +188,7 @@ def merged(path: Path) -> None:
     )
     graph = h.make_graph([node], "merged", inputs, cached.output, [*shared.values()])
     onnx.save(
-        h.make_model(graph, ir_version=9, opset_imports=models[0].opset_import),
+        h.make_model(graph, ir_version=9, opset_imports=first.opset_import),
         path,
     )
 

@@ -31,6 +31,7 @@ LONGER = {
     "greedy_search_decoder": SEARCH,
     "sampling_decoder": SEARCH,
     "gated_delta_net": SIGNATURE,
+    "roi_align": SIGNATURE,
     "hyper_connection_low_rank_mix": SIGNATURE,
     "ngram_hash_mapping": SIGNATURE,
     "ngram_hashes": SIGNATURE,

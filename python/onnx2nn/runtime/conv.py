@@ -68,7 +68,10 @@ def conv_transpose_whole(
     # It is a convolution of x spread out by the strides.
     wide = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], strides, strict=True)]
     spread = x.new_zeros([*x.shape[:2], *wide])
-    spread[tuple(slice(None, None, t) for t in [1, 1, *strides])] = x
+    places = spread
+    for axis, step in enumerate(strides):
+        places = places.unfold(axis + 2, 1, step).squeeze(-1)
+    places.copy_(x)
     flipped = w.flip(list(range(2, n + 2))).reshape(group, -1, *w.shape[1:])
     flipped = flipped.transpose(1, 2).reshape([-1, w.shape[0] // group, *kernel])
     reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]

@@ -123,13 +123,12 @@ def expert_weights(
             ].unsqueeze(-1)
     elif zero_points is not None:
         zero_points = unpack_bits(zero_points, bits)[..., : scales.shape[-1]]
-    zeros = (
-        1 << (bits - 1)
-        if zero_points is None
-        else zero_points.to(scales.dtype).unsqueeze(-1)
-    )
     blocks = values.reshape(experts, rows, -1, block_size)
-    return ((blocks - zeros) * scales.unsqueeze(-1)).reshape(experts, rows, columns)
+    if zero_points is None:
+        blocks = blocks - (1 << (bits - 1))
+    else:
+        blocks = blocks - zero_points.to(scales.dtype).unsqueeze(-1)
+    return (blocks * scales.unsqueeze(-1)).reshape(experts, rows, columns)
 
 
 def quantised_mixture_of_experts(

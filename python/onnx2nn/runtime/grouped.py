@@ -269,7 +269,7 @@ def sparse_attention(
     past = torch.zeros_like(filled) if length == total else filled - length
     q_blocks = (past + torch.arange(length, device=query.device)) // sparse_block_size
     k_blocks = torch.arange(total, device=query.device) // sparse_block_size
-    seen = grid[:, q_blocks][..., k_blocks].transpose(0, 1)
+    seen = grid[:, q_blocks][:, :, :, k_blocks].transpose(0, 1)
     heads = seen.repeat(1, num_heads // layouts, 1, 1)
     bias = torch.zeros(heads.shape, dtype=query.dtype, device=query.device)
     y, present_key, present_value, _ = group_query_attention(

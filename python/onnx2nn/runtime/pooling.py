@@ -340,7 +340,7 @@ def max_roi_pool(
 
 def roi_axis_samples(
     start: Tensor, extent: Tensor, bins: int, grid: Tensor, most: int, size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """RoiAlign's samples on an axis: low and high index, weight of the high one, use."""
     device = start.device
     per_bin = (extent / bins).reshape(-1, 1, 1)
@@ -356,7 +356,7 @@ def roi_axis_samples(
     low = low.to(torch.int64)
     # A sample that counts but lies outside the picture is worth nothing: its index becomes -1.
     low = low.masked_fill(~inside, -1)
-    return low, (low + 1).clamp(max=size - 1), weight, used
+    return [low, (low + 1).clamp(max=size - 1), weight, used]
 
 
 def roi_corners_of(
@@ -376,29 +376,31 @@ def roi_samples(
     sampling_ratio: int,
     spatial_scale: float,
     half_pixel: bool,
-) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+) -> tuple[list[list[Tensor]], Tensor]:
     """RoiAlign's samples on x's last two axes, and how many there are in a bin of each region."""
     starts, extents = roi_corners_of(rois, spatial_scale, half_pixel)
     grids = torch.full_like(extents, sampling_ratio)
     if sampling_ratio <= 0:
         grids = (extents / extents.new_tensor(bins)).ceil().clamp(min=0)
     most = [int(g) for g in grids.amax(0).tolist()] if len(rois) else [0, 0]
-    samples: list[tuple[Tensor, ...]] = []
+    samples: list[list[Tensor]] = []
     for i, size in enumerate(x.shape[2:]):
-        on_axis = (starts[:, i], extents[:, i], bins[i], grids[:, i], most[i], size)
-        samples.append(roi_axis_samples(*on_axis))
+        start, extent, grid = starts[:, i], extents[:, i], grids[:, i]
+        samples.append(roi_axis_samples(start, extent, bins[i], grid, most[i], size))
     return samples, grids.prod(1)
 
 
 def roi_corners(
-    x: Tensor, batch_indices: Tensor, ys: tuple[Tensor, ...], xs: tuple[Tensor, ...]
+    x: Tensor, batch_indices: Tensor, ys: list[Tensor], xs: list[Tensor]
 ) -> tuple[list[Tensor], Tensor]:
     """Weighted values at the four corners around each sample, and which samples count.
 
     Their axes: channel, region, row, sample in the row, column, sample in the column.
     """
-    y0, y1, wy, use_y = (t[:, :, :, None, None] for t in ys)
-    x0, x1, wx, use_x = (t[:, None, None, :, :] for t in xs)
+    ys = [t[:, :, :, None, None] for t in ys]
+    xs = [t[:, None, None, :, :] for t in xs]
+    y0, y1, wy, use_y = ys[0], ys[1], ys[2], ys[3]
+    x0, x1, wx, use_x = xs[0], xs[1], xs[2], xs[3]
     height, width = x.shape[2], x.shape[3]
     plane = batch_indices.to(torch.int64).reshape(-1, 1, 1, 1, 1) * (height * width)
     used = use_y & use_x
@@ -423,7 +425,8 @@ def align_regions(
     sampling: tuple[int, float, bool],
 ) -> Tensor:
     """RoiAlign of a few regions."""
-    (ys, xs), count = roi_samples(x, rois, bins, *sampling)
+    samples, count = roi_samples(x, rois, bins, *sampling)
+    ys, xs = samples[0], samples[1]
     if 0 in ys[0].shape or 0 in xs[0].shape:
         return x.new_zeros([len(rois), x.shape[1], *bins])
     values, used = roi_corners(x, batch_indices, ys, xs)
@@ -455,11 +458,15 @@ def roi_align(
     bins = [output_height, output_width]
     # A few regions at a time, so that the largest does not set the memory that all need.
     chunk = max(1, (1 << 24) // (x.shape[1] * output_height * output_width * 16 + 1))
-    parts = [(rois, batch_indices)]
+    regions, batches = [rois], [batch_indices]
     if sampling_ratio == 0 and len(rois) > chunk:
-        some = (torch.split(rois, chunk), torch.split(batch_indices, chunk))
-        parts = list(zip(*some, strict=True))
-    return torch.cat([align_regions(x, *p, bins, mode, sampling) for p in parts])
+        regions = list(torch.split(rois, chunk))
+        batches = list(torch.split(batch_indices, chunk))
+    parts = [
+        align_regions(x, region, batch, bins, mode, sampling)
+        for region, batch in zip(regions, batches, strict=True)
+    ]
+    return torch.cat(parts)
 
 
 def crop_axis(
@@ -511,7 +518,7 @@ def unmasked(mask: Tensor, sizes: list[int]) -> Tensor:
     if len(sizes) == 1:
         return seen
     first = torch.zeros_like(seen)
-    first[(0, 0, *[0] * len(sizes))] = True
+    first.view(-1)[:1] = True
     return seen | first
 
 

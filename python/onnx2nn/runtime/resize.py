@@ -325,8 +325,10 @@ def pad_constant(
     shape = [b + n + e for b, n, e in zip(begins, x.shape, ends, strict=True)]
     kept = torch.constant_pad_nd(x, to_torch_pads([min(p, 0) for p in begins + ends]))
     y = value.reshape([]).to(x.dtype).expand(shape).clone()
-    first = [max(b, 0) for b in begins]
-    y[tuple(slice(b, b + n) for b, n in zip(first, kept.shape, strict=True))] = kept
+    inner = y
+    for axis, (begin, size) in enumerate(zip(begins, kept.shape, strict=True)):
+        inner = inner.narrow(axis, max(begin, 0), size)
+    inner.copy_(kept)
     return y
 
 

@@ -149,7 +149,7 @@ def path_costs(x: Tensor) -> Tensor:
         i = torch.arange(first, last + 1, device=x.device)
         j = total - i
         before = torch.stack([cost[i - 1, j - 1], cost[i - 1, j], cost[i, j - 1]])
-        both, down, right = before
+        both, down, right = before[0], before[1], before[2]
         step = torch.where((down < both) & (down < right), 1, 2)
         step = torch.where((both < down) & (both < right), 0, step)
         cost[i, j] = cost[i, j] + before.gather(0, step.unsqueeze(0)).squeeze(0)

@@ -42,19 +42,23 @@ def adagrad(
 
 
 def adam_step(
-    tensors: tuple[Tensor, ...],
+    tensors: list[Tensor],
     rate: Tensor,
     decays: tuple[float, float],
     epsilon: float,
     norms: tuple[float, float],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """One parameter, gradient, momentum and squared momentum after a step of ONNX Adam."""
-    x, g, v, h = tensors
+    x, g, v, h = tensors[0], tensors[1], tensors[2], tensors[3]
     slope = norms[0] * x + g
     momentum = decays[0] * v + (1 - decays[0]) * slope
     square = decays[1] * h + (1 - decays[1]) * (slope * slope)
     new = x - rate * (momentum / (square.sqrt() + epsilon))
-    return ((1 - norms[1]) * new).to(x.dtype), momentum.to(v.dtype), square.to(h.dtype)
+    return [
+        ((1 - norms[1]) * new).to(x.dtype),
+        momentum.to(v.dtype),
+        square.to(h.dtype),
+    ]
 
 
 def adam(
@@ -75,9 +79,13 @@ def adam(
     rate = torch.where(t > 0, r * (1 - beta**step).sqrt() / (1 - alpha**step), r)
     norms, n = (norm_coefficient, norm_coefficient_post), len(tensors) // 4
     new = [
-        adam_step(tensors[i::n], rate, (alpha, beta), epsilon, norms) for i in range(n)
+        adam_step(list(tensors[i::n]), rate, (alpha, beta), epsilon, norms)
+        for i in range(n)
     ]
-    return tuple(t for part in zip(*new, strict=True) for t in part)
+    out: list[Tensor] = []
+    for part in range(3):
+        out += [one[part] for one in new]
+    return tuple(out)
 
 
 def momentum_step(

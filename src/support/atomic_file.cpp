@@ -18,6 +18,7 @@
 #include "support/checked.h"
 #include "support/error.h"
 #include "support/interrupt.h"
+#include "support/system.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -129,22 +130,16 @@ void write_fully(int fd, std::uint64_t offset, std::span<const std::byte> bytes,
 /// the rest itself, and meets an error that is real (a full disk) again.
 bool copy_in_kernel(int from_fd, std::uint64_t& from, int to_fd, std::uint64_t& to,
                     std::uint64_t& length) {
-#ifdef __linux__
   while (length > 0) {
-    auto from_offset = static_cast<off64_t>(from);
-    auto to_offset = static_cast<off64_t>(to);
-    const auto chunk = static_cast<std::size_t>(std::min<std::uint64_t>(length, 1U << 24));
+    const auto chunk = std::min<std::uint64_t>(length, 1U << 24);
     check_interrupt();
-    const ssize_t n = ::copy_file_range(from_fd, &from_offset, to_fd, &to_offset, chunk, 0);
+    const std::int64_t n = copy_between_files(from_fd, from, to_fd, to, chunk);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return false;
     from += static_cast<std::uint64_t>(n);
     to += static_cast<std::uint64_t>(n);
     length -= static_cast<std::uint64_t>(n);
   }
-#else
-  (void)from_fd, (void)from, (void)to_fd, (void)to;
-#endif
   return length == 0;
 }
 
@@ -243,7 +238,7 @@ void AtomicFile::append(std::span<const std::byte> bytes) {
 }
 
 void AtomicFile::append(std::string_view text) {
-  append(std::as_bytes(std::span(text)));
+  append(std::as_bytes(std::span<const char>(text)));
 }
 
 void AtomicFile::append_zeros(std::uint64_t count) {

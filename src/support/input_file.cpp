@@ -1,9 +1,7 @@
 #include "support/input_file.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +14,7 @@
 #include "support/checked.h"
 #include "support/error.h"
 #include "support/interrupt.h"
+#include "support/system.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -108,12 +107,9 @@ std::shared_ptr<const InputFile> InputFile::of_descriptor(std::string path, int 
   const auto size = narrow<std::size_t>(file->identity_.size, "file size");
   if (size > 0) {
     // Address space only: memory is taken by what is read.
-    void* place = ::mmap(nullptr, size, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (place == MAP_FAILED) fail_io("no room for " + printable(file->path_), errno);
-    file->place_ = {static_cast<const std::byte*>(place), size};
-    // A small part of it must not bring in megabytes of zeros.
-    ::madvise(place, size, MADV_NOHUGEPAGE);
+    const std::byte* place = reserve_room(size);
+    if (place == nullptr) fail_io("no room for " + printable(file->path_), ENOMEM);
+    file->place_ = {place, size};
     file->loaded_ =
         std::make_unique<std::atomic<bool>[]>(static_cast<std::size_t>((size - 1) / kChunk + 1));
   }
@@ -152,7 +148,7 @@ std::shared_ptr<const InputFile> InputFile::from_memory(std::string bytes, std::
 InputFile::~InputFile() {
   if (!on_disk_) return;
   OpenFiles::get().remove(this);
-  if (!place_.empty()) ::munmap(const_cast<std::byte*>(place_.data()), place_.size());
+  if (!place_.empty()) release_room(const_cast<std::byte*>(place_.data()), place_.size());
 }
 
 std::shared_ptr<const Descriptor> InputFile::descriptor() const {
@@ -237,8 +233,7 @@ void InputFile::read_rows(std::uint64_t offset, std::span<std::byte> out, std::s
     const std::uint64_t at = offset + first * row_size;
     const std::size_t wanted = count * row_size;
     if (file && at <= size() && wanted <= size() - at) {
-      const ssize_t n =
-          ::preadv(file->get(), parts.data(), static_cast<int>(count), static_cast<off_t>(at));
+      const std::int64_t n = read_parts(file->get(), std::span(parts).first(count), at);
       if (n >= 0 && static_cast<std::size_t>(n) == wanted) continue;
     }
     // In memory, out of range or cut short: row by row, with its errors.
@@ -248,13 +243,7 @@ void InputFile::read_rows(std::uint64_t offset, std::span<std::byte> out, std::s
 }
 
 void InputFile::prefetch(std::uint64_t offset, std::uint64_t length) const {
-#ifdef __linux__
-  if (on_disk_)
-    (void)::posix_fadvise(descriptor()->get(), static_cast<off_t>(offset),
-                          static_cast<off_t>(length), POSIX_FADV_WILLNEED);
-#else
-  (void)offset, (void)length;
-#endif
+  if (on_disk_) will_read(descriptor()->get(), offset, length);
 }
 
 ByteSource ByteSource::of_file(std::shared_ptr<const InputFile> file, std::uint64_t offset,

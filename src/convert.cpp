@@ -49,6 +49,7 @@ struct Conversion::Impl {
   std::string source;
   std::vector<PortInfo> inputs, outputs;
   std::vector<WeightInfo> weights;
+  std::vector<ModuleInfo> modules;
   ConversionStats stats;
   ConvertOptions options;
   bool readable = false;
@@ -399,6 +400,8 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   c.program = std::move(page.program);
   c.shared = std::move(page.shared);
   c.with_tables = std::move(page.with_tables);
+  for (structure::PageModule& m : page.modules)
+    c.modules.push_back({std::move(m.path), std::move(m.type), m.is_layer});
   python.weights_name = loaded_name(c);
   if (!c.options.comments_origin) python.comments = std::move(page.shapes);
   if (c.options.tp_plan)
@@ -469,6 +472,10 @@ const std::vector<WeightInfo>& Conversion::weights() const {
 }
 const ConversionStats& Conversion::stats() const {
   return impl_->stats;
+}
+
+const std::vector<ModuleInfo>& Conversion::modules() const {
+  return impl_->modules;
 }
 
 std::string_view Conversion::weight_bytes(std::size_t i, std::size_t piece) const {

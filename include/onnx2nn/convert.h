@@ -109,6 +109,13 @@ struct WeightInfo {
   std::string onnx_name;
 };
 
+/// A module of the tree that the source makes.
+struct ModuleInfo {
+  std::string path;       // "layer1.0"; empty: the model itself
+  std::string type;       // what its class is called: "BasicBlock", "Conv2d"
+  bool is_layer = false;  // of torch.nn
+};
+
 struct DiagnosticInfo {
   std::string severity, code, message, node, op_type, domain, inputs, hint;
   std::int64_t opset = 0;
@@ -144,6 +151,8 @@ class Conversion {
   const std::vector<PortInfo>& outputs() const;
   const std::vector<WeightInfo>& weights() const;
   const ConversionStats& stats() const;
+  /// The tree of modules, each before those inside it; empty where the page is flat, or there is none.
+  const std::vector<ModuleInfo>& modules() const;
   /// The bytes of weight `i` as the model holds them; of the tensor of `piece` where it has pieces.
   std::string_view weight_bytes(std::size_t i, std::size_t piece = 0) const;
   /// Writes the source to `python_path` and the weights beside it (or to `weights_path`), all or

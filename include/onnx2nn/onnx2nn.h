@@ -128,6 +128,10 @@ ONNX2NN_API onnx2nn_text onnx2nn_json(const onnx2nn_result *result);
 /* The source of a conversion; empty where it was refused. */
 ONNX2NN_API onnx2nn_text onnx2nn_source(const onnx2nn_result *conversion);
 
+/* The modules of a conversion as a JSON list, each before those inside it: "path" ("layer1.0"; "" is the model), "type"
+ * (what its class is called) and "layer" (whether it is one of torch.nn). Empty where it was refused. */
+ONNX2NN_API onnx2nn_text onnx2nn_modules(onnx2nn_result *conversion);
+
 /* How many weights a conversion has, and the bytes of one as the model stores them: of `piece` where "pieces" in the
  * JSON is not empty, else `piece` is 0. "weights" in the JSON says dtype, shape and layout. The bytes are
  * there until the handle is freed. */

@@ -30,6 +30,7 @@ struct onnx2nn_result {
   std::string diagnostics;
   std::string json;
   std::string model;
+  std::string modules;
 };
 
 namespace {
@@ -303,6 +304,20 @@ onnx2nn_text onnx2nn_json(const onnx2nn_result* result) {
 
 onnx2nn_text onnx2nn_source(const onnx2nn_result* conversion) {
   return view(conversion, &onnx2nn_result::source);
+}
+
+onnx2nn_text onnx2nn_modules(onnx2nn_result* conversion) {
+  if (conversion == nullptr || !conversion->conversion || !conversion->conversion->ok())
+    return {"", 0};
+  try {
+    Json list = Json::array();
+    for (const onnx2nn::ModuleInfo& m : conversion->conversion->modules())
+      list.push_back({{"path", m.path}, {"type", m.type}, {"layer", m.is_layer}});
+    if (!list.empty()) conversion->modules = onnx2nn::cli::text_of(list);
+    return view(conversion->modules);
+  } catch (...) {
+    return {"", 0};
+  }
 }
 
 size_t onnx2nn_weight_count(const onnx2nn_result* conversion) {

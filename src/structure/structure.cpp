@@ -86,6 +86,36 @@ bool scales_by_product(const torch::Param& scale) {
   return true;
 }
 
+void add_modules(std::vector<PageModule>& out, const std::vector<Member>& members,
+                 const std::string& owner);
+
+void add_module(std::vector<PageModule>& out, const Member& m, const std::string& owner) {
+  const std::string path = owner.empty() ? m.name : owner + "." + m.name;
+  switch (m.kind) {
+    case Member::Kind::Module:
+      if (m.module) out.push_back({path, m.module->type, true});
+      return;
+    case Member::Kind::Own:
+      if (m.own->class_name.empty()) {
+        out.push_back({path, "Sequential", true});
+      } else {
+        out.push_back({path, m.own->class_name, false});
+      }
+      return add_modules(out, m.own->members, path);
+    case Member::Kind::List:
+      out.push_back({path, "ModuleList", true});
+      return add_modules(out, m.list, path);
+    case Member::Kind::Param:
+    case Member::Kind::Constant:
+      return;
+  }
+}
+
+void add_modules(std::vector<PageModule>& out, const std::vector<Member>& members,
+                 const std::string& owner) {
+  for (const Member& m : members) add_module(out, m, owner);
+}
+
 }  // namespace
 
 std::set<std::string> helpers_of(const Program& program) {
@@ -118,6 +148,7 @@ Page structured(Program program, const Options& options) {
   if (options.tp_plan) plan = tensor_parallel(program);
   Program with_tables = program;
   const Roles tables = spell_tables(program);
+  std::vector<PageModule> modules;
   if (!options.flat && !options.trace) {
     try {
       Tree tree = module_tree(program, shared);
@@ -133,6 +164,8 @@ Page structured(Program program, const Options& options) {
         s.value = access(tie.param->path);
         init.body.push_back(std::move(s));
       }
+      modules.push_back({"", program.class_name, false});
+      add_modules(modules, tree.root->members, "");
     } catch (const Clash&) {
       program.classes.clear();
     }
@@ -169,7 +202,8 @@ Page structured(Program program, const Options& options) {
       if (!options.trace && f.name != "__init__") shapes.merge(shape_comments(f));
     }
   }
-  return {std::move(program), std::move(shared), std::move(with_tables), std::move(shapes), std::move(plan)};
+  return {std::move(program), std::move(shared), std::move(with_tables), std::move(shapes), std::move(plan),
+          std::move(modules)};
 }
 
 }  // namespace onnx2nn::structure

@@ -24,6 +24,13 @@ struct Options {
 /// Names of the runtime helpers that the program calls.
 std::set<std::string> helpers_of(const torch::Program& program);
 
+/// A module of the page.
+struct PageModule {
+  std::string path;
+  std::string type;  // its class
+  bool is_layer = false;  // of torch.nn
+};
+
 struct Page {
   torch::Program program;
   /// Weights that the module around several others reads for them; see find_repeats.
@@ -34,6 +41,8 @@ struct Page {
   /// Comments that say a result's shape, by the variable that a statement of the program sets.
   std::unordered_map<const torch::Var*, std::string> shapes;
   TensorParallelPlan tp_plan;
+  /// The tree of modules, each before those inside it; empty where the page is flat.
+  std::vector<PageModule> modules;
 };
 
 /// The program with its classes: repeats, tables, scopes, outline, members, classes, sizes, limits, tidy,

@@ -62,6 +62,9 @@ static void convert(const char *model, const char *folder, const void *bytes, si
   two = strstr(onnx2nn_source(from_bytes).data, "\nclass ");
   check(one != NULL && two != NULL && strcmp(one, two) == 0, "both sources are one", from_bytes);
 
+  check(contains(onnx2nn_modules(from_file), "\"path\": \"layer1.conv1\"") &&
+            contains(onnx2nn_modules(from_file), "\"Conv2d\""),
+        "its modules are listed", from_file);
   check(onnx2nn_weight_count(from_file) > 0, "it has weights", from_file);
   check(onnx2nn_weight(from_file, 0, 0, &weight) == ONNX2NN_DONE && weight.size > 0, "a weight has bytes",
         from_file);
@@ -129,7 +132,9 @@ static void refuse(const char *model, const void *bytes, size_t size) {
     onnx2nn_free(result);
   }
   check(onnx2nn_convert_bytes("not a model", 11, NULL, NULL, &result) == ONNX2NN_UNREADABLE, "no model", result);
-  check(onnx2nn_source(result).size == 0 && onnx2nn_weight_count(result) == 0, "nothing came of it", result);
+  check(onnx2nn_source(result).size == 0 && onnx2nn_weight_count(result) == 0 &&
+            onnx2nn_modules(result).size == 0,
+        "nothing came of it", result);
   onnx2nn_free(result);
   check(onnx2nn_convert_bytes(bytes, size / 2, NULL, NULL, &result) == ONNX2NN_UNREADABLE, "half a model", result);
   onnx2nn_free(result);

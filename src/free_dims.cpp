@@ -40,11 +40,11 @@ std::map<std::string, Freeing::Freed> chosen(ir::Model& model, const FreeDims& a
     for (ir::Value* v : model.graph->inputs)
       if (v->name == name) input = v;
     if (input == nullptr)
-      throw Error("bad-option", "the model has no input " + quoted(name));
+      throw Error("bad-option", "the model has no input " + quoted_name(name));
     const ir::Shape& s = input->type.shape;
     const auto rank = static_cast<std::int64_t>(s.rank());
     if (!s.has_rank() || axis < -rank || axis >= rank)
-      throw Error("bad-option", fmt::format("the input {} has no dim {}: it is {}", quoted(name),
+      throw Error("bad-option", fmt::format("the input {} has no dim {}: it is {}", quoted_name(name),
                                             axis, input->type.str()));
     open(*input, static_cast<std::size_t>(axis < 0 ? axis + rank : axis), false);
   }

@@ -41,7 +41,7 @@ bool has_equal_rows(const ir::Tensor& t, std::size_t axis) {
 
 }  // namespace
 
-std::string quoted(std::string_view name) {
+std::string quoted_name(std::string_view name) {
   return "\"" + printable(name) + "\"";
 }
 
@@ -193,7 +193,7 @@ void Freeing::spread(ir::Node& n, std::size_t k, std::size_t axis, const Dim& to
   const Dims& dims = v->type.shape.dims();
   if (axis >= dims.size() || !dims[axis].is_const()) return;
   if (original(to) != dims[axis].value())
-    fail("unsupported", "{} has {} rows, and not one for each of {}", quoted(v->name),
+    fail("unsupported", "{} has {} rows, and not one for each of {}", quoted_name(v->name),
          dims[axis].value(), to.str());
   Dims target(dims.size(), Dim(1));
   target[axis] = to;
@@ -221,7 +221,7 @@ ir::Value* Freeing::first_row(ir::Node& n, ir::Value* v, std::size_t axis) {
   if (dims[axis].is_const() && dims[axis].value() == 1) return v;
   const bool equal = has_one_row(v, axis);
   if (!equal || n.opset < 10)
-    fail("unsupported", "{} holds another row for each of {}", quoted(v->name),
+    fail("unsupported", "{} holds another row for each of {}", quoted_name(v->name),
          dims[axis].value());
   const auto at = static_cast<std::int64_t>(axis);
   return add("Slice", {v, constant({0}), constant({1}), constant({at})}, n);
@@ -241,7 +241,7 @@ void Freeing::broadcasts(ir::Node& n) {
         const Dim& fixed = v->type.shape[axis];
         if (!depends(open) || !fixed.is_const() || fixed.value() == 1) continue;
         if (original(open) != fixed.value())
-          fail("unsupported", "{} is {} where the other is {}", quoted(v->name), fixed.value(),
+          fail("unsupported", "{} is {} where the other is {}", quoted_name(v->name), fixed.value(),
                open.str());
         n.set_input(k, first_row(n, v, axis));
         break;

@@ -13,7 +13,7 @@
 
 namespace onnx2nn {
 
-std::string quoted(std::string_view name);
+std::string quoted_name(std::string_view name);
 /// The numbers of a small integer tensor, where all are known.
 std::optional<std::vector<std::int64_t>> ints_of(const ir::Value* v);
 

@@ -17,7 +17,7 @@ constexpr const char* kFixed =
     "the model fixes it: --dynamic-batch or --dynamic NAME:AXIS may open it, else export it again with "
     "a dynamic axis";
 
-std::string quoted(std::string_view name) {
+std::string quoted_name(std::string_view name) {
   return "\"" + printable(name) + "\"";
 }
 
@@ -25,9 +25,9 @@ ir::Value& input_of(const ir::Graph& graph, const std::string& name) {
   std::string names;
   for (ir::Value* v : graph.inputs) {
     if (v->name == name) return *v;
-    if (!v->is_initializer) names += (names.empty() ? "" : ", ") + quoted(v->name);
+    if (!v->is_initializer) names += (names.empty() ? "" : ", ") + quoted_name(v->name);
   }
-  throw Error("bad-option", "the model has no input " + quoted(name), "its inputs are " + names);
+  throw Error("bad-option", "the model has no input " + quoted_name(name), "its inputs are " + names);
 }
 
 /// The symbol of the file's dimension `name`; a new one where it has none of that name.
@@ -40,10 +40,10 @@ ir::Dim symbol(ir::ModelInfo& info, const std::string& name) {
 void apply(ir::Model& model, const std::string& name, const std::vector<InputDim>& given) {
   ir::Value& input = input_of(*model.graph, name);
   if (!input.type.is_tensor())
-    throw Error("bad-option", "the input " + quoted(name) + " is no tensor: it has no shape");
+    throw Error("bad-option", "the input " + quoted_name(name) + " is no tensor: it has no shape");
   const ir::Shape& known = input.type.shape;
   if (known.has_rank() && known.rank() != given.size())
-    throw Error("bad-option", fmt::format("the input {} has {} dims, not {}", quoted(name),
+    throw Error("bad-option", fmt::format("the input {} has {} dims, not {}", quoted_name(name),
                                           known.rank(), given.size()),
                 "the model says " + known.str());
   ir::Dims dims;
@@ -56,7 +56,7 @@ void apply(ir::Model& model, const std::string& name, const std::vector<InputDim
     const bool fixed = in_model.is_const() && in_model.value() != 0;
     if (!stays && fixed && (size == nullptr || *size != in_model.value()))
       throw Error("input-shape",
-                  fmt::format("dim {} of the input {} is {} in the model, not {}", i, quoted(name),
+                  fmt::format("dim {} of the input {} is {} in the model, not {}", i, quoted_name(name),
                               in_model.value(),
                               size != nullptr ? std::to_string(*size) : printable(*word)),
                   kFixed);
@@ -81,7 +81,7 @@ std::set<std::pair<std::string, std::string>> complaints(ir::Graph& graph) {
 std::string text_of(const ir::Graph& graph, const InputShapes& shapes) {
   std::string out;
   for (const auto& [name, given] : shapes)
-    out += (out.empty() ? "" : ", ") + quoted(name) + " " + input_of(graph, name).type.shape.str();
+    out += (out.empty() ? "" : ", ") + quoted_name(name) + " " + input_of(graph, name).type.shape.str();
   return out;
 }
 

@@ -132,7 +132,7 @@ std::string for_bash(Program program) {
 }
 
 /// Quoted for fish, and for zsh's descriptions.
-std::string quoted(std::string_view text) {
+std::string quoted_word(std::string_view text) {
   std::string out = "'";
   for (const char c : text) {
     if (c == '\'' || c == '\\') out += '\\';
@@ -154,7 +154,7 @@ std::string for_fish(Program program) {
   for (const Command& c : commands())
     if (offers(program, c.python_only))
       out += fmt::format("complete -c onnx2nn -n __fish_use_subcommand -a {} -d {}\n", c.name,
-                         quoted(c.help));
+                         quoted_word(c.help));
   for (const Command& c : commands()) {
     if (!offers(program, c.python_only)) continue;
     // A bare model is converted.
@@ -166,18 +166,18 @@ std::string for_fish(Program program) {
       const std::string words = words_for(o);
       if (o.spellings.empty()) {
         if (!words.empty())
-          out += fmt::format("complete -c onnx2nn -n {} -f -a {}\n", quoted(when), quoted(words));
+          out += fmt::format("complete -c onnx2nn -n {} -f -a {}\n", quoted_word(when), quoted_word(words));
         if (!o.files.empty())
-          out += fmt::format("complete -c onnx2nn -n {} -k -a {}\n", quoted(when), fish_files(o));
+          out += fmt::format("complete -c onnx2nn -n {} -k -a {}\n", quoted_word(when), fish_files(o));
         return;
       }
-      std::string line = fmt::format("complete -c onnx2nn -n {}", quoted(when));
+      std::string line = fmt::format("complete -c onnx2nn -n {}", quoted_word(when));
       for_each_word(spellings_of(o), [&](std::string_view s) {
         line += s.starts_with("--") ? fmt::format(" -l {}", s.substr(2))
                                     : fmt::format(" -s {}", s.substr(1));
       });
       if (!words.empty()) {
-        line += fmt::format(" -x -a {}", quoted(words));
+        line += fmt::format(" -x -a {}", quoted_word(words));
       } else if (o.files == "/") {
         line += " -x -a '(__fish_complete_directories)'";
       } else if (!o.files.empty()) {
@@ -185,7 +185,7 @@ std::string for_fish(Program program) {
       } else if (!o.metavar.empty() && o.implied.empty()) {
         line += " -r";
       }
-      out += line + fmt::format(" -d {}\n", quoted(o.help));
+      out += line + fmt::format(" -d {}\n", quoted_word(o.help));
     });
   }
   return out;

@@ -8,6 +8,7 @@
 
 #include "onnx2nn/simplify.h"
 #include "onnx2nn/version.h"
+#include "support/number.h"
 #include "support/suggest.h"
 #include "support/text.h"
 
@@ -84,16 +85,15 @@ std::string rule(std::string_view spelling, std::string_view text, bool leaves_o
 
 // ---- Values ----
 
-template <typename Number>
-std::optional<Number> number_of(std::string_view text) {
-  Number value{};
+std::optional<std::int64_t> number_of(std::string_view text) {
+  std::int64_t value = 0;
   const auto r = std::from_chars(text.data(), text.data() + text.size(), value);
   if (r.ec != std::errc() || r.ptr != text.data() + text.size()) return {};
   return value;
 }
 
 std::optional<std::variant<std::int64_t, std::string>> dim_of(std::string_view text, bool fixed) {
-  if (const auto number = number_of<std::int64_t>(text)) {
+  if (const auto number = number_of(text)) {
     if (*number >= 0) return *number;
     if (*number == -1 && !fixed) return *number;
     return {};
@@ -134,14 +134,14 @@ Value value_of(const Option& o, std::string_view spelling, std::string_view text
     case Kind::Path:
       return std::string(text);
     case Kind::Whole: {
-      const auto n = number_of<std::int64_t>(text);
+      const auto n = number_of(text);
       if (!n || *n < 0)
         refuse("{}: '{}' is not a whole number from 0", spelling, shown);
       if (*n > o.most) refuse("{}: {} is above {}", spelling, *n, o.most);
       return *n;
     }
     case Kind::Number: {
-      const auto x = number_of<double>(text);
+      const auto x = real_number(text);
       if (!x || !std::isfinite(*x) || *x < 0)
         refuse("{}: '{}' is not a number from 0, such as 1e-3", spelling, shown);
       return *x;
@@ -463,7 +463,7 @@ std::vector<GivenShape> Parsed::shapes(std::string_view name) const {
 
 std::optional<std::int64_t> size_of(std::string_view text, double unit) {
   const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
-  const auto number = number_of<double>(text.substr(0, digits));
+  const auto number = real_number(text.substr(0, digits));
   std::string suffix = to_lower(strip(text.substr(digits)));
   if (!number) return {};
   double scale = 1;

@@ -1,7 +1,6 @@
 #include "emit/python_expressions.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -11,6 +10,7 @@
 
 #include "emit/python_style.h"
 #include "support/error.h"
+#include "support/number.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 
@@ -26,13 +26,10 @@ std::string float_text(double v, bool is_double) {
   if (std::isinf(v)) return v > 0 ? "torch.inf" : "-torch.inf";
   if (v == -static_cast<double>(std::numeric_limits<float>::max()))
     return "torch.finfo(torch.float32).min";
-  char buffer[40];
   const auto f = static_cast<float>(v);
   // The largest float's shortest text is, as a double, beyond the floats: torch refuses it.
   const bool short_form = !is_double && static_cast<double>(f) == v && std::abs(v) < 3.4e38;
-  auto r = short_form ? std::to_chars(buffer, buffer + sizeof buffer, f)
-                      : std::to_chars(buffer, buffer + sizeof buffer, v);
-  std::string s(buffer, r.ptr);
+  std::string s = short_form ? shortest(f) : shortest(v);
   if (s.find_first_of(".en") == std::string::npos) {
     s += ".0";
   }
@@ -79,10 +76,8 @@ bool is_default(const Expr& e, const torch::SchemaArg& arg) {
     case ExprKind::Int:
       return d == std::to_string(e.integer);
     case ExprKind::Float: {
-      double v = 0;
-      const auto r = std::from_chars(d.data(), d.data() + d.size(), v);
-      return r.ec == std::errc() && r.ptr == d.data() + d.size() &&
-             (v == e.number || static_cast<double>(static_cast<float>(v)) == e.number);
+      const auto v = real_number(d);
+      return v && (*v == e.number || static_cast<double>(static_cast<float>(*v)) == e.number);
     }
     case ExprKind::Str:
       return d == "'" + e.text + "'" || d == "\"" + e.text + "\"";

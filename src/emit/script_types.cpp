@@ -1,11 +1,11 @@
 #include "emit/script_types.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 
 #include "support/error.h"
+#include "support/number.h"
 #include "support/text.h"
 
 namespace onnx2nn::emit {
@@ -60,9 +60,7 @@ std::string annotation(std::string_view schema_type) {
 std::string float_literal(double v) {
   if (std::isnan(v)) return "nan";
   if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
-  char buffer[40];
-  const auto r = std::to_chars(buffer, buffer + sizeof buffer, v);
-  std::string s(buffer, r.ptr);
+  std::string s = shortest(v);
   if (s.find_first_of(".e") == std::string::npos) s += '.';
   return s;
 }

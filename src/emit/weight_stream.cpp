@@ -163,7 +163,7 @@ class Streamer {
   void run() {
     // Not cleared, so that pages which no tile needs are never touched.
     if (used_ > 0 && !matrices_)
-      matrices_ = std::make_unique_for_overwrite<std::byte[]>(kMatrixBuffer);
+      matrices_.reset(new std::byte[kMatrixBuffer]);
     run_jobs(reads_.size(), two_, buffers_, [&](std::size_t i, Buffer&) { read(reads_[i]); });
     run_jobs(copies_.size() + writes_.size(), two_, buffers_, [&](std::size_t i, Buffer& buffer) {
       if (i < copies_.size()) {

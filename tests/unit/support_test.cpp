@@ -3,10 +3,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <bit>
+#include <charconv>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <optional>
+#include <random>
 #include <nlohmann/json.hpp>
 
 #include "support/atomic_file.h"
@@ -14,6 +19,7 @@
 #include "support/error.h"
 #include "support/hash.h"
 #include "support/input_file.h"
+#include "support/number.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -165,6 +171,37 @@ TEST(Diagnostics, Json) {
   EXPECT_EQ(json[0]["severity"], "error");
   EXPECT_EQ(json[0]["opset"], 18);
   EXPECT_EQ(json[0]["node"], "bad \\xff \"name\"");
+}
+
+template <typename T>
+std::string to_chars_text(T v) {
+  char buffer[64];
+  return {buffer, std::to_chars(buffer, buffer + sizeof buffer, v).ptr};
+}
+
+TEST(Number, ShortestIsThatOfToChars) {
+  const auto same = [](auto v) {
+    if (!std::isfinite(v)) return;
+    EXPECT_EQ(shortest(v), to_chars_text(v));
+    EXPECT_EQ(real_number(shortest(static_cast<double>(v))), static_cast<double>(v));
+  };
+  for (const double v : {0.0, -0.0, 1.0, -1e5, 1e6, 1e-4, 1e-3, 5e-324, 1.7976931348623157e308, 1e21, 1e22}) {
+    same(v);
+    same(static_cast<float>(v));
+  }
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 20000; ++i) {
+    const std::uint64_t bits = random();
+    same(std::bit_cast<double>(bits));
+    same(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+    same(static_cast<double>((bits >> 33U) % 100000) * std::pow(10.0, static_cast<int>(bits % 60) - 20));
+    same(static_cast<float>((bits >> 33U) % 100000) * std::pow(10.0F, static_cast<float>(bits % 24) - 10));
+  }
+}
+
+TEST(Number, WholeTextsOnly) {
+  EXPECT_EQ(real_number("-1.5e3"), -1500.0);
+  for (const char* text : {"", " 1", "1 ", "+1", "1x", "0x1p3"}) EXPECT_EQ(real_number(text), std::nullopt);
 }
 
 TEST(Text, Utf8) {

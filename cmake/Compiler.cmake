@@ -5,8 +5,9 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g -DNDEBUG")
 # -O1 compiles about as fast as -O0 and keeps the tests quick; the checks that NDEBUG removes stay on.
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
 
+# Not behind Emscripten's driver, which ccache does not know: EM_COMPILER_WRAPPER puts it behind that (tools/web.sh).
 find_program(ONNX2NN_CCACHE ccache)
-if(ONNX2NN_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+if(ONNX2NN_CCACHE AND NOT EMSCRIPTEN AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${ONNX2NN_CCACHE})
 endif()
 
@@ -58,4 +59,12 @@ option(ONNX2NN_TIDY "Run clang-tidy on every source" OFF)
 if(ONNX2NN_TIDY)
   find_program(ONNX2NN_CLANG_TIDY NAMES clang-tidy-14 clang-tidy REQUIRED)
   set(CMAKE_CXX_CLANG_TIDY ${ONNX2NN_CLANG_TIDY} --quiet)
+endif()
+
+if(EMSCRIPTEN) # see Web.cmake
+  set(CMAKE_CXX_FLAGS_QUICK "-O0 -DNDEBUG") # a third of the time to compile; what the tests build
+  add_compile_options(-fwasm-exceptions -include ${PROJECT_SOURCE_DIR}/src/support/web.h)
+  # Sizes have 32 bits there, and offsets in files 64: what a file may have is bounded when it is opened.
+  target_compile_options(onnx2nn_options INTERFACE -Wno-shorten-64-to-32)
+  add_link_options(-fwasm-exceptions)
 endif()

@@ -21,6 +21,30 @@ macro(onnx2nn_dependency name)
   endif()
 endmacro()
 
+if(EMSCRIPTEN)
+  # The system's headers serve as well, its libraries are for another processor. Their folder holds the system's own
+  # headers, too, so that ours has a link to each that is wanted.
+  set(web_headers ${PROJECT_BINARY_DIR}/headers)
+  file(MAKE_DIRECTORY ${web_headers})
+  set(web_names fmt nlohmann)
+  set(web_files fmt/core.h nlohmann/json.hpp)
+  foreach(name header IN ZIP_LISTS web_names web_files)
+    find_path(web_${name}_folder ${header} PATHS /usr/include NO_CMAKE_FIND_ROOT_PATH)
+    if(web_${name}_folder)
+      file(CREATE_LINK ${web_${name}_folder}/${name} ${web_headers}/${name} SYMBOLIC)
+    endif()
+  endforeach()
+  if(web_fmt_folder)
+    add_library(web_fmt STATIC ${PROJECT_SOURCE_DIR}/src/support/web_fmt.cpp)
+    target_include_directories(web_fmt SYSTEM PUBLIC ${web_headers})
+    add_library(fmt::fmt ALIAS web_fmt)
+  endif()
+  if(web_nlohmann_folder)
+    add_library(nlohmann_json::nlohmann_json INTERFACE IMPORTED)
+    target_include_directories(nlohmann_json::nlohmann_json INTERFACE ${web_headers})
+  endif()
+endif()
+
 set(FMT_INSTALL ON) # our static libraries need it wherever they are installed
 onnx2nn_dependency(
   fmt PACKAGE fmt TARGET fmt::fmt

@@ -8,7 +8,7 @@
 # - fmt is compiled in from its headers, and what its C++ library lacks is in src/support/web.h; src/support/system.cpp
 #   has the calls of the system that it lacks.
 
-add_executable(onnx2nn_web src/c/onnx2nn.cpp src/c/options.cpp)
+add_executable(onnx2nn_web ${c_sources})
 target_include_directories(onnx2nn_web PRIVATE include src)
 target_link_libraries(onnx2nn_web PRIVATE onnx2nn_cli nlohmann_json::nlohmann_json onnx2nn_options)
 

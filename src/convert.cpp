@@ -186,19 +186,18 @@ std::vector<emit::WeightEntry> weight_entries(const Impl& c) {
   return entries;
 }
 
-/// What the source's load() reads: a file of weights, or the index of several.
-std::string loaded_name(const Impl& c) {
-  const std::string name = emit_weights_name(c);
+/// What load() reads for weights in a file of this name: that, or the index of several.
+std::string loaded_name(const Impl& c, const std::string& name) {
   if (is_pth(name) || emit::shards_of(weight_entries(c), shard_limit(c)).size() == 1) return name;
   return emit::index_path(name);
 }
 
-/// The source, its weights in a file of the name with a tag: see AtomicFileSet::Head.
+/// The source, with weights in a file of this name and tag: see AtomicFileSet::Head.
 std::string source_for(const Impl& c, const std::string& name, std::string_view tag) {
-  const std::string literal = python_quote(name);
+  const std::string literal = python_quote(loaded_name(c, emit_weights_name(c)));
   std::string out = c.source;
-  if (const std::size_t at = out.rfind(literal); at != std::string::npos && !tag.empty())
-    out.replace(at, literal.size(), python_quote(tagged(name, tag)));
+  if (const std::size_t at = out.rfind(literal); at != std::string::npos)
+    out.replace(at, literal.size(), python_quote(tag.empty() ? name : tagged(name, tag)));
   return out;
 }
 
@@ -245,6 +244,9 @@ std::vector<std::string> write_source(Impl& c, const std::string& python_path,
   const bool has_weights = is_pth(weights) || !entries.empty();
   check_suffix(python_path, "Python source", {".py"});
   check_suffix(weights, "weights", {".safetensors", ".pth"});
+  if (is_pth(weights) != is_pth(emit_weights_name(c)))
+    throw Error("bad-option", printable(weights) + ": the source was made to load weights of another kind",
+                "name the file when the model is converted, in the option weights_name");
   const Outputs outputs(c.path, c.data_files, c.options.force);
   outputs.check(python_path);
   if (has_weights) outputs.check(weights);
@@ -257,7 +259,7 @@ std::vector<std::string> write_source(Impl& c, const std::string& python_path,
     for (const std::string& path : other_safetensors(weights))
       if (!outputs.is_input(path)) files.add_stale(path);
   }
-  const std::string name = loaded_name(c);
+  const std::string name = loaded_name(c, std::filesystem::path(weights).filename().string());
   files.add_head(python_path, [&](std::string_view tag) { return source_for(c, name, tag); });
   check_unchanged(entries);
   files.commit();
@@ -402,7 +404,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   c.with_tables = std::move(page.with_tables);
   for (structure::PageModule& m : page.modules)
     c.modules.push_back({std::move(m.path), std::move(m.type), m.is_layer});
-  python.weights_name = loaded_name(c);
+  python.weights_name = loaded_name(c, emit_weights_name(c));
   if (!c.options.comments_origin) python.comments = std::move(page.shapes);
   if (c.options.tp_plan)
     python.tp_plan = emit::TpPlan{page.tp_plan.styles, page.tp_plan.whole, page.tp_plan.heads};

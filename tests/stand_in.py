@@ -219,6 +219,14 @@ class FakeNative:
             ]
         return conversion
 
+    def inspect(self, model: str | bytes, options: dict[str, Any]) -> dict[str, Any]:
+        c = self.convert(model, options)
+        said = {"readable": c.readable, "convertible": c.ok, "diagnostics": c.diagnostics}
+        if not c.readable:
+            return said
+        counts = {k: c.stats[k] for k in ("weight_bytes", "op_types", "opsets", "nodes_after")}
+        return {**said, **counts, "nodes": 4, "inputs": c.inputs, "outputs": c.outputs}
+
     def simplify(
         self, model: str | bytes, out: str | None, options: dict[str, Any]
     ) -> dict[str, Any]:

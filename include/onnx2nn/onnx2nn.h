@@ -11,7 +11,8 @@
  * after it has returned. All text belongs to the handle that it was asked of.
  *
  * Encodings. Text is UTF-8 and ends with a NUL that its size leaves out. Text of a model that is no UTF-8
- * has U+FFFD in its place. JSON is in ASCII. Paths are bytes of the file system; in JSON they are UTF-8.
+ * has U+FFFD in its place. JSON is in ASCII. Paths are bytes of the file system; in JSON they are UTF-8, where a
+ * byte that is none is \udc80 to \udcff, as Python has it.
  *
  * Threads. Functions may run on several threads at once, on handles that differ. One handle is for one thread
  * at a time.
@@ -27,9 +28,11 @@
  *     "fuse"                     folds batch norms and the like into the weights before them
  *     "flat"                     one class with all statements
  *     "class_name"               else from the model's name
- *     "weights_name"             else the model's name with .safetensors; a name in .pth is a state_dict
+ *     "weights_name"             a name in .pth is a state_dict, and only then can one be written; else .safetensors
  *     "max_shard_size"           bytes, or text such as "5GB"
  *     "comments_origin"          the node behind each line
+ *     "tp_plan"                  a function that splits the model over processes
+ *     "trace"                    x = _trace("name", x) after each statement
  *     "allow_unknown"            stubs for operators that are not known
  *     "custom_ops"               [{"domain": "", "op_type": "", "name": "", "source": "def ..."}, ...]
  *   simplification
@@ -38,6 +41,7 @@
  *     "max_constant"             bytes of the largest folded constant, or text such as "1MB"
  *     "opset"                    of ai.onnx, to bring the model to first
  *     "external_data"            weights beside the model
+ *     "staging"                  a folder to write to until onnx2nn_publish
  *   all
  *     "input_shapes"             {"x": [null, 3, "height", 224]}; null or -1 leaves a dim as it is
  *     "dynamic_batch"            opens the first dims of inputs
@@ -46,7 +50,8 @@
  *     "data_roots"               folders below which external data may lie besides the model's own
  *     "drop_undefined_outputs"   leaves out outputs that nothing defines
  *
- * A name that is not in the list is an error, as is a value of another kind.
+ * A name that is not in the list is an error ("bad-type"), as is a value of another kind; a text that says no size or
+ * no path is another ("bad-value").
  */
 #ifndef ONNX2NN_ONNX2NN_H
 #define ONNX2NN_ONNX2NN_H
@@ -105,6 +110,10 @@ ONNX2NN_API onnx2nn_status onnx2nn_simplify_file(const char *path, const char *o
 ONNX2NN_API onnx2nn_status onnx2nn_simplify_bytes(const void *bytes, size_t size, const char *name, const char *out,
                                                   const char *options, onnx2nn_result **result);
 
+/* Moves a model that was simplified with "staging" to its place. The status and diagnostics of the handle are those of
+ * that then, and "files" in its JSON lists what was written. */
+ONNX2NN_API onnx2nn_status onnx2nn_publish(onnx2nn_result *simplified);
+
 /* What is in a model and what would not convert, and why. ONNX2NN_REFUSED where it would not. */
 ONNX2NN_API onnx2nn_status onnx2nn_inspect_file(const char *path, const char *options, onnx2nn_result **result);
 ONNX2NN_API onnx2nn_status onnx2nn_inspect_bytes(const void *bytes, size_t size, const char *name,
@@ -113,6 +122,35 @@ ONNX2NN_API onnx2nn_status onnx2nn_inspect_bytes(const void *bytes, size_t size,
 /* Tables: {"operators": [...]} that are known, {"rules": {...}} of the simplifier. */
 ONNX2NN_API onnx2nn_status onnx2nn_operators(onnx2nn_result **result);
 ONNX2NN_API onnx2nn_status onnx2nn_rules(onnx2nn_result **result);
+
+/* Files. `model` is the path of the model, NULL where it came as bytes.
+ * Where a conversion to `out` (see onnx2nn_write; NULL: the current folder) goes: {"source": "", "weights": ""}. */
+ONNX2NN_API onnx2nn_status onnx2nn_output_paths(const char *model, const char *out, onnx2nn_result **result);
+/* Where a simplified model goes, to a file, a folder, or (NULL) the current one: {"path": ""}. */
+ONNX2NN_API onnx2nn_status onnx2nn_simplified_path(const char *model, const char *out, onnx2nn_result **result);
+/* Why {"paths": [...], "force": false} may not be written: they are there and not by onnx2nn, or are the model.
+ * Writing asks by itself; this is for asking before long work. */
+ONNX2NN_API onnx2nn_status onnx2nn_check_outputs(const char *model, const char *options, onnx2nn_result **result);
+/* Moves the finished file `made` to `path` by the same rules; {"force": true} as above. */
+ONNX2NN_API onnx2nn_status onnx2nn_publish_file(const char *made, const char *path, const char *model,
+                                                const char *options, onnx2nn_result **result);
+/* Where external data lies, links resolved: {"locations": [...], "data_roots": [...]} gives {"files": {location: path}}
+ * of what is there and may be read. */
+ONNX2NN_API onnx2nn_status onnx2nn_external_files(const char *model, const char *options, onnx2nn_result **result);
+
+/* What the command line of the Python package is made with. Its table: {"commands": [...], "exit_codes": [[0, "done"], ...]};
+ * the request that words without the program's name make, help being `columns` wide: {"command", "values",
+ * "text", "error", "usage", "json"}; what the core answers to a command that needs nothing of Python's, {"code": 0, "out": "",
+ * "err": ""}; {"script": ""} that completes it in a shell; {"rule": ""} of the simplifier behind one of our
+ * names or onnxsim's; {"text": ""} on one line, without anything that could steer a terminal. */
+ONNX2NN_API onnx2nn_status onnx2nn_command_line(onnx2nn_result **result);
+ONNX2NN_API onnx2nn_status onnx2nn_parse_command_line(const char *const *words, size_t count, size_t columns,
+                                                      onnx2nn_result **result);
+ONNX2NN_API onnx2nn_status onnx2nn_answer(const char *const *words, size_t count, size_t columns,
+                                          onnx2nn_result **result);
+ONNX2NN_API onnx2nn_status onnx2nn_completion(const char *shell, onnx2nn_result **result);
+ONNX2NN_API onnx2nn_status onnx2nn_rule_of(const char *name, onnx2nn_result **result);
+ONNX2NN_API onnx2nn_status onnx2nn_printable(const void *text, size_t size, onnx2nn_result **result);
 
 /* The status that the last call gave for this handle; ONNX2NN_USAGE for NULL. */
 ONNX2NN_API onnx2nn_status onnx2nn_result_status(const onnx2nn_result *result);
@@ -124,6 +162,9 @@ ONNX2NN_API onnx2nn_text onnx2nn_diagnostics(const onnx2nn_result *result);
  * "inputs", "outputs", "weights", "stats", "files"; of simplifications "files", "simplified", "log"; of inspections
  * what `onnx2nn inspect --json` prints. See docs/json.md. */
 ONNX2NN_API onnx2nn_text onnx2nn_json(const onnx2nn_result *result);
+
+/* One member of that object, on one line: "null" where there is none. */
+ONNX2NN_API onnx2nn_text onnx2nn_json_of(const onnx2nn_result *result, const char *member);
 
 /* The source of a conversion; empty where it was refused. */
 ONNX2NN_API onnx2nn_text onnx2nn_source(const onnx2nn_result *conversion);

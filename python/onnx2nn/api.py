@@ -10,7 +10,15 @@ from types import CodeType
 from typing import Any
 
 from onnx2nn import core
-from onnx2nn.core import USAGE, Axes, InputShapes, conversion_of, core_options, refused
+from onnx2nn.core import (
+    USAGE,
+    Axes,
+    InputShapes,
+    conversion_of,
+    core_options,
+    inspection_of,
+    refused,
+)
 from onnx2nn.errors import Diagnostic, Error, diagnostic, printable
 from onnx2nn.log import step
 from onnx2nn.source import Model, Source, as_source
@@ -260,7 +268,7 @@ def inspect(
     Raises Error where the model cannot be read.
     """
     source = as_source(model)
-    conversion = conversion_of(
+    found = inspection_of(
         source,
         simplify=simplify,
         input_shapes=input_shapes,
@@ -270,23 +278,10 @@ def inspect(
         data_roots=data_roots,
         drop_undefined_outputs=drop_undefined_outputs,
     )
-    diagnostics = list(conversion.diagnostics)
-    if not conversion.readable or any(d.get("code") in USAGE for d in diagnostics):
-        raise refused(source, diagnostics, conversion.readable)
-    stats = conversion.stats
-    return {
-        "convertible": conversion.ok,
-        "producer": stats.get("producer", ""),
-        "ir_version": stats.get("ir_version", 0),
-        "opsets": dict(stats.get("opsets", {})),
-        "nodes": stats["nodes_before"],
-        "nodes_after": stats["nodes_after"],
-        "weight_bytes": stats["weight_bytes"],
-        "inputs": list(conversion.inputs),
-        "outputs": list(conversion.outputs),
-        "op_types": dict(stats.get("op_types", {})),
-        "diagnostics": diagnostics,
-    }
+    readable = found.pop("readable")
+    if not readable or any(d.get("code") in USAGE for d in found["diagnostics"]):
+        raise refused(source, found["diagnostics"], readable)
+    return found
 
 
 def simplify_unchecked(

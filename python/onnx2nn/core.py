@@ -18,6 +18,7 @@ __all__ = [
     "core_axes",
     "core_options",
     "core_shapes",
+    "inspection_of",
     "native",
     "refused",
     "run_native",
@@ -72,15 +73,17 @@ def core_shapes(shapes: InputShapes) -> dict[str, list[int | str]]:
     return out
 
 
-def core_axes(axes: Axes) -> list[tuple[str, int]]:
+def core_axes(axes: Axes) -> dict[str, list[int]]:
     """Axes as the core takes them. TypeError where they are none."""
     if not isinstance(axes, Mapping):
         raise TypeError(f"dynamic: {axes!r} is not a dict of axes by input name")
-    return [
-        (name, _whole("dynamic", axis))
+    return {
+        name: [
+            _whole("dynamic", axis)
+            for axis in (given if isinstance(given, (list, tuple)) else [given])
+        ]
         for name, given in axes.items()
-        for axis in (given if isinstance(given, (list, tuple)) else [given])
-    ]
+    }
 
 
 def _whole(option: str, value: Any) -> int:
@@ -106,9 +109,19 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
 
 def conversion_of(source: Source, **options: Any) -> Any:
     """The native Conversion of a model, whether it was refused or not."""
-    known = [dict(op) for op in custom_ops.known_ops.values()]
     with step(f"convert {source.name}"):
-        return native().convert(source.data, core_options(**options, custom_ops=known))
+        return native().convert(source.data, _with_custom_ops(options))
+
+
+def inspection_of(source: Source, **options: Any) -> dict[str, Any]:
+    """What the core says of a model: the keys of `inspect`, and `readable`."""
+    with step(f"inspect {source.name}"):
+        return dict(native().inspect(source.data, _with_custom_ops(options)))
+
+
+def _with_custom_ops(options: dict[str, Any]) -> dict[str, Any]:
+    known = [dict(op) for op in custom_ops.known_ops.values()]
+    return core_options(**options, custom_ops=known)
 
 
 def run_native(source: Source, options: dict[str, Any]) -> Any:

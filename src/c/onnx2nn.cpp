@@ -1,98 +1,29 @@
-// The C interface over the C++ one. Each function catches all that may be thrown below it.
+// The C interface over the C++ one: models. Each function catches all that may be thrown below it.
 #include "onnx2nn/onnx2nn.h"
 
-#include <exception>
-#include <new>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
+#include <utility>
 
 #include "c/options.h"
-#include "cli/results.h"
-#include "onnx2nn/convert.h"
+#include "c/result.h"
 #include "onnx2nn/interrupt.h"
 #include "onnx2nn/ops.h"
-#include "onnx2nn/simplify.h"
 #include "onnx2nn/version.h"
 #include "output_paths.h"
-#include "support/error.h"
+#include "support/interrupt.h"
 
 using onnx2nn::Conversion;
 using onnx2nn::Simplified;
-using onnx2nn::cli::Json;
-
-struct onnx2nn_result {
-  onnx2nn_status status = ONNX2NN_DONE;
-  std::string model_path;  // empty: bytes
-  std::optional<Conversion> conversion;
-  std::string source;
-  std::string diagnostics;
-  std::string json;
-  std::string model;
-  std::string modules;
-};
+using onnx2nn::c::Json;
+using onnx2nn::c::guarded;
+using onnx2nn::c::made;
+using onnx2nn::c::require;
+using onnx2nn::c::say;
 
 namespace {
 
 constexpr const char* kName = "model";
-
-onnx2nn_status status_of(onnx2nn::cli::ExitCode code) { return static_cast<onnx2nn_status>(code); }
-
-void say(onnx2nn_result& r, Json json, onnx2nn_status status, std::string diagnostics) {
-  json["exit_code"] = static_cast<int>(status);
-  r.json = onnx2nn::cli::text_of(json);
-  r.diagnostics = std::move(diagnostics);
-  r.status = status;
-}
-
-/// Says an error that is about no model.
-void say_error(onnx2nn_result& r, onnx2nn_status status, const onnx2nn::Error& e) {
-  Json json;
-  json["diagnostics"] = Json::array({{{"severity", "error"},
-                                      {"code", e.code()},
-                                      {"message", e.message()},
-                                      {"node", ""},
-                                      {"op_type", ""},
-                                      {"domain", ""},
-                                      {"opset", 0},
-                                      {"inputs", ""},
-                                      {"hint", e.hint()}}});
-  std::string text = "onnx2nn: error[" + e.code() + "]: " + e.message() + "\n";
-  if (!e.hint().empty()) text += "  hint    " + e.hint() + "\n";
-  say(r, std::move(json), status, std::move(text));
-}
-
-/// Does the work; whatever it throws becomes the result's status and text.
-template <typename Work>
-onnx2nn_status guarded(onnx2nn_result& r, Work&& work) noexcept {
-  try {
-    try {
-      work();
-    } catch (const onnx2nn::Error& e) {
-      say_error(r, e.code() == "bad-option" ? ONNX2NN_USAGE : ONNX2NN_UNREADABLE, e);
-    } catch (const std::exception& e) {
-      say_error(r, ONNX2NN_INTERNAL,
-                onnx2nn::Error("internal", std::string("please report it: ") + e.what()));
-    }
-  } catch (...) {  // not even the text could be made
-    r.status = ONNX2NN_INTERNAL;
-  }
-  return r.status;
-}
-
-/// The same for a new handle.
-template <typename Work>
-onnx2nn_status made(onnx2nn_result** result, Work&& work) noexcept {
-  if (result == nullptr) return ONNX2NN_USAGE;
-  *result = new (std::nothrow) onnx2nn_result;
-  if (*result == nullptr) return ONNX2NN_INTERNAL;
-  return guarded(**result, [&] { work(**result); });
-}
-
-void require(const void* argument, const char* name) {
-  if (argument == nullptr) throw onnx2nn::Error("bad-option", std::string(name) + " is NULL");
-}
 
 std::string bytes_of(const void* bytes, size_t size) {
   if (size > 0) require(bytes, "bytes");
@@ -101,79 +32,42 @@ std::string bytes_of(const void* bytes, size_t size) {
 
 std::string name_of(const char* name) { return name == nullptr ? kName : name; }
 
-Json json_of(const std::vector<onnx2nn::WeightInfo>& weights) {
-  Json out = Json::array();
-  for (const onnx2nn::WeightInfo& w : weights) {
-    Json pieces = Json::array();
-    for (const onnx2nn::WeightPiece& p : w.pieces)
-      pieces.push_back({{"file", p.file},       {"file_offset", p.file_offset},
-                        {"nbytes", p.nbytes},   {"offset", p.offset},
-                        {"rows", p.rows},       {"columns", p.columns},
-                        {"stride", p.stride},   {"transpose", p.transpose}});
-    out.push_back({{"key", w.key},
-                   {"dtype", w.dtype},
-                   {"shape", w.shape},
-                   {"trainable", w.trainable},
-                   {"persistent", w.persistent},
-                   {"file", w.file},
-                   {"offset", w.offset},
-                   {"nbytes", w.nbytes},
-                   {"transpose", w.transpose},
-                   {"quantized", w.quantized},
-                   {"pieces", pieces},
-                   {"onnx_name", w.onnx_name}});
-  }
-  return out;
-}
-
-void describe(onnx2nn_result& r, const std::vector<std::string>& files) {
-  const Conversion& c = *r.conversion;
-  Json json;
-  json["readable"] = c.readable();
-  json["class_name"] = c.class_name();
-  json["inputs"] = onnx2nn::cli::json_of(c.inputs());
-  json["outputs"] = onnx2nn::cli::json_of(c.outputs());
-  json["weights"] = json_of(c.weights());
-  json["stats"] = onnx2nn::cli::json_of(c.stats());
-  json["files"] = files;
-  json["diagnostics"] = onnx2nn::cli::json_of(c.diagnostics());
-  const auto code =
-      c.ok() ? onnx2nn::cli::kDone : onnx2nn::cli::exit_code_of(c.diagnostics(), c.readable());
-  say(r, std::move(json), status_of(code), c.diagnostics_text());
+/// Takes over what a conversion says.
+void say(onnx2nn_result& r, const Conversion& c) {
+  say(r, onnx2nn::c::status_of(c.diagnostics(), c.readable()), c.diagnostics_text());
 }
 
 void keep(onnx2nn_result& r, Conversion c) {
-  r.source = c.source();
   r.conversion.emplace(std::move(c));
-  describe(r, {});
+  say(r, *r.conversion);
 }
 
 void keep(onnx2nn_result& r, Simplified s) {
-  Json json;
-  json["readable"] = s.readable;
-  json["files"] = s.files;
-  json["simplified"] = onnx2nn::cli::json_of(s);
-  json["log"] = s.log;
-  json["diagnostics"] = onnx2nn::cli::json_of(s.diagnostics);
-  const auto code =
-      s.ok ? onnx2nn::cli::kDone : onnx2nn::cli::exit_code_of(s.diagnostics, s.readable);
-  r.model = std::move(s.model);
-  say(r, std::move(json), status_of(code), std::move(s.diagnostics_text));
+  r.files = s.files;
+  say(r, onnx2nn::c::status_of(s.diagnostics, s.readable), s.diagnostics_text);
+  r.simplified.emplace(std::move(s));
 }
 
 void inspect(onnx2nn_result& r, const Conversion& c) {
-  Json json;
-  json["readable"] = c.readable();
-  onnx2nn::cli::add_inspection(json, c);
-  const auto code =
-      c.ok() ? onnx2nn::cli::kDone : onnx2nn::cli::exit_code_of(c.diagnostics(), c.readable());
-  say(r, std::move(json), status_of(code), c.diagnostics_text());
+  r.said["readable"] = c.readable();
+  onnx2nn::cli::add_inspection(r.said, c);
+  say(r, c);
 }
 
 onnx2nn_text view(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
 
-onnx2nn_text view(const onnx2nn_result* r, std::string onnx2nn_result::*member) {
-  return r == nullptr ? onnx2nn_text{"", 0} : view(r->*member);
+/// JSON of a handle, kept there under `member`; empty where there is no memory for it.
+template <typename Make>
+onnx2nn_text kept(const onnx2nn_result* r, std::string_view member, Make&& make) noexcept {
+  if (r == nullptr) return {"", 0};
+  try {
+    const std::lock_guard lock(r->mutex);
+    auto it = r->texts.find(member);
+    if (it == r->texts.end()) it = r->texts.emplace(member, make()).first;
+    return view(it->second);
+  } catch (...) {
+    return {"", 0};
+  }
 }
 
 /// Where the new files of simplification go; its folder is made.
@@ -221,11 +115,13 @@ onnx2nn_status onnx2nn_write(onnx2nn_result* conversion, const char* path,
     require(path, "path");
     if (!r.conversion) throw onnx2nn::Error("bad-option", "this is no conversion");
     if (!r.conversion->ok()) return;
+    r.said = Json::object();
     const onnx2nn::OutputPaths paths = onnx2nn::output_paths(r.model_path, path);
     onnx2nn::make_folder_of(paths.source);
     const std::string weights = weights_path == nullptr ? paths.weights : weights_path;
     if (!weights.empty()) onnx2nn::make_folder_of(weights);
-    describe(r, r.conversion->write(paths.source, weights));
+    r.files = r.conversion->write(paths.source, weights);
+    say(r, *r.conversion);
   });
 }
 
@@ -263,30 +159,30 @@ onnx2nn_status onnx2nn_inspect_bytes(const void* bytes, size_t size, const char*
   });
 }
 
-onnx2nn_status onnx2nn_operators(onnx2nn_result** result) {
-  return made(result, [&](onnx2nn_result& r) {
-    Json json;
-    json["operators"] = Json::array();
-    for (const onnx2nn::OpInfo& op : onnx2nn::op_table())
-      json["operators"].push_back({{"domain", op.domain},
-                                   {"type", op.type},
-                                   {"changed_at", op.changed_at},
-                                   {"nondeterministic", op.nondeterministic},
-                                   {"infers", op.infers},
-                                   {"lowers", op.lowers}});
-    json["diagnostics"] = Json::array();
-    say(r, std::move(json), ONNX2NN_DONE, "");
+onnx2nn_status onnx2nn_publish(onnx2nn_result* simplified) {
+  if (simplified == nullptr) return ONNX2NN_USAGE;
+  onnx2nn_result& r = *simplified;
+  return guarded(r, [&] {
+    if (!r.simplified || !r.simplified->staged)
+      throw onnx2nn::Error("bad-option", "this is no simplification with \"staging\"");
+    Simplified s = onnx2nn::publish(*r.simplified->staged);
+    r.files = std::move(s.files);
+    r.said["diagnostics"] = onnx2nn::cli::json_of(s.diagnostics);
+    say(r, onnx2nn::c::status_of(s.diagnostics, true), std::move(s.diagnostics_text));
   });
 }
 
-onnx2nn_status onnx2nn_rules(onnx2nn_result** result) {
+onnx2nn_status onnx2nn_operators(onnx2nn_result** result) {
   return made(result, [&](onnx2nn_result& r) {
-    Json json;
-    json["rules"] = Json::object();
-    for (const onnx2nn::SimplifyRule& rule : onnx2nn::simplify_rules())
-      json["rules"][rule.name] = rule.what;
-    json["diagnostics"] = Json::array();
-    say(r, std::move(json), ONNX2NN_DONE, "");
+    Json& list = r.said["operators"] = Json::array();
+    for (const onnx2nn::OpInfo& op : onnx2nn::op_table())
+      list.push_back({{"domain", op.domain},
+                      {"type", op.type},
+                      {"changed_at", op.changed_at},
+                      {"nondeterministic", op.nondeterministic},
+                      {"infers", op.infers},
+                      {"lowers", op.lowers}});
+    say(r, {});
   });
 }
 
@@ -295,29 +191,36 @@ onnx2nn_status onnx2nn_result_status(const onnx2nn_result* result) {
 }
 
 onnx2nn_text onnx2nn_diagnostics(const onnx2nn_result* result) {
-  return view(result, &onnx2nn_result::diagnostics);
+  return result == nullptr ? onnx2nn_text{"", 0} : view(result->diagnostics);
 }
 
 onnx2nn_text onnx2nn_json(const onnx2nn_result* result) {
-  return view(result, &onnx2nn_result::json);
+  return kept(result, "", [&] { return onnx2nn::cli::text_of(onnx2nn::c::json_of(*result)); });
+}
+
+onnx2nn_text onnx2nn_json_of(const onnx2nn_result* result, const char* member) {
+  if (member == nullptr) return {"", 0};
+  return kept(result, member, [&] {
+    return onnx2nn::cli::text_of(onnx2nn::c::json_of(*result, member), 0);
+  });
 }
 
 onnx2nn_text onnx2nn_source(const onnx2nn_result* conversion) {
-  return view(conversion, &onnx2nn_result::source);
+  if (conversion == nullptr || !conversion->conversion) return {"", 0};
+  return view(conversion->conversion->source());
 }
 
 onnx2nn_text onnx2nn_modules(onnx2nn_result* conversion) {
   if (conversion == nullptr || !conversion->conversion || !conversion->conversion->ok())
     return {"", 0};
-  try {
+  return kept(conversion, "modules", [&] {
     Json list = Json::array();
     for (const onnx2nn::ModuleInfo& m : conversion->conversion->modules())
-      list.push_back({{"path", m.path}, {"type", m.type}, {"layer", m.is_layer}});
-    if (!list.empty()) conversion->modules = onnx2nn::cli::text_of(list);
-    return view(conversion->modules);
-  } catch (...) {
-    return {"", 0};
-  }
+      list.push_back({{"path", onnx2nn::cli::model_text(m.path)},
+                      {"type", onnx2nn::cli::model_text(m.type)},
+                      {"layer", m.is_layer}});
+    return list.empty() ? std::string() : onnx2nn::cli::text_of(list);
+  });
 }
 
 size_t onnx2nn_weight_count(const onnx2nn_result* conversion) {
@@ -338,13 +241,16 @@ onnx2nn_status onnx2nn_weight(const onnx2nn_result* conversion, size_t weight, s
     return ONNX2NN_DONE;
   } catch (const onnx2nn::Error&) {
     return ONNX2NN_UNREADABLE;
+  } catch (const onnx2nn::Cancelled&) {
+    return ONNX2NN_CANCELLED;
   } catch (...) {
     return ONNX2NN_INTERNAL;
   }
 }
 
 onnx2nn_text onnx2nn_model(const onnx2nn_result* simplified) {
-  return view(simplified, &onnx2nn_result::model);
+  if (simplified == nullptr || !simplified->simplified) return {"", 0};
+  return view(simplified->simplified->model);
 }
 
 void onnx2nn_free(onnx2nn_result* result) { delete result; }

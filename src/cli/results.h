@@ -1,7 +1,10 @@
 // Outcomes as exit codes and as JSON, for both programs and the C interface; docs/json.md says what is in it.
 #pragma once
 
+#include <cstddef>
+#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -25,7 +28,18 @@ Json json_of(const Simplified& s);
 /// Adds what is in a model.
 void add_inspection(Json& out, const Conversion& c);
 
-/// In ASCII: text of a model may be no UTF-8.
-std::string text_of(const Json& value);
+/// Text of a model, which may be no UTF-8, as a JSON value.
+std::string model_text(std::string_view text);
+/// Text by what it counts.
+template <typename Number>
+Json json_of(const std::map<std::string, Number>& counts) {
+  std::map<std::string, Number> out;
+  for (const auto& [text, count] : counts) out[model_text(text)] += count;
+  return out;
+}
+
+/// In ASCII. A byte that is no UTF-8 is then one of a path, and becomes what Python has for it, \udcXX.
+/// `indent`: blanks for each level, each value on a line of its own; all on one line where it is 0.
+std::string text_of(const Json& value, std::size_t indent = 2);
 
 }  // namespace onnx2nn::cli

@@ -95,6 +95,34 @@ std::string byte_escape(char byte) {
   return fmt::format("\\x{:02x}", static_cast<unsigned>(static_cast<std::uint8_t>(byte)));
 }
 
+/// What an invalid byte is in Python's names of files.
+char32_t lone_surrogate(char byte) { return 0xDC00 + static_cast<std::uint8_t>(byte); }
+
+/// A JSON string of ASCII; `invalid` says what stands for a byte that is no UTF-8.
+template <typename Invalid>
+std::string json_string(std::string_view text, Invalid&& invalid) {
+  std::string out = "\"";
+  while (!text.empty()) {
+    const char first = text[0];
+    const char32_t c = take(text);
+    const auto code = static_cast<std::uint32_t>(c);
+    if (c == kInvalid) {
+      out += invalid(first);
+    } else if (c == '"' || c == '\\') {
+      out += '\\';
+      out += static_cast<char>(c);
+    } else if (c >= 0x20 && c < 0x7F) {
+      out += static_cast<char>(c);
+    } else if (code < 0x10000) {
+      out += fmt::format("\\u{:04x}", code);
+    } else {
+      const std::uint32_t rest = code - 0x10000;
+      out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (rest >> 10), 0xDC00 + (rest & 0x3FF));
+    }
+  }
+  return out + '"';
+}
+
 char python_quote_char(std::string_view text) {
   const auto singles = std::count(text.begin(), text.end(), '\'');
   const auto doubles = std::count(text.begin(), text.end(), '"');
@@ -124,6 +152,20 @@ std::string to_utf8(std::string_view text) {
   return out;
 }
 
+std::string replace_invalid(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const std::string_view before = text;
+    if (take(text) == kInvalid) {
+      out += "\xEF\xBF\xBD";
+    } else {
+      out += before.substr(0, before.size() - text.size());
+    }
+  }
+  return out;
+}
+
 std::string printable(std::string_view text) {
   std::string out;
   out.reserve(text.size());
@@ -142,26 +184,13 @@ std::string printable(std::string_view text) {
 }
 
 std::string json_quote(std::string_view text) {
-  std::string out = "\"";
-  while (!text.empty()) {
-    const char first = text[0];
-    const char32_t c = take(text);
-    const auto code = static_cast<std::uint32_t>(c);
-    if (c == kInvalid) {
-      out += '\\' + byte_escape(first);
-    } else if (c == '"' || c == '\\') {
-      out += '\\';
-      out += static_cast<char>(c);
-    } else if (c >= 0x20 && c < 0x7F) {
-      out += static_cast<char>(c);
-    } else if (code < 0x10000) {
-      out += fmt::format("\\u{:04x}", code);
-    } else {
-      const std::uint32_t rest = code - 0x10000;
-      out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + (rest >> 10), 0xDC00 + (rest & 0x3FF));
-    }
-  }
-  return out + '"';
+  return json_string(text, [](char byte) { return '\\' + byte_escape(byte); });
+}
+
+std::string json_quote_path(std::string_view text) {
+  return json_string(text, [](char byte) {
+    return fmt::format("\\u{:04x}", static_cast<std::uint32_t>(lone_surrogate(byte)));
+  });
 }
 
 std::string python_quote(std::string_view text) {
@@ -170,7 +199,7 @@ std::string python_quote(std::string_view text) {
   while (!text.empty()) {
     const std::string_view before = text;
     char32_t c = take(text);
-    if (c == kInvalid) c = 0xDC00 + static_cast<std::uint8_t>(before[0]);
+    if (c == kInvalid) c = lone_surrogate(before[0]);
     if (c == static_cast<char32_t>(quote) || c == '\\') {
       out += '\\';
       out += static_cast<char>(c);

@@ -12,6 +12,8 @@ namespace onnx2nn {
 bool is_utf8(std::string_view text);
 /// `text` with each invalid byte as an escape (\xff); what is valid stays as it is.
 std::string to_utf8(std::string_view text);
+/// `text` with U+FFFD for each invalid byte.
+std::string replace_invalid(std::string_view text);
 
 /// For a terminal or a comment: control, invisible and direction characters and invalid bytes
 /// become escapes, so that the result is one line.
@@ -19,6 +21,9 @@ std::string printable(std::string_view text);
 
 /// A JSON string, ASCII only, with the quotes; invalid bytes become escapes as to_utf8 writes them.
 std::string json_quote(std::string_view text);
+/// The same for what may name a file: invalid bytes become what Python reads them from the file system
+/// as, \udc80 to \udcff.
+std::string json_quote_path(std::string_view text);
 
 /// A Python str literal as `ruff format` leaves it: double quotes, unless single ones save
 /// escapes. Anything but plain letters, digits and signs is escaped; invalid bytes become what

@@ -78,9 +78,16 @@ static void convert(const char *model, const char *folder, const void *bytes, si
   check(contains(onnx2nn_json(from_file), "page.safetensors"), "its JSON lists the files", from_file);
   written = read_file(path, &written_size);
   check(written != NULL && written_size > 0, "the source is there", from_file);
+  if (written != NULL) {
+    ((char *)written)[written_size - 1] = '\0';
+    check(strstr(written, "\"page.safetensors\"") != NULL, "it loads what was written", from_file);
+  }
   free(written);
   snprintf(path, sizeof path, "%s/page.pt", folder);
   check(onnx2nn_write(from_bytes, path, NULL) == ONNX2NN_DONE, "TorchScript is written", from_bytes);
+
+  snprintf(path, sizeof path, "%s/page.pth", folder);
+  check(onnx2nn_write(from_bytes, path, NULL) == ONNX2NN_USAGE, "its source loads no .pth", from_bytes);
 
   /* Somebody else's file stays. */
   check(onnx2nn_write(from_bytes, model, NULL) != ONNX2NN_DONE, "the model is not replaced", from_bytes);
@@ -106,6 +113,54 @@ static void simplify(const char *model, const char *folder, const void *bytes, s
   onnx2nn_free(result);
   check(onnx2nn_simplify_file(model, NULL, "{\"stop_after\": -1}", &result) == ONNX2NN_USAGE,
         "rewrites are not negative", result);
+  onnx2nn_free(result);
+}
+
+static void files(const char *model, const char *folder) {
+  static const char *const kWords[] = {"convert", "m\xff.onnx", "--fuse"};
+  onnx2nn_result *result = NULL;
+  char path[4096];
+  char options[8192];
+
+  check(onnx2nn_output_paths(model, "x.pth", &result) == ONNX2NN_DONE, "a conversion has its place", result);
+  check(strcmp(onnx2nn_json_of(result, "source").data, "\"x.py\"") == 0, "the source is beside the weights", result);
+  check(strcmp(onnx2nn_json_of(result, "nothing").data, "null") == 0, "there is no such member", result);
+  onnx2nn_free(result);
+  check(onnx2nn_output_paths(model, "x.doc", &result) == ONNX2NN_USAGE, "no output is called so", result);
+  onnx2nn_free(result);
+  check(onnx2nn_simplified_path("a/m.onnx", "b/", &result) == ONNX2NN_DONE, "a simplified model has its place", result);
+  check(strcmp(onnx2nn_json_of(result, "path").data, "\"b/m-simple.onnx\"") == 0, "in the folder", result);
+  onnx2nn_free(result);
+
+  snprintf(options, sizeof options, "{\"paths\": [\"%s\"]}", model);
+  check(onnx2nn_check_outputs(NULL, options, &result) == ONNX2NN_UNREADABLE, "somebody else's file", result);
+  check(contains(onnx2nn_json(result), "would-overwrite"), "it would be lost", result);
+  onnx2nn_free(result);
+  check(onnx2nn_check_outputs(NULL, "{\"paths\": [\"\\udcff\\u0000\"]}", &result) == ONNX2NN_USAGE, "no path", result);
+  onnx2nn_free(result);
+  check(onnx2nn_external_files(NULL, "{\"locations\": [\"none\"]}", &result) == ONNX2NN_DONE, "nothing is there", result);
+  check(strcmp(onnx2nn_json_of(result, "files").data, "{}") == 0, "so nothing is found", result);
+  onnx2nn_free(result);
+
+  snprintf(options, sizeof options, "{\"staging\": \"%s\"}", folder);
+  snprintf(path, sizeof path, "%s/staged/small.onnx", folder);
+  check(onnx2nn_simplify_file(model, path, options, &result) == ONNX2NN_DONE, "a model is staged", result);
+  check(onnx2nn_publish(result) == ONNX2NN_DONE && contains(onnx2nn_json(result), "small.onnx"), "it is published",
+        result);
+  onnx2nn_free(result);
+  check(onnx2nn_convert_file(model, NULL, &result) == ONNX2NN_DONE, "a model converts", result);
+  check(onnx2nn_publish(result) == ONNX2NN_USAGE, "it was not staged", result);
+  onnx2nn_free(result);
+
+  check(onnx2nn_parse_command_line(kWords, 3, 80, &result) == ONNX2NN_DONE, "words are read", result);
+  check(contains(onnx2nn_json_of(result, "values"), "\"m\\udcff.onnx\""), "a byte is kept", result);
+  onnx2nn_free(result);
+  check(onnx2nn_parse_command_line(NULL, 1, 80, &result) == ONNX2NN_USAGE, "words that are NULL", result);
+  onnx2nn_free(result);
+  check(onnx2nn_command_line(&result) == ONNX2NN_DONE && contains(onnx2nn_json(result), "exit_codes"), "a table", result);
+  onnx2nn_free(result);
+  check(onnx2nn_printable("a\nb", 3, &result) == ONNX2NN_DONE, "text is shown", result);
+  check(strcmp(onnx2nn_json_of(result, "text").data, "\"a\\\\nb\"") == 0, "on one line", result);
   onnx2nn_free(result);
 }
 
@@ -166,6 +221,7 @@ int main(int argc, char **argv) {
   check(strchr(onnx2nn_version(), '.') != NULL, "there is a version", NULL);
   convert(argv[1], argv[2], bytes, size);
   simplify(argv[1], argv[2], bytes, size);
+  files(argv[1], argv[2]);
   refuse(argv[1], bytes, size);
 
   check(onnx2nn_inspect_file(argv[1], NULL, &result) == ONNX2NN_DONE, "a model is looked at", result);

@@ -103,7 +103,7 @@ def test_sizes(folder: Path, size: int | str, count: int) -> None:
     [
         (0, Error, "shards of 0 bytes"),
         (-1, TypeError, "max_shard_size: -1 is not a whole number of bytes"),
-        ("5XB", ValueError, "max_shard_size: '5XB' is not"),
+        ("5XB", ValueError, 'max_shard_size: "5XB" is not'),
         (1.5, TypeError, "max_shard_size: 1.5 is not"),
     ],
 )

@@ -67,9 +67,9 @@ def test_modules_say_what_is_public() -> None:
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"simplify": "yes"}, "simplify: 'yes' is not True or False"),
-        ({"fuse": 1}, "fuse: 1 is not True or False"),
-        ({"class_name": 3}, "class_name: 3 is not a str"),
+        ({"simplify": "yes"}, 'simplify: "yes" is not a boolean'),
+        ({"fuse": 1}, "fuse: 1 is not a boolean"),
+        ({"class_name": 3}, "class_name: 3 is not a text"),
         ({"input_shapes": [1, 2]}, "input_shapes: .* is not a dict"),
         ({"data_roots": "folder"}, "data_roots: 'folder' is one folder"),
         ({"data_roots": [3]}, "3|int"),
@@ -97,16 +97,6 @@ def test_the_native_functions_take_no_odd_paths(tmp_path: Path, monkeypatch: Any
         with pytest.raises(TypeError, match=key):
             _native.simplify(data, None, {key: value})
     assert not list(tmp_path.iterdir())
-
-
-def test_the_stub_is_complete() -> None:
-    stub = (ROOT / "python/onnx2nn/_native.pyi").read_text()
-    for name in dir(_native):
-        if not name.startswith("__"):
-            assert f"def {name}(" in stub or f"class {name}" in stub or f"{name}: " in stub, name
-    for name in dir(_native.Conversion):
-        if not name.startswith("__"):
-            assert f"def {name}(" in stub, name
 
 
 def test_results_are_shown_in_one_line(tmp_path: Path) -> None:

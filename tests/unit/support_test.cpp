@@ -230,6 +230,8 @@ TEST(Text, JsonLiterals) {
   const std::string text = "q\" b\\ \n \x01 \xC3\xA9 \xF0\x9F\x98\x80";
   EXPECT_EQ(nlohmann::json::parse(json_quote(text)).get<std::string>(), text);
   EXPECT_EQ(json_quote("\xff"), R"("\\xff")");
+  EXPECT_EQ(json_quote_path("a\xff\xc3\xa9"), R"("a\udcff\u00e9")");
+  EXPECT_EQ(replace_invalid("a\xff\xc3\xa9"), "a\xef\xbf\xbd\xc3\xa9");
 }
 
 TEST(Text, SplitJoinStrip) {

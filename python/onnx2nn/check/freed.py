@@ -84,9 +84,10 @@ def _check_axes(
     answer: Answer, run: Callable[[dict[str, Any]], list[Any]], report: Report, axes: Axes
 ) -> None:
     feed = dict(answer.feed)
-    for name, axis in core_axes(axes):
-        # The elements over again, so that what are places stay places.
-        feed[name] = np.concatenate([feed[name]] * 2, axis)
+    for name, opened in core_axes(axes).items():
+        for axis in opened:
+            # The elements over again, so that what are places stay places.
+            feed[name] = np.concatenate([feed[name]] * 2, axis)
     run(feed)
     sizes = ", ".join(f"{n} of {list(feed[n].shape)}" for n in axes)
     report.notes.append(f"runs on {sizes} too; the file says no right answer for that")

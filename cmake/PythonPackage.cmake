@@ -1,0 +1,18 @@
+# The shared library where the Python package looks for it: beside its files.
+
+add_custom_target(onnx2nn_python DEPENDS onnx2nn_shared)
+if(ONNX2NN_DEV)
+  set(package ${PROJECT_SOURCE_DIR}/python/onnx2nn)
+  # Extension modules of earlier versions, which Python would import instead.
+  file(GLOB left ${package}/_native.*.so)
+  file(REMOVE ${left})
+  add_custom_command(
+    TARGET onnx2nn_shared POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -E create_symlink $<TARGET_FILE:onnx2nn_shared>
+            ${package}/${CMAKE_SHARED_LIBRARY_PREFIX}onnx2nn${CMAKE_SHARED_LIBRARY_SUFFIX})
+endif()
+if(SKBUILD) # a wheel is being built: no links in it, and no version in the file's name
+  set_property(TARGET onnx2nn_shared PROPERTY VERSION)
+  set_property(TARGET onnx2nn_shared PROPERTY SOVERSION)
+  install(TARGETS onnx2nn_shared LIBRARY DESTINATION onnx2nn RUNTIME DESTINATION onnx2nn COMPONENT python)
+endif()

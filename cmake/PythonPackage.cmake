@@ -14,5 +14,8 @@ endif()
 if(SKBUILD) # a wheel is being built: no links in it, and no version in the file's name
   set_property(TARGET onnx2nn_shared PROPERTY VERSION)
   set_property(TARGET onnx2nn_shared PROPERTY SOVERSION)
-  install(TARGETS onnx2nn_shared LIBRARY DESTINATION onnx2nn RUNTIME DESTINATION onnx2nn COMPONENT python)
+  install(
+    TARGETS onnx2nn_shared
+    LIBRARY DESTINATION onnx2nn COMPONENT python # each kind has a component of its own
+    RUNTIME DESTINATION onnx2nn COMPONENT python)
 endif()

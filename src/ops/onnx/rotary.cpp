@@ -12,8 +12,8 @@ Ex rotated(const Ex& x, const Ex& cos, const Ex& sin, std::int64_t size, std::in
   const char* turn = interleaved ? "rotate_pairs" : "rotate_halves";
   if (2 * pairs == size) return helper(turn, {x, cos, sin});
   const Ex width(2 * pairs);
-  const Ex first = aten("slice.Tensor", {x, -1, kNone, width});
-  const Ex rest = aten("slice.Tensor", {x, -1, width});
+  const Ex first = aten("slice.Tensor", {x, 3, kNone, width});
+  const Ex rest = aten("slice.Tensor", {x, 3, width, kNone});
   return aten("cat", {list({helper(turn, {first, cos, sin}), rest}), -1});
 }
 

@@ -84,12 +84,13 @@ def export_onnx(
                     opset_version=opset,
                     input_names=[str(i["name"]) for i in inputs],
                     output_names=[str(o["name"]) for o in interface.outputs],
-                    dynamic_shapes=_dim_names(inputs),
+                    dynamic_shapes=_dim_names(inputs, program),
                     custom_translation_table=_translations(),
                 )
                 assert again is not None  # it is where dynamo is on
                 _give_out_inputs(again.model)
                 _leave_names_to_outputs(again.model)
+                _fix_numbers(again.model)
                 _forget_paths(again.model)
                 again.save(made, external_data=large)
         except Exception as error:  # torch raises what its parts do
@@ -98,11 +99,28 @@ def export_onnx(
     return [str(f) for f in result["files"]]
 
 
-def _dim_names(inputs: list[dict[str, Any]]) -> tuple[dict[int, str] | None, ...]:
-    """For each input the names of its open dims by axis, as torch.onnx.export takes them."""
+def _dim_names(
+    inputs: list[dict[str, Any]], program: "ExportedProgram"
+) -> tuple[dict[int, str] | None, ...]:
+    """For each input the names of its open dims by axis, as torch.onnx.export takes them.
+
+    A dim that torch has fixed, such as the length of an LSTM that it unrolled, is open no more.
+    """
+    import torch
+
+    values = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    kept = [values[name] for name in program.graph_signature.user_inputs]
     return tuple(
-        {axis: str(d) for axis, d in enumerate(i.get("shape") or []) if is_name(str(d))} or None
-        for i in inputs
+        {
+            axis: str(d)
+            for axis, d in enumerate(i.get("shape") or [])
+            # A symbol that torch has found to be one number is that number as text.
+            if is_name(str(d)) and not str(value.shape[axis]).isdigit()
+        }
+        or None
+        if isinstance(value, torch.Tensor)
+        else None
+        for i, value in zip(inputs, kept, strict=True)
     )
 
 
@@ -225,6 +243,14 @@ def _give_out_inputs(model: Any) -> None:
                 not y.uses() and not y.is_graph_output() for y in node.outputs
             ):
                 model.graph.remove(node, safe=True)
+
+
+def _fix_numbers(model: Any) -> None:
+    """Dims of a model's inputs and outputs (onnx_ir) that are symbols called 2 are 2."""
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        for axis, d in enumerate(value.shape or ()):
+            if str(getattr(d, "value", None)).isdigit():
+                value.shape[axis] = int(d.value)
 
 
 def _cause(error: BaseException) -> str:

@@ -187,3 +187,23 @@ def test_outputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(onnx2nn.Error, match="the output y, a sequence"):
         onnx2nn.export_onnx(onnx2nn.load(pair), pair, tmp_path / "again.onnx")
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_dim_that_torch_fixes_is_open_no_more(tmp_path: Path) -> None:
+    """As the length of a loop that it unrolls: another would be answered wrongly, and silently."""
+    step = helper.make_graph(
+        [node("Add", ["state", "x_in"], ["sum"]), node("Tanh", ["sum"], ["out"])],
+        "step",
+        [helper.make_tensor_value_info(k, FLOAT, [4]) for k in ("state", "x_in")],
+        [helper.make_tensor_value_info(k, FLOAT, [4]) for k in ("sum", "out")],
+    )
+    scan = model(
+        [node("Scan", ["zero", "x"], ["last", "y"], num_scan_inputs=1, body=step)],
+        {"x": (FLOAT, ["length", 4])},
+        {"last": (FLOAT, [4]), "y": (FLOAT, ["length", 4])},
+        {"zero": np.zeros(4, "f")},
+    )
+    onnx2nn.export_onnx(onnx2nn.load(scan), scan, tmp_path / "again.onnx")
+    graph = onnx.load(tmp_path / "again.onnx").graph
+    for value in graph.input[0], graph.output[1]:
+        assert value.type.tensor_type.shape.dim[0].dim_value > 0, value

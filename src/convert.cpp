@@ -8,6 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "diagnostics.h"
 #include "emit/python.h"
 #include "emit/runtime_source.h"
 #include "emit/torchscript.h"
@@ -415,28 +416,9 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   describe_weights(c);
 }
 
-void collect(Impl& c) {
-  c.diagnostic_infos.clear();
-  for (const Diagnostic& d : c.diagnostics.list())
-    c.diagnostic_infos.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node,
-                                  d.op_type, d.domain, d.inputs, d.hint, d.opset});
-}
-
-template <typename Work>
-void guarded(Impl& c, Work&& work) {
-  try {
-    work();
-  } catch (const Error& e) {
-    c.diagnostics.add(e);
-  } catch (const Cancelled&) {
-    c.diagnostics.add(Error("cancelled", "interrupted"));
-  } catch (const std::bad_alloc&) {
-    c.diagnostics.add(Error("too-large", "not enough memory"));
-  } catch (const std::exception& e) {
-    c.diagnostics.add(
-        Error("internal", std::string("internal error, please report it: ") + e.what()));
-  }
-  collect(c);
+void guarded(Impl& c, const std::function<void()>& work) {
+  collect_errors(c.diagnostics, work);
+  c.diagnostic_infos = infos_of(c.diagnostics);
 }
 
 }  // namespace

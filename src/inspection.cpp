@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <new>
 
+#include "diagnostics.h"
 #include "free_dims.h"
 #include "input_shapes.h"
 #include "inspect/difference.h"
@@ -112,20 +113,8 @@ template <typename Result, typename Work>
 Result guarded(const std::string& name, Work&& work) {
   Result out;
   Diagnostics diagnostics;
-  try {
-    work(out, diagnostics);
-  } catch (const Error& e) {
-    diagnostics.add(e);
-  } catch (const Cancelled&) {
-    diagnostics.add(Error("cancelled", "interrupted"));
-  } catch (const std::bad_alloc&) {
-    diagnostics.add(Error("too-large", "not enough memory"));
-  } catch (const std::exception& e) {
-    diagnostics.add(Error("internal", std::string("internal error, please report it: ") + e.what()));
-  }
-  for (const Diagnostic& d : diagnostics.list())
-    out.diagnostics.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node, d.op_type,
-                               d.domain, d.inputs, d.hint, d.opset});
+  collect_errors(diagnostics, [&] { work(out, diagnostics); });
+  out.diagnostics = infos_of(diagnostics);
   out.diagnostics_text = diagnostics.text(printable(name));
   return out;
 }

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <optional>
 
+#include "diagnostics.h"
 #include "onnx/wire.h"
 #include "onnx/writer.h"
 #include "onnx2nn/convert.h"
@@ -117,14 +118,6 @@ void add_files(const ir::Graph& graph, std::set<std::string>& out) {
     }
     for (const ir::Graph* inner : n->subgraphs()) add_files(*inner, out);
   }
-}
-
-std::vector<DiagnosticInfo> infos_of(const Diagnostics& diagnostics) {
-  std::vector<DiagnosticInfo> out;
-  for (const Diagnostic& d : diagnostics.list())
-    out.push_back({std::string(severity_name(d.severity)), d.code, d.message, "", "", "", "",
-                   d.hint, 0});
-  return out;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "diagnostics.h"
 #include "free_dims.h"
 #include "input_shapes.h"
 #include "onnx/message.h"
@@ -326,22 +327,11 @@ template <typename Work>
 Simplified guarded(const std::string& name, Work&& work) {
   Simplified result;
   Diagnostics diagnostics;
-  try {
+  collect_errors(diagnostics, [&] {
     work(result, diagnostics);
     result.ok = !diagnostics.has_errors();
-  } catch (const Error& e) {
-    diagnostics.add(e);
-  } catch (const Cancelled&) {
-    diagnostics.add(Error("cancelled", "interrupted"));
-  } catch (const std::bad_alloc&) {
-    diagnostics.add(Error("too-large", "not enough memory"));
-  } catch (const std::exception& e) {
-    diagnostics.add(
-        Error("internal", std::string("internal error, please report it: ") + e.what()));
-  }
-  for (const Diagnostic& d : diagnostics.list())
-    result.diagnostics.push_back({std::string(severity_name(d.severity)), d.code, d.message, d.node,
-                                  d.op_type, d.domain, d.inputs, d.hint, d.opset});
+  });
+  result.diagnostics = infos_of(diagnostics);
   result.diagnostics_text = diagnostics.text(name);
   result.diagnostics_json = diagnostics.json();
   return result;

@@ -203,8 +203,9 @@ class LowerContext : public NodeContext {
   Ex result(std::size_t i) { return l_.lowered(node_.output(i)).ex; }
   /// A helper variable.
   Ex let(const Ex& value, std::string hint = "t");
-  /// A helper variable that all nodes which compute the same have in common.
-  Ex shared(const Ex& value, std::string hint);
+  /// A helper variable that all nodes which compute the same have in common; `type` is its annotation where it
+  /// is an argument.
+  Ex shared(const Ex& value, std::string hint, const char* type = "Tensor");
   /// The variable that was set last, a sum of inputs 0 and 1 which the node goes on with. It is of the module
   /// that both come from, where the node's own is none further out: of the block before a norm.
   Ex residual(const Ex& sum);

@@ -212,13 +212,18 @@ Ex LowerContext::let(const Ex& value, std::string hint) {
   return Ex(var);
 }
 
-Ex LowerContext::shared(const Ex& value, std::string hint) {
+Ex LowerContext::shared(const Ex& value, std::string hint, const char* type) {
+  const auto made = [&] {
+    Ex out = let(value, std::move(hint));
+    out->var->type = type;
+    return out;
+  };
   // What a nested graph computes is known in it alone.
-  if (l_.block_ != &l_.program_.forward) return let(value, std::move(hint));
+  if (l_.block_ != &l_.program_.forward) return made();
   std::string key;
   add_identity(key, *value);
   const auto [it, is_new] = l_.shared_.try_emplace(std::move(key), l_.block_->size());
-  if (is_new) return let(value, std::move(hint));
+  if (is_new) return made();
   Stmt& s = (*l_.block_)[it->second];
   const torch::ScopePtr scope = l_.keys_.scope_of(node_);
   s.scope = s.scope && scope

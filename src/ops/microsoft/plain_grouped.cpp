@@ -42,12 +42,6 @@ bool is_plain(const NodeContext& c) {
          c.attr_string("v_quant_type", "NONE") == "NONE";
 }
 
-/// The same expression, whose variable has an annotation where it is an argument.
-Ex typed(const Ex& variable, const char* type) {
-  variable->var->type = type;
-  return variable;
-}
-
 /// [batch, length, width] as [batch, heads, length, size].
 Ex split_heads(const Ex& x, std::int64_t heads) {
   return aten("transpose.int", {aten("unflatten.int", {x, Ex(-1), list({Ex(heads), Ex(-1)})}), 1, 2});
@@ -58,7 +52,7 @@ class Grouped {
   Grouped(LowerContext& c, std::int64_t size, std::int64_t pairs)
       : c_(c), heads_(c.attr_int("num_heads")), kv_heads_(c.attr_int("kv_num_heads")), size_(size),
         pairs_(pairs), length_(size_of(kQuery, 1)),
-        room_(typed(c.shared(op("max", {c.int_scalar(kTotal), size_of(kPastKey, 2)}), "room"), "int")) {}
+        room_(c.shared(op("max", {c.int_scalar(kTotal), size_of(kPastKey, 2)}), "room", "int")) {}
 
   void lower() {
     split();
@@ -108,16 +102,13 @@ class Grouped {
   void find_places() {
     const Ex last = aten("reshape", {c_.in(kLastPlaces), list({Ex(-1), Ex(1)})});
     const Ex first = aten("clamp", {aten("add.Tensor", {last, op("-", {Ex(1), length_})}), Ex(0)});
-    places_ = typed(c_.shared(aten("add.Tensor", {first, arange(length_)}), "places"), "Tensor");
+    places_ = c_.shared(aten("add.Tensor", {first, arange(length_)}), "places");
   }
 
   void turn() {
     const Ex at = c_.has_input(kPositions) ? c_.in(kPositions) : places_;
-    const auto angles = [&](std::size_t table, const char* hint) {
-      return typed(c_.shared(aten("unsqueeze", {aten("embedding", {c_.in(table), at}), 1}), hint), "Tensor");
-    };
-    const Ex cos = angles(kCos, "cos");
-    const Ex sin = angles(kSin, "sin");
+    const Ex cos = shared_angles(c_, c_.in(kCos), at, "cos");
+    const Ex sin = shared_angles(c_, c_.in(kSin), at, "sin");
     const bool interleaved = c_.attr_int("rotary_interleaved", 0) != 0;
     q_ = c_.let(rotated(q_, cos, sin, size_, pairs_, interleaved), "q");
     k_ = c_.let(rotated(k_, cos, sin, size_, pairs_, interleaved), "k");
@@ -141,7 +132,7 @@ class Grouped {
     if (window > 0)
       seen = aten("bitwise_and.Tensor",
                   {seen, aten("gt.Tensor", {slots, aten("sub.Scalar", {own, Ex(window)})})});
-    return typed(c_.shared(aten("unsqueeze", {seen, 1}), "mask"), "Tensor");
+    return c_.shared(aten("unsqueeze", {seen, 1}), "mask");
   }
 
   /// Said by an input of the model where it can be, so that all layers say the same.

@@ -7,6 +7,11 @@ bool knows_rotary(const Dim& size, const Dim& pairs) {
          pairs.value() <= size.value() / 2;
 }
 
+Ex shared_angles(LowerContext& c, const Ex& table, const Ex& positions, const char* hint) {
+  const Ex of = positions.is_none() ? table : aten("embedding", {table, positions});
+  return c.shared(aten("unsqueeze", {of, 1}), hint);
+}
+
 Ex rotated(const Ex& x, const Ex& cos, const Ex& sin, std::int64_t size, std::int64_t pairs,
            bool interleaved) {
   const char* turn = interleaved ? "rotate_pairs" : "rotate_halves";
@@ -24,13 +29,8 @@ bool lower_plain_rotary(LowerContext& c, std::size_t positions, std::size_t cos,
   if (!table.has_rank() || table.rank() != (by_position ? 2U : 3U) || !knows_rotary(size, table.dims().back()) ||
       (by_position && c.rank(positions) != 2U) || (c.rank(0) != 3U && c.rank(0) != 4U))
     return false;
-  const auto angles = [&](std::size_t i, const char* hint) {
-    const Ex of = by_position ? aten("embedding", {c.in(i), c.in(positions)}) : c.in(i);
-    const Ex out = c.shared(aten("unsqueeze", {of, 1}), hint);
-    out->var->type = "Tensor";
-    return out;
-  };
-  const Ex turns[] = {angles(cos, "cos"), angles(sin, "sin")};
+  const Ex at = c.in(positions);
+  const Ex turns[] = {shared_angles(c, c.in(cos), at, "cos"), shared_angles(c, c.in(sin), at, "sin")};
   const bool has_heads = c.rank(0) == 4U;
   Ex x = c.in(0);
   if (!has_heads) {

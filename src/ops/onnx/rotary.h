@@ -9,6 +9,10 @@ namespace onnx2nn::ops {
 /// a first part of them. size: of a head; pairs: the angles' last axis.
 bool knows_rotary(const Dim& size, const Dim& pairs);
 
+/// Angles [batch, 1, length, pairs] that all layers share: rows of a table at positions [batch, length], or
+/// where there are none what is [batch, length, pairs] already.
+Ex shared_angles(LowerContext& c, const Ex& table, const Ex& positions, const char* hint);
+
 /// x [batch, heads, length, size] turned by cos and sin [batch, 1, length, pairs].
 Ex rotated(const Ex& x, const Ex& cos, const Ex& sin, std::int64_t size, std::int64_t pairs,
            bool interleaved);

@@ -3,9 +3,9 @@
 usage: growth.py PROGRAM [--sizes 5000,20000] [--runs 3] [--kinds concat,carried]
 
 PROGRAM is onnx2nn's native program, built with the release preset. The kinds are those of tests/growth/models.py, by
-parts of their names. Prints for each kind, converted and simplified, the least processor time in seconds, the most
-memory in MiB, and the exponent of the curve between the first size and the last: 1 is straight, 2 is quadratic. What
-is refused as out of proportion is marked so.
+parts of their names. Prints for each kind, converted, simplified, inspected and compared with one that has one less, the
+least processor time in seconds, the most memory in MiB, and the exponent of the curve between the first size and the
+last: 1 is straight, 2 is quadratic. What is refused as out of proportion is marked so.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from growth.models import GROWING
+
+_COMMANDS = [["convert", "out.py"], ["simplify", "out.onnx"], ["inspect"], ["diff", "fewer.onnx"]]
 
 
 def run(command: list[str]) -> tuple[float, float, int]:
@@ -46,17 +48,20 @@ def main() -> None:
         for kind, make in GROWING.items():
             if not any(part in kind for part in args.kinds.split(",")):
                 continue
-            for command, out in (("convert", "out.py"), ("simplify", "out.onnx")):
+            for command, *other in _COMMANDS:
                 line, times, codes = f"{kind:26} {command:9}", [], []
                 for n in sizes:
                     path.write_bytes(make(n).SerializeToString())
-                    words = [args.program, command, str(path), str(Path(folder) / out), "-q"]
+                    path.with_name("fewer.onnx").write_bytes(make(n - 1).SerializeToString())
+                    others = [str(path.with_name(name)) for name in other]
+                    words = [args.program, command, str(path), *others, "-q"]
                     found = [run(words) for _ in range(args.runs)]
                     times.append(max(min(f[0] for f in found) - start, 1e-4))
                     codes.append(found[0][2])
                     line += f"{times[-1]:8.3f} s {max(f[1] for f in found):5.0f} MiB"
                 exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
-                line += f"{exponent:8.2f}" + (" refused" if any(codes) else "")
+                refused = any(codes) and command != "diff"
+                line += f"{exponent:8.2f}" + (" refused" if refused else "")
                 print(line, flush=True)
 
 

@@ -6,8 +6,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-PROGRAM = Path(__file__).parents[1] / "build/ci/bin/onnx2nn"
-
 
 def write_model(path: Path, seed: int, data: str = "") -> None:
     """A product with a matrix of 16 KiB, in a file of its own where `data` names one."""

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 import onnx2nn
 from onnx2nn.api import Error
 from onnx2nn.cli.convert import usage
-from product import PROGRAM, write_layers
+from product import write_layers
+from programs import PROGRAM
 
 KEYS = {"a.weight", "b.weight", "c.weight"}
 

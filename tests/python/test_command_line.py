@@ -24,12 +24,8 @@ from onnx import helper as h
 from json_schema import conforms
 from onnx2nn import _native
 from onnx2nn.cli import ExitCode, main
+from programs import PROGRAM, ROOT, SCHEMA, Run, native
 from stand_in import make_model
-
-ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "build/ci/bin/onnx2nn"
-SCHEMA = json.loads((ROOT / "docs/json.schema.json").read_text())
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,34 +33,6 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
     make_model(Path("m.onnx"))
-
-
-@pytest.fixture
-def python(capfd: pytest.CaptureFixture[str]) -> Run:
-    """The Python program; gives its exit code, output and errors."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main([str(w) for w in words])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-def native(*words: object) -> tuple[int, str, str]:
-    """The native program."""
-    if not PROGRAM.exists():
-        pytest.skip(f"{PROGRAM} is not built")
-    done = subprocess.run([PROGRAM, *map(str, words)], capture_output=True)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-@pytest.fixture(params=["python", "native"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Each program in turn."""
-    found: Run = request.getfixturevalue("python") if request.param == "python" else native
-    return found
 
 
 # ---- One table ----

@@ -14,7 +14,8 @@ import pytest
 from onnx import numpy_helper
 from safetensors.torch import load_file
 
-from product import PROGRAM, write_layers, write_model
+from product import write_layers, write_model
+from programs import PROGRAM
 
 SHIM = PROGRAM.with_name("fault_shim.so")
 MOST_CALLS = 160

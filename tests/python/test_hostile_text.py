@@ -20,8 +20,8 @@ from onnx import numpy_helper
 from hostile_names import HOSTILE, check_source
 from onnx2nn import _native
 from onnx2nn.cli import main
+from programs import PROGRAM
 
-PROGRAM = Path(__file__).parents[2] / "build/ci/bin/onnx2nn"
 # Every pair of a place and a text: by hand.
 EVERY = os.environ.get("ONNX2NN_HOSTILE") == "all"
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +13,14 @@ from onnx import helper as h
 from onnx import numpy_helper, parser, shape_inference
 
 from json_schema import conforms
-from onnx2nn.cli import main
+from programs import SCHEMA, Run, native
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "build/ci/bin/onnx2nn"
-SCHEMA = json.loads((ROOT / "docs/json.schema.json").read_text())
-Run = Callable[..., tuple[int, str, str]]
 Found = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
 def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(params=["python", "native"])
-def run(request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Each program in turn: its exit code, output and errors."""
-
-    def python(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(words)
-        return code, *capfd.readouterr()
-
-    def native(*words: str) -> tuple[int, str, str]:
-        if not PROGRAM.exists():
-            pytest.skip(f"{PROGRAM} is not built")
-        done = subprocess.run([PROGRAM, *words], capture_output=True, text=True)
-        return done.returncode, done.stdout, done.stderr
-
-    return python if request.param == "python" else native
 
 
 def _save(text: str, name: str = "m.onnx", **weights: np.ndarray[Any, Any]) -> onnx.ModelProto:
@@ -279,16 +255,10 @@ def test_several_stand_side_by_side(run: Run) -> None:
     assert found["models"][1]["op_types"] == {"Relu": 1}
 
 
-def test_both_programs_show_the_same(capfd: pytest.CaptureFixture[str]) -> None:
-    if not PROGRAM.exists():
-        pytest.skip(f"{PROGRAM} is not built")
+def test_both_programs_show_the_same(python: Run) -> None:
     _save("g (float[N,4] x) => (float y) { y = MatMul(x, w) }", w=_f(4, 3))
     for words in (["m.onnx"], ["m.onnx", "--nodes"], ["m.onnx", "m.onnx"], ["m.onnx", "--json"]):
-        capfd.readouterr()
-        code = main(["inspect", *words])
-        ours = capfd.readouterr()
-        done = subprocess.run([PROGRAM, "inspect", *words], capture_output=True, text=True)
-        assert (code, ours.out, ours.err) == (done.returncode, done.stdout, done.stderr)
+        assert python("inspect", *words) == native("inspect", *words)
 
 
 def test_deeply_nested_branches_take_no_time(run: Run) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,12 +22,9 @@ from onnx import numpy_helper
 
 import onnx2nn
 from json_schema import conforms
-from onnx2nn.cli import ExitCode, main
+from onnx2nn.cli import ExitCode
+from programs import SCHEMA, Run
 from stand_in import make_model
-
-ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((ROOT / "docs/json.schema.json").read_text())
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -39,19 +36,9 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("bad.onnx").write_bytes(b"junk")
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main(words)
-        return code, *capfd.readouterr()
-
-    return run
-
-
-def test_each_is_converted_and_the_worst_decides(run: Run) -> None:
+def test_each_is_converted_and_the_worst_decides(python: Run) -> None:
     words = ["a/m.onnx", "b/m.onnx", "other.onnx", "bad.onnx", "none.onnx", "--no-check"]
-    code, out, err = run("convert", *words, "-o", "out/", "--jobs", "2")
+    code, out, err = python("convert", *words, "-o", "out/", "--jobs", "2")
     assert code == ExitCode.UNREADABLE
     written = {str(p) for p in Path("out").rglob("*.py")}
     assert written == {"out/a/m.py", "out/b/m.py", "out/other.py"}
@@ -66,8 +53,8 @@ def test_each_is_converted_and_the_worst_decides(run: Run) -> None:
     assert err == ""
 
 
-def test_json_is_one_object_with_a_list(run: Run) -> None:
-    code, out, _ = run("other.onnx", "a/m.onnx", "bad.onnx", "-o", ".", "--json")
+def test_json_is_one_object_with_a_list(python: Run) -> None:
+    code, out, _ = python("other.onnx", "a/m.onnx", "bad.onnx", "-o", ".", "--json")
     found = json.loads(out)
     assert conforms(found, SCHEMA) == []
     assert (code, found["exit_code"], found["ok"], found["model"]) == (3, 3, False, None)
@@ -78,19 +65,19 @@ def test_json_is_one_object_with_a_list(run: Run) -> None:
         assert conforms(model, SCHEMA) == []
 
 
-def test_quiet_says_only_what_is_wrong(run: Run) -> None:
-    code, out, err = run("other.onnx", "bad.onnx", "-o", "out", "--no-check", "-q")
+def test_quiet_says_only_what_is_wrong(python: Run) -> None:
+    code, out, err = python("other.onnx", "bad.onnx", "-o", "out", "--no-check", "-q")
     assert (code, err) == (3, "")
     assert re.fullmatch(r"\[2/2\] bad\.onnx: unreadable: .*\n", out)
 
 
-def test_simplify_and_verify_take_several_too(run: Run) -> None:
+def test_simplify_and_verify_take_several_too(python: Run) -> None:
     words = ["a/m.onnx", "b/m.onnx", "--jobs", "2"]
-    code, _, _ = run("simplify", *words, "-o", "small", "--input_shape", "x:-1,4", "--no-check")
+    code, _, _ = python("simplify", *words, "-o", "small", "--input_shape", "x:-1,4", "--no-check")
     assert code == 0
     found = sorted(map(str, Path("small").rglob("*.onnx")))
     assert found == ["small/a/m-simple.onnx", "small/b/m-simple.onnx"]
-    code, out, _ = run("verify", *words)
+    code, out, _ = python("verify", *words)
     assert code == 0
     assert out.count("right") == 4
 
@@ -109,32 +96,32 @@ WRONG = [
 
 @pytest.mark.parametrize("words, said", WRONG)
 def test_what_cannot_be_is_said_before_anything_is_done(
-    words: list[str], said: str, run: Run
+    words: list[str], said: str, python: Run
 ) -> None:
     before = sorted(Path().rglob("*"))
-    code, _, err = run(*words)
+    code, _, err = python(*words)
     assert code == ExitCode.USAGE, err
     assert said in err
     assert sorted(Path().rglob("*")) == before
 
 
-def test_two_words_keep_their_meaning(run: Run) -> None:
-    assert run("a/m.onnx", "net.py", "--no-check")[0] == 0
+def test_two_words_keep_their_meaning(python: Run) -> None:
+    assert python("a/m.onnx", "net.py", "--no-check")[0] == 0
     assert Path("net.py").exists()
-    assert run("simplify", "a/m.onnx", "small.onnx", "--no-check")[0] == 0
+    assert python("simplify", "a/m.onnx", "small.onnx", "--no-check")[0] == 0
     assert Path("small.onnx").exists()
-    code, out, _ = run("verify", "a/m.onnx", "small.onnx", "--json")
+    code, out, _ = python("verify", "a/m.onnx", "small.onnx", "--json")
     assert (code, json.loads(out)["target"]) == (0, "small.onnx")
 
 
-def test_one_that_dies_takes_no_other_along(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_dies_takes_no_other_along(python: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # The process of one model ends by a signal, as the system ends one that takes all memory.
     Path("sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "if any('a/m' in a for a in sys.argv): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{Path().resolve()}:{os.environ.get('PYTHONPATH', '')}")
-    code, out, _ = run("a/m.onnx", "other.onnx", "--no-check", "-o", "out", "--json")
+    code, out, _ = python("a/m.onnx", "other.onnx", "--no-check", "-o", "out", "--json")
     assert code == ExitCode.INTERNAL
     first, second = json.loads(out)["models"]
     assert "SIGKILL" in first["error"]
@@ -263,10 +250,10 @@ def test_a_model_of_a_hub_comes_with_its_data(hub: dict[str, str]) -> None:
 
 
 def test_a_hub_without_its_package_says_what_to_install(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    python: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    code, _, err = run("hf://owner/net/net.onnx")
+    code, _, err = python("hf://owner/net/net.onnx")
     assert code == ExitCode.USAGE
     assert 'pip install "onnx2nn[hub]"' in err
     with pytest.raises(onnx2nn.Error, match="huggingface_hub is not installed"):

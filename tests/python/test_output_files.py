@@ -22,7 +22,8 @@ import onnx2nn
 from onnx2nn import _native
 from onnx2nn.api import convert, simplify_unchecked
 from onnx2nn.simplification import simplify_checked
-from product import PROGRAM, write_model
+from product import write_model
+from programs import PROGRAM
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,8 +14,7 @@ from onnx import numpy_helper
 import onnx2nn
 from onnx2nn import cli, simplification
 from onnx2nn.errors import Error
-
-PROGRAM = Path(__file__).parents[2] / "build/ci/bin/onnx2nn"
+from programs import PROGRAM
 
 
 def normed() -> onnx.ModelProto:

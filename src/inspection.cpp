@@ -21,8 +21,19 @@ namespace {
 
 std::string text_of(const ir::Dim& dim) { return inspect::is_said(dim) ? dim.str() : "?"; }
 
+Amount amount(const ir::Dim& dim) {
+  Amount out{text_of(dim), {}};
+  if (!inspect::is_said(dim)) return out;
+  for (const ir::Dim::Term& term : dim.terms()) {
+    Amount::Term& t = out.terms.emplace_back(Amount::Term{term.coefficient, {}});
+    for (const ir::Dim::AtomPtr& factor : term.factors) t.factors.push_back(factor->key);
+  }
+  if (dim.constant_term() != 0) out.terms.push_back({dim.constant_term(), {}});
+  return out;
+}
+
 Quantity quantity(const inspect::Count& count) {
-  return {text_of(count.all()), text_of(count.known), count.unknown};
+  return {amount(count.all()), amount(count.known), count.unknown};
 }
 
 FigureInfo info_of(const inspect::Figures& f) {
@@ -76,7 +87,7 @@ void describe(Inspection& out, const ir::Model& model, const inspect::Facts& fac
   for (std::size_t i = 0; i < graph.output_count(); ++i)
     out.outputs.push_back(port(graph.output_names[i], graph.output(i)->type));
   out.total = info_of(facts.total);
-  out.peak_bytes = text_of(facts.peak_bytes);
+  out.peak_bytes = amount(facts.peak_bytes);
   for (const auto& [type, figures] : facts.by_operator) out.operators[type] = info_of(figures);
   for (const inspect::BlockFigures& b : facts.blocks)
     out.blocks.push_back({b.path, b.depth, b.type, info_of(b.figures)});
@@ -84,7 +95,7 @@ void describe(Inspection& out, const ir::Model& model, const inspect::Facts& fac
   for (const ir::Value* v : facts.unused_inputs) out.unused_inputs.push_back(v->name);
   for (const ir::Value* v : facts.unused_initializers) out.unused_initializers.push_back(v->name);
   for (const inspect::NodeFigures& n : facts.nodes) {
-    NodeInfo node{n.node->name, type_of(*n.node), place_of(*n.node), {}, text_of(n.multiply_adds)};
+    NodeInfo node{n.node->name, type_of(*n.node), place_of(*n.node), {}, amount(n.multiply_adds)};
     for (const ir::Value* v : n.node->outputs())
       if (v != nullptr) node.outputs.push_back(port(v->name, v->type));
     out.nodes.push_back(std::move(node));

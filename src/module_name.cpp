@@ -6,6 +6,7 @@
 
 #include "onnx2nn/convert.h"
 #include "python_modules.h"
+#include "support/clipped.h"
 #include "support/identifier.h"
 #include "support/text.h"
 #include "torch/python_names.h"
@@ -50,11 +51,7 @@ std::string module_name(const std::string& model_path) {
   const std::string stem = std::filesystem::path(model_path).stem().string();
   std::string name = join(identifier_words(stem, '\0'), "_");
   if (name.find_first_not_of('_') == std::string::npos) name = "model";
-  if (name.size() > kLongest) {
-    std::size_t end = kLongest;
-    while ((static_cast<unsigned char>(name[end]) & 0xC0U) == 0x80U) --end;
-    name.resize(end);
-  }
+  name.resize(clipped(name, kLongest).size());
   if (!is_identifier(name)) name = "model_" + name;
   if (!why_not_imported(name).empty()) name += "_model";
   return name;

@@ -1,7 +1,7 @@
 // The public API: what is in an ONNX model, and what differs between two.
 //
 //     onnx2nn::Inspection i = onnx2nn::inspect_file("model.onnx", {});
-//     std::cout << i.total.parameters << " parameters, " << i.total.multiply_adds.all << " multiply-adds\n";
+//     std::cout << i.total.parameters << " parameters, " << i.total.multiply_adds.all.text << " multiply-adds\n";
 //
 // Nothing here throws; what goes wrong is in the diagnostics. Nothing is written.
 #pragma once
@@ -26,10 +26,20 @@ struct InspectOptions {
   bool drop_undefined_outputs = false;
 };
 
-/// A sum, of which parts may be unknown: a number, an expression over the model's symbols, or "?".
+/// A number, an expression over the model's symbols, or "?" where it is not known.
+struct Amount {
+  struct Term {
+    std::int64_t coefficient = 0;
+    std::vector<std::string> factors;  // symbols, or functions such as "((N)//(2))"
+  };
+  std::string text = "0";   // "25557032", "15*N+3"
+  std::vector<Term> terms;  // of which it is the sum; none where it is zero or not known
+};
+
+/// A sum, of which parts may be unknown.
 struct Quantity {
-  std::string all = "0";    // "?" where a part is unknown
-  std::string known = "0";  // the sum of what is known: the least that it is
+  Amount all;               // not known where a part is not
+  Amount known;             // the sum of what is known: the least that it is
   std::size_t unknown = 0;  // parts that are not
 };
 
@@ -55,7 +65,7 @@ struct NodeInfo {
   std::string op_type;         // "Conv", "com.microsoft::Attention"
   std::string graph;           // the node and attribute whose graph it is in; empty for the model's own
   std::vector<PortInfo> outputs;
-  std::string multiply_adds;
+  Amount multiply_adds;
 };
 
 struct WeightsInfo {
@@ -91,7 +101,7 @@ struct Inspection {
   FigureInfo total;
   /// Bytes of values at one time at most, in the file's order of nodes, each value in memory of its own from when it
   /// is made until its last reader is done.
-  std::string peak_bytes;
+  Amount peak_bytes;
   std::map<std::string, FigureInfo> operators;
   std::vector<BlockInfo> blocks;               // outer ones first
   std::map<std::string, WeightsInfo> weights;  // by element type

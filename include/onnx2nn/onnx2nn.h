@@ -35,6 +35,8 @@
  *     "trace"                    x = _trace("name", x) after each statement
  *     "allow_unknown"            stubs for operators that are not known
  *     "custom_ops"               [{"domain": "", "op_type": "", "name": "", "source": "def ..."}, ...]
+ *   inspection
+ *     "nodes"                    lists each node as well
  *   simplification
  *     "disabled", "only", "why_not"   lists of rules
  *     "stop_after"               rewrites
@@ -114,7 +116,10 @@ ONNX2NN_API onnx2nn_status onnx2nn_simplify_bytes(const void *bytes, size_t size
  * that then, and "files" in its JSON lists what was written. */
 ONNX2NN_API onnx2nn_status onnx2nn_publish(onnx2nn_result *simplified);
 
-/* What is in a model and what would not convert, and why. ONNX2NN_REFUSED where it would not. */
+/* What is in a model (parameters, multiply-adds, memory, by operator and by block; unused values; external files,
+ * also those that are missing), and what would not convert, and why. ONNX2NN_REFUSED where it would not,
+ * ONNX2NN_UNREADABLE where the model or its external data cannot be read: "readable" in the JSON is true then where it was
+ * the data alone, and all that the model says of itself is there. */
 ONNX2NN_API onnx2nn_status onnx2nn_inspect_file(const char *path, const char *options, onnx2nn_result **result);
 ONNX2NN_API onnx2nn_status onnx2nn_inspect_bytes(const void *bytes, size_t size, const char *name,
                                                  const char *options, onnx2nn_result **result);

@@ -257,15 +257,20 @@ def inspect(
     dynamic_batch: bool = False,
     dynamic: Axes | None = None,
     allow_unknown: bool = False,
+    nodes: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
     drop_undefined_outputs: bool = False,
 ) -> dict[str, Any]:
     """What is in a model and what would not convert, and why; nothing is written.
 
-    The options are those of `convert`.
-    Returns `convertible`, `producer`, `ir_version`, `opsets`, `nodes`, `nodes_after`,
-    `weight_bytes`, `inputs`, `outputs`, `op_types` (counts by operator) and `diagnostics`.
-    Raises Error where the model cannot be read.
+    nodes: lists each node as well. The other options are those of `convert`.
+    Returns what `onnx2nn inspect --json` prints about the model (docs/json.md): `convertible` and
+    `diagnostics`; `inputs`, `outputs`, `opsets` and what else the file says of itself; `parameters`,
+    `multiply_adds`, `activation_bytes` and `peak_activation_bytes`, each a number, an expression over
+    the model's open sizes, or None where it is not known; the same by operator (`operators`) and
+    by block (`blocks`); `unused_inputs`, `unused_initializers` and `external_files`.
+    Raises Error where the model cannot be read. Where its external data alone cannot be, that is
+    among the diagnostics, `external_files` says what is wrong, and the rest is there.
     """
     source = as_source(model)
     found = inspection_of(
@@ -275,6 +280,7 @@ def inspect(
         dynamic_batch=dynamic_batch,
         dynamic=dynamic,
         allow_unknown=allow_unknown,
+        nodes=nodes,
         data_roots=data_roots,
         drop_undefined_outputs=drop_undefined_outputs,
     )

@@ -7,6 +7,7 @@
 
 #include "c/options.h"
 #include "c/result.h"
+#include "cli/figures.h"
 #include "onnx2nn/interrupt.h"
 #include "onnx2nn/ops.h"
 #include "onnx2nn/version.h"
@@ -48,10 +49,10 @@ void keep(onnx2nn_result& r, Simplified s) {
   r.simplified.emplace(std::move(s));
 }
 
-void inspect(onnx2nn_result& r, const Conversion& c) {
-  r.said["readable"] = c.readable();
-  onnx2nn::cli::add_inspection(r.said, c);
-  say(r, c);
+void keep(onnx2nn_result& r, const onnx2nn::cli::Inspected& i, bool nodes) {
+  r.said["readable"] = i.found.readable;
+  onnx2nn::cli::add_inspected(r.said, i, nodes);
+  say(r, static_cast<onnx2nn_status>(i.code), i.diagnostics_text);
 }
 
 onnx2nn_text view(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
@@ -147,15 +148,16 @@ onnx2nn_status onnx2nn_inspect_file(const char* path, const char* options,
                                     onnx2nn_result** result) {
   return made(result, [&](onnx2nn_result& r) {
     require(path, "path");
-    inspect(r, onnx2nn::convert_file(path, onnx2nn::c::convert_options(options)));
+    const auto o = onnx2nn::c::inspection_options(options);
+    keep(r, onnx2nn::cli::inspected_file(path, o.conversion), o.nodes);
   });
 }
 
 onnx2nn_status onnx2nn_inspect_bytes(const void* bytes, size_t size, const char* name,
                                      const char* options, onnx2nn_result** result) {
   return made(result, [&](onnx2nn_result& r) {
-    const auto o = onnx2nn::c::convert_options(options);
-    inspect(r, onnx2nn::convert_bytes(bytes_of(bytes, size), o, name_of(name)));
+    const auto o = onnx2nn::c::inspection_options(options);
+    keep(r, onnx2nn::cli::inspected_bytes(bytes_of(bytes, size), o.conversion, name_of(name)), o.nodes);
   });
 }
 

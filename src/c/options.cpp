@@ -214,10 +214,7 @@ void read(const char* json, const Readers& readers) {
   }
 }
 
-}  // namespace
-
-ConvertOptions convert_options(const char* json) {
-  ConvertOptions o;
+Readers convert_readers(ConvertOptions& o) {
   Readers readers = common_readers(o);
   readers["simplify"] = [&](const Json& v) { o.simplify = boolean("simplify", v); };
   readers["fuse"] = [&](const Json& v) { o.fuse = boolean("fuse", v); };
@@ -230,6 +227,21 @@ ConvertOptions convert_options(const char* json) {
   readers["tp_plan"] = [&](const Json& v) { o.tp_plan = boolean("tp_plan", v); };
   readers["allow_unknown"] = [&](const Json& v) { o.allow_unknown = boolean("allow_unknown", v); };
   readers["custom_ops"] = [&](const Json& v) { o.custom_ops = custom_ops("custom_ops", v); };
+  return readers;
+}
+
+}  // namespace
+
+ConvertOptions convert_options(const char* json) {
+  ConvertOptions o;
+  read(json, convert_readers(o));
+  return o;
+}
+
+InspectionOptions inspection_options(const char* json) {
+  InspectionOptions o;
+  Readers readers = convert_readers(o.conversion);
+  readers["nodes"] = [&](const Json& v) { o.nodes = boolean("nodes", v); };
   read(json, readers);
   return o;
 }

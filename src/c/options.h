@@ -15,9 +15,15 @@ struct FileOptions {
   bool force = false;
 };
 
+struct InspectionOptions {
+  ConvertOptions conversion;
+  bool nodes = false;
+};
+
 /// `json`: an object, or null for none. Throws Error, with the name that is wrong: "bad-type" for a name
 /// that there is not or a value of another kind, "bad-value" for one that says nothing.
 ConvertOptions convert_options(const char* json);
+InspectionOptions inspection_options(const char* json);
 SimplifyOptions simplify_options(const char* json);
 FileOptions file_options(const char* json);
 

@@ -151,15 +151,20 @@ std::string text_of(const Parsed& p, const ModelDifference& d, std::size_t width
 
 // ---- For programs ----
 
+Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(model_text(text)); }
+
 Json json_of(const std::vector<Change>& list) {
   Json out = Json::array();
-  for (const Change& c : list) out.push_back({{"what", c.what}, {"before", c.before}, {"after", c.after}});
+  for (const Change& c : list)
+    out.push_back(
+        {{"what", model_text(c.what)}, {"before", model_text(c.before)}, {"after", model_text(c.after)}});
   return out;
 }
 
 Json json_of(const std::vector<NodePlace>& list) {
   Json out = Json::array();
-  for (const NodePlace& n : list) out.push_back({{"name", n.name}, {"op_type", n.op_type}});
+  for (const NodePlace& n : list)
+    out.push_back({{"name", model_text(n.name)}, {"op_type", model_text(n.op_type)}});
   return out;
 }
 
@@ -167,8 +172,8 @@ void add(Json& out, const ModelDifference& d) {
   out["equal"] = d.equal;
   out["nodes_before"] = d.nodes_before;
   out["nodes_after"] = d.nodes_after;
-  out["op_types_before"] = d.operators_before;
-  out["op_types_after"] = d.operators_after;
+  out["op_types_before"] = cli::json_of(d.operators_before);
+  out["op_types_after"] = cli::json_of(d.operators_after);
   out["equal_nodes"] = d.equal_nodes;
   out["renamed_nodes"] = d.renamed_nodes;
   out["interface"] = json_of(d.interface);
@@ -176,15 +181,18 @@ void add(Json& out, const ModelDifference& d) {
   out["added"] = json_of(d.added);
   out["replacements"] = Json::array();
   for (const Replacement& r : d.replacements)
-    out["replacements"].push_back({{"before", r.before}, {"after", r.after}, {"places", r.places}});
+    out["replacements"].push_back(
+        {{"before", model_texts(r.before)}, {"after", model_texts(r.after)}, {"places", model_texts(r.places)}});
   out["changed"] = Json::array();
   for (const NodeChange& n : d.changed)
-    out["changed"].push_back({{"name", n.name}, {"op_type", n.op_type}, {"changes", json_of(n.changes)}});
+    out["changed"].push_back({{"name", model_text(n.name)},
+                              {"op_type", model_text(n.op_type)},
+                              {"changes", json_of(n.changes)}});
   out["equal_weights"] = d.equal_weights;
   out["weight_changes"] = Json::array();
   for (const WeightChange& w : d.weights)
-    out["weight_changes"].push_back({{"name", w.name.empty() ? Json(nullptr) : Json(w.name)},
-                                     {"name_after", w.name_after.empty() ? Json(nullptr) : Json(w.name_after)},
+    out["weight_changes"].push_back({{"name", text_or_null(w.name)},
+                                     {"name_after", text_or_null(w.name_after)},
                                      {"changes", json_of(w.changes)}});
 }
 

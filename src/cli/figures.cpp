@@ -1,19 +1,17 @@
 #include "cli/figures.h"
 
-#include <charconv>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace onnx2nn::cli {
 namespace {
 
 /// A number, an expression, or null.
-Json json_of(const std::string& quantity) {
-  if (quantity == "?") return nullptr;
-  std::int64_t number = 0;
-  const auto r = std::from_chars(quantity.data(), quantity.data() + quantity.size(), number);
-  if (r.ec == std::errc() && r.ptr == quantity.data() + quantity.size()) return number;
-  return quantity;
+Json json_of(const Amount& a) {
+  if (a.terms.empty()) return a.text == "0" ? Json(0) : Json(nullptr);
+  if (a.terms.size() == 1 && a.terms[0].factors.empty()) return a.terms[0].coefficient;
+  return model_text(a.text);
 }
 
 void add(Json& out, const FigureInfo& f) {
@@ -25,28 +23,39 @@ void add(Json& out, const FigureInfo& f) {
 }
 
 Json json_of(const ExternalFileInfo& f) {
-  return {{"location", f.location}, {"tensors", f.tensors},
-          {"bytes", f.bytes},       {"expected_size", f.expected},
+  return {{"location", model_text(f.location)},
+          {"tensors", f.tensors},
+          {"bytes", f.bytes},
+          {"expected_size", f.expected},
           {"size", f.size ? Json(*f.size) : Json(nullptr)},
-          {"error", f.why.empty() ? Json(nullptr) : Json(f.why)}};
+          {"error", f.why.empty() ? Json(nullptr) : Json(model_text(f.why))}};
 }
 
-}  // namespace
+InspectOptions inspect_options(const ConvertOptions& o) {
+  return {o.input_shapes, o.free_dims, o.data_roots, o.drop_undefined_outputs};
+}
 
-void add_figures(Json& out, const Inspection& i, bool nodes) {
-  // A model that was not converted has them all the same.
-  out["nodes"] = i.total.nodes;
-  if (out["inputs"].empty()) out["inputs"] = json_of(i.inputs);
-  if (out["outputs"].empty()) out["outputs"] = json_of(i.outputs);
-  out["producer"] = i.producer;
-  out["producer_version"] = i.producer_version;
+Inspected inspected(Inspection found, Conversion conversion) {
+  Inspected out{std::move(found), std::move(conversion), kDone, {}, {}};
+  const Conversion& c = out.conversion;
+  // What inspection finds, conversion finds too, unless somebody stopped the one and not the other.
+  const bool stopped = c.ok() && !out.found.readable;
+  out.diagnostics = stopped ? out.found.diagnostics : c.diagnostics();
+  out.diagnostics_text = stopped ? out.found.diagnostics_text : c.diagnostics_text();
+  if (stopped || !c.ok()) out.code = exit_code_of(out.diagnostics, !stopped && c.readable());
+  return out;
+}
+
+void add_figures(Json& out, const Inspection& i) {
+  out["producer"] = model_text(i.producer);
+  out["producer_version"] = model_text(i.producer_version);
   out["ir_version"] = i.ir_version;
-  out["opsets"] = i.opsets;
-  out["domain"] = i.domain;
+  out["opsets"] = cli::json_of(i.opsets);
+  out["domain"] = model_text(i.domain);
   out["model_version"] = i.model_version;
-  out["doc_string"] = i.doc_string;
+  out["doc_string"] = model_text(i.doc_string);
   out["metadata"] = Json::object();
-  for (const auto& [key, value] : i.metadata) out["metadata"][key] = value;
+  for (const auto& [key, value] : i.metadata) out["metadata"][model_text(key)] = model_text(value);
   add(out, i.total);
   out["peak_activation_bytes"] = json_of(i.peak_bytes);
   std::uint64_t bytes = 0;
@@ -60,28 +69,55 @@ void add_figures(Json& out, const Inspection& i, bool nodes) {
   out["operators"] = Json::object();
   for (const auto& [type, f] : i.operators) {
     out["op_types"][type] = f.nodes;
-    Json figures = {{"nodes", f.nodes}};
+    Json& figures = out["operators"][type] = {{"nodes", f.nodes}};
     add(figures, f);
-    out["operators"][type] = figures;
   }
   out["blocks"] = Json::array();
   for (const BlockInfo& b : i.blocks) {
-    Json block = {{"path", b.path}, {"class", b.type}, {"nodes", b.figures.nodes}};
+    Json block = {{"path", model_text(b.path)}, {"class", model_text(b.type)}, {"nodes", b.figures.nodes}};
     add(block, b.figures);
     out["blocks"].push_back(block);
   }
-  out["unused_inputs"] = i.unused_inputs;
-  out["unused_initializers"] = i.unused_initializers;
+  out["unused_inputs"] = model_texts(i.unused_inputs);
+  out["unused_initializers"] = model_texts(i.unused_initializers);
   out["external_files"] = Json::array();
   for (const ExternalFileInfo& f : i.external_files) out["external_files"].push_back(json_of(f));
-  if (!nodes) return;
+}
+
+void add_nodes(Json& out, const Inspection& i) {
   out["node_list"] = Json::array();
   for (const NodeInfo& n : i.nodes)
-    out["node_list"].push_back({{"name", n.name},
-                                {"op_type", n.op_type},
-                                {"graph", n.graph},
+    out["node_list"].push_back({{"name", model_text(n.name)},
+                                {"op_type", model_text(n.op_type)},
+                                {"graph", model_text(n.graph)},
                                 {"outputs", cli::json_of(n.outputs)},
                                 {"multiply_adds", json_of(n.multiply_adds)}});
+}
+
+}  // namespace
+
+Inspected inspected_file(const std::string& path, const ConvertOptions& options) {
+  Inspection found = inspect_file(path, inspect_options(options));
+  return inspected(std::move(found), convert_file(path, options));
+}
+
+Inspected inspected_bytes(const std::string& bytes, const ConvertOptions& options, const std::string& name) {
+  Inspection found = inspect_bytes(bytes, inspect_options(options), name);
+  return inspected(std::move(found), convert_bytes(bytes, options, name));
+}
+
+void add_inspected(Json& out, const Inspected& i, bool nodes) {
+  out["diagnostics"] = cli::json_of(i.diagnostics);
+  if (!i.found.readable || i.code == kUsage) return;
+  const Conversion& c = i.conversion;
+  out["convertible"] = c.ok();
+  out["nodes"] = i.found.total.nodes;
+  out["nodes_after"] = c.stats().nodes_after;
+  // Of a model that was not converted, without the names of Python's.
+  out["inputs"] = cli::json_of(c.inputs().empty() ? i.found.inputs : c.inputs());
+  out["outputs"] = cli::json_of(c.outputs().empty() ? i.found.outputs : c.outputs());
+  add_figures(out, i.found);
+  if (nodes) add_nodes(out, i.found);
 }
 
 }  // namespace onnx2nn::cli

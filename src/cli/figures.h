@@ -1,12 +1,28 @@
-// What an inspection counts, as JSON; docs/json.md says what is in it.
+// What is in a model and whether it would convert, as JSON for both programs and the C interface; docs/json.md says what
+// is in it.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "cli/results.h"
+#include "onnx2nn/convert.h"
 #include "onnx2nn/inspect.h"
 
 namespace onnx2nn::cli {
 
-/// Adds parameters, multiply-adds, memory and what else was found; nodes: each node as well.
-void add_figures(Json& out, const Inspection& i, bool nodes);
+struct Inspected {
+  Inspection found;
+  Conversion conversion;
+  ExitCode code = kDone;  // kUnreadable also where the model could be read, but not its external data
+  std::vector<DiagnosticInfo> diagnostics;
+  std::string diagnostics_text;
+};
+
+Inspected inspected_file(const std::string& path, const ConvertOptions& options);
+Inspected inspected_bytes(const std::string& bytes, const ConvertOptions& options, const std::string& name);
+
+/// Adds its diagnostics and, where the model could be read, what is in it. nodes: each node as well.
+void add_inspected(Json& out, const Inspected& i, bool nodes);
 
 }  // namespace onnx2nn::cli

@@ -12,6 +12,7 @@
 #include "cli/table.h"
 #include "onnx2nn/convert.h"
 #include "onnx2nn/inspect.h"
+#include "support/clipped.h"
 #include "support/text.h"
 
 namespace onnx2nn::cli {
@@ -22,29 +23,18 @@ constexpr std::size_t kMostBlocks = 40;
 constexpr std::size_t kMostNames = 8;
 constexpr std::size_t kMostText = 200;
 
-struct Inspected {
-  std::string model;
-  Inspection found;
-  Conversion conversion;
-  ExitCode code = kDone;
+struct Model : Inspected {
+  std::string path;
 };
 
-Inspected inspected(const Parsed& p, const std::string& model) {
+Model model_at(const Parsed& p, const std::string& path) {
   ConvertOptions options;
   options.simplify = !p.flag("no_simplify");
   options.allow_unknown = p.flag("allow_unknown");
   options.data_roots = p.texts("data_root");
   options.drop_undefined_outputs = p.flag("drop_undefined_outputs");
-  options.input_shapes = input_shapes(p, model);
-  Inspected out{model,
-                inspect_file(model, {options.input_shapes, {}, options.data_roots,
-                                     options.drop_undefined_outputs}),
-                convert_file(model, options)};
-  const Conversion& c = out.conversion;
-  if (!c.ok()) out.code = c.readable() ? kWrong : exit_code_of(c.diagnostics(), false);
-  // Options that do not fit the model.
-  if (!c.ok() && exit_code_of(c.diagnostics(), c.readable()) == kUsage) out.code = kUsage;
-  return out;
+  options.input_shapes = input_shapes(p, path);
+  return {inspected_file(path, options), path};
 }
 
 // ---- For people ----
@@ -69,15 +59,14 @@ std::string type_text(const PortInfo& port) {
 }
 
 /// "25,557,032 (25.56 M)"; what is not known in full says so.
-std::string in_full(const Quantity& q, std::string (*human)(const std::string&)) {
-  const std::string short_form = human(q.unknown == 0 ? q.all : q.known);
-  if (q.unknown == 0) return printable(short_form);
-  return fmt::format("? ({} parts unknown; at least {})", q.unknown, printable(short_form));
+std::string in_full(const Quantity& q, std::string (*human)(const Amount&)) {
+  if (q.unknown == 0) return human(q.all);
+  return fmt::format("? ({} parts unknown; at least {})", q.unknown, human(q.known));
 }
 
-std::string count_cell(const Quantity& q) { return q.all == "0" ? "" : printable(human_count(q.all)); }
-std::string bytes_cell(const Quantity& q) { return q.all == "0" ? "" : printable(human_bytes(q.all)); }
-std::string parameters_cell(std::uint64_t n) { return n == 0 ? "" : human_count(std::to_string(n)); }
+std::string count_cell(const Amount& a) { return a.text == "0" ? "" : human_count(a); }
+std::string bytes_cell(const Amount& a) { return a.text == "0" ? "" : human_bytes(a); }
+std::string parameters_cell(std::uint64_t n) { return n == 0 ? "" : human_count(n); }
 
 std::uint64_t weight_bytes(const Inspection& i) {
   std::uint64_t sum = 0;
@@ -101,26 +90,26 @@ std::string weights_text(const Inspection& i) {
   std::vector<std::string> parts;
   for (const auto& [dtype, w] : i.weights)
     parts.push_back(fmt::format("{} {}", with_commas(w.elements), dtype));
-  return human_bytes(std::to_string(weight_bytes(i))) +
+  return human_bytes(weight_bytes(i)) +
          (parts.empty() ? "" : " (" + join(parts, ", ") + ")");
 }
 
-std::string nodes_text(const Inspected& it) {
+std::string nodes_text(const Model& it) {
   const ConversionStats& s = it.conversion.stats();
   if (!it.conversion.ok()) return fmt::format("{}", it.found.total.nodes);
   return fmt::format("{}, {} simplified", it.found.total.nodes, s.nodes_after);
 }
 
 std::string file_text(const ExternalFileInfo& f) {
-  const std::string expected = human_bytes(std::to_string(f.expected));
+  const std::string expected = human_bytes(f.expected);
   if (!f.size) return fmt::format("MISSING, {} expected for {} tensors: {}", expected, f.tensors, printable(f.why));
-  const std::string size = human_bytes(std::to_string(*f.size));
+  const std::string size = human_bytes(*f.size);
   if (!f.why.empty()) return fmt::format("NOT WHOLE, {} of {} expected: {}", size, expected, printable(f.why));
   return fmt::format("{}, {} tensors", size, f.tensors);
 }
 
 std::string short_text(const std::string& text) {
-  std::string out = printable(text.substr(0, kMostText));
+  std::string out = printable(clipped(text, kMostText));
   return out + (text.size() > kMostText ? "..." : "");
 }
 
@@ -133,7 +122,7 @@ Table ports_table(const Inspection& i) {
 
 std::vector<std::string> figures_row(std::string name, const FigureInfo& f) {
   return {std::move(name), std::to_string(f.nodes), parameters_cell(f.parameters),
-          count_cell(f.multiply_adds), bytes_cell(f.activation_bytes)};
+          count_cell(f.multiply_adds.all), bytes_cell(f.activation_bytes.all)};
 }
 
 Table operators_table(const Inspection& i) {
@@ -174,15 +163,14 @@ Table nodes_table(const Inspection& i) {
     for (const PortInfo& port : n.outputs) types.push_back(type_text(port));
     const std::string where = n.graph.empty() ? "" : printable(n.graph) + ": ";
     out.rows.push_back({where + (n.name.empty() ? "(unnamed)" : printable(n.name)), printable(n.op_type),
-                        join(types, ", "),
-                        n.multiply_adds == "0" ? "" : printable(human_count(n.multiply_adds))});
+                        join(types, ", "), count_cell(n.multiply_adds)});
   }
   return out;
 }
 
-std::string in_full(const Inspected& it, bool nodes, std::size_t width) {
+std::string in_full(const Model& it, bool nodes, std::size_t width) {
   const Inspection& i = it.found;
-  std::string out = printable(it.model) + "\n";
+  std::string out = printable(it.path) + "\n";
   const auto line = [&](std::string_view label, const std::string& text) {
     out += fmt::format("  {:<20}{}\n", label, text);
   };
@@ -190,12 +178,12 @@ std::string in_full(const Inspected& it, bool nodes, std::size_t width) {
   line("opsets", opsets_text(i));
   line("nodes", nodes_text(it));
   line("parameters", fmt::format("{} ({})", with_commas(i.total.parameters),
-                                 human_count(std::to_string(i.total.parameters))));
+                                 human_count(i.total.parameters)));
   line("weights", weights_text(i));
   line("multiply-adds", in_full(i.total.multiply_adds, human_count));
   line("activations", in_full(i.total.activation_bytes, human_bytes));
-  line("", "at one time at most " + printable(human_bytes(i.peak_bytes)));
-  if (i.total.multiply_adds.all == "?" || i.peak_bytes == "?" || i.total.activation_bytes.all == "?")
+  line("", "at one time at most " + human_bytes(i.peak_bytes));
+  if (i.total.multiply_adds.unknown > 0 || i.total.activation_bytes.unknown > 0 || i.peak_bytes.text == "?")
     line("", "(--input_shape says what is open)");
   if (i.model_version != 0) line("model version", std::to_string(i.model_version));
   if (!i.domain.empty()) line("domain", short_text(i.domain));
@@ -237,35 +225,34 @@ std::string result_text(ExitCode code) {
 }
 
 /// A table of a column for each model, in several tables where they do not fit beside each other.
-std::string side_by_side(const std::vector<Inspected>& list, std::size_t width) {
+std::string side_by_side(const std::vector<Model>& list, std::size_t width) {
   std::vector<std::vector<std::string>> columns(1);  // the labels first
   columns[0] = {"", "producer", "opsets", "nodes", "parameters", "weights", "multiply-adds",
                 "activations", "at one time", "inputs", "outputs", "external data", "convertible", ""};
   std::set<std::string> types;
-  for (const Inspected& it : list)
+  for (const Model& it : list)
     for (const auto& [type, _] : it.found.operators) types.insert(type);
   for (const std::string& type : types) columns[0].push_back(printable(type));
   std::map<std::string, std::size_t> stems;
-  for (const Inspected& it : list) ++stems[std::filesystem::path(it.model).filename().string()];
-  for (const Inspected& it : list) {
+  for (const Model& it : list) ++stems[std::filesystem::path(it.path).filename().string()];
+  for (const Model& it : list) {
     const Inspection& i = it.found;
-    const std::string stem = std::filesystem::path(it.model).filename().string();
+    const std::string stem = std::filesystem::path(it.path).filename().string();
     const auto types_of = [](const std::vector<PortInfo>& ports) {
       if (ports.size() > 2) return fmt::format("{} values", ports.size());
       std::vector<std::string> out;
       for (const PortInfo& port : ports) out.push_back(type_text(port));
       return join(out, ", ");
     };
-    std::vector<std::string> column = {printable(stems[stem] > 1 ? it.model : stem)};
+    std::vector<std::string> column = {printable(stems[stem] > 1 ? it.path : stem)};
     if (i.readable) {
-      const std::string bytes = human_bytes(std::to_string(weight_bytes(i)));
+      const std::string bytes = human_bytes(weight_bytes(i));
       for (const std::string& cell :
            {printable(std::string(strip(i.producer + " " + i.producer_version))), opsets_text(i),
             it.conversion.ok() ? fmt::format("{} -> {}", i.total.nodes, it.conversion.stats().nodes_after)
                                : std::to_string(i.total.nodes),
-            human_count(std::to_string(i.total.parameters)), bytes,
-            printable(human_count(i.total.multiply_adds.all)),
-            printable(human_bytes(i.total.activation_bytes.all)), printable(human_bytes(i.peak_bytes)),
+            human_count(i.total.parameters), bytes, human_count(i.total.multiply_adds.all),
+            human_bytes(i.total.activation_bytes.all), human_bytes(i.peak_bytes),
             types_of(i.inputs), types_of(i.outputs), missing_text(i)})
         column.push_back(cell);
     } else {
@@ -307,25 +294,19 @@ std::string side_by_side(const std::vector<Inspected>& list, std::size_t width) 
 
 // ---- For programs ----
 
-Json json_result(const Parsed& p, const Inspected& it) {
+Json json_result(const Parsed& p, const Model& it) {
   Json out = result_of(p, it.code);
-  out["model"] = it.model;
-  if (!it.found.readable || it.code == kUsage) {
-    out["error"] = it.conversion.diagnostics_text();
-    out["diagnostics"] = json_of(it.conversion.diagnostics());
-    return out;
-  }
-  add_inspection(out, it.conversion);
-  add_figures(out, it.found, p.flag("list_nodes"));
-  if (!it.conversion.readable()) out["error"] = it.conversion.diagnostics_text();
+  out["model"] = it.path;
+  if (!it.found.readable || it.code == kUsage || it.code == kUnreadable) out["error"] = it.diagnostics_text;
+  add_inspected(out, it, p.flag("list_nodes"));
   return out;
 }
 
-ExitCode worst(const std::vector<Inspected>& list) {
+ExitCode worst(const std::vector<Model>& list) {
   constexpr ExitCode kOrder[] = {kDone, kNotChecked, kWrong, kUnreadable, kUsage, kInternal, kInterrupted};
   const auto place = [&](ExitCode code) { return std::find(std::begin(kOrder), std::end(kOrder), code); };
   ExitCode out = kDone;
-  for (const Inspected& it : list)
+  for (const Model& it : list)
     if (place(it.code) > place(out)) out = it.code;
   return out;
 }
@@ -333,10 +314,10 @@ ExitCode worst(const std::vector<Inspected>& list) {
 }  // namespace
 
 Answer inspect(const Parsed& p, std::size_t width) {
-  std::vector<std::string> models = {p.text_of("model")};
-  for (std::string& more : p.texts("more_models")) models.push_back(std::move(more));
-  std::vector<Inspected> list;
-  for (const std::string& model : models) list.push_back(inspected(p, model));
+  std::vector<std::string> paths = {p.text_of("model")};
+  for (std::string& more : p.texts("more_models")) paths.push_back(std::move(more));
+  std::vector<Model> list;
+  for (const std::string& path : paths) list.push_back(model_at(p, path));
   Answer answer{worst(list), "", ""};
   if (p.json) {
     if (list.size() == 1) {
@@ -346,18 +327,18 @@ Answer inspect(const Parsed& p, std::size_t width) {
     Json out = result_of(p, answer.code);
     out["model"] = nullptr;
     out["models"] = Json::array();
-    for (const Inspected& it : list) out["models"].push_back(json_result(p, it));
+    for (const Model& it : list) out["models"].push_back(json_result(p, it));
     answer.out = text_of(out) + "\n";
     return answer;
   }
-  for (const Inspected& it : list) answer.err += it.conversion.diagnostics_text();
+  for (const Model& it : list) answer.err += it.diagnostics_text;
   if (p.flag("quiet") || (list.size() == 1 && (!list[0].found.readable || list[0].code == kUsage)))
     return answer;
   if (list.size() > 1) {
     answer.out = side_by_side(list, width);
     if (p.flag("list_nodes"))
-      for (const Inspected& it : list)
-        answer.out += printable(it.model) + "\n" + nodes_table(it.found).text(width) + "\n";
+      for (const Model& it : list)
+        answer.out += printable(it.path) + "\n" + nodes_table(it.found).text(width) + "\n";
   } else {
     answer.out = in_full(list[0], p.flag("list_nodes"), width);
     if (answer.code == kDone) answer.out += "everything in it can be converted\n";

@@ -122,22 +122,13 @@ Json json_of(const Simplified& s) {
           {"misses", misses}};
 }
 
-void add_inspection(Json& out, const Conversion& c) {
-  const ConversionStats& s = c.stats();
-  out["convertible"] = c.ok();
-  out["producer"] = model_text(s.producer);
-  out["ir_version"] = s.ir_version;
-  out["opsets"] = json_of(s.opsets);
-  out["nodes"] = s.nodes_before;
-  out["nodes_after"] = s.nodes_after;
-  out["weight_bytes"] = s.weight_bytes;
-  out["inputs"] = json_of(c.inputs());
-  out["outputs"] = json_of(c.outputs());
-  out["op_types"] = json_of(s.op_types);
-  out["diagnostics"] = json_of(c.diagnostics());
-}
-
 std::string model_text(std::string_view text) { return replace_invalid(text); }
+
+Json model_texts(const std::vector<std::string>& list) {
+  Json out = Json::array();
+  for (const std::string& text : list) out.push_back(model_text(text));
+  return out;
+}
 
 std::string text_of(const Json& value, std::size_t indent) {
   std::string out;

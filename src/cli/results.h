@@ -25,11 +25,9 @@ Json json_of(const std::vector<PortInfo>& list);
 Json json_of(const ConversionStats& stats);
 /// Counts before and after, what the rules did, and why they did nothing.
 Json json_of(const Simplified& s);
-/// Adds what is in a model.
-void add_inspection(Json& out, const Conversion& c);
-
 /// Text of a model, which may be no UTF-8, as a JSON value.
 std::string model_text(std::string_view text);
+Json model_texts(const std::vector<std::string>& list);
 /// Text by what it counts.
 template <typename Number>
 Json json_of(const std::map<std::string, Number>& counts) {

@@ -1,9 +1,7 @@
 #include "cli/table.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
-#include <optional>
 
 #include <fmt/core.h>
 
@@ -16,13 +14,6 @@ constexpr std::size_t kIndent = 2;
 constexpr std::size_t kGap = 2;
 constexpr std::size_t kLeast = 12;  // columns that a cell of text keeps
 
-std::optional<std::uint64_t> number_of(std::string_view text) {
-  std::uint64_t n = 0;
-  const auto r = std::from_chars(text.data(), text.data() + text.size(), n);
-  if (r.ec != std::errc() || r.ptr != text.data() + text.size()) return std::nullopt;
-  return n;
-}
-
 std::string scaled(std::uint64_t n, double unit, std::string_view steps, std::string_view suffix) {
   auto value = static_cast<double>(n);
   std::size_t step = 0;
@@ -32,6 +23,23 @@ std::string scaled(std::uint64_t n, double unit, std::string_view steps, std::st
   }
   if (step == 0) return fmt::format("{}", n);
   return fmt::format("{:.{}f} {}{}", value, value < 100 ? 2 : 1, steps[step - 1], suffix);
+}
+
+/// The sum, with numbers as `number` writes them. has_unit: so that 1 is written, too.
+std::string sum_text(const Amount& amount, std::string (*number)(std::uint64_t), bool has_unit) {
+  if (amount.terms.empty()) return amount.text == "0" ? number(0) : printable(amount.text);
+  std::string out;
+  for (const Amount::Term& t : amount.terms) {
+    const auto magnitude = static_cast<std::uint64_t>(t.coefficient);
+    if (t.coefficient < 0) out += out.empty() ? "-" : " - ";
+    if (t.coefficient > 0 && !out.empty()) out += " + ";
+    const std::uint64_t size = t.coefficient < 0 ? 0 - magnitude : magnitude;
+    std::vector<std::string> factors;
+    if (size != 1 || t.factors.empty() || has_unit) factors.push_back(number(size));
+    for (const std::string& factor : t.factors) factors.push_back(printable(factor));
+    out += join(factors, " * ");
+  }
+  return out;
 }
 
 }  // namespace
@@ -86,15 +94,15 @@ std::string with_commas(std::uint64_t number) {
   return out;
 }
 
-std::string human_count(const std::string& quantity) {
-  const auto n = number_of(quantity);
-  return n ? scaled(*n, 1000, "KMGTPE", "") : quantity;
+std::string human_count(std::uint64_t number) { return scaled(number, 1000, "KMGTPE", ""); }
+
+std::string human_count(const Amount& amount) { return sum_text(amount, human_count, false); }
+
+std::string human_bytes(std::uint64_t number) {
+  if (number == 1) return "1 byte";
+  return number < 1024 ? fmt::format("{} bytes", number) : scaled(number, 1024, "KMGTPE", "iB");
 }
 
-std::string human_bytes(const std::string& quantity) {
-  const auto n = number_of(quantity);
-  if (!n) return quantity == "?" ? quantity : quantity + " bytes";
-  return *n < 1024 ? fmt::format("{} bytes", *n) : scaled(*n, 1024, "KMGTPE", "iB");
-}
+std::string human_bytes(const Amount& amount) { return sum_text(amount, human_bytes, true); }
 
 }  // namespace onnx2nn::cli

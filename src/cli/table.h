@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "onnx2nn/inspect.h"
 
 namespace onnx2nn::cli {
 
@@ -23,9 +26,11 @@ std::string shortened(std::string_view text, std::size_t width);
 
 /// "25,557,032"
 std::string with_commas(std::uint64_t number);
-/// A number, an expression or "?" of a Quantity: "4.09 G", "768*seq", "?".
-std::string human_count(const std::string& quantity);
-/// The same of bytes, in powers of 1024.
-std::string human_bytes(const std::string& quantity);
+/// "4.09 G", "1.02 M * batch * seq + 768 * batch", "?"; on one line, whatever the model's symbols are.
+std::string human_count(const Amount& amount);
+std::string human_count(std::uint64_t number);
+/// The same of bytes, in powers of 1024: "97.66 KiB * batch + 12 bytes".
+std::string human_bytes(const Amount& amount);
+std::string human_bytes(std::uint64_t number);
 
 }  // namespace onnx2nn::cli

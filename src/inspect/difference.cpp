@@ -14,6 +14,7 @@
 #include <fmt/core.h>
 
 #include "inspect/multiply_adds.h"
+#include "support/clipped.h"
 #include "support/error.h"
 #include "support/interrupt.h"
 #include "support/text.h"
@@ -76,7 +77,7 @@ std::string tensor_text(const ir::Tensor& t) {
 }
 
 std::string quoted(const std::string& s) {
-  return '"' + (s.size() > kText ? s.substr(0, kText) + "..." : s) + '"';
+  return '"' + (s.size() > kText ? std::string(clipped(s, kText)) + "..." : s) + '"';
 }
 
 struct AttributeText {

@@ -8,6 +8,7 @@
 #include "ops/scope.h"
 #include "support/checked.h"
 #include "support/interrupt.h"
+#include "support/text.h"
 
 namespace onnx2nn::inspect {
 namespace {
@@ -165,7 +166,7 @@ class Collector {
     const std::uint64_t all = facts_.total.parameters;
     count(facts_.total);
     facts_.total.parameters = all;  // those that no node reads are parameters as well
-    count(facts_.by_operator[n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type]);
+    count(facts_.by_operator[replace_invalid(n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type)]);
     const auto scope = ops::scope_of(n);
     std::string path;
     std::size_t depth = 0;

@@ -52,7 +52,7 @@ struct Facts {
   /// its own, from when it is made (an input: from the start) until its last reader is done. Unknown where it depends
   /// on sizes which time that is.
   ir::Dim peak_bytes;
-  std::map<std::string, Figures> by_operator;  // "Conv", "com.microsoft::Attention"
+  std::map<std::string, Figures> by_operator;  // "Conv", "com.microsoft::Attention", in UTF-8
   std::vector<BlockFigures> blocks;            // in the order of their first nodes, outer ones first
   std::map<std::string, Weights> weights;      // constants by element type
   std::vector<const ir::Value*> unused_inputs;

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "support/clipped.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -45,9 +46,7 @@ constexpr std::size_t kLongestText = 4000;
 
 void shorten(std::string& text) {
   if (text.size() <= kLongestText) return;
-  std::size_t end = kLongestText;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) --end;
-  text.resize(end);
+  text.resize(clipped(text, kLongestText).size());
   text += "...";
 }
 

@@ -226,8 +226,16 @@ int main(int argc, char **argv) {
 
   check(onnx2nn_inspect_file(argv[1], NULL, &result) == ONNX2NN_DONE, "a model is looked at", result);
   check(contains(onnx2nn_json(result), "\"convertible\": true"), "it would convert", result);
+  check(strcmp(onnx2nn_json_of(result, "multiply_adds").data, "\"844224*batch\"") == 0, "its work is counted", result);
+  check(contains(onnx2nn_json_of(result, "operators"), "\"Conv\": {\"nodes\": "), "by operator", result);
+  check(contains(onnx2nn_json_of(result, "blocks"), "\"path\": \"layer1\""), "by block", result);
+  check(strcmp(onnx2nn_json_of(result, "node_list").data, "null") == 0, "nodes are not listed", result);
   onnx2nn_free(result);
-  check(onnx2nn_inspect_bytes(bytes, size, NULL, NULL, &result) == ONNX2NN_DONE, "so are bytes", result);
+  check(onnx2nn_inspect_bytes(bytes, size, NULL, "{\"nodes\": true}", &result) == ONNX2NN_DONE, "so are bytes", result);
+  check(contains(onnx2nn_json_of(result, "node_list"), "\"op_type\": \"Conv\""), "nodes are listed", result);
+  onnx2nn_free(result);
+  check(onnx2nn_inspect_file("no such file", NULL, &result) == ONNX2NN_UNREADABLE, "no file", result);
+  check(strcmp(onnx2nn_json_of(result, "readable").data, "false") == 0, "it could not be read", result);
   onnx2nn_free(result);
   check(onnx2nn_operators(&result) == ONNX2NN_DONE && contains(onnx2nn_json(result), "\"Conv\""), "operators", result);
   onnx2nn_free(result);

@@ -155,11 +155,12 @@ def check_shown(what: str, shown: bytes, is_json: bool) -> None:
     assert not any("\u0590" <= c <= "\u08ff" for c in text), what
     if is_json:
         assert text.isascii()
-        json.loads(text)
+        # Half a character would end whoever prints it.
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
 
 
-def cases() -> Iterator[tuple[str, bytes]]:
-    """(name, model): all of them, or a sample that is the same in every run."""
+def cases() -> Iterator[tuple[str, bytes, bytes]]:
+    """(name, model, the same without such texts): all of them, or a sample that is the same in every run."""
     pairs = []
     for name, (data, marks) in (("marked", marked_model()), ("external", external_model())):
         pairs += [
@@ -179,7 +180,7 @@ def cases() -> Iterator[tuple[str, bytes]]:
                 chosen.append(pair)
         pairs = chosen
     for name, data, mark, text in pairs:
-        yield name, with_text(data, mark, text)
+        yield name, with_text(data, mark, text), data
 
 
 def run_python(*arguments: str) -> tuple[int, bytes, bytes]:
@@ -199,24 +200,33 @@ COMMANDS = [
     ["convert", "MODEL", "-o", "OUT.py", "--no-check"],
     ["convert", "MODEL", "-o", "OUT.py", "--no-check", "--allow-unknown"],
     ["convert", "MODEL", "-o", "OUT.py", "--no-check", "--allow-unknown", "--json"],
-    ["inspect", "MODEL"],
-    ["inspect", "MODEL", "--json"],
+    ["inspect", "MODEL", "--nodes"],
+    ["inspect", "MODEL", "PLAIN"],
+    ["inspect", "MODEL", "--nodes", "--json"],
+    ["diff", "PLAIN", "MODEL", "--all"],
+    ["diff", "MODEL", "PLAIN", "--all"],
+    ["diff", "PLAIN", "MODEL", "--json"],
+    ["diff", "MODEL", "PLAIN", "--json"],
     ["simplify", "MODEL", "OUT.onnx", "--no-check"],
     ["simplify", "MODEL", "OUT.onnx", "--no-check", "--json"],
 ]
 
 
 def test_shown_escaped(tmp_path: Path) -> None:
-    model = tmp_path / "model.onnx"
-    for at, (name, data) in enumerate(cases()):
+    model, plain = tmp_path / "model.onnx", tmp_path / "plain.onnx"
+    for at, (name, data, without) in enumerate(cases()):
         model.write_bytes(data)
-        # Both programs; in a sample each model goes through two commands.
-        for command in COMMANDS if EVERY else (COMMANDS * 2)[at % 7 : at % 7 + 4 : 3]:
+        plain.write_bytes(without)
+        # Both programs; in a sample each model goes through three commands.
+        first = at % len(COMMANDS)
+        for command in COMMANDS if EVERY else (COMMANDS * 2)[first : first + 9 : 4]:
             for run in (run_python, run_native):
                 for old in tmp_path.glob("out.*"):
                     old.unlink()
                 words = [
-                    w.replace("MODEL", str(model)).replace("OUT", str(tmp_path / "out"))
+                    w.replace("MODEL", str(model))
+                    .replace("PLAIN", str(plain))
+                    .replace("OUT", str(tmp_path / "out"))
                     for w in command
                 ]
                 code, out, err = run(*words)

@@ -12,6 +12,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper, parser, shape_inference
 
+import onnx2nn
 from json_schema import conforms
 from programs import SCHEMA, Run, native
 
@@ -116,6 +117,71 @@ def test_open_sizes_are_expressions_and_numbers_where_they_are_given(run: Run) -
     assert found["peak_activation_bytes"] == "32*N"  # x and a
     found = _json(run, "m.onnx", "--input_shape", "x:4,5")
     assert (found["multiply_adds"], found["peak_activation_bytes"]) == (60, 128)
+
+
+def test_expressions_are_scaled_as_numbers_are(run: Run) -> None:
+    _save(
+        """g (float[N,5000] x, float[3,5000] z, float[N,M] u) => (float y, float v, float q) {
+            y = MatMul(x, w)
+            v = MatMul(z, w)
+            q = Relu(u)
+        }""",
+        w=_f(5000, 300),
+    )
+    _, out, _ = run("inspect", "m.onnx")
+    lines = out.splitlines()
+    assert "  multiply-adds       1.50 M * N + 4.50 M" in lines
+    assert "  activations         4 bytes * M * N + 1.17 KiB * N + 3.52 KiB" in lines
+    rows = [
+        line for line in lines if line.startswith(("  operator", "  MatMul", "  Relu", "  all"))
+    ]
+    assert len({len(line) for line in rows}) == 1  # right-aligned
+    # A symbol is text of the model's.
+    model = onnx.load("m.onnx")
+    for value in (model.graph.input[0], model.graph.input[2]):
+        value.type.tensor_type.shape.dim[0].dim_param = "\x1b[31m2000000*k"
+    onnx.save(model, "m.onnx")
+    _, out, _ = run("inspect", "m.onnx")
+    assert "1.50 M * __31m2000000_k + 4.50 M" in out
+    assert "\x1b" not in out
+
+
+def test_text_is_cut_between_characters(run: Run) -> None:
+    model = _save("g (float[2] x) => (float y) { y = Relu(x) }")
+    model.doc_string = "模型" * 100
+    onnx.save(model, "m.onnx")
+    _, out, _ = run("inspect", "m.onnx")
+    assert f"description         {'模型' * 33}...\n" in out
+
+
+@pytest.mark.parametrize("given", ["path", "bytes"])
+def test_python_has_all_that_the_command_prints(given: str, run: Run) -> None:
+    model = _save(
+        "g (float[N,4] x, float[3] idle) => (float y) { a = MatMul(x, w) y = Relu(a) }", w=_f(4, 3)
+    )
+    envelope = {"command", "model", "ok", "checked", "exit_code", "error"}
+    said: Any = "m.onnx" if given == "path" else model.SerializeToString()
+    for nodes in (False, True):
+        printed = _json(run, "m.onnx", *["--nodes"] * nodes)
+        assert envelope < set(printed)
+        assert onnx2nn.inspect(said, nodes=nodes) == {
+            k: v for k, v in printed.items() if k not in envelope
+        }
+    assert onnx2nn.inspect(said, input_shapes={"x": [7, 4]})["multiply_adds"] == 7 * 12
+
+
+def test_python_counts_a_model_whose_weights_are_missing() -> None:
+    model = _save("g (float[2,4] x) => (float y) { y = MatMul(x, w) }", w=_f(4, 300))
+    onnx.save(model, "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    Path("m.data").unlink()
+    found = onnx2nn.inspect("m.onnx")
+    assert found["convertible"] is False
+    assert found["multiply_adds"] == 2 * 1200
+    assert "missing" in found["external_files"][0]["error"]
+    assert found["diagnostics"]
+    Path("m.onnx").unlink()
+    with pytest.raises(onnx2nn.Error):
+        onnx2nn.inspect("m.onnx")
 
 
 def test_what_is_not_known_is_never_a_number(run: Run) -> None:

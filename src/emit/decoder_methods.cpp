@@ -26,6 +26,11 @@ constexpr std::string_view kGenerateHead = R"(
 
 constexpr std::string_view kMaskParameter = "        attention_mask: Tensor | None = None,\n";
 
+constexpr std::string_view kStatesParameter = "        encoder_hidden_states: Tensor,\n";
+
+constexpr std::string_view kStatesMaskParameter =
+    "        encoder_attention_mask: Tensor | None = None,\n";
+
 constexpr std::string_view kGenerateParameters = R"(        max_new_tokens: int = 20,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int = 0,
@@ -42,6 +47,14 @@ constexpr std::string_view kGenerateParameters = R"(        max_new_tokens: int 
 
 constexpr std::string_view kMaskDoc =
     "        Shorter prompts have padding in front, where attention_mask is 0.\n";
+
+constexpr std::string_view kStatesDoc =
+    "        The encoder's states are given for each row, in which a text begins with input_ids.\n";
+
+constexpr std::string_view kStatesMaskDefault = R"(        if encoder_attention_mask is None:
+            size = encoder_hidden_states.shape[:2]
+            encoder_attention_mask = input_ids.new_ones(size)
+)";
 
 constexpr std::string_view kMaskDefault = R"(        if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -94,17 +107,24 @@ std::string cast(const std::string& x, const std::string& dtype, std::string_vie
 
 Text list_of(std::vector<Text> items) { return brackets("[", std::move(items), "]"); }
 
-/// The empty caches, the shortest list that is repeated.
-Text empty_caches(const Decoder& d) {
-  const std::size_t count = d.caches.size();
+/// After how many elements the same come again.
+template <typename T>
+std::size_t period_of(const std::vector<T>& all) {
   std::size_t period = 1;
   const auto repeats = [&] {
-    if (count % period != 0) return false;
-    for (std::size_t i = period; i < count; ++i)
-      if (d.caches[i] != d.caches[i - period]) return false;
+    if (all.size() % period != 0) return false;
+    for (std::size_t i = period; i < all.size(); ++i)
+      if (all[i] != all[i - period]) return false;
     return true;
   };
   while (!repeats()) ++period;
+  return period;
+}
+
+/// The empty caches, the shortest list that is repeated.
+Text empty_caches(const Decoder& d) {
+  const std::size_t count = d.caches.size();
+  const std::size_t period = period_of(d.caches);
   std::vector<Text> items;
   for (std::size_t i = 0; i < period; ++i) {
     std::vector<Text> sizes;
@@ -137,14 +157,33 @@ std::string argument(const DecoderInput& i) {
     case DecoderRole::UseCache: return "use_cache";
     case DecoderRole::KeptLogits: return "kept";
     case DecoderRole::Past: return "*past";
+    case DecoderRole::States: return "encoder_hidden_states";
+    case DecoderRole::StatesMask: return cast("encoder_attention_mask", i.dtype, "int64");
   }
   return "";
+}
+
+/// What was computed of the states stays what the first step made of it.
+std::string kept_caches(const Decoder& d) {
+  std::string out = "        if past[0].shape[" + std::to_string(d.length_axis) + "] > 0:\n";
+  const std::size_t period = period_of(d.of_states);
+  for (std::size_t i = 0; i < period; ++i) {
+    if (!d.of_states[i]) continue;
+    const std::string places = period == d.caches.size()
+                                   ? "[" + std::to_string(i) + "]"
+                                   : "[" + std::to_string(i) + "::" + std::to_string(period) + "]";
+    out += "            present" + places + " = past" + places + "\n";
+  }
+  return out;
 }
 
 std::string step(const Decoder& d) {
   const bool mask = d.has(DecoderRole::Mask);
   std::vector<Text> params{atom("self"), atom("tokens: Tensor"), atom("past: list[Tensor]")};
   if (mask) params.push_back(atom("attention_mask: Tensor"));
+  const bool states = d.has(DecoderRole::States);
+  if (states) params.push_back(atom("encoder_hidden_states: Tensor"));
+  if (d.has(DecoderRole::StatesMask)) params.push_back(atom("encoder_attention_mask: Tensor"));
   Text head = brackets("step(", std::move(params), ") -> tuple[Tensor, list[Tensor]]");
   std::string out = "\n" + statement_text(kMethod, "def ", head, ":");
   out += "        \"\"\"Logits of what follows the tokens, and the cache with them";
@@ -173,25 +212,42 @@ std::string step(const Decoder& d) {
   }
   const std::size_t end = d.present + d.caches.size();
   const bool plain = d.logits == 0 && d.present == 1 && end == d.outputs;
-  out += statement_text(kBody, plain ? "logits, *past = " : "outputs = ",
-                        call("self", std::move(args)), "");
-  if (plain) return out + "        return logits, past\n";
   const std::string last = end == d.outputs ? "" : std::to_string(end);
-  return out + "        return outputs[" + std::to_string(d.logits) + "], list(outputs[" +
-         std::to_string(d.present) + ":" + last + "])\n";
+  std::string logits = "logits";
+  std::string caches = states ? "present" : "past";
+  out += statement_text(kBody, plain ? "logits, *" + caches + " = " : "outputs = ",
+                        call("self", std::move(args)), "");
+  if (!plain) {
+    logits = "outputs[" + std::to_string(d.logits) + "]";
+    const std::string list =
+        "list(outputs[" + std::to_string(d.present) + ":" + last + "])";
+    if (states) out += "        present = " + list + "\n";
+    if (!states) caches = list;
+  }
+  if (states) out += kept_caches(d);
+  return out + "        return " + logits + ", " + caches + "\n";
 }
 
 std::string generate(const Decoder& d) {
   const bool mask = d.has(DecoderRole::Mask);
   std::string out(kGenerateHead);
+  const bool states = d.has(DecoderRole::States);
+  const bool states_mask = d.has(DecoderRole::StatesMask);
   if (mask) out += kMaskParameter;
+  if (states) out += kStatesParameter;
+  if (states_mask) out += kStatesMaskParameter;
   out += kGenerateParameters;
   if (mask && d.padded) out += kMaskDoc;
+  if (states) out += kStatesDoc;
   out += "        \"\"\"\n";
   if (mask) out += kMaskDefault;
+  if (states_mask) out += kStatesMaskDefault;
   out += kLoop;
-  out += mask ? "            logits, past = self.step(tokens, past, attention_mask)\n"
-              : "            logits, past = self.step(tokens, past)\n";
+  std::vector<Text> given{atom("tokens"), atom("past")};
+  if (mask) given.push_back(atom("attention_mask"));
+  if (states) given.push_back(atom("encoder_hidden_states"));
+  if (states_mask) given.push_back(atom("encoder_attention_mask"));
+  out += statement_text(kBody + 4, "logits, past = ", call("self.step", std::move(given)), "");
   out += kChoice;
   if (mask) out += kLongerMask;
   return out.append(kEnd);

@@ -351,6 +351,16 @@ Lowered Lowering::lowered(const ir::Value* value) {
     values_[value] = out;
     return out;
   }
+  if (value->constant && value->constant->size() == 0 && !value->is_initializer &&
+      value->constant->rank() > 0) {
+    // There is nothing to keep.
+    Kwargs kw;
+    if (value->type.dtype != DType::Float32) kw.emplace_back("dtype", Ex(value->type.dtype));
+    if (const Ex d = device(); !d.is_none()) kw.emplace_back("device", d);
+    out.ex = aten("zeros", {Ex(value->constant->dims())}, kw);
+    values_[value] = out;
+    return out;
+  }
   const ParamPtr param = param_of(value);
   out.ex = param_expr(param);
   // The state_dict has it as its author did.

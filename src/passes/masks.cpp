@@ -52,22 +52,24 @@ bool begins_at_zero(const ir::Node& n) {
   return true;
 }
 
-/// Whether `v` is one number that is not 0, however large.
-bool is_filled(const ir::Value* v, int depth) {
-  if (v == nullptr || depth > kDeepest) return false;
-  if (const auto number = splat(v)) return *number != 0.0;
+/// The number that all of `v` is, however large.
+std::optional<double> filled_with(const ir::Value* v, int depth) {
+  if (v == nullptr || depth > kDeepest) return std::nullopt;
+  if (const auto number = splat(v)) return number;
   const ir::Node* n = v->producer();
-  if (n == nullptr) return false;
-  if (n->is("Expand")) return is_filled(n->input(0), depth + 1);
-  if (!n->is("ConstantOfShape")) return false;
+  if (n == nullptr) return std::nullopt;
+  if (n->is("Expand")) return filled_with(n->input(0), depth + 1);
+  if (!n->is("ConstantOfShape")) return std::nullopt;
   const ir::Attribute* a = n->attribute("value");
   const auto* t = a != nullptr ? std::get_if<ir::TensorPtr>(&a->data) : nullptr;
-  return t != nullptr && *t != nullptr && (*t)->size() == 1 && (*t)->double_at(0) != 0.0;
+  if (t == nullptr || *t == nullptr || (*t)->size() != 1) return std::nullopt;
+  return (*t)->double_at(0);
 }
 
 /// What Trilu leaves of a tensor that is one number.
 Triangle triangle_of_trilu(const ir::Node& n) {
-  if (!is_filled(n.input(0), 0)) return Triangle::None;
+  const std::optional<double> number = filled_with(n.input(0), 0);
+  if (!number || *number == 0.0) return Triangle::None;
   std::int64_t k = 0;
   if (n.input(1) != nullptr) {
     const auto given = const_ints(n.input(1));
@@ -175,12 +177,7 @@ bool hides_later(const ir::Value* v, int depth) {
            (t == Triangle::Hidden && no == 0.0 && hides(yes));
   }
   if (n->is("Trilu")) {
-    const ir::Node* filled = n->input(0) != nullptr ? n->input(0)->producer() : nullptr;
-    if (filled == nullptr || triangle_of_trilu(*n) != Triangle::Hidden) return false;
-    if (filled->is("Expand")) return hides(splat(filled->input(0)));
-    const ir::Attribute* a = filled->is("ConstantOfShape") ? filled->attribute("value") : nullptr;
-    const auto* t = a != nullptr ? std::get_if<ir::TensorPtr>(&a->data) : nullptr;
-    return t != nullptr && *t != nullptr && (*t)->size() == 1 && hides((*t)->double_at(0));
+    return triangle_of_trilu(*n) == Triangle::Hidden && hides(filled_with(n->input(0), 0));
   }
   if (n->is("Unsqueeze") || n->is("Expand")) {
     const ir::Shape& from = n->input(0)->type.shape;
@@ -237,6 +234,19 @@ bool reaches(const ir::Value* v, std::size_t from_last, const ir::Dim& length, i
 
 bool has_length(const ir::Value* v, std::size_t from_last, const ir::Dim& length) {
   return reaches(v, from_last, length, 0);
+}
+
+bool is_masked_again(const ir::Node& trilu, const ir::Value* mask) {
+  if (mask == nullptr || trilu.output(0) == nullptr) return false;
+  const std::optional<double> number = filled_with(trilu.input(0), 0);
+  const ir::Shape& a = trilu.output(0)->type.shape;
+  const ir::Shape& b = mask->type.shape;
+  if (!number || !std::isfinite(*number) || !a.has_rank() || !b.has_rank() || b.rank() < 2)
+    return false;
+  for (std::size_t i = 1; i <= 2; ++i)
+    if (!(a[a.rank() - i] == b[b.rank() - i])) return false;
+  const Triangle left = triangle_of_trilu(trilu);
+  return left != Triangle::None && triangle(mask, 0) == left;
 }
 
 Triangle triangle_of(const ir::Value* v) {

@@ -12,6 +12,10 @@ enum class Triangle { None, Seen, Hidden };
 /// after it. A mask of integers is true where it is not 0.
 Triangle triangle_of(const ir::Value* v);
 
+/// Whether `mask` is 0 wherever the Trilu makes zeros of a tensor that is one finite number, so that
+/// the product of both is that of the number and the mask.
+bool is_masked_again(const ir::Node& trilu, const ir::Value* mask);
+
 /// Whether `v` has `length` elements along an axis, counted from the last, which is 1, wherever it can
 /// be broadcast to that: a slice of a constant up to `length` may end before it.
 bool has_length(const ir::Value* v, std::size_t from_last, const ir::Dim& length);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ops/onnx/training.h"
+#include "passes/masks.h"
 #include "passes/match.h"
 #include "passes/rules.h"
 
@@ -426,6 +427,17 @@ bool take_from_sequence(Rewriter& w, ir::Node& n) {
   return pass_over(w, n, made->input(static_cast<std::size_t>(i)));
 }
 
+// Mul(Trilu(Expand({c}, s)) <upper=1>, Cast(keys > queries))   =>   Mul(Expand({c}, s), Cast(keys > queries))
+bool remove_triangle(Rewriter& w, ir::Node& n) {
+  for (std::size_t i = 0; i < 2; ++i) {
+    const ir::Node* trilu = n.input(i) != nullptr ? n.input(i)->producer() : nullptr;
+    if (trilu == nullptr || !trilu->is("Trilu") || !is_masked_again(*trilu, n.input(1 - i))) continue;
+    w.set_input(n, i, trilu->input(0));
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::span<const Rule> noop_rules() {
@@ -516,6 +528,11 @@ std::span<const Rule> noop_rules() {
        .what = "Not of Not",
        .apply = remove_double_not,
        .ops = {"Not"},
+       .in_conversion = true},
+      {.name = "remove-triangle",
+       .what = "Trilu of one number, where a mask of the same triangle is multiplied with it",
+       .apply = remove_triangle,
+       .ops = {"Mul"},
        .in_conversion = true},
       {.name = "take-from-sequence",
        .what = "an element of a sequence made here",

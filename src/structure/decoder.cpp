@@ -25,6 +25,8 @@ bool is_number(std::string_view dim) {
 
 bool is_int(const Port& p) { return p.dtype == "int64" || p.dtype == "int32"; }
 
+bool is_real(const Port& p) { return p.dtype.starts_with("float") || p.dtype == "bfloat16"; }
+
 std::size_t rank(const Port& p) { return p.shape ? p.shape->size() : 0; }
 
 bool is_one_value(const Port& p) {
@@ -57,6 +59,9 @@ std::optional<DecoderRole> role_of(const Port& p) {
   if (name == "position_ids" && two && is_int(p)) return DecoderRole::Positions;
   if (name == "cache_position" && rank(p) == 1 && is_open((*p.shape)[0]) && is_int(p))
     return DecoderRole::Positions;
+  if (name == "encoder_hidden_states" && rank(p) == 3 && is_real(p)) return DecoderRole::States;
+  if (name == "encoder_attention_mask" && two && (is_int(p) || p.dtype == "bool"))
+    return DecoderRole::StatesMask;
   if (name == "token_type_ids" && two && is_int(p)) return DecoderRole::TokenTypes;
   if (name == "use_cache_branch" && is_one_value(p) && p.dtype == "bool")
     return DecoderRole::UseCache;
@@ -71,8 +76,7 @@ std::optional<DecoderRole> role_of(const Port& p) {
 /// is not.
 std::optional<std::vector<std::string>> empty_sizes(const Port& p, const Port& grown,
                                                     std::size_t& length_axis) {
-  const bool real = p.dtype.starts_with("float") || p.dtype == "bfloat16";
-  if (p.kind != "tensor" || !real || (rank(p) != 4 && rank(p) != 5)) return std::nullopt;
+  if (p.kind != "tensor" || !is_real(p) || (rank(p) != 4 && rank(p) != 5)) return std::nullopt;
   const std::size_t batch = rank(p) - 4;
   if (batch == 1 && p.shape->front() != "2") return std::nullopt;
   std::vector<std::string> sizes = *p.shape;
@@ -167,7 +171,15 @@ bool read_inputs(const Program& program, const std::map<std::string, std::size_t
       return false;
     }
     decoder.caches.push_back(*sizes);
+    decoder.of_states.push_back(cache->find(".encoder.") != std::string::npos);
   }
+  const auto& of_states = decoder.of_states;
+  if (of_states.empty() || of_states[0]) return false;  // the first says how many tokens there are
+  // They come from the states once, which one file can only do where it is told when.
+  const bool crossed = std::find(of_states.begin(), of_states.end(), true) != of_states.end();
+  if (crossed != decoder.has(DecoderRole::States) ||
+      (crossed && (!decoder.has(DecoderRole::UseCache) || decoder.has(DecoderRole::Mask))))
+    return false;
   return decoder.has(DecoderRole::Tokens) && presents.size() == decoder.caches.size() &&
          !presents.empty() && find_weights(program, dtype, decoder);
 }

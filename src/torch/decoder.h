@@ -18,6 +18,8 @@ enum class DecoderRole : std::uint8_t {
   UseCache,      // bool[1] or bool[]: whether there are tokens before
   KeptLogits,    // int[] or int[1]: of how many of the last tokens logits are wanted
   Past,          // all keys and values, one after the other
+  States,        // [batch, length, width], of an encoder
+  StatesMask,    // [batch, length]; 0 where the encoder's input is padding
 };
 
 struct DecoderInput {
@@ -30,6 +32,8 @@ struct Decoder {
   std::vector<DecoderInput> inputs;  // in the order of forward's parameters; Past stands once
   /// Of each key and value before the first token: its sizes as text, "batch" and numbers.
   std::vector<std::vector<std::string>> caches;
+  /// Of each, whether the first step computes it of an encoder's states, after which it stays.
+  std::vector<bool> of_states;
   std::string cache_dtype;        // as torch has it; empty: that of the weights
   bool of_parameters = false;     // there is one; else there are buffers
   std::size_t length_axis = 0;    // of the caches: their tokens

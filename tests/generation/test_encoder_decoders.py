@@ -1,17 +1,25 @@
-"""`onnx2nn.transformers(encoder, decoder)`: texts token by token as a loop over ONNX Runtime writes them."""
+"""An encoder and its decoder: texts token by token as a loop over ONNX Runtime writes them.
+
+By `generate` of the merged decoder's page, and by `onnx2nn.transformers(encoder, decoder)`.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from tests.backend.suite import ROOT
 from tests.exports.environments import run
-from tests.generation.decoders import VOCABULARY
+from tests.generation.decoders import HEADS, SIZE, VOCABULARY, WIDTH
 from tests.generation.encoder_decoders import write
+
+import onnx2nn
+from onnx2nn import _native
 
 NEW_TOKENS = 10
 
@@ -51,18 +59,129 @@ def loop(folder: Path, ids: Any, mask: Any) -> list[list[int]]:
     return text.tolist()
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("encoder_decoder")
+    write(path)
+    return path
+
+
+def prompts() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two rows of the encoder's input, the second with padding behind."""
+    ids = torch.randint(3, VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones(2, 6, dtype=torch.int64)
+    mask[1, 4:] = 0
+    return ids, mask
+
+
+def as_optimum(model: onnx.ModelProto) -> None:
+    """The branch with caches gives constants of no element for the encoder's keys and values."""
+    graph = branch(model, "then_branch")
+    for i, output in enumerate(graph.output):
+        if ".encoder." in output.name:
+            nothing = np.zeros((0, HEADS, 1, SIZE), np.float32)
+            node = helper.make_node(
+                "Constant", [], [f"nothing_{i}"], value=numpy_helper.from_array(nothing)
+            )
+            graph.node.insert(0, node)
+            graph.output[i].name = node.output[0]
+            del graph.output[i].type.tensor_type.shape.dim[:]
+            for name in (0, HEADS, 1, SIZE):
+                graph.output[i].type.tensor_type.shape.dim.add().dim_value = name
+
+
+def branch(model: onnx.ModelProto, name: str) -> onnx.GraphProto:
+    return next(a.g for a in model.graph.node[0].attribute if a.name == name)
+
+
+def exchange(model: onnx.ModelProto) -> None:
+    """The encoder's keys and values change places where they are computed."""
+    names = branch(model, "else_branch").output
+    first, second = names[3].name, names[4].name
+    names[3].name, names[4].name = second, first
+
+
+def other_weight(model: onnx.ModelProto) -> None:
+    """The first tokens go through a last layer of their own."""
+    graph = branch(model, "else_branch")
+    node = next(n for n in reversed(graph.node) if n.op_type == "MatMul")
+    weight = next(w for w in model.graph.initializer if w.name == node.input[1])
+    graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight) * 2, "other"))
+    node.input[1] = "other"
+
+
+def assert_right(path: Path) -> None:
+    """On both branches, with caches of several lengths, also where nobody wants them."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    net = onnx2nn.load(path)
+    random = np.random.default_rng(5)
+    for use_cache, past, new, length in (
+        (True, 4, 1, 5),
+        (True, 1, 3, 1),
+        (True, 7, 2, 3),
+        (False, 0, 4, 5),
+        (False, 1, 1, 2),
+        (False, 5, 3, 7),
+    ):
+        feed: dict[str, Any] = {
+            "encoder_attention_mask": np.ones((2, length), np.int64),
+            "input_ids": random.integers(0, VOCABULARY, (2, new)),
+            "encoder_hidden_states": random.standard_normal((2, length, WIDTH), np.float32),
+            "use_cache_branch": np.array([use_cache]),
+        }
+        feed["encoder_attention_mask"][1, (length + 1) // 2 :] = 0
+        for i in session.get_inputs():
+            if i.name not in feed:
+                kept = past if ".decoder." in i.name else length if use_cache else 1
+                feed[i.name] = random.standard_normal((2, HEADS, kept, SIZE), np.float32)
+        got = net(*(torch.from_numpy(feed[i.name]) for i in session.get_inputs()))
+        for mine, wanted in zip(got, session.run(None, feed), strict=True):
+            assert mine.shape == wanted.shape
+            torch.testing.assert_close(mine, torch.from_numpy(wanted), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [None, as_optimum])
+def test_page(folder: Path, tmp_path: Path, change: Any) -> None:
+    """One function, with a choice in the attention to the encoder alone."""
+    path = tmp_path / "net.onnx"
+    model = onnx.load(folder / "merged.onnx")
+    if change is not None:
+        change(model)
+    onnx.save(model, path)
+    source = _native.convert(str(path)).source
+    assert source.count("        if use_cache_branch:") == 1
+    assert "if use_cache_branch:" in source.split("class Other(")[1].split("class ")[0]
+    assert_right(path)
+    ids, mask = prompts()
+    session = onnxruntime.InferenceSession(
+        folder / "encoder.onnx", providers=["CPUExecutionProvider"]
+    )
+    feed = {"input_ids": ids.numpy(), "attention_mask": mask.numpy()}
+    states = torch.from_numpy(session.run(None, feed)[0])
+    start = torch.zeros(2, 1, dtype=torch.int64)
+    text = onnx2nn.load(path).generate(start, states, mask, max_new_tokens=NEW_TOKENS)
+    assert text.tolist() == loop(folder, ids.numpy(), mask.numpy())
+
+
+@pytest.mark.parametrize("change", [exchange, other_weight])
+def test_branches_that_differ_stay(folder: Path, tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "net.onnx"
+    model = onnx.load(folder / "merged.onnx")
+    change(model)
+    onnx.save(model, path)
+    assert "if use_cache_branch else 0" not in _native.convert(str(path)).source
+    assert_right(path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_generate(tmp_path: Path) -> None:
+def test_generate(folder: Path) -> None:
     """From a merged decoder, and from the two that it is merged of."""
-    write(tmp_path)
-    torch.manual_seed(3)
-    ids, mask = torch.randint(3, VOCABULARY, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
-    mask[1, 4:] = 0
+    ids, mask = prompts()
     decoders = [["merged.onnx"], ["decoder.onnx", "decoder_with_past.onnx"]]
     lists = [json.dumps(x) for x in (ids.tolist(), mask.tolist(), decoders)]
-    texts = run("transformers", WRITE, tmp_path, str(ROOT / "python"), *lists)
-    want = loop(tmp_path, ids.numpy(), mask.numpy())
+    texts = run("transformers", WRITE, folder, str(ROOT / "python"), *lists)
+    want = loop(folder, ids.numpy(), mask.numpy())
     assert len({*want[0]}) > 3, "a text of one token shows little"
     assert texts[0] == texts[2] == want
     assert texts[1] == texts[3], "beams"

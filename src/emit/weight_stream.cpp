@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -14,6 +15,7 @@
 #include "support/checked.h"
 #include "support/error.h"
 #include "support/interrupt.h"
+#include "support/system.h"
 
 namespace onnx2nn::emit {
 namespace {
@@ -162,8 +164,11 @@ class Streamer {
 
   void run() {
     // Not cleared, so that pages which no tile needs are never touched.
-    if (used_ > 0 && !matrices_)
-      matrices_.reset(new std::byte[kMatrixBuffer]);
+    if (used_ > 0 && !matrices_) {
+      constexpr std::align_val_t alignment{kLargePage};
+      matrices_.reset(static_cast<std::byte*>(::operator new(kMatrixBuffer, alignment)));
+      prefer_large_pages(matrices_.get(), kMatrixBuffer);
+    }
     run_jobs(reads_.size(), two_, buffers_, [&](std::size_t i, Buffer&) { read(reads_[i]); });
     run_jobs(copies_.size() + writes_.size(), two_, buffers_, [&](std::size_t i, Buffer& buffer) {
       if (i < copies_.size()) {
@@ -220,6 +225,8 @@ class Streamer {
         source.read(static_cast<std::size_t>(copy.begin + r * copy.rows.stride),
                     out.subspan(r * size, size));
       put(copy.target, out);
+    } else if (source.on_disk() && sums_ != nullptr) {
+      copy_summed(copy, buffer);
     } else if (source.on_disk()) {
       // The system copies into a file one at a time anyway, and waits at the cost of a processor.
       const std::scoped_lock lock(copying_);
@@ -230,8 +237,23 @@ class Streamer {
     }
   }
 
+  /// In pieces that stay in the cache while they are read, summed and written.
+  void copy_summed(const Copy& copy, Buffer& buffer) {
+    constexpr std::uint64_t kPiece = std::uint64_t{1} << 18;
+    if (buffer.size() < kPiece) buffer.resize(kPiece);
+    std::uint32_t crc = 0;
+    for (std::uint64_t at = 0; at < copy.size; at += kPiece) {
+      const auto size = static_cast<std::size_t>(std::min(kPiece, copy.size - at));
+      const std::span<std::byte> piece = std::span(buffer).first(size);
+      copy.source->read(static_cast<std::size_t>(copy.begin + at), piece);
+      crc = crc32(piece, crc);
+      file_.write_at(copy.target + at, piece);
+    }
+    sums_->add(copy.target, copy.size, crc);
+  }
+
   void put(std::uint64_t target, std::span<const std::byte> bytes) {
-    if (sums_ != nullptr) sums_->add(target, bytes);
+    if (sums_ != nullptr) sums_->add(target, bytes.size(), crc32(bytes));
     file_.write_at(target, bytes);
   }
 
@@ -283,7 +305,10 @@ class Streamer {
   std::vector<Tile> tiles_;
   std::vector<Part> reads_;   // rows
   std::vector<Part> writes_;  // columns
-  std::unique_ptr<std::byte[]> matrices_;
+  struct Release {
+    void operator()(std::byte* room) const { ::operator delete(room, std::align_val_t{kLargePage}); }
+  };
+  std::unique_ptr<std::byte, Release> matrices_;
   std::uint64_t used_ = 0;
   Buffers buffers_;
   std::mutex copying_;
@@ -343,10 +368,9 @@ void stream_weights(AtomicFile& file, std::span<const PlacedWeight> weights, Che
   streamer.run();
 }
 
-void Checksums::add(std::uint64_t offset, std::span<const std::byte> bytes) {
-  const std::uint32_t crc = crc32(bytes);
+void Checksums::add(std::uint64_t offset, std::uint64_t size, std::uint32_t crc) {
   const std::scoped_lock lock(mutex_);
-  pieces_.push_back({offset, bytes.size(), crc});
+  pieces_.push_back({offset, size, crc});
 }
 
 std::vector<std::uint32_t> Checksums::of(const AtomicFile& file,

@@ -19,8 +19,8 @@ struct PlacedWeight {
 /// CRC-32s of what is written, taken while it is at hand. May be used from several threads at once.
 class Checksums {
  public:
-  /// `bytes` go to `offset` of the file.
-  void add(std::uint64_t offset, std::span<const std::byte> bytes);
+  /// `size` bytes whose CRC-32 is `crc` go to `offset` of the file.
+  void add(std::uint64_t offset, std::uint64_t size, std::uint32_t crc);
   /// The CRC-32 of each weight's place; what was not added is read back from the file.
   std::vector<std::uint32_t> of(const AtomicFile& file, std::span<const PlacedWeight> weights);
 

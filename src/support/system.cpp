@@ -50,6 +50,8 @@ std::int64_t read_parts(int file, std::span<const iovec> parts, std::uint64_t of
 
 void will_read(int, std::uint64_t, std::uint64_t) {}
 
+void prefer_large_pages(std::byte*, std::size_t) {}
+
 #else
 
 std::byte* reserve_room(std::size_t size) {
@@ -65,6 +67,12 @@ std::byte* reserve_room(std::size_t size) {
 
 void release_room(std::byte* room, std::size_t size) {
   ::munmap(room, size);
+}
+
+void prefer_large_pages([[maybe_unused]] std::byte* room, [[maybe_unused]] std::size_t size) {
+#ifdef MADV_HUGEPAGE
+  ::madvise(room, size, MADV_HUGEPAGE);
+#endif
 }
 
 std::int64_t copy_between_files([[maybe_unused]] int from, [[maybe_unused]] std::uint64_t from_offset,

@@ -13,6 +13,10 @@ namespace onnx2nn {
 std::byte* reserve_room(std::size_t size);
 void release_room(std::byte* room, std::size_t size);
 
+/// Asks for large pages where memory will be read in long strides. `room` begins at such a page.
+void prefer_large_pages(std::byte* room, std::size_t size);
+inline constexpr std::size_t kLargePage = std::size_t{2} << 20;
+
 /// Copies up to `length` bytes from one open file into another, without having them here. Returns how many;
 /// 0 or less where the system cannot, with the reason in errno.
 std::int64_t copy_between_files(int from, std::uint64_t from_offset, int to, std::uint64_t to_offset,

@@ -171,6 +171,16 @@ def test_state_dict_dtypes(maker: Maker, mmap: bool) -> None:
             assert tensor.data_ptr() % 64 == 0, key
 
 
+def test_sums_of_what_is_copied(maker: Maker) -> None:
+    """Two threads copy pieces of it, and the file's checksum is that of all."""
+    maker.add("long", "U8", (17 << 20) + 5)
+    maker.add("short", "F32", 3, 5)
+    (path,) = maker.write("model.pth")
+    maker.check(torch.load(path, weights_only=True))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
 def test_state_dict_trains(maker: Maker) -> None:
     maker.add("weight", "F32", 4, 8, transpose=True)
     maker.add("bias", "F32", 4)

@@ -136,16 +136,30 @@ std::string folder_of(const std::string& path) {
 }
 
 /// A model whose types have been inferred.
-std::unique_ptr<ir::Model> inferred(const std::string& path, const DiffOptions& options) {
+std::unique_ptr<ir::Model> inferred(std::shared_ptr<const InputFile> file, const std::string& folder,
+                                    const DiffOptions& options) {
   onnx::ExternalFiles files;
   Diagnostics ignored;  // what cannot be inferred is unknown, and no difference by itself
   auto model = onnx::read_model(
-      InputFile::open(path),
-      {folder_of(path), options.data_roots, options.drop_undefined_outputs, &files}, ignored);
+      std::move(file), {folder, options.data_roots, options.drop_undefined_outputs, &files}, ignored);
   ir::for_each_node(*model->graph,
                     [](ir::Node& n) { n.op = ops::find_op(n.domain, n.op_type); });
   ops::infer_graph(*model->graph, ignored);
   return model;
+}
+
+/// The difference of what two functions read.
+template <typename ReadBefore, typename ReadAfter>
+ModelDifference differing(const std::string& before, const std::string& after, ReadBefore&& read_before,
+                          ReadAfter&& read_after) {
+  std::string reading = before;  // which of the two a fault is about
+  return guarded<ModelDifference>(reading, [&](ModelDifference& out, Diagnostics&) {
+    const auto one = read_before();
+    reading = after;
+    const auto other = read_after();
+    out.readable = true;
+    inspect::compare(*one, *other, out);
+  });
 }
 
 }  // namespace
@@ -163,14 +177,17 @@ Inspection inspect_bytes(std::string bytes, const InspectOptions& options, const
 }
 
 ModelDifference diff_files(const std::string& before, const std::string& after, const DiffOptions& options) {
-  std::string reading = before;  // which of the two a fault is about
-  return guarded<ModelDifference>(reading, [&](ModelDifference& out, Diagnostics&) {
-    const auto one = inferred(before, options);
-    reading = after;
-    const auto other = inferred(after, options);
-    out.readable = true;
-    inspect::compare(*one, *other, out);
-  });
+  return differing(
+      before, after, [&] { return inferred(InputFile::open(before), folder_of(before), options); },
+      [&] { return inferred(InputFile::open(after), folder_of(after), options); });
+}
+
+ModelDifference diff_bytes(std::string before, std::string after, const DiffOptions& options,
+                           const std::string& name_before, const std::string& name_after) {
+  return differing(
+      name_before, name_after,
+      [&] { return inferred(InputFile::from_memory(std::move(before), name_before), "", options); },
+      [&] { return inferred(InputFile::from_memory(std::move(after), name_after), "", options); });
 }
 
 }  // namespace onnx2nn

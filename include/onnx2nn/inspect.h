@@ -150,7 +150,8 @@ struct NodePlace {
   std::string op_type;
 };
 
-/// What differs between two models. Names of nodes and of values inside, and the order of nodes, are no difference.
+/// What differs between two models. Names of nodes and of values inside, the order of nodes, and attributes that are
+/// written at their default, are no difference.
 struct ModelDifference {
   bool readable = false;  // both
   std::vector<DiagnosticInfo> diagnostics;
@@ -174,5 +175,8 @@ struct DiffOptions {
 };
 
 ModelDifference diff_files(const std::string& before, const std::string& after, const DiffOptions& options);
+/// Both are serialised ModelProtos; the names stand for the files in messages.
+ModelDifference diff_bytes(std::string before, std::string after, const DiffOptions& options,
+                           const std::string& name_before = "before", const std::string& name_after = "after");
 
 }  // namespace onnx2nn

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "inspect/attributes.h"
 #include "support/error.h"
 #include "support/interrupt.h"
 
@@ -329,6 +330,7 @@ Hash signature_of(const Node& node, Contents& contents) {
   h = mix(h, node.output_count());
   std::map<std::string_view, Hash> attributes;
   for (const ir::Attribute& a : node.attributes) {
+    if (is_at_default(node, a)) continue;
     Hash value = a.data.index();
     const auto number = [&](double x) {
       Hash bits = 0;

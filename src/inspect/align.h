@@ -20,7 +20,7 @@ class Contents {
   std::unordered_map<const ir::Tensor*, std::uint64_t> known_;
 };
 
-/// An operator with its attributes, nested graphs included; not its name and operands.
+/// An operator with its attributes that are not at their defaults, nested graphs included; not its name and operands.
 std::uint64_t signature_of(const ir::Node& node, Contents& contents);
 
 struct Alignment {

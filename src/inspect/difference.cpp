@@ -9,12 +9,11 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
-#include <variant>
+#include <utility>
 
 #include <fmt/core.h>
 
-#include "inspect/multiply_adds.h"
-#include "support/clipped.h"
+#include "inspect/attributes.h"
 #include "support/error.h"
 #include "support/interrupt.h"
 #include "support/text.h"
@@ -26,9 +25,6 @@ using ir::Graph;
 using ir::Node;
 using ir::Value;
 
-// Elements of a list or characters of a text that are shown.
-constexpr std::size_t kShown = 8;
-constexpr std::size_t kText = 80;
 // Elements that are compared one by one, of all weights: beyond that it is said that some differ.
 constexpr std::int64_t kCompared = std::int64_t{1} << 24;
 
@@ -39,98 +35,6 @@ std::string type_of(const Node& n) {
 std::string name_of(const Node& n) {
   if (!n.name.empty()) return n.name;
   return n.output_count() > 0 && n.output(0) != nullptr ? n.output(0)->name : "";
-}
-
-/// A type without what inference does not know: "float32[batch, 3, ?]".
-std::string text_of(const ir::Type& type) {
-  if (!type.is_tensor()) return type.kind == ir::Type::Kind::Unknown ? "?" : type.str();
-  std::string out(ir::info(type.dtype).name);
-  if (!type.shape.has_rank()) return out;
-  std::string dims;
-  for (const ir::Dim& d : type.shape.dims()) {
-    if (!dims.empty()) dims += ", ";
-    dims += is_said(d) ? d.str() : "?";
-  }
-  return out + "[" + dims + "]";
-}
-
-// ---- Attributes ----
-
-template <typename T, typename Show>
-std::string list_text(const std::vector<T>& list, Show&& show) {
-  std::vector<std::string> out;
-  for (const T& x : list) {
-    if (out.size() == kShown) {
-      out.push_back(fmt::format("... ({} in all)", list.size()));
-      break;
-    }
-    out.push_back(show(x));
-  }
-  return "[" + join(out, ", ") + "]";
-}
-
-std::string tensor_text(const ir::Tensor& t) {
-  const std::string type = text_of(ir::Type::tensor(t.dtype(), ir::Shape::of(t.dims())));
-  const char kind = ir::info(t.dtype()).kind;
-  if (t.size() != 1 || (kind != 'i' && kind != 'u' && kind != 'f') || t.source().is_missing()) return type;
-  return kind == 'i' ? fmt::format("{} {}", type, t.int_at(0)) : fmt::format("{} {}", type, t.double_at(0));
-}
-
-std::string quoted(const std::string& s) {
-  return '"' + (s.size() > kText ? std::string(clipped(s, kText)) + "..." : s) + '"';
-}
-
-struct AttributeText {
-  std::string operator()(std::int64_t x) const { return std::to_string(x); }
-  std::string operator()(double x) const { return fmt::format("{}", x); }
-  std::string operator()(const std::string& s) const { return quoted(s); }
-  std::string operator()(const std::vector<std::int64_t>& l) const {
-    return list_text(l, [](std::int64_t x) { return std::to_string(x); });
-  }
-  std::string operator()(const std::vector<double>& l) const {
-    return list_text(l, [](double x) { return fmt::format("{}", x); });
-  }
-  std::string operator()(const std::vector<std::string>& l) const { return list_text(l, quoted); }
-  std::string operator()(const ir::TensorPtr& t) const { return t ? tensor_text(*t) : ""; }
-  std::string operator()(const std::vector<ir::TensorPtr>& l) const {
-    return fmt::format("{} tensors", l.size());
-  }
-  std::string operator()(const std::unique_ptr<Graph>& g) const {
-    return fmt::format("a graph of {} nodes", g->node_count());
-  }
-  std::string operator()(const ir::Attribute::Graphs& l) const { return fmt::format("{} graphs", l.size()); }
-  std::string operator()(const ir::Type& t) const { return text_of(t); }
-};
-
-bool is_same(const ir::Attribute& a, const ir::Attribute& b, Contents& contents) {
-  if (a.data.index() != b.data.index()) return false;
-  if (const auto* t = std::get_if<ir::TensorPtr>(&a.data)) {
-    const auto& other = std::get<ir::TensorPtr>(b.data);
-    return *t && other ? contents.of(**t) == contents.of(*other) : *t == other;
-  }
-  if (const auto* list = std::get_if<std::vector<ir::TensorPtr>>(&a.data)) {
-    const auto& other = std::get<std::vector<ir::TensorPtr>>(b.data);
-    return std::equal(list->begin(), list->end(), other.begin(), other.end(), [&](const auto& x, const auto& y) {
-      return x && y ? contents.of(*x) == contents.of(*y) : x == y;
-    });
-  }
-  if (const auto* type = std::get_if<ir::Type>(&a.data))
-    return type->str() == std::get<ir::Type>(b.data).str();
-  // Nodes of nested graphs are compared by themselves.
-  if (std::holds_alternative<std::unique_ptr<Graph>>(a.data)) return true;
-  if (const auto* list = std::get_if<ir::Attribute::Graphs>(&a.data))
-    return list->size() == std::get<ir::Attribute::Graphs>(b.data).size();
-  if (const auto* x = std::get_if<std::int64_t>(&a.data)) return *x == std::get<std::int64_t>(b.data);
-  if (const auto* x = std::get_if<double>(&a.data)) {
-    const double y = std::get<double>(b.data);
-    return *x == y || (std::isnan(*x) && std::isnan(y));
-  }
-  if (const auto* x = std::get_if<std::string>(&a.data)) return *x == std::get<std::string>(b.data);
-  if (const auto* x = std::get_if<std::vector<std::int64_t>>(&a.data))
-    return *x == std::get<std::vector<std::int64_t>>(b.data);
-  if (const auto* x = std::get_if<std::vector<double>>(&a.data))
-    return *x == std::get<std::vector<double>>(b.data);
-  return std::get<std::vector<std::string>>(a.data) == std::get<std::vector<std::string>>(b.data);
 }
 
 class Comparison {
@@ -184,7 +88,9 @@ class Comparison {
   }
 
   static std::string names(const std::vector<std::pair<std::string, std::string>>& list) {
-    return list_text(list, [](const auto& entry) { return entry.first; });
+    std::vector<std::string> out;
+    for (const auto& [name, _] : list) out.push_back(name);
+    return names_text(out);
   }
 
   static std::vector<std::pair<std::string, std::string>> inputs_of(const ir::Model& m) {
@@ -261,8 +167,11 @@ class Comparison {
       const ir::Attribute* x = a.attribute(name);
       const ir::Attribute* y = b.attribute(name);
       if (x != nullptr && y != nullptr && is_same(*x, *y, contents_)) continue;
-      const std::string was = x == nullptr ? "(none)" : std::visit(AttributeText(), x->data);
-      const std::string is = y == nullptr ? "(none)" : std::visit(AttributeText(), y->data);
+      // Left out, it is what the schema of the other node's opset says.
+      if (x == nullptr && is_at_default(a, *y)) continue;
+      if (y == nullptr && is_at_default(b, *x)) continue;
+      const std::string was = x == nullptr ? default_text(a, name) : text_of(*x);
+      const std::string is = y == nullptr ? default_text(b, name) : text_of(*y);
       out.push_back({"attribute " + name, was, was == is ? is + " (other contents)" : is});
     }
     const std::size_t inputs = std::max(a.input_count(), b.input_count());
@@ -287,7 +196,7 @@ class Comparison {
     if (x == nullptr && y == nullptr) return;
     const auto text = [](const Value* v) -> std::string {
       if (v == nullptr) return "(none)";
-      if (v->is_constant()) return "constant " + tensor_text(*v->constant);
+      if (v->is_constant()) return "constant " + text_of(*v->constant);
       return v->producer() != nullptr ? fmt::format("{} of {}", type_of(*v->producer()), name_of(*v->producer()))
                                       : v->name;
     };
@@ -351,12 +260,12 @@ class Comparison {
         if (held_after.contains(contents_.of(*v->constant))) {
           ++out_.equal_weights;
         } else {
-          out_.weights.push_back({v->name, "", {{"removed", tensor_text(*v->constant), ""}}});
+          out_.weights.push_back({v->name, "", {{"removed", text_of(*v->constant), ""}}});
         }
       }
     for (const Value* v : after)
       if (!said_after.contains(v) && !held_before.contains(contents_.of(*v->constant)))
-        out_.weights.push_back({"", v->name, {{"added", "", tensor_text(*v->constant)}}});
+        out_.weights.push_back({"", v->name, {{"added", "", text_of(*v->constant)}}});
   }
 
   /// How the values of two constants of one type and shape differ.
@@ -384,8 +293,8 @@ class Comparison {
     const ir::Tensor& y = *b.constant;
     WeightChange change{a.name, b.name, {}};
     if (contents_.of(x) != contents_.of(y)) {
-      const std::string was = tensor_text(x);
-      const std::string is = tensor_text(y);
+      const std::string was = text_of(x);
+      const std::string is = text_of(y);
       if (x.dtype() != y.dtype() || x.dims() != y.dims()) {
         change.changes.push_back({"type", was, is});
       } else if (x.size() == 1) {

@@ -12,6 +12,11 @@ namespace onnx2nn::ops {
 bool defined_by_onnx(std::string_view domain, std::string_view type, std::string_view attribute,
                      bool& known);
 
+/// What an attribute that a node of this opset does not have stands for: "1", "0.01", "\"NOTSET\"", "[0, 2, 3]", or
+/// "each 1" of a list as long as there are axes; empty where that is said nowhere.
+std::string_view default_of(std::string_view domain, std::string_view type, std::int64_t opset,
+                            std::string_view attribute);
+
 /// Which inputs and outputs a node must have, a bit for each of the first 32, and how many it may.
 struct Arity {
   std::uint32_t needed_inputs = 0;

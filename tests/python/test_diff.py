@@ -157,6 +157,48 @@ def test_every_kind_of_change_is_named(python: Run) -> None:
     assert weights["0.bias"][0]["after"] == "1 of 4 values differ, by at most 0.5"
 
 
+def test_an_attribute_at_its_default_is_none(python: Run) -> None:
+    def model(opset: int, **given: Any) -> onnx.ModelProto:
+        nodes = [
+            h.make_node("Conv", ["x", "w"], ["c"], **given),
+            h.make_node("LeakyRelu", ["c"], ["y"], "leaky"),
+        ]
+        ends = [h.make_tensor_value_info(n, T.FLOAT, [1, 4, 8, 8]) for n in "xy"]
+        weight = numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")
+        graph = h.make_graph(nodes, "g", ends[:1], ends[1:], [weight])
+        return h.make_model(graph, opset_imports=[h.make_opsetid("", opset)], ir_version=8)
+
+    written = {"auto_pad": "NOTSET", "group": 1, "dilations": [1, 1], "pads": [0] * 4}
+    onnx.save(model(17), "a.onnx")
+    onnx.save(model(17, **written, strides=[1, 1]), "b.onnx")
+    explicit = onnx.load("b.onnx")
+    explicit.graph.node[1].attribute.append(h.make_attribute("alpha", 0.01))
+    onnx.save(explicit, "b.onnx")
+    found = _json(python, 0, "a.onnx", "b.onnx")
+    assert found["equal_nodes"] == 2
+    assert _json(python, 0, "b.onnx", "a.onnx")["changed"] == []
+    explicit.graph.node[1].attribute[0].f = 0.2
+    onnx.save(explicit, "b.onnx")
+    (changed,) = _json(python, 1, "a.onnx", "b.onnx")["changed"]
+    change = {"what": "attribute alpha", "before": "0.01 (default)", "after": "0.2"}
+    assert changed["changes"] == [change]
+    onnx.save(model(17, kernel_shape=[1, 1]), "b.onnx")
+    (changed,) = _json(python, 1, "a.onnx", "b.onnx")["changed"]
+    assert changed["changes"][0]["before"] == "(none)"  # the weight says it, and no schema
+
+
+@pytest.mark.parametrize("axis, differs", [(1, False), (-1, True)])
+def test_a_default_is_that_of_the_opset(axis: int, differs: bool, python: Run) -> None:
+    def model(**given: Any) -> onnx.ModelProto:
+        x, y = (h.make_tensor_value_info(n, T.FLOAT, [2, 3, 4]) for n in "xy")
+        graph = h.make_graph([h.make_node("Softmax", ["x"], ["y"], "s", **given)], "g", [x], [y])
+        return h.make_model(graph, opset_imports=[h.make_opsetid("", 11)], ir_version=6)
+
+    onnx.save(model(), "a.onnx")
+    onnx.save(model(axis=axis), "b.onnx")
+    assert len(_json(python, int(differs), "a.onnx", "b.onnx")["changed"]) == differs
+
+
 def test_a_branch_that_differs(python: Run) -> None:
     def model(op: str) -> onnx.ModelProto:
         def branch(kind: str) -> onnx.GraphProto:

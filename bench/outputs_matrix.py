@@ -187,18 +187,25 @@ def imported(path: Path, name: str) -> Any:
 
 
 def source(case: Case) -> str:
-    import onnx2nn
-
     path = written(case, "of_source.py")
     got = by_module(case, imported(path, "of_source"))
     why = difference(case, got)
     if not why:
         return "" if case.by == "ONNX Runtime" else "compared with itself"
-    if onnx2nn.verify(case.path, path, inputs=case.feed).ok is not True:
+    if not rounded(case, path, got):
         raise NotOkError("wrong", why)
+    return "rounding"
+
+
+def rounded(case: Case, path: Path, got: list[Any]) -> bool:
+    """Whether it is rounding alone that took the source to `got`, which is then what others are held to."""
+    import onnx2nn
+
+    if onnx2nn.verify(case.path, path, inputs=case.feed).ok is not True:
+        return False
     case.outputs, case.by = got, "the source"
     case.save()
-    return "rounding"
+    return True
 
 
 def pth(case: Case) -> str:
@@ -287,6 +294,11 @@ def pte(case: Case) -> str:
 
 def checked(case: Case, got: list[Any]) -> str:
     why = difference(case, got)
+    if why and case.by == "ONNX Runtime" and "mean squared error" in why:
+        path = written(case, "of_source.py")
+        of_source = by_module(case, imported(path, "of_source"))
+        if difference(case, of_source) and rounded(case, path, of_source):
+            why = difference(case, got)
     if why:
         raise NotOkError("wrong", why)
     return "" if case.by == "ONNX Runtime" else "compared with the source"

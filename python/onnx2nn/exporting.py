@@ -4,6 +4,7 @@ Both are made from the module that a conversion gives, by the installed torch, s
 version of it. Dims that the ONNX file leaves open stay open, under its names: equal names are equal sizes.
 """
 
+import contextlib
 import io
 import logging
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx2nn.branches import as_operators
 from onnx2nn.errors import Error, described
 from onnx2nn.source import Source
 
@@ -40,9 +42,12 @@ def write(path: Path, net: "nn.Module", inputs: list[dict[str, Any]], source: So
 
         # Not to the file: where a disk is full, torch's writer ends the process.
         stream = io.BytesIO()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.export.save(program, stream, extra_files={MARK: source.name})
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.export.save(program, stream, extra_files={MARK: source.name})
+        except Exception as error:
+            raise Error(f"{source.name}: torch.export.save: {described(error)}") from error
         data = stream.getbuffer()
     try:
         path.write_bytes(data)
@@ -64,20 +69,22 @@ def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "E
         dict.fromkeys(dims, torch.export.Dim.AUTO) if dims is not None else None for dims in named
     )
     reasons = []
-    for dims in (named, loose):
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                program = torch.export.export(
-                    net, args, dynamic_shapes=dims if any(dims) else None, strict=False
-                )
-        except Exception as error:  # torch raises what its parts do
-            reasons.append(described(error))
-            continue
-        if reasons:
-            _log.warning("the dims are not as free as the ONNX file says: %s", reasons[0])
-        _keep_own_lines(program)
-        return program
+    for tracing in (contextlib.nullcontext(True), as_operators(net)):
+        with tracing as other:
+            for dims in (named, loose) if other else ():
+                try:
+                    with warnings.catch_warnings(), torch.no_grad():
+                        warnings.simplefilter("ignore")
+                        program = torch.export.export(
+                            net, args, dynamic_shapes=dims if any(dims) else None, strict=False
+                        )
+                except Exception as error:  # torch raises what its parts do
+                    reasons.append(described(error))
+                    continue
+                if dims is loose:
+                    _log.warning("the dims are not as free as the ONNX file says: %s", reasons[-1])
+                _keep_own_lines(program)
+                return program
     raise Error(
         f"{source.name}: torch.export refuses the module: {reasons[-1]}\n"
         "    write the model as .py, which carries all operators"
@@ -212,14 +219,42 @@ def _executorch(program: "ExportedProgram") -> bytes:
         raise Error(
             "a .pte file is written by ExecuTorch, which is not installed: pip install executorch"
         ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            edge = to_edge_transform_and_lower(
-                program,
-                partitioner=[XnnpackPartitioner()],
-                constant_methods={"written_by_onnx2nn": True},
+    reasons = []
+    for lay_out in (False, True):
+        if lay_out and not _lay_out_attention(program):
+            break
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                edge = to_edge_transform_and_lower(
+                    program,
+                    partitioner=[XnnpackPartitioner()],
+                    constant_methods={"written_by_onnx2nn": True},
+                )
+                return bytes(edge.to_executorch().buffer)
+        except Exception as error:
+            reasons.append(described(error))
+    raise Error(f"ExecuTorch refuses the program: {reasons[-1]}")
+
+
+def _lay_out_attention(program: "ExportedProgram") -> bool:
+    """Copy what attention gives to the usual layout. Returns whether there is any.
+
+    ExecuTorch takes reshapes apart by the strides of torch's kernel, and attention after that, into
+    operators whose strides are others: reshapes that joined axes without a copy are views no more.
+    """
+    import torch
+
+    aten, graph = torch.ops.aten, program.graph
+    found = [n for n in graph.nodes if n.target is aten.scaled_dot_product_attention.default]
+    for node in found:
+        users = list(node.users)
+        with graph.inserting_after(node):
+            laid_out = graph.call_function(
+                aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
             )
-            return bytes(edge.to_executorch().buffer)
-    except Exception as error:
-        raise Error(f"ExecuTorch refuses the program: {described(error)}") from error
+        laid_out.meta["val"] = node.meta["val"].contiguous()
+        for user in users:
+            user.replace_input_with(node, laid_out)
+    program.graph_module.recompile()
+    return bool(found)

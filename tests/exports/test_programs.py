@@ -60,6 +60,52 @@ def test_dims_stay_open_under_their_names(tmp_path: Path) -> None:
     assert len(exported.range_constraints) == 2
 
 
+def over_data() -> onnx.ModelProto:
+    """y doubles x until its sum is above 100, or is x / 2 less 1 where that is negative at first."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    row, truth = [TensorProto.FLOAT, ["batch", 4]], [TensorProto.BOOL, []]
+
+    def graph(name: str, nodes: list[Any], inputs: list[Any], outputs: list[Any]) -> Any:
+        return helper.make_graph(nodes, name, inputs, outputs)
+
+    doubled = [
+        node("Add", ["h_in", "h_in"], ["h_out"]),
+        node("ReduceSum", ["h_out"], ["sum"], keepdims=0),
+        node("Less", ["sum", "enough"], ["go_on"]),
+    ]
+    state = [info("i", TensorProto.INT64, []), info("go_in", *truth), info("h_in", *row)]
+    step = graph("step", doubled, state, [info("go_on", *truth), info("h_out", *row)])
+    then = [node("Identity", ["x"], ["h"]), node("Loop", ["", "is_little", "h"], ["a"], body=step)]
+    other = [node("Div", ["x", "two"], ["half"]), node("Sub", ["half", "one"], ["b"])]
+    nodes = [
+        node("ReduceSum", ["x"], ["start"], keepdims=0),
+        node("Greater", ["start", "zero"], ["is_positive"]),
+        node("Less", ["start", "enough"], ["is_little"]),
+        node(
+            "If",
+            ["is_positive"],
+            ["y"],
+            then_branch=graph("then", then, [], [info("a", *row)]),
+            else_branch=graph("else", other, [], [info("b", *row)]),
+        ),
+    ]
+    whole = graph("g", nodes, [info("x", *row)], [info("y", *row)])
+    numbers = {"zero": 0, "one": 1, "two": 2, "enough": 100}
+    whole.initializer.extend(numpy_helper.from_array(np.float32(v), k) for k, v in numbers.items())
+    return helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_branches_and_loops_over_data(tmp_path: Path) -> None:
+    """Both ways are in the program, and the loop is one."""
+    model, rows = over_data(), torch.tensor([[1.0, 2, 3, 4], [-3, -2, -1, 1]])
+    page = onnx2nn.load(model)
+    onnx2nn.convert(model, tmp_path / "net.pt2")
+    net = program(tmp_path / "net.pt2").module()
+    for x in (rows, -rows, rows.repeat(2, 1) * 20, rows[:1]):
+        torch.testing.assert_close(net(x), page(x))
+    assert not any("operator" in name for name in type(page).forward.__globals__)
+
+
 def test_nothing_of_this_machine_is_in_it(tmp_path: Path) -> None:
     """Stack traces are of the page alone: torch would write the paths of its own files."""
     onnx2nn.convert(DIGITS, tmp_path / "net.pt2")
@@ -164,14 +210,48 @@ print(json.dumps(method.execute([x])[0].tolist()))
 """
 
 
+def attention() -> onnx.ModelProto:
+    """Two heads, after which batch and length become one axis, as GPT-2's exporters write it."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Reshape", ["x", "apart"], ["heads"]),
+        node("Transpose", ["heads"], ["q"], perm=[0, 2, 1, 3]),
+        node("Transpose", ["heads"], ["k"], perm=[0, 2, 3, 1]),
+        node("MatMul", ["q", "k"], ["s"]),
+        node("Div", ["s", "scale"], ["scaled"]),
+        node("Softmax", ["scaled"], ["p"], axis=-1),
+        node("MatMul", ["p", "q"], ["of_heads"]),
+        node("Transpose", ["of_heads"], ["back"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["back", "rows"], ["h"]),
+        node("Gemm", ["h", "w", "b"], ["y"]),
+    ]
+    weights = {
+        "apart": np.array([0, 3, 2, 4]),
+        "rows": np.array([-1, 8]),
+        "scale": np.float32(2),
+        "w": np.random.default_rng(0).normal(size=(8, 5)).astype("f"),
+        "b": np.ones(5, "f"),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [info("x", TensorProto.FLOAT, ["batch", 3, 8])],
+        [info("y", TensorProto.FLOAT, [None, 5])],
+        [numpy_helper.from_array(v, k) for k, v in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_executorch(tmp_path: Path) -> None:
-    """A .pte file, run by ExecuTorch's own runtime."""
-    x = torch.randn(1, 1, 8, 8)
-    np.save(tmp_path / "x.npy", x.numpy())
-    got = run("executorch", WRITE_AND_RUN, tmp_path, str(ROOT / "python"), str(DIGITS))
-    torch.testing.assert_close(torch.tensor(got), onnx2nn.load(DIGITS)(x), atol=1e-4, rtol=1e-4)
+    """.pte files, run by ExecuTorch's own runtime."""
+    onnx.save(attention(), tmp_path / "attention.onnx")
+    for path, shape in (DIGITS, (1, 1, 8, 8)), (tmp_path / "attention.onnx", (2, 3, 8)):
+        x = torch.randn(shape)
+        np.save(tmp_path / "x.npy", x.numpy())
+        got = run("executorch", WRITE_AND_RUN, tmp_path, str(ROOT / "python"), str(path))
+        torch.testing.assert_close(torch.tensor(got), onnx2nn.load(path)(x), atol=1e-4, rtol=1e-4)
 
 
 def test_without_executorch(tmp_path: Path) -> None:

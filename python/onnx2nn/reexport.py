@@ -63,12 +63,13 @@ def export_onnx(
         raise refused(source, found)
     interface = run_native(source, {"data_roots": data_roots})
     inputs = list(interface.inputs)
-    for o in interface.outputs:
-        if o["kind"] != "tensor":
-            raise Error(
-                f"{source.name}: torch.onnx.export takes apart what is no tensor, as the output"
-                f" {printable(str(o['name']))}, a {o['kind']}, is"
-            )
+    for place, values in ("input", inputs), ("output", interface.outputs):
+        for v in values:
+            if v["kind"] != "tensor":
+                raise Error(
+                    f"{source.name}: torch.onnx.export takes apart what is no tensor, as the {place}"
+                    f" {printable(str(v['name']))}, a {v['kind']}, is"
+                )
     program = export(net, inputs, source)
     _say_in_known_words(program)
     large = sum(t.nbytes for t in net.state_dict().values()) > _EXTERNAL_BYTES
@@ -154,8 +155,22 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         step = power_of_two(by, x)
         return op.Div(op.Sub(x, op.Mod(x, step)), step)
 
+    def search_sorted(
+        edges: Any, x: Any, out_int32: bool = False, right: bool = False, **others: Any
+    ) -> Any:
+        # How many are before: those that are less, or no greater, where the right side is meant.
+        if others.get("side") == "right" or others.get("sorter") is not None:
+            raise NotImplementedError("searchsorted with a side by name, or with a sorter")
+        if len(edges.shape) > 1:
+            edges = op.Unsqueeze(edges, [-2])
+        x = op.Unsqueeze(x, [-1])
+        before = op.LessOrEqual(edges, x) if right else op.Less(edges, x)
+        kind = kinds.INT32 if out_int32 else kinds.INT64
+        return op.ReduceSum(op.Cast(before, to=kind), [-1], keepdims=0)
+
     aten = torch.ops.aten
     return {
+        aten.searchsorted.Tensor: search_sorted,
         aten.sort.stable: stable_sort,
         aten.__lshift__.Tensor: left_shift,
         aten.__rshift__.Tensor: right_shift,
@@ -166,8 +181,18 @@ def _say_in_known_words(program: "ExportedProgram") -> None:
     """Write calls that torch's exporter has no ONNX for as ones that it has."""
     import torch
 
+    for module in program.graph_module.modules():  # its own, and those of branches and loops
+        if isinstance(module, torch.fx.GraphModule):
+            _say_in_known_words_of(module.graph)
+            module.recompile()
+
+
+def _say_in_known_words_of(graph: Any) -> None:
+    import torch
+
     aten = torch.ops.aten
-    graph = program.graph
+    small = (torch.uint8, torch.int8, torch.int16)
+    plain = {aten.randn.generator: aten.randn.default, aten.rand.generator: aten.rand.default}
 
     def kind(node: Any) -> Any:
         return node.meta.get("val") if isinstance(node, torch.fx.Node) else None
@@ -190,11 +215,24 @@ def _say_in_known_words(program: "ExportedProgram") -> None:
             )
         elif node.target in (aten.amin.default, aten.amax.default) and len(node.args) < 2:
             node.args = (node.args[0], list(range(kind(node.args[0]).dim())))
+        elif node.target is aten.where.self and kind(node).dtype == torch.bool:
+            test, a, b = node.args  # ONNX Runtime chooses between numbers only
+            a = before(node, aten.logical_and.default, test, a)
+            rest = before(node, aten.logical_not.default, test)
+            b = before(node, aten.logical_and.default, rest, b)
+            node.target, node.args = aten.logical_or.default, (a, b)
+        elif node.target in (aten.tril.default, aten.triu.default) and kind(node).dtype in small:
+            x, *diagonal = node.args
+            wide = before(node, aten.to.dtype, x, torch.int64)
+            wide = before(node, node.target, wide, *diagonal)
+            node.target, node.args = aten.to.dtype, (wide, kind(node).dtype)
+        elif node.target in plain and node.kwargs.get("generator") is None:
+            node.target = plain[node.target]
+            node.kwargs = {k: v for k, v in node.kwargs.items() if k != "generator"}
         elif node.target is aten.scaled_dot_product_attention.default and all(
             kind(x).dim() == 3 for x in node.args[:3]
         ):
             _give_axis(graph, node)
-    program.graph_module.recompile()
 
 
 def _give_axis(graph: Any, node: Any) -> None:

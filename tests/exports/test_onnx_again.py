@@ -1,11 +1,12 @@
 """Modules exported to ONNX again, held to ONNX Runtime's answers for the model that they came from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -113,6 +114,24 @@ MODELS = {
 }
 
 
+ROWS = [helper.make_tensor_value_info(k, FLOAT, ["batch", 4]) for k in ("a", "b")]
+MODELS["one of two ways"] = model(
+    [
+        node("ReduceMin", ["x"], ["least"], keepdims=0),
+        node("Less", ["least", "bound"], ["is_less"]),
+        node(
+            "If",
+            ["is_less"],
+            ["y"],
+            then_branch=helper.make_graph([node("Add", ["x", "x"], ["a"])], "then", [], ROWS[:1]),
+            else_branch=helper.make_graph([node("Neg", ["x"], ["b"])], "else", [], ROWS[1:]),
+        ),
+    ],
+    {"x": of_rows(), "bound": (FLOAT, [])},
+    {"y": of_rows()},
+)
+
+
 def interface(values: Any) -> list[tuple[str, list[Any]]]:
     return [
         (v.name, [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]) for v in values
@@ -128,6 +147,31 @@ def test_answers_names_and_dims_are_the_models(kind: str, tmp_path: Path) -> Non
     assert interface(again.graph.output) == interface(original.graph.output)
     report = onnx2nn.verify(original, path)
     assert report.ok, report
+
+
+EDGES = torch.tensor([-1.0, 0, 0, 1])
+FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "where": lambda x: torch.where(x > 1, x < 2, x < 0.5).float(),
+    "tril": lambda x: x * torch.ones(4, 4, dtype=torch.uint8).tril(-1)[1],
+    "triu": lambda x: x * torch.ones(4, 4, dtype=torch.int8).triu()[1],
+    "searchsorted": lambda x: torch.searchsorted(EDGES, x.round()).float(),
+    "searchsorted right": lambda x: torch.searchsorted(EDGES, x.round(), right=True).float(),
+    "searchsorted rows": lambda x: torch.searchsorted(x.sort().values, x).float(),
+    "randn": lambda x: x + torch.randn([4], generator=None).sign().abs(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_calls_that_onnx_or_its_runtime_lacks(form: str, tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return FORMS[form](x)
+
+    of = model([node("Identity", ["x"], ["y"])], {"x": of_rows()}, {"y": of_rows()})
+    onnx2nn.export_onnx(Net(), of, tmp_path / "again.onnx")
+    x = torch.arange(-10.0, 10).reshape(5, 4) / 4
+    session = onnxruntime.InferenceSession(tmp_path / "again.onnx")
+    np.testing.assert_array_equal(session.run(None, {"x": x.numpy()})[0], Net()(x).numpy())
 
 
 def test_weights_that_were_trained_further(tmp_path: Path) -> None:
@@ -178,6 +222,15 @@ def test_what_torch_cannot_export_is_said(tmp_path: Path) -> None:
     with pytest.raises(onnx2nn.Error, match="export"):
         onnx2nn.export_onnx(onnx2nn.load(strings), strings, tmp_path / "again.onnx")
     assert not [*tmp_path.iterdir()]
+
+
+def test_inputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
+    many = model([node("SequenceAt", ["x", "first"], ["y"])], {"x": of_rows()}, {"y": of_rows()})
+    many.graph.initializer.append(numpy_helper.from_array(np.array(0), "first"))
+    tensor = helper.make_tensor_type_proto(FLOAT, ["batch", 4])
+    many.graph.input[0].type.CopyFrom(helper.make_sequence_type_proto(tensor))
+    with pytest.raises(onnx2nn.Error, match="the input x, a sequence"):
+        onnx2nn.export_onnx(onnx2nn.load(many), many, tmp_path / "again.onnx")
 
 
 def test_outputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:

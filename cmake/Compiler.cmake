@@ -66,5 +66,7 @@ if(EMSCRIPTEN) # see Web.cmake
   add_compile_options(-fwasm-exceptions -include ${PROJECT_SOURCE_DIR}/src/support/web.h)
   # Sizes have 32 bits there, and offsets in files 64: what a file may have is bounded when it is opened.
   target_compile_options(onnx2nn_options INTERFACE -Wno-shorten-64-to-32)
+  # Where files are compiled together, a name may be another file's.
+  target_compile_options(onnx2nn_options INTERFACE -Wno-shadow)
   add_link_options(-fwasm-exceptions)
 endif()

@@ -11,6 +11,7 @@
 add_executable(onnx2nn_web ${c_sources})
 target_include_directories(onnx2nn_web PRIVATE include src)
 target_link_libraries(onnx2nn_web PRIVATE onnx2nn_cli nlohmann_json::nlohmann_json onnx2nn_options)
+onnx2nn_precompile(onnx2nn_web)
 
 set(functions
     convert_file

@@ -30,7 +30,14 @@ if command -v ccache >/dev/null; then export EM_COMPILER_WRAPPER=ccache; fi
 export NODE_PATH=/usr/share/nodejs${NODE_PATH:+:$NODE_PATH}
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 log=build-$preset.log
-emcmake cmake --preset "$preset" >"$log" 2>&1 && cmake --build --preset "$preset" -j "${JOBS:-$(nproc)}" >>"$log" 2>&1 || {
+build() {
+  emcmake cmake --preset "$preset" -DONNX2NN_WEB_UNITY="$1" >"$log" 2>&1 &&
+    cmake --build --preset "$preset" -j "${JOBS:-$(nproc)}" >>"$log" 2>&1
+}
+build ON || {
+  echo "tools/web.sh: files do not compile several at once; now each by itself" >&2
+  build OFF
+} || {
   tail -n 60 "$log" >&2
   exit 1
 }

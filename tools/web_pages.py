@@ -4,8 +4,10 @@
     python tools/web_pages.py DIST --pictures FOLDER MODEL...
 
 It runs in an environment with `selenium`, beside Debian's `chromium` and `chromium-driver`. JOBS is a list of objects:
-"files" (paths that are chosen), "then" (more, for when the page asks), "cancel" (whether to stop at once) and
-"downloads" (a folder for all that is offered). One line of JSON for each. With --offline the page is opened without its server. With --pictures, screenshots of each model at three widths, light and dark, go to FOLDER.
+"files" (paths that are chosen), "then" (more, for when the page asks), "cancel" (whether to stop at once),
+"access" (whether to look at each view by the keyboard, for its contrast and names) and "downloads" (a folder for all
+that is offered). One line of JSON for each. With --offline the page is opened without its server. With --pictures, screenshots of each
+model at three widths, light and dark, go to FOLDER.
 """
 
 import argparse
@@ -28,7 +30,7 @@ _STATE = """
 const shown = (id) => !document.getElementById(id).hidden;
 const text = (id) => document.getElementById(id).innerText;
 return {
-  result: shown('result'), working: shown('working'),
+  result: shown('result'), working: shown('working'), title: document.title,
   message: shown('message') ? text('message') : '',
   name: text('name'), verdict: text('verdict'),
   panels: Object.fromEntries(['source', 'modules', 'operators', 'messages'].map(
@@ -69,6 +71,16 @@ const nameless = [...document.querySelectorAll('button, input, a, progress, tabl
   e.checkVisibility() && !e.textContent.trim() && !e.labels?.length && !e.ariaLabel &&
   !e.getAttribute('aria-labelledby') && e.childElementCount > 0);
 return { contrast: lowest[0], faint: lowest[1], nameless: nameless.map((e) => e.outerHTML.slice(0, 80)) };
+"""
+# What the page keeps on disk: sizes by the names of the files.
+_KEPT = """
+const done = arguments[0];
+(async () => {
+  const sizes = {};
+  for await (const folder of (await navigator.storage.getDirectory()).values())
+    for await (const file of folder.values()) sizes[file.name] = (await file.getFile()).size;
+  return sizes;
+})().then(done, (error) => done(String(error)));
 """
 _DONE = """
 const hidden = (id) => document.getElementById(id).hidden;
@@ -147,7 +159,9 @@ def look_at(driver: Any, job: dict[str, Any]) -> dict[str, Any]:
     if "downloads" in job:
         download(driver, Path(job["downloads"]))
     found: dict[str, Any] = driver.execute_script(_STATE)
-    found["access"] = [access(driver, view) for view in _VIEWS] if found["result"] else []
+    found["kept"] = driver.execute_async_script(_KEPT)
+    if job.get("access"):
+        found["access"] = [access(driver, view) for view in _VIEWS]
     found["log"] = [entry["message"] for entry in driver.get_log("browser")]
     return found
 

@@ -4,11 +4,15 @@ import { fromDrop, fromInput, modelsIn } from './chosen.js';
 import { bytes, counted, find, make, roughly, several } from './dom.js';
 import { showMessages, showOperators } from './operators.js';
 import { showSource } from './source.js';
+import { claim, remove } from './store.js';
 import { showTree, treeOf } from './tree.js';
 
 const LIMIT = 2e9; // addresses of WebAssembly have 32 bits, and conversion and simplification need room each
 const VIEWS = ['source', 'modules', 'operators', 'messages'];
 const TITLES = { source: 'Source', modules: 'Modules', operators: 'Operators', messages: 'Messages' };
+const TITLE = document.title;
+const COPIED_MS = 2000;
+const MOST_NAMES = 10;
 
 const trusted = globalThis.trustedTypes?.createPolicy('onnx2nn', { createScriptURL: (url) => url });
 const script = (url) => (trusted ? trusted.createScriptURL(url) : url);
@@ -18,6 +22,8 @@ let current = null; // the model of them that is looked at
 let worker = null;
 let urls = [];
 let conversion = null;
+let number = 0; // of the model, since the page was opened
+const page = claim();
 
 // ---- The core, compiled once ----
 
@@ -37,11 +43,32 @@ compiled.catch(() => {}); // said where it is needed
 
 function show(...ids) {
   for (const id of ['drop', 'working', 'message', 'result']) find(id).hidden = !ids.includes(id);
+  find('about').hidden = ids.length > 1 || !ids.includes('drop');
+}
+
+/** What is being done; said aloud once, where `moved`, which changes all the time, is only shown. */
+function tell(stage, moved = '') {
+  if (find('stage').textContent !== stage) find('stage').textContent = stage;
+  find('moved').textContent = moved;
 }
 
 function say(title, ...children) {
   find('message').replaceChildren(make('h2', {}, title), ...children);
   show('drop', 'message');
+}
+
+/** A button that copies what `text` gives. */
+function copier(button, text) {
+  button.hidden = !navigator.clipboard;
+  button.addEventListener('click', async () => {
+    await navigator.clipboard.writeText(text());
+    const label = button.textContent;
+    button.textContent = find('said').textContent = 'Copied';
+    setTimeout(() => {
+      button.textContent = label;
+      find('said').textContent = '';
+    }, COPIED_MS);
+  });
 }
 
 const words = (text) => (/^[\w./@%+:,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
@@ -54,6 +81,7 @@ function select(view, focus = false) {
     tab.tabIndex = name === view ? 0 : -1;
     find(`panel-${name}`).hidden = name !== view;
   }
+  find('copy-source').classList.toggle('away', view !== 'source' || find('panel-source').querySelector('code') === null);
   if (focus) find(`tab-${view}`).focus();
 }
 
@@ -101,12 +129,14 @@ function showConversion(data, name) {
   const done = data.status === 0;
   const errors = conversion.diagnostics.filter((d) => d.severity === 'error').length;
   find('name').textContent = name;
+  document.title = `${name}: ${TITLE}`;
   find('verdict').className = done ? 'good' : 'bad';
   find('verdict').textContent = done
     ? `Converted to class ${conversion.class_name} in ${(data.ms / 1000).toFixed(1)}\u00a0s`
     : conversion.readable ? `Does not convert: ${several(errors, 'thing')} to mend` : 'This file cannot be read';
   find('downloads').replaceChildren();
-  for (const id of ['downloads', 'facts']) find(id).closest('section').hidden = !conversion.readable;
+  find('parts').hidden = true;
+  for (const id of ['downloads', 'facts', 'command']) find(id).closest('section').hidden = !conversion.readable;
   find('command').textContent = command(name);
   showFacts(conversion);
   const classes = done ? showSource(find('panel-source'), data.source) : new Map();
@@ -152,6 +182,7 @@ function showFiles({ of, files, error }) {
     items.push(make('li', {}, make('button', { id: 'make-pt', type: 'button', on: { click: () => work('pt') } },
       make('span', { class: 'file' }, files[0].name.replace(/py$/, 'pt')), make('span', { class: 'what' }, 'make TorchScript'))));
   find('downloads').append(...items);
+  find('parts').hidden = find('downloads').querySelector('a') === null;
 }
 
 // ---- One model ----
@@ -166,6 +197,7 @@ function stop() {
   for (const url of urls) URL.revokeObjectURL(url);
   urls = [];
   conversion = null;
+  document.title = TITLE;
 }
 
 const STOPPED = {
@@ -176,8 +208,7 @@ const STOPPED = {
 
 function onMessage(data, base) {
   if (data.kind === 'progress') {
-    const moved = data.written || data.read;
-    find('stage').textContent = `${data.stage} ${base}${moved ? `, ${bytes(moved)}` : ''} …`;
+    tell(`${data.stage} ${base} …`, data.moved ? bytes(data.moved) : '');
   } else if (data.kind === 'conversion') {
     if (data.missing !== null) return askFor(data.missing, base);
     showConversion(data, base);
@@ -199,8 +230,10 @@ function onMessage(data, base) {
 /** The model keeps weights in a file that was not chosen. */
 function askFor(location, base) {
   end();
+  const added = chosen.filter((c) => c !== current).map((c) => c.name);
   say('One more file is needed',
-    make('p', {}, `${base} keeps weights in `, make('code', {}, location), '. Drop or choose it too, or the folder that holds all of them.'));
+    make('p', {}, `${base} keeps weights in `, make('code', {}, location), '. Drop or choose it too, or the folder that holds all of them.'),
+    added.length === 0 ? '' : make('p', { class: 'where' }, `So far there are: ${added.slice(0, MOST_NAMES).join(', ')}${added.length > MOST_NAMES ? ', …' : ''}`));
 }
 
 /** Starts a worker on the model: for 'source' and what goes with it, or for TorchScript ('pt'). */
@@ -208,7 +241,7 @@ async function work(want) {
   const model = current;
   const base = model.name.split('/').at(-1);
   const others = modelsIn(chosen).filter((m) => m !== model);
-  find('stage').textContent = 'Loading the converter …';
+  tell('Loading the converter …');
   const mine = (worker = new Worker(script('worker.js'), { type: 'module' }));
   const receive = (data) => mine === worker && onMessage(data, base);
   const fail = (text) => receive({ kind: 'failed', reason: 'internal', text });
@@ -216,7 +249,8 @@ async function work(want) {
   mine.addEventListener('error', (event) => fail(event.message ?? ''));
   show('working', ...(conversion ? ['result'] : []));
   try {
-    mine.postMessage({ module: await compiled, path: model.name, files: chosen.filter((f) => !others.includes(f)), want });
+    const files = chosen.filter((f) => !others.includes(f));
+    mine.postMessage({ module: await compiled, path: model.name, files, want, page: await page, number });
   } catch (error) {
     fail(String(error));
   }
@@ -225,6 +259,9 @@ async function work(want) {
 function start(model) {
   stop();
   current = model;
+  ++number;
+  // Those of the model before this one may still be on their way to a download.
+  for (const of of ['py', 'pt', 'onnx']) page.then((claimed) => remove(claimed, `${number - 2}.${of}`));
   const base = model.name.split('/').at(-1);
   const size = chosen.reduce((sum, { file }) => sum + file.size, 0);
   const others = modelsIn(chosen).reduce((sum, m) => sum + (m === model ? 0 : m.file.size), 0);
@@ -264,16 +301,27 @@ function listen() {
       take(files);
     });
   find('example').addEventListener('click', async () => {
-    const response = await fetch('digits.onnx');
-    take([{ name: 'digits.onnx', file: new File([await response.blob()], 'digits.onnx') }]);
+    try {
+      const response = await fetch('digits.onnx');
+      take([{ name: 'digits.onnx', file: new File([await response.blob()], 'digits.onnx') }]);
+    } catch (error) {
+      say('The example cannot be loaded', make('p', { class: 'where' }, String(error)));
+    }
   });
-  find('cancel').addEventListener('click', () => {
+  const cancel = () => {
     // What is there stays; the downloads that were not made are not.
     end();
     if (!conversion) stop();
     show('drop', ...(conversion ? ['result'] : []));
+    find('said').textContent = 'Cancelled';
     find('files').focus();
+  };
+  find('cancel').addEventListener('click', cancel);
+  addEventListener('keydown', (event) => {
+    if (event.key === 'Escape' && !find('working').hidden) cancel();
   });
+  copier(find('copy-source'), () => find('panel-source').textContent);
+  copier(find('copy-command'), () => find('command').textContent);
   const over = (event) => {
     if (![...event.dataTransfer.types].includes('Files')) return;
     event.preventDefault();
@@ -285,7 +333,11 @@ function listen() {
   addEventListener('drop', async (event) => {
     event.preventDefault();
     document.body.classList.remove('over');
-    take(await fromDrop(event.dataTransfer));
+    try {
+      take(await fromDrop(event.dataTransfer));
+    } catch (error) {
+      say('These files cannot be read', make('p', { class: 'where' }, String(error)));
+    }
   });
 }
 

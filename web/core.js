@@ -2,6 +2,7 @@
 
 import create from './onnx2nn.js';
 import { copyBetween, Dropped, fileSystem, Written } from './files.js';
+import { Store } from './store.js';
 
 const MODEL = '/model', OUT = '/out';
 const DONE = 0;
@@ -10,6 +11,7 @@ const decoder = new TextDecoder();
 export class Core {
   #wasm;
   #files;
+  #store = null;
 
   /** `module`: the compiled WebAssembly; `onBytes(read, written)` is told of what was moved. */
   static async start(module, onBytes) {
@@ -23,7 +25,7 @@ export class Core {
     });
     core.#wasm = wasm;
     core.onBytes = onBytes;
-    core.#files = fileSystem(wasm.FS, () => new Written((n) => onBytes(0, n)));
+    core.#files = fileSystem(wasm.FS, () => new Written(core.#store, (n) => onBytes(0, n)));
     for (const folder of [MODEL, OUT]) {
       wasm.FS.mkdir(folder);
       wasm.FS.mount(core.#files, {}, folder);
@@ -45,13 +47,20 @@ export class Core {
     return new Result(this.#wasm, 'simplify_file', `${MODEL}/${path}`, `${OUT}/${path.split('/').at(-1)}`, null);
   }
 
+  /** What is written from now on, until it is taken out, may be kept in this file of the page. */
+  async keepIn(page, name) {
+    this.#store = await Store.open(page, name);
+  }
+
   /** Writes a conversion; the files that came of it are taken out, as {name, blob}. */
   write(result, name) {
     result.write(`${OUT}/${name}`);
     return this.take(result);
   }
 
-  take(result) {
+  async take(result) {
+    await this.#store?.finish();
+    this.#store = null;
     if (result.status !== DONE) return [];
     return result.json().files.map((path) => {
       const { content } = this.#wasm.FS.lookupPath(path).node;

@@ -1,10 +1,11 @@
 // The files that the core sees: those that were dropped, read where it looks, and those that it writes.
 //
 // What is written is kept as pieces, and a piece that the core copies from a dropped file is only a note of where it
-// lies there. So weights go from the dropped file to the download without ever being in memory.
+// lies there. So weights go from the dropped file to the download without ever being in memory. Bytes that no dropped
+// file has go to a private file of the page (store.js) once there are many.
 
 const MERGE = 2 ** 20; // Small writes, one after the other, become runs of up to this size.
-const SEAL = 2 ** 25; // More bytes than this are given to the browser, which may put them on disk.
+const SEAL = 2 ** 25; // More bytes than this leave the memory of the worker.
 const AHEAD = 2 ** 22; // What is read at once of a file that is read in order.
 
 const ENOENT = 44, EEXIST = 20, EINVAL = 28, ENOTEMPTY = 55, EPERM = 63, EXDEV = 75, EIO = 29;
@@ -28,12 +29,15 @@ class Reader {
     if (position < this.#start || end > this.#start + this.#window.length) {
       const wanted = position === this.#next ? Math.max(out.length, AHEAD) : out.length;
       Reader.#reader ??= new FileReaderSync();
-      const part = this.#blob.slice(position, position + wanted);
-      this.#window = new Uint8Array(Reader.#reader.readAsArrayBuffer(part));
+      this.#window = new Uint8Array(Reader.#reader.readAsArrayBuffer(this.slice(position, wanted)));
       this.#start = position;
     }
     this.#next = end;
     out.set(this.#window.subarray(position - this.#start, end - this.#start));
+  }
+
+  slice(position, size) {
+    return this.#blob.slice(position, position + size);
   }
 }
 
@@ -43,7 +47,6 @@ export class Dropped {
 
   /** `onRead` is told how many bytes each look took. */
   constructor(file, onRead = () => {}) {
-    this.blob = file;
     this.size = file.size;
     this.time = file.lastModified ?? 0;
     this.onRead = onRead;
@@ -55,20 +58,23 @@ export class Dropped {
     this.onRead(out.length);
   }
 
-  /** Where a range lies, as pieces: {size, blob, from}. */
+  /** Where a range lies, as pieces: {size, holder, from}; a holder can `read` and `slice`. */
   slices(position, length) {
-    return [{ size: length, blob: this.blob, from: position }];
+    return [{ size: length, holder: this.#reader, from: position }];
   }
 }
 
-/** A file that is being written: runs in order, each bytes or a part of a Blob; what lies between is zeros. */
+/** A file that is being written: runs in order, each bytes or a part of what holds it; what lies between is zeros. */
 export class Written {
   size = 0;
   time = Date.now();
-  #runs = []; // {at, size, bytes} or {at, size, blob, from, reader}
-  #loose = 0; // bytes that no Blob holds
+  #runs = []; // {at, size, bytes} or {at, size, holder, from}
+  #loose = 0; // bytes that nothing else holds
+  #store;
 
-  constructor(onWrite = () => {}) {
+  /** `store` takes bytes where there are many; it may refuse. */
+  constructor(store = null, onWrite = () => {}) {
+    this.#store = store;
     this.onWrite = onWrite;
   }
 
@@ -87,7 +93,7 @@ export class Written {
   #part(run, from, to) {
     const skipped = from - run.at;
     if (run.bytes) return { at: from, size: to - from, bytes: run.bytes.slice(skipped, to - run.at) };
-    return { at: from, size: to - from, blob: run.blob, from: run.from + skipped, reader: run.reader };
+    return { at: from, size: to - from, holder: run.holder, from: run.from + skipped };
   }
 
   /** Takes a range out of what is there; says where a run for it goes in. */
@@ -126,12 +132,14 @@ export class Written {
     if (this.#loose > SEAL) this.#seal();
   }
 
-  /** Bytes become Blobs. */
+  /** Bytes go to the store, or become Blobs, which the browser may put on disk. */
   #seal() {
     for (const run of this.#runs) {
       if (!run.bytes) continue;
-      run.blob = new Blob([run.bytes.subarray(0, run.size)]);
-      run.from = 0;
+      const bytes = run.bytes.subarray(0, run.size);
+      run.from = this.#store?.append(bytes) ?? null;
+      run.holder = run.from === null ? new Reader(new Blob([bytes])) : this.#store;
+      run.from ??= 0;
       delete run.bytes;
     }
     this.#loose = 0;
@@ -147,10 +155,10 @@ export class Written {
         this.onWrite(piece.size);
         const index = this.#clear(position, position + piece.size);
         const before = this.#runs[index - 1];
-        const goesOn = before?.blob === piece.blob && before.at + before.size === position &&
+        const goesOn = before?.holder === piece.holder && before.at + before.size === position &&
           before.from + before.size === piece.from;
         if (goesOn) before.size += piece.size;
-        else this.#runs.splice(index, 0, { at: position, size: piece.size, blob: piece.blob, from: piece.from });
+        else this.#runs.splice(index, 0, { at: position, size: piece.size, holder: piece.holder, from: piece.from });
         this.size = Math.max(this.size, position + piece.size);
       }
       position += piece.size;
@@ -181,7 +189,7 @@ export class Written {
       const target = out.subarray(at - position, at - position + size);
       if (!run) target.fill(0);
       else if (run.bytes) target.set(run.bytes.subarray(at - run.at, at - run.at + size));
-      else (run.reader ??= new Reader(run.blob)).read(run.from + at - run.at, target);
+      else run.holder.read(run.from + at - run.at, target);
     }
   }
 
@@ -193,7 +201,7 @@ export class Written {
   /** All of it, to be downloaded. */
   blob(type = 'application/octet-stream') {
     const parts = this.slices(0, this.size);
-    return new Blob(parts.map((p) => (p.bytes ? p.bytes : p.blob.slice(p.from, p.from + p.size))), { type });
+    return new Blob(parts.map((p) => p.bytes ?? p.holder.slice(p.from, p.size)), { type });
   }
 }
 

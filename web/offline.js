@@ -3,7 +3,7 @@
 const CACHE = 'onnx2nn';
 const FILES = [
   './', 'style.css', 'icon.svg', 'prism.js', 'app.js', 'chosen.js', 'core.js', 'dom.js', 'files.js', 'operators.js', 'source.js',
-  'tree.js', 'worker.js', 'onnx2nn.js', 'onnx2nn.wasm', 'digits.onnx', 'licences.txt',
+  'store.js', 'tree.js', 'worker.js', 'onnx2nn.js', 'onnx2nn.wasm', 'digits.onnx', 'licences.txt',
 ];
 
 addEventListener('install', (event) => {

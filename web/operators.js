@@ -21,8 +21,8 @@ export function showOperators(target, conversion, simplified) {
     return make('tr', {}, make('th', { scope: 'row' }, name), cell(old), cell(now), bars);
   };
   const table = make('table', { class: 'operators' },
-    make('thead', {}, make('tr', {}, make('th', { scope: 'col' }, 'Operator'), make('th', { scope: 'col', class: 'number' }, 'Before'),
-      make('th', { scope: 'col', class: 'number' }, 'After'), make('td', { class: 'bars' }))),
+    make('thead', {}, make('tr', {}, make('th', { scope: 'col' }, 'Operator'), make('th', { scope: 'col', class: 'number before' }, 'Before'),
+      make('th', { scope: 'col', class: 'number after' }, 'After'), make('td', { class: 'bars' }))),
     make('tbody', {}, ...names.map(row)),
     make('tfoot', {}, make('tr', {}, make('th', { scope: 'row' }, 'All'), cell(total(before)), cell(after && total(after)), make('td'))));
   const rules = Object.entries(simplified?.simplified?.rules ?? {}).sort(([, a], [, b]) => b - a);

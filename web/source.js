@@ -34,7 +34,7 @@ export function showSource(target, source) {
     });
   }
   if (line.childNodes.length === 0) line.remove();
-  target.replaceChildren(make('pre', { class: 'source' }, code));
+  target.replaceChildren(make('pre', { class: 'source', tabindex: 0, role: 'region', 'aria-label': 'Python source' }, code));
   const classes = new Map();
   for (const shown of code.querySelectorAll('.line')) {
     const found = /^class (\w+)/.exec(shown.textContent);

@@ -75,7 +75,11 @@ function rows(node, classes, show) {
     }
     const details = make('details', {}, make('summary', {}, ...summary));
     details.addEventListener('toggle', () => {
-      if (details.open && details.childElementCount === 1) details.append(rows(first, classes, show));
+      if (!details.open || details.childElementCount > 1) return;
+      const below = rows(first, classes, show);
+      const only = below.childElementCount === 1 && below.querySelector(':scope > li > details');
+      if (only) only.open = true; // what is inside of one thing is what was asked for
+      details.append(below);
     });
     list.append(make('li', {}, details));
   }

@@ -4,6 +4,7 @@
 import { Core } from './core.js';
 
 const UPDATE_MS = 100;
+const SMALL = 2 ** 25; // Models up to this size need no disk.
 
 const stemOf = (path) => path.split('/').at(-1).replace(/\.[^.]*$/, '') || 'model';
 
@@ -28,7 +29,7 @@ class Progress {
 
   #tell() {
     this.#last = performance.now();
-    postMessage({ kind: 'progress', stage: this.#stage, read: this.#read, written: this.#written });
+    postMessage({ kind: 'progress', stage: this.#stage, moved: this.#written || this.#read });
   }
 }
 
@@ -55,7 +56,7 @@ function convert(core, path, loose) {
   }
 }
 
-async function run({ module, path, files, want }) {
+async function run({ module, path, files, want, page, number }) {
   const started = performance.now();
   const since = () => performance.now() - started;
   const progress = new Progress();
@@ -66,23 +67,27 @@ async function run({ module, path, files, want }) {
 
   progress.stage('Converting');
   const { result, json, missing } = convert(core, path, loose);
-  const write = (of, stage) => {
+  const large = files.reduce((sum, { file }) => sum + file.size, 0) > SMALL;
+  const keep = (of) => large && core.keepIn(page, `${number}.${of}`);
+  const write = async (of, stage) => {
     progress.stage(stage);
-    const written = core.write(result, `${stemOf(path)}.${of}`);
+    await keep(of);
+    const written = await core.write(result, `${stemOf(path)}.${of}`);
     postMessage({ kind: 'files', of, files: written, error: written.length ? '' : result.diagnostics() });
   };
   if (want === 'pt') {
-    write('pt', 'Writing TorchScript of');
+    await write('pt', 'Writing TorchScript of');
     return postMessage({ kind: 'done', heap: core.heapBytes, ms: since() });
   }
   postMessage({ kind: 'conversion', status: result.status, json, missing, source: result.source(), modules: result.modules(), ms: since() });
-  if (result.status === 0) write('py', 'Placing the weights of');
+  if (result.status === 0) await write('py', 'Placing the weights of');
   result.free(); // its room is that of the simplification
 
   if (json.readable) {
     progress.stage('Simplifying');
+    await keep('onnx');
     const simplified = core.simplify(path);
-    const small = core.take(simplified);
+    const small = await core.take(simplified);
     postMessage({ kind: 'simplified', json: simplified.json() });
     postMessage({ kind: 'files', of: 'onnx', files: small, error: small.length ? '' : simplified.diagnostics() });
     simplified.free();

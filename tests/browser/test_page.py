@@ -120,15 +120,20 @@ def linear(names: str = "") -> onnx.GraphProto:
 
 
 def test_golden_models(dist: Path, tmp_path: Path) -> None:
-    """Without the corpus, too, and without a network."""
+    """Without the corpus, too, and without a network; of one that is cancelled, nothing is left."""
     models = [
         ROOT / "examples" / "digits.onnx",
         GOLDEN / "transformer.onnx",
         GOLDEN / "detector.onnx",
     ]
-    jobs = [{"files": [m], "downloads": tmp_path / m.stem} for m in models]
-    for model, page in zip(models, seen(dist, tmp_path, *jobs, offline=True), strict=True):
+    jobs = [{"files": [m], "access": True, "downloads": tmp_path / m.stem} for m in models]
+    cancelled = {"files": models[:1], "cancel": True}
+    stopped, *pages = seen(dist, tmp_path, cancelled, *jobs, offline=True)
+    assert not stopped["result"]
+    assert not stopped["working"]
+    for model, page in zip(models, pages, strict=True):
         assert page["result"], page
+        assert page["verdict"].startswith("Converted to class ")
         assert page["log"] == []
         assert page["overflow"] == 0
         found = compare(tmp_path / model.stem, model, tmp_path / f"{model.stem}-native")
@@ -165,11 +170,14 @@ def test_external_data(dist: Path, tmp_path: Path) -> None:
     external = {"save_as_external_data": True, "size_threshold": 0}
     beside = save(linear(), folder / "beside.onnx", location="weights.bin", **external)
     below = save(linear(), folder / "below.onnx", location="data/deep.bin", **external)
+    unrelated = folder / "unrelated.bin"
+    unrelated.write_bytes(b"no weights")
     jobs = [
         {"files": [beside, folder / "weights.bin"], "downloads": tmp_path / "0"},
         {"files": [beside], "then": [folder / "weights.bin"], "downloads": tmp_path / "1"},
         {"files": [below], "then": [folder / "data" / "deep.bin"], "downloads": tmp_path / "2"},
         {"files": [below]},
+        {"files": [below], "then": [unrelated]},
     ]
     pages = seen(dist, tmp_path, *jobs)
     for i, model in enumerate((beside, beside, below)):
@@ -177,6 +185,35 @@ def test_external_data(dist: Path, tmp_path: Path) -> None:
         compare(tmp_path / str(i), model, tmp_path / f"native-{i}")
     assert not pages[3]["result"]
     assert "data/deep.bin" in pages[3]["message"]
+    assert "So far there are" not in pages[3]["message"]
+    assert "So far there are: unrelated.bin" in pages[4]["message"]
+
+
+def test_weights_on_disk(dist: Path, tmp_path: Path) -> None:
+    """Of many weights, those that are stored the other way round are kept by the browser, and none of models before."""
+    rng = np.random.default_rng(0)
+    size, turned, straight = 1500, 4, 4
+    at, nodes, weights = "x", [], []
+    for i in range(turned + straight):
+        weight = numpy_helper.from_array(
+            rng.standard_normal((size, size), "f"), f"layers.{i}.weight"
+        )
+        how = {"op_type": "MatMul"} if i < turned else {"op_type": "Gemm", "transB": 1}
+        nodes.append(helper.make_node(inputs=[at, weight.name], outputs=[f"h{i}"], **how))
+        weights.append(weight)
+        at = f"h{i}"
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", size]) for n in ("x", at)]
+    model = save(helper.make_graph(nodes, "g", ports[:1], ports[1:], weights), tmp_path / "m.onnx")
+    digits = {"files": [ROOT / "examples" / "digits.onnx"]}
+    job = {"files": [model], "downloads": tmp_path / "page"}
+    pages = seen(dist, tmp_path, job, digits, digits)
+    compare(tmp_path / "page", model, tmp_path / "native")
+    assert pages[0]["title"].startswith("m.onnx: ")
+    assert pages[0]["log"] == []
+    assert sorted(pages[0]["kept"]) == ["1.pt", "1.py"]
+    assert max(pages[0]["kept"].values()) <= turned * size * size * 4
+    assert pages[1]["kept"] == pages[0]["kept"]
+    assert pages[2]["kept"] == {}
 
 
 def test_what_does_not_convert(dist: Path, tmp_path: Path) -> None:
@@ -186,8 +223,13 @@ def test_what_does_not_convert(dist: Path, tmp_path: Path) -> None:
     graph = linear()
     graph.node[1].op_type = "Nonsense"
     unknown = save(graph, tmp_path / "unknown.onnx")
-    files = [tmp_path / "short.onnx", tmp_path / "text.onnx", unknown]
-    short, text, unknown_page = seen(dist, tmp_path, *({"files": [f]} for f in files))
+    huge = tmp_path / "huge model.onnx"
+    with huge.open("wb") as file:
+        file.truncate(2**31 + 1)
+    files = [huge, tmp_path / "short.onnx", tmp_path / "text.onnx", unknown]
+    too_large, short, text, unknown_page = seen(dist, tmp_path, *({"files": [f]} for f in files))
+    assert "too large" in too_large["message"]
+    assert "onnx2nn 'huge model.onnx'" in too_large["message"]
     for page in (short, text):
         assert page["verdict"] == "This file cannot be read"
         assert page["downloads"] == []
@@ -214,25 +256,8 @@ def test_nothing_of_a_hostile_model_runs(dist: Path, tmp_path: Path) -> None:
         assert names <= {p.name for p in dist.iterdir()}
 
 
-def test_cancelled(dist: Path, tmp_path: Path) -> None:
-    """Nothing is left of it, and the next model goes its way."""
-    files = [ROOT / "examples" / "digits.onnx"]
-    stopped, next_one = seen(dist, tmp_path, {"files": files, "cancel": True}, {"files": files})
-    assert not stopped["result"]
-    assert not stopped["working"]
-    assert next_one["verdict"].startswith("Converted to class Digits")
-
-
 def test_every_file_is_kept(dist: Path) -> None:
     """For when there is no network."""
     text = (dist / "offline.js").read_text().split("FILES = [")[1].split("]")[0]
     kept = set(re.findall(r"'([^']+)'", text))
     assert kept == {p.name for p in dist.iterdir()} - {"offline.js", "index.html"} | {"./"}
-
-
-def test_too_large(dist: Path, tmp_path: Path) -> None:
-    with (tmp_path / "huge model.onnx").open("wb") as file:
-        file.truncate(2**31 + 1)
-    (page,) = seen(dist, tmp_path, {"files": [tmp_path / "huge model.onnx"]})
-    assert "too large" in page["message"]
-    assert "onnx2nn 'huge model.onnx'" in page["message"]

@@ -225,7 +225,7 @@ class Streamer {
         source.read(static_cast<std::size_t>(copy.begin + r * copy.rows.stride),
                     out.subspan(r * size, size));
       put(copy.target, out);
-    } else if (source.on_disk() && sums_ != nullptr) {
+    } else if (source.on_disk() && sums_ != nullptr && !kCopiesMoveNothing) {
       copy_summed(copy, buffer);
     } else if (source.on_disk()) {
       // The system copies into a file one at a time anyway, and waits at the cost of a processor.

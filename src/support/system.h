@@ -21,6 +21,14 @@ inline constexpr std::size_t kLargePage = std::size_t{2} << 20;
 /// 0 or less where the system cannot, with the reason in errno.
 std::int64_t copy_between_files(int from, std::uint64_t from_offset, int to, std::uint64_t to_offset,
                                 std::uint64_t length);
+/// Whether that moves no bytes, so that nobody does better by moving them on the way: in the browser a file is made of
+/// parts of others.
+#ifdef __EMSCRIPTEN__
+inline constexpr bool kCopiesMoveNothing = true;
+#else
+inline constexpr bool kCopiesMoveNothing = false;
+#endif
+
 
 /// Fills the parts, one after the other, from consecutive bytes of an open file; as preadv.
 std::int64_t read_parts(int file, std::span<const iovec> parts, std::uint64_t offset);

@@ -52,7 +52,7 @@ struct FigureInfo {
   Quantity activation_bytes;
 };
 
-/// A module of the model's author, as scopes and names of nodes tell of it.
+/// A module of the model's author, as scopes and names of nodes tell of it, or, where there are none, names of weights.
 struct BlockInfo {
   std::string path;  // "encoder.layer.0"
   std::size_t depth = 0;

@@ -19,7 +19,7 @@ using ir::Node;
 using ir::Value;
 
 // Blocks inside blocks that are told apart.
-constexpr std::size_t kDepth = 6;
+constexpr std::size_t kDepth = 10;
 
 /// Bytes of a value; unknown where its size is, and for what is no tensor of numbers.
 Dim bytes_of(const Value& v) {
@@ -38,7 +38,8 @@ bool never_negative(const Dim& d) {
   if (!d.known()) return false;
   std::int64_t least = d.constant_term();
   for (const Dim::Term& term : d.terms()) {
-    if (term.coefficient < 0 || __builtin_add_overflow(least, term.coefficient, &least)) return false;
+    if (term.coefficient < 0 || __builtin_add_overflow(least, term.coefficient, &least))
+      return false;
     for (const Dim::AtomPtr& factor : term.factors)
       if (factor->kind != ir::Atom::Kind::Symbol) return false;
   }
@@ -119,9 +120,29 @@ Dim peak(const Graph& graph) {
   return largest.get();
 }
 
+/// The module that a node's weights are of, by the first name that is a key: "layer1.0.conv1" of
+/// "layer1.0.conv1.weight".
+std::string_view module_of_weights(const Node& n) {
+  const auto is_step = [](std::string_view part) {
+    return !part.empty() && std::all_of(part.begin(), part.end(),
+                                        [](char c) { return is_alphanumeric(c) || c == '_'; });
+  };
+  for (std::size_t i = 0; i < n.input_count(); ++i) {
+    const Value* v = n.input(i);
+    if (v == nullptr || !v->is_initializer) continue;
+    const std::string_view name = v->name;
+    const auto steps = split(name, '.');
+    if (steps.size() < 2 || is_digit(steps.back().front()) ||
+        !std::all_of(steps.begin(), steps.end(), is_step))
+      continue;
+    return name.substr(0, name.rfind('.'));
+  }
+  return {};
+}
+
 class Collector {
  public:
-  explicit Collector(Facts& facts) : facts_(facts) {}
+  Collector(Facts& facts, bool has_scopes) : facts_(facts), has_scopes_(has_scopes) {}
 
   /// often: how many times the graph runs.
   void run(const Graph& graph, const Dim& often) {
@@ -166,23 +187,28 @@ class Collector {
     const std::uint64_t all = facts_.total.parameters;
     count(facts_.total);
     facts_.total.parameters = all;  // those that no node reads are parameters as well
-    count(facts_.by_operator[replace_invalid(n.domain.empty() ? n.op_type : n.domain + "::" + n.op_type)]);
-    const auto scope = ops::scope_of(n);
+    count(facts_.by_operator[replace_invalid(n.domain.empty() ? n.op_type
+                                                              : n.domain + "::" + n.op_type)]);
     std::string path;
     std::size_t depth = 0;
-    if (scope == nullptr) return;
-    for (const torch::ScopeStep& step : *scope) {
-      if (step.path.empty()) continue;
-      if (++depth > kDepth) break;
+    const auto enter = [&](std::string_view step, const std::string& type) {
+      if (step.empty() || ++depth > kDepth) return;
       const std::size_t outer = path.size();
-      path += (path.empty() ? "" : ".") + step.path;
+      if (!path.empty()) path += '.';
+      path += step;
       const auto [it, is_new] = blocks_.emplace(path, facts_.blocks.size());
-      if (is_new) facts_.blocks.push_back({path, outer, depth, step.type, {}});
+      if (is_new) facts_.blocks.push_back({path, outer, depth, type, {}});
       count(facts_.blocks[it->second].figures);
+    };
+    if (const auto scope = ops::scope_of(n)) {
+      for (const torch::ScopeStep& step : *scope) enter(step.path, step.type);
+    } else if (!has_scopes_) {
+      for (const std::string_view step : split(module_of_weights(n), '.')) enter(step, "");
     }
   }
 
   Facts& facts_;
+  bool has_scopes_;
   MultiplyAdds adds_;
   std::unordered_set<const Value*> counted_;
   std::unordered_map<std::string, std::size_t> blocks_;
@@ -196,7 +222,8 @@ void put_in_order(std::vector<BlockFigures>& blocks) {
   std::vector<std::size_t> todo;  // the next one last
   for (std::size_t i = blocks.size(); i-- > 0;) {
     const BlockFigures& b = blocks[i];
-    const auto it = b.outer == 0 ? index.end() : index.find(std::string_view(b.path).substr(0, b.outer));
+    const auto it =
+        b.outer == 0 ? index.end() : index.find(std::string_view(b.path).substr(0, b.outer));
     (it == index.end() ? todo : inside[it->second]).push_back(i);
   }
   std::vector<BlockFigures> out;
@@ -229,7 +256,10 @@ bool is_parameter(ir::DType dtype) {
 
 Facts facts_of(const Graph& graph) {
   Facts facts;
-  Collector(facts).run(graph, 1);
+  bool has_scopes = false;
+  ir::for_each_node(graph,
+                    [&](const Node& n) { has_scopes = has_scopes || ops::scope_of(n) != nullptr; });
+  Collector(facts, has_scopes).run(graph, 1);
   put_in_order(facts.blocks);
   facts.peak_bytes = peak(graph);
   for (const Value* v : graph.inputs)

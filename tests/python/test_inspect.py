@@ -302,6 +302,32 @@ def test_blocks_are_the_modules_of_the_author(run: Run) -> None:
     assert blocks["head"]["nodes"] == 1
 
 
+def test_without_scopes_blocks_are_those_of_the_weights(run: Run) -> None:
+    names = ["layer1.0.conv.weight", "layer1.0.fc.weight", "head.weight", "onnx::MatMul_7", "w.1"]
+    model = _save(
+        "g (float[2,4] x) => (float y) {"
+        " a = MatMul(x, u) b = Relu(a) c = MatMul(b, v) d = MatMul(c, s) e = MatMul(d, t)"
+        " y = MatMul(e, r) }",
+        **{k: _f(4, 4) for k in "uvstr"},
+    )
+    matmuls = [n for n in model.graph.node if n.op_type == "MatMul"]
+    for node, weight, name in zip(matmuls, model.graph.initializer, names, strict=True):
+        node.input[1] = weight.name = name
+    onnx.save(model, "m.onnx")
+    blocks = {b["path"]: b["multiply_adds"] for b in _json(run, "m.onnx")["blocks"]}
+    assert blocks == {
+        "layer1": 64,
+        "layer1.0": 64,
+        "layer1.0.conv": 32,
+        "layer1.0.fc": 32,
+        "head": 32,
+    }
+    # Where nodes tell of modules, they do.
+    model.graph.node[1].name = "/act/Relu"
+    onnx.save(model, "m.onnx")
+    assert [b["path"] for b in _json(run, "m.onnx")["blocks"]] == ["act"]
+
+
 def test_several_stand_side_by_side(run: Run) -> None:
     _save("g (float[2,4] x) => (float y) { y = MatMul(x, w) }", w=_f(4, 3))
     Path("sub").mkdir()

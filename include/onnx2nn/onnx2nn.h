@@ -37,6 +37,7 @@
  *     "custom_ops"               [{"domain": "", "op_type": "", "name": "", "source": "def ..."}, ...]
  *   inspection
  *     "nodes"                    lists each node as well
+ *     "convert"                  true or false: whether to find out if it would convert; true where it is not given
  *   simplification
  *     "disabled", "only", "why_not"   lists of rules
  *     "stop_after"               rewrites

@@ -149,7 +149,7 @@ onnx2nn_status onnx2nn_inspect_file(const char* path, const char* options,
   return made(result, [&](onnx2nn_result& r) {
     require(path, "path");
     const auto o = onnx2nn::c::inspection_options(options);
-    keep(r, onnx2nn::cli::inspected_file(path, o.conversion), o.nodes);
+    keep(r, onnx2nn::cli::inspected_file(path, o.conversion, o.convert), o.nodes);
   });
 }
 
@@ -157,7 +157,8 @@ onnx2nn_status onnx2nn_inspect_bytes(const void* bytes, size_t size, const char*
                                      const char* options, onnx2nn_result** result) {
   return made(result, [&](onnx2nn_result& r) {
     const auto o = onnx2nn::c::inspection_options(options);
-    keep(r, onnx2nn::cli::inspected_bytes(bytes_of(bytes, size), o.conversion, name_of(name)), o.nodes);
+    keep(r, onnx2nn::cli::inspected_bytes(bytes_of(bytes, size), o.conversion, name_of(name), o.convert),
+         o.nodes);
   });
 }
 

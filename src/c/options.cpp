@@ -241,6 +241,7 @@ ConvertOptions convert_options(const char* json) {
 InspectionOptions inspection_options(const char* json) {
   InspectionOptions o;
   Readers readers = convert_readers(o.conversion);
+  readers["convert"] = [&](const Json& v) { o.convert = boolean("convert", v); };
   readers["nodes"] = [&](const Json& v) { o.nodes = boolean("nodes", v); };
   read(json, readers);
   return o;

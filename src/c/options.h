@@ -17,6 +17,7 @@ struct FileOptions {
 
 struct InspectionOptions {
   ConvertOptions conversion;
+  bool convert = true;
   bool nodes = false;
 };
 

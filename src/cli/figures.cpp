@@ -1,5 +1,6 @@
 #include "cli/figures.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -35,14 +36,16 @@ InspectOptions inspect_options(const ConvertOptions& o) {
   return {o.input_shapes, o.free_dims, o.data_roots, o.drop_undefined_outputs};
 }
 
-Inspected inspected(Inspection found, Conversion conversion) {
+Inspected inspected(Inspection found, std::optional<Conversion> conversion) {
   Inspected out{std::move(found), std::move(conversion), kDone, {}, {}};
-  const Conversion& c = out.conversion;
   // What inspection finds, conversion finds too, unless somebody stopped the one and not the other.
-  const bool stopped = c.ok() && !out.found.readable;
-  out.diagnostics = stopped ? out.found.diagnostics : c.diagnostics();
-  out.diagnostics_text = stopped ? out.found.diagnostics_text : c.diagnostics_text();
-  if (stopped || !c.ok()) out.code = exit_code_of(out.diagnostics, !stopped && c.readable());
+  const bool says_all = out.conversion && (out.found.readable || !out.conversion->ok());
+  out.diagnostics = says_all ? out.conversion->diagnostics() : out.found.diagnostics;
+  out.diagnostics_text = says_all ? out.conversion->diagnostics_text() : out.found.diagnostics_text;
+  const bool readable = says_all ? out.conversion->readable() : out.found.readable;
+  const bool fails = std::any_of(out.diagnostics.begin(), out.diagnostics.end(),
+                                 [](const DiagnosticInfo& d) { return d.severity == "error"; });
+  if (fails || !readable) out.code = exit_code_of(out.diagnostics, readable);
   return out;
 }
 
@@ -96,26 +99,29 @@ void add_nodes(Json& out, const Inspection& i) {
 
 }  // namespace
 
-Inspected inspected_file(const std::string& path, const ConvertOptions& options) {
+Inspected inspected_file(const std::string& path, const ConvertOptions& options, bool convert) {
   Inspection found = inspect_file(path, inspect_options(options));
+  if (!convert) return inspected(std::move(found), std::nullopt);
   return inspected(std::move(found), convert_file(path, options));
 }
 
-Inspected inspected_bytes(const std::string& bytes, const ConvertOptions& options, const std::string& name) {
+Inspected inspected_bytes(const std::string& bytes, const ConvertOptions& options, const std::string& name,
+                          bool convert) {
   Inspection found = inspect_bytes(bytes, inspect_options(options), name);
+  if (!convert) return inspected(std::move(found), std::nullopt);
   return inspected(std::move(found), convert_bytes(bytes, options, name));
 }
 
 void add_inspected(Json& out, const Inspected& i, bool nodes) {
   out["diagnostics"] = cli::json_of(i.diagnostics);
   if (!i.found.readable || i.code == kUsage) return;
-  const Conversion& c = i.conversion;
-  out["convertible"] = c.ok();
+  if (i.conversion) out["convertible"] = i.conversion->ok();
   out["nodes"] = i.found.total.nodes;
-  out["nodes_after"] = c.stats().nodes_after;
+  if (i.conversion) out["nodes_after"] = i.conversion->stats().nodes_after;
   // Of a model that was not converted, without the names of Python's.
-  out["inputs"] = cli::json_of(c.inputs().empty() ? i.found.inputs : c.inputs());
-  out["outputs"] = cli::json_of(c.outputs().empty() ? i.found.outputs : c.outputs());
+  const bool named = i.conversion && !i.conversion->outputs().empty();
+  out["inputs"] = cli::json_of(named ? i.conversion->inputs() : i.found.inputs);
+  out["outputs"] = cli::json_of(named ? i.conversion->outputs() : i.found.outputs);
   add_figures(out, i.found);
   if (nodes) add_nodes(out, i.found);
 }

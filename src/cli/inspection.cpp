@@ -95,8 +95,8 @@ std::string weights_text(const Inspection& i) {
 }
 
 std::string nodes_text(const Model& it) {
-  const ConversionStats& s = it.conversion.stats();
-  if (!it.conversion.ok()) return fmt::format("{}", it.found.total.nodes);
+  const ConversionStats& s = it.conversion->stats();
+  if (!it.conversion->ok()) return fmt::format("{}", it.found.total.nodes);
   return fmt::format("{}, {} simplified", it.found.total.nodes, s.nodes_after);
 }
 
@@ -249,7 +249,7 @@ std::string side_by_side(const std::vector<Model>& list, std::size_t width) {
       const std::string bytes = human_bytes(weight_bytes(i));
       for (const std::string& cell :
            {printable(std::string(strip(i.producer + " " + i.producer_version))), opsets_text(i),
-            it.conversion.ok() ? fmt::format("{} -> {}", i.total.nodes, it.conversion.stats().nodes_after)
+            it.conversion->ok() ? fmt::format("{} -> {}", i.total.nodes, it.conversion->stats().nodes_after)
                                : std::to_string(i.total.nodes),
             human_count(i.total.parameters), bytes, human_count(i.total.multiply_adds.all),
             human_bytes(i.total.activation_bytes.all), human_bytes(i.peak_bytes),

@@ -1,5 +1,6 @@
 """Reports of `--report`, opened in Chromium."""
 
+import html
 import json
 import re
 import subprocess
@@ -74,6 +75,44 @@ def test_conversion(tmp_path: Path) -> None:
     page = run(tmp_path, "convert", str(DIGITS), str(tmp_path / "net.py"))
     for text in ("22.1 k", "844 k", "BatchNorm2d", "onnx2nn convert", "ONNX Runtime"):
         assert text in page, text
+
+
+@pytest.mark.parametrize(
+    "words", [["convert"], ["convert", "--no-check"], ["verify"], ["simplify"]]
+)
+def test_multiply_adds_are_those_of_inspect(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In all, by operator and by module: on the page they are rounded, and in full behind the figures."""
+    command, *options = words
+    batch = 3 if not options else 1  # what nobody says is 1
+    if not options:
+        options = ["--test-input-shape", f"image:{batch},1,8,8"]
+    out = {"convert": ["net.py"], "simplify": ["small.onnx"]}.get(command, [])
+    page = run(tmp_path, command, str(DIGITS), *(str(tmp_path / o) for o in out), *options)
+    capfd.readouterr()
+    assert main(["inspect", str(DIGITS), "--input_shape", f"image:{batch},1,8,8", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["multiply_adds"] == batch * 844_224
+
+    def rounded(n: int) -> str:
+        return f"{n / 1e6:.3g} M" if n >= 1e6 else f"{n / 1e3:.3g} k" if n >= 1e3 else str(n)
+
+    text = html.unescape(page)
+    shown = re.search(r"<dt>multiply-adds</dt><dd>([^<]*)", text)
+    assert shown is not None
+    assert shown[1] == rounded(found["multiply_adds"])
+    rows = dict(re.findall(r'<tr><td>(\w+)</td>.*<td class="n">([^<]*)</td></tr>', text))
+    assert rows["Conv"] == rounded(found["operators"]["Conv"]["multiply_adds"])
+    assert rows["Relu"] == ""
+    if command == "simplify":
+        return  # there is no page with modules
+    blocks = {b["path"]: b["multiply_adds"] for b in found["blocks"] if b["multiply_adds"]}
+    in_full = {int(n.replace(",", "")) for n in re.findall(r'title="([\d,]+) multiply-adds"', text)}
+    assert in_full >= {
+        found["multiply_adds"],
+        *blocks.values(),
+    }  # and sums of those that are folded
 
 
 def test_verification_and_simplification(tmp_path: Path) -> None:

@@ -234,6 +234,11 @@ int main(int argc, char **argv) {
   check(onnx2nn_inspect_bytes(bytes, size, NULL, "{\"nodes\": true}", &result) == ONNX2NN_DONE, "so are bytes", result);
   check(contains(onnx2nn_json_of(result, "node_list"), "\"op_type\": \"Conv\""), "nodes are listed", result);
   onnx2nn_free(result);
+  check(onnx2nn_inspect_file(argv[1], "{\"convert\": false}", &result) == ONNX2NN_DONE, "figures alone", result);
+  check(strcmp(onnx2nn_json_of(result, "convertible").data, "null") == 0 &&
+            contains(onnx2nn_json_of(result, "outputs"), "\"scores\""),
+        "nothing is converted", result);
+  onnx2nn_free(result);
   check(onnx2nn_inspect_file("no such file", NULL, &result) == ONNX2NN_UNREADABLE, "no file", result);
   check(strcmp(onnx2nn_json_of(result, "readable").data, "false") == 0, "it could not be read", result);
   onnx2nn_free(result);

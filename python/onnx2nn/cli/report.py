@@ -6,11 +6,14 @@ import os
 import shlex
 import threading
 from importlib import metadata
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from onnx2nn import __version__
 from onnx2nn.cli.parser import Request
+from onnx2nn.core import inspection_of
 from onnx2nn.errors import Error
+from onnx2nn.source import as_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,11 +86,19 @@ def module_of(
     return None
 
 
+def _figures(a: SimpleNamespace, subject: "Subject") -> dict[str, Any]:
+    """What the core counts of the model at the sizes that the report is about."""
+    shapes = {name: shape for name, _, shape in subject.arguments if shape is not None}
+    options = {"convert": False, "data_roots": a.data_root, "drop_undefined_outputs": True}
+    return inspection_of(as_source(a.model), input_shapes=shapes, **options)
+
+
 def write_report(request: Request, subject: "Subject") -> list[str]:
     """Write the report; the files that were written, none or one. Raises Error where it cannot be."""
     from onnx2nn.report import write
 
     path: str = request.values.report
+    subject.figures = _figures(request.values, subject)
     try:
         write(path, subject)
     except OSError as error:

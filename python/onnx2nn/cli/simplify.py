@@ -22,6 +22,7 @@ from onnx2nn.cli.output import (
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
 from onnx2nn.cli.report import check_report, commands, write_report
+from onnx2nn.source import as_source
 
 if TYPE_CHECKING:
     from onnx2nn.check.result import Report
@@ -142,11 +143,12 @@ def _report(
     skipped: str | None,
 ) -> list[str]:
     """Write the report about a simplification."""
-    from onnx2nn.api import inspect
+    from onnx2nn.core import inspection_of
     from onnx2nn.report import Subject
 
     a = request.values
-    there = inspect(a.model, data_roots=a.data_root, drop_undefined_outputs=True)
+    options = {"convert": False, "data_roots": a.data_root, "drop_undefined_outputs": True}
+    there = inspection_of(as_source(a.model), **options)
     subject = Subject(
         a.model,
         commands(request),

@@ -1,4 +1,4 @@
-"""The tree of a module with its operators, shapes and costs, found by one run."""
+"""The tree of a module with its operators and shapes, found by one run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 __all__ = ["Block", "Group", "arguments_of", "blocks_of"]
 
@@ -78,32 +76,6 @@ class _Recorder(TorchFunctionMode):
         return out
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
-    """Adds up the multiply-adds of each module, by torch's own formulas.
-
-    torch's FlopCounterMode does the same, and first imports a compiler, which takes a second: it
-    tells that to leave it alone.
-    """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
-    def __init__(self, recorder: _Recorder) -> None:
-        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
-        self.recorder = recorder
-        self.costs: dict[str, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            count = int(formula(*args, **(kwargs or {}), out_val=out)) // 2
-            for path in self.recorder.stack:
-                self.costs[path] = self.costs.get(path, 0) + count
-        return out
-
-
 def shape_of(value: Any) -> str:
     """The shapes of what a function gives; nothing where it gives no tensor."""
     if isinstance(value, torch.Tensor):
@@ -149,20 +121,22 @@ def arguments_of(inputs: list[tuple[str, str, list[int] | None]]) -> list[Any]:
     return [_argument(dtype, shape) for _, dtype, shape in inputs]
 
 
-def blocks_of(net: nn.Module, arguments: list[Any], share: float = 1.0) -> Block:
+def blocks_of(
+    net: nn.Module, arguments: list[Any], adds: dict[str, int], share: float = 1.0
+) -> Block:
     """The tree of a module, with what it does on these arguments.
 
+    adds: multiply-adds by the path of a module, as the core counts them on the file.
     share: of the modules that are shown at most.
 
     Where a module on the meta device needs numbers to run, as one with control flow on data does,
     the tree is without what comes after that.
     """
     recorder = _Recorder()
-    counter = _Counter(recorder)
     # Whatever code of a model raises without numbers is no matter here.
-    with contextlib.suppress(Exception), torch.no_grad(), _noting(net, recorder), counter, recorder:
+    with contextlib.suppress(Exception), torch.no_grad(), _noting(net, recorder), recorder:
         net(*arguments)
-    return _block("", net, recorder, counter.costs, [int(share * _MOST_BLOCKS)])
+    return _block("", net, recorder, adds, [int(share * _MOST_BLOCKS)])
 
 
 def _argument(dtype: str, shape: list[int] | None) -> Any:
@@ -173,7 +147,7 @@ def _argument(dtype: str, shape: list[int] | None) -> Any:
 
 
 def _block(
-    path: str, module: nn.Module, recorder: _Recorder, costs: dict[str, int], left: list[int]
+    path: str, module: nn.Module, recorder: _Recorder, adds: dict[str, int], left: list[int]
 ) -> Block:
     left[0] -= 1
     is_layer = type(module).__module__.startswith("torch.nn.")
@@ -185,7 +159,7 @@ def _block(
         module.extra_repr() if is_layer else "",
         recorder.shapes.get(path, ""),
         sum(p.numel() for p in module.parameters()),
-        costs.get(path, 0),
+        adds.get(path, 0),
         steps[:_MOST_STEPS],
         max(0, len(steps) - _MOST_STEPS),
         is_layer=is_layer,
@@ -196,9 +170,7 @@ def _block(
         if left[0] <= 0:
             skipped += 1
             continue
-        made.append(
-            (name, _block(f"{path}.{name}" if path else name, child, recorder, costs, left))
-        )
+        made.append((name, _block(f"{path}.{name}" if path else name, child, recorder, adds, left)))
     block.groups = _grouped(made)
     if skipped:
         block.groups.append(Group(f"{skipped} more modules", "", [], skipped))

@@ -307,6 +307,7 @@ def cost_chart(root: "Block", target: str) -> Any:
             ("parameters", "parameters", _BLUE, 0.18),
             ("adds", "multiply-adds", _ORANGE, -0.18),
         )
+        if any(source.data[column])
     ]
     chart.add_tools(
         HoverTool(

@@ -22,6 +22,7 @@ class Subject:
         a run with numbers would take long.
     check: what was compared; skipped: why nothing was.
     commands: what reproduces it, as somebody would type it.
+    figures: what the core counts of the model at the sizes of `arguments`.
     """
 
     model: str
@@ -36,6 +37,20 @@ class Subject:
     module: "nn.Module | None" = None
     check: "Report | None" = None
     skipped: str | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> list[tuple[str, str, list[int] | None]]:
+        """(name, dtype, shape) of each input: as it was checked, else 1 for what the file leaves open."""
+        inputs = self.check.inputs if self.check is not None else []
+        checked = {n: (d, s) for n, d, s in inputs}
+        found = []
+        for i in self.inputs:
+            dims = i.get("shape")
+            declared = [d if isinstance(d, int) and d > 0 else 1 for d in dims or []]
+            dtype, shape = checked.get(str(i["name"]), (str(i.get("dtype")), declared))
+            found.append((str(i["name"]), dtype, shape))
+        return found
 
     @classmethod
     def of_conversion(

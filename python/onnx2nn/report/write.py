@@ -110,6 +110,7 @@ def _rendered(subject: Subject, share: float) -> str:
             data=_json(items),
             histograms=histograms,
             operators=_operators(subject.stats),
+            adds_by_operator={k: _adds(f) for k, f in subject.figures.get("operators", {}).items()},
             rules=sorted(
                 subject.stats.get("rules", {}).items(), key=lambda kv: (-int(kv[1]), kv[0])
             ),
@@ -134,20 +135,20 @@ def _root(subject: Subject, share: float) -> "Block | None":
         return None
     from onnx2nn.report.blocks import arguments_of, blocks_of
 
+    adds = _adds_by_block(subject.figures)
     values = subject.check.values if subject.check is not None else None
     if values is not None and not any(p.is_meta for p in subject.module.parameters()):
         from onnx2nn.tensors import to_torch
 
-        return blocks_of(subject.module, [to_torch(v) for v in values.feed.values()], share)
-    inputs = subject.check.inputs if subject.check is not None else []
-    shapes = {n: (d, s) for n, d, s in inputs}
-    arguments = []
-    for i in subject.inputs:
-        # Without a check, dims that the file leaves open are 1.
-        declared = [d if isinstance(d, int) and d > 0 else 1 for d in i.get("shape") or []]
-        dtype, shape = shapes.get(str(i["name"]), (str(i.get("dtype")), declared))
-        arguments.append((str(i["name"]), dtype, shape))
-    return blocks_of(subject.module, arguments_of(arguments), share)
+        return blocks_of(subject.module, [to_torch(v) for v in values.feed.values()], adds, share)
+    return blocks_of(subject.module, arguments_of(subject.arguments), adds, share)
+
+
+def _adds_by_block(figures: dict[str, Any]) -> dict[str, int]:
+    """Multiply-adds of the modules that the file tells of, by path; those of all of it at ""."""
+    found = {str(b["path"]): b["multiply_adds"] for b in figures.get("blocks", [])}
+    found[""] = figures.get("multiply_adds")
+    return {path: n for path, n in found.items() if isinstance(n, int)}
 
 
 def _verdict(subject: Subject) -> tuple[str, str, str]:
@@ -172,8 +173,8 @@ def _facts(subject: Subject, root: "Block | None") -> list[tuple[str, str]]:
         facts.append(("parameters", _count(root.parameters)))
     if (weights := stats.get("weight_bytes")) is not None:
         facts.append(("weights", _bytes(weights)))
-    if root is not None and root.multiply_adds:
-        facts.append(("multiply-adds", _count(root.multiply_adds)))
+    if adds := _adds(subject.figures):
+        facts.append(("multiply-adds", adds))
     if before is not None and after is not None:
         same = before == after
         facts.append(("operators", f"{before:,}" if same else f"{before:,} → {after:,}"))
@@ -185,6 +186,15 @@ def _facts(subject: Subject, root: "Block | None") -> list[tuple[str, str]]:
     if subject.check is not None:
         facts.append(("checked in", f"{subject.check.seconds:.1f} s"))
     return facts
+
+
+def _adds(figures: dict[str, Any]) -> str:
+    """Multiply-adds of a model or of an operator; nothing where there are none."""
+    known, all_of_it = figures.get("multiply_adds_at_least"), figures.get("multiply_adds")
+    if not known:
+        return ""
+    least = _count(known) if isinstance(known, int) else str(known)
+    return f"at least {least}" if all_of_it is None else least
 
 
 def _operators(stats: dict[str, Any]) -> list[tuple[str, int, int | None]]:

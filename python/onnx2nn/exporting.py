@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx2nn.branches import as_operators
 from onnx2nn.errors import Error, described
+from onnx2nn.recurrent import length_kept_open
 from onnx2nn.source import Source
 
 if TYPE_CHECKING:
@@ -34,8 +35,11 @@ def write(path: Path, net: "nn.Module", inputs: list[dict[str, Any]], source: So
     inputs: of the conversion, in the order of the module's arguments.
     Raises Error where torch cannot export the module, or ExecuTorch is not installed.
     """
-    program = export(net, inputs, source)
-    if path.suffix.lower() == ".pte":
+    lowered = path.suffix.lower() == ".pte"
+    # ExecuTorch takes layers apart, step by step.
+    with contextlib.nullcontext() if lowered else length_kept_open():
+        program = export(net, inputs, source)
+    if lowered:
         data: memoryview | bytes = _executorch(program)
     else:
         import torch

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnx2nn import recurrent
 from onnx2nn.api import simplify_unchecked
 from onnx2nn.core import native, refused, run_native
 from onnx2nn.errors import Error, described, printable
@@ -70,7 +71,11 @@ def export_onnx(
                     f"{source.name}: torch.onnx.export takes apart what is no tensor, as the {place}"
                     f" {printable(str(v['name']))}, a {v['kind']}, is"
                 )
-    program = export(net, inputs, source)
+    of_layers = recurrent.translations()
+    with recurrent.length_kept_open() if of_layers else contextlib.nullcontext():
+        program = export(net, inputs, source)
+    if of_layers:
+        recurrent.as_operators(program)
     _say_in_known_words(program)
     large = sum(t.nbytes for t in net.state_dict().values()) > _EXTERNAL_BYTES
     with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder:
@@ -86,7 +91,7 @@ def export_onnx(
                     input_names=[str(i["name"]) for i in inputs],
                     output_names=[str(o["name"]) for o in interface.outputs],
                     dynamic_shapes=_dim_names(inputs, program),
-                    custom_translation_table=_translations(),
+                    custom_translation_table=_translations() | of_layers,
                 )
                 assert again is not None  # it is where dynamo is on
                 _give_out_inputs(again.model)

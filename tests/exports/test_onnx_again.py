@@ -102,7 +102,7 @@ MODELS = {
         {"y": (FLOAT, ["batch", 3, 4])},
         {"scale": np.float32(0.5)},
     ),
-    "an LSTM, whose steps torch unrolls": model(
+    "an LSTM": model(
         [
             node("LSTM", ["x", "w", "r", "b"], ["h", "last"], hidden_size=5),
             node("Squeeze", ["h", "axis"], ["y"]),
@@ -114,6 +114,22 @@ MODELS = {
 }
 
 
+MODELS["layers of any length"] = model(
+    [
+        node("LSTM", ["x", "w", "r", "b"], ["h", "last"], hidden_size=5, direction="bidirectional"),
+        node("Transpose", ["h"], ["t"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["t", "joined"], ["j"]),
+        node("GRU", ["j", "w2", "r2", "b2"], ["h2"], hidden_size=3, linear_before_reset=1),
+        node("Squeeze", ["h2", "axis"], ["y"]),
+    ],
+    {"x": (FLOAT, ["length", "batch", 4])},
+    {"y": (FLOAT, ["length", "batch", 3]), "last": (FLOAT, [2, "batch", 5])},
+    {
+        **{"w": drawn(2, 20, 4), "r": drawn(2, 20, 5), "b": drawn(2, 40)},
+        **{"w2": drawn(1, 9, 10), "r2": drawn(1, 9, 3), "b2": drawn(1, 18)},
+        **{"axis": np.array([1]), "joined": np.array([0, 0, 10])},
+    },
+)
 ROWS = [helper.make_tensor_value_info(k, FLOAT, ["batch", 4]) for k in ("a", "b")]
 MODELS["one of two ways"] = model(
     [
@@ -147,6 +163,17 @@ def test_answers_names_and_dims_are_the_models(kind: str, tmp_path: Path) -> Non
     assert interface(again.graph.output) == interface(original.graph.output)
     report = onnx2nn.verify(original, path)
     assert report.ok, report
+
+
+def test_layers_answer_at_any_length(tmp_path: Path) -> None:
+    of = MODELS["layers of any length"]
+    net = onnx2nn.load(of)
+    onnx2nn.export_onnx(net, of, tmp_path / "again.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "again.onnx")
+    for length, batch in ((9, 1), (4, 6)):
+        x = torch.randn(length, batch, 4)
+        for got, want in zip(session.run(None, {"x": x.numpy()}), net(x), strict=True):
+            torch.testing.assert_close(torch.from_numpy(got), want, atol=1e-5, rtol=1e-5)
 
 
 EDGES = torch.tensor([-1.0, 0, 0, 1])

@@ -106,6 +106,24 @@ def test_branches_and_loops_over_data(tmp_path: Path) -> None:
     assert not any("operator" in name for name in type(page).forward.__globals__)
 
 
+def test_the_length_of_a_layer_stays_open(tmp_path: Path) -> None:
+    rng, info = np.random.default_rng(0), helper.make_tensor_value_info
+    weights = {"w": rng.normal(size=(1, 12, 4)), "r": rng.normal(size=(1, 12, 3))}
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=3)],
+        "g",
+        [info("x", TensorProto.FLOAT, ["length", "batch", 4])],
+        [info("y", TensorProto.FLOAT, ["length", 1, "batch", 3])],
+        [numpy_helper.from_array(v.astype("f"), k) for k, v in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx2nn.convert(model, tmp_path / "net.pt2")
+    net = program(tmp_path / "net.pt2").module()
+    for length, batch in ((2, 3), (9, 2)):
+        x = torch.randn(length, batch, 4)
+        torch.testing.assert_close(net(x), onnx2nn.load(model)(x))
+
+
 def test_nothing_of_this_machine_is_in_it(tmp_path: Path) -> None:
     """Stack traces are of the page alone: torch would write the paths of its own files."""
     onnx2nn.convert(DIGITS, tmp_path / "net.pt2")

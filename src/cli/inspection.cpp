@@ -22,6 +22,8 @@ namespace {
 constexpr std::size_t kMostBlocks = 40;
 constexpr std::size_t kMostNames = 8;
 constexpr std::size_t kMostText = 200;
+// Columns of a terminal in which there is no room to spare.
+constexpr std::size_t kNarrow = 80;
 
 struct Model : Inspected {
   std::string path;
@@ -58,10 +60,20 @@ std::string type_text(const PortInfo& port) {
   return out;
 }
 
+/// Whether the file leaves a size of it to who runs the model.
+bool is_open(const PortInfo& port) {
+  const auto is_number = [](const std::string& dim) {
+    return std::all_of(dim.begin(), dim.end(), [](char c) { return is_digit(c); });
+  };
+  return port.kind == "tensor" && (!port.shape || !std::all_of(port.shape->begin(), port.shape->end(), is_number));
+}
+
 /// "25,557,032 (25.56 M)"; what is not known in full says so.
 std::string in_full(const Quantity& q, std::string (*human)(const Amount&)) {
   if (q.unknown == 0) return human(q.all);
-  return fmt::format("? ({} parts unknown; at least {})", q.unknown, human(q.known));
+  const std::string unknown = counted(q.unknown, "part") + " unknown";
+  return q.known.text == "0" ? fmt::format("? ({})", unknown)
+                             : fmt::format("? ({}; at least {})", unknown, human(q.known));
 }
 
 std::string count_cell(const Amount& a) { return a.text == "0" ? "" : human_count(a); }
@@ -102,10 +114,10 @@ std::string nodes_text(const Model& it) {
 
 std::string file_text(const ExternalFileInfo& f) {
   const std::string expected = human_bytes(f.expected);
-  if (!f.size) return fmt::format("MISSING, {} expected for {} tensors: {}", expected, f.tensors, printable(f.why));
+  if (!f.size) return fmt::format("MISSING, {} expected for {}: {}", expected, counted(f.tensors, "tensor"), printable(f.why));
   const std::string size = human_bytes(*f.size);
   if (!f.why.empty()) return fmt::format("NOT WHOLE, {} of {} expected: {}", size, expected, printable(f.why));
-  return fmt::format("{}, {} tensors", size, f.tensors);
+  return fmt::format("{}, {}", size, counted(f.tensors, "tensor"));
 }
 
 std::string short_text(const std::string& text) {
@@ -137,7 +149,7 @@ Table operators_table(const Inspection& i) {
 }
 
 /// Blocks as deep as there is room for; a row for each and the class of its module.
-Table blocks_table(const Inspection& i) {
+Table blocks_table(const Inspection& i, std::size_t width) {
   Table out{{"block", "nodes", "parameters", "multiply-adds", "activations"}, {}};
   std::map<std::size_t, std::size_t> of_depth;
   for (const BlockInfo& b : i.blocks) ++of_depth[b.depth];
@@ -148,11 +160,23 @@ Table blocks_table(const Inspection& i) {
     sum += count;
     depth = d;
   }
+  std::vector<std::string_view> around;  // paths of the blocks around, the outermost first
+  std::size_t left_out = 0;
+  const std::size_t indent = width > 0 && width < kNarrow ? 1 : 2;
   for (const BlockInfo& b : i.blocks) {
-    if (b.depth > depth || out.rows.size() >= 2 * kMostBlocks) continue;
+    if (b.depth > depth) continue;
+    if (out.rows.size() >= 2 * kMostBlocks) {
+      ++left_out;
+      continue;
+    }
+    around.resize(b.depth - 1);
+    std::string_view name = b.path;
+    if (!around.empty()) name.remove_prefix(around.back().size() + 1);
+    around.push_back(b.path);
     const std::string type = b.type.empty() ? "" : " (" + printable(b.type) + ")";
-    out.rows.push_back(figures_row(std::string(2 * (b.depth - 1), ' ') + printable(b.path) + type, b.figures));
+    out.rows.push_back(figures_row(std::string(indent * (b.depth - 1), ' ') + printable(name) + type, b.figures));
   }
+  if (left_out > 0) out.rows.push_back({fmt::format("and {} more (--json)", left_out), "", "", "", ""});
   return out;
 }
 
@@ -183,7 +207,9 @@ std::string in_full(const Model& it, bool nodes, std::size_t width) {
   line("multiply-adds", in_full(i.total.multiply_adds, human_count));
   line("activations", in_full(i.total.activation_bytes, human_bytes));
   line("", "at one time at most " + human_bytes(i.peak_bytes));
-  if (i.total.multiply_adds.unknown > 0 || i.total.activation_bytes.unknown > 0 || i.peak_bytes.text == "?")
+  const bool unknown =
+      i.total.multiply_adds.unknown > 0 || i.total.activation_bytes.unknown > 0 || i.peak_bytes.text == "?";
+  if (unknown && std::any_of(i.inputs.begin(), i.inputs.end(), is_open))
     line("", "(--input_shape says what is open)");
   if (i.model_version != 0) line("model version", std::to_string(i.model_version));
   if (!i.domain.empty()) line("domain", short_text(i.domain));
@@ -202,7 +228,7 @@ std::string in_full(const Model& it, bool nodes, std::size_t width) {
   if (!i.unused_inputs.empty()) line("unused inputs", names(i.unused_inputs));
   if (!i.unused_initializers.empty()) line("unused initialisers", names(i.unused_initializers));
   out += "\n" + ports_table(i).text(width) + "\n" + operators_table(i).text(width);
-  if (!i.blocks.empty()) out += "\n" + blocks_table(i).text(width);
+  if (!i.blocks.empty()) out += "\n" + blocks_table(i, width).text(width);
   if (nodes) out += "\n" + nodes_table(i).text(width);
   return out + "\n";
 }
@@ -211,8 +237,8 @@ std::string missing_text(const Inspection& i) {
   std::size_t missing = 0;
   for (const ExternalFileInfo& f : i.external_files) missing += f.why.empty() ? 0 : 1;
   if (i.external_files.empty()) return "";
-  return missing == 0 ? fmt::format("{} files", i.external_files.size())
-                      : fmt::format("{} of {} files MISSING", missing, i.external_files.size());
+  const std::string files = counted(i.external_files.size(), "file");
+  return missing == 0 ? files : fmt::format("{} of {} MISSING", missing, files);
 }
 
 std::string result_text(ExitCode code) {
@@ -285,7 +311,9 @@ std::string side_by_side(const std::vector<Model>& list, std::size_t width) {
     for (std::size_t row = 1; row < columns[0].size(); ++row) {
       std::vector<std::string> cells;
       for (const std::size_t k : shown) cells.push_back(columns[k][row]);
-      table.rows.push_back(std::move(cells));
+      // What none of these models has is left out.
+      const bool said = std::any_of(cells.begin() + 1, cells.end(), [](const auto& c) { return !c.empty(); });
+      if (said || cells[0].empty()) table.rows.push_back(std::move(cells));
     }
     out += table.text(width) + "\n";
   }

@@ -5,6 +5,7 @@
 
 #include <fmt/core.h>
 
+#include "support/clipped.h"
 #include "support/text.h"
 
 namespace onnx2nn::cli {
@@ -12,7 +13,7 @@ namespace {
 
 constexpr std::size_t kIndent = 2;
 constexpr std::size_t kGap = 2;
-constexpr std::size_t kLeast = 12;  // columns that a cell of text keeps
+constexpr std::size_t kLeast = 13;  // columns that a cell keeps
 
 std::string scaled(std::uint64_t n, double unit, std::string_view steps, std::string_view suffix) {
   auto value = static_cast<double>(n);
@@ -53,6 +54,20 @@ std::string shortened(std::string_view text, std::size_t width) {
   return fmt::format("{}...{}", text.substr(0, head), text.substr(text.size() - tail));
 }
 
+std::string shortened_number(std::string_view text, std::size_t width) {
+  if (text.size() <= width || width < kLeast) return std::string(text);
+  constexpr std::string_view kMore = " + ...";
+  // After as many terms of a sum as there is room for.
+  const std::string_view sum = text.substr(0, width - kMore.size() + 1);
+  const std::size_t end = std::max(sum.rfind(" + ") + 1, sum.rfind(" - ") + 1);
+  if (end > 1) return fmt::format("{}{}", text.substr(0, end - 1), kMore);
+  return fmt::format("{}...", clipped(text, width - 3));
+}
+
+std::string counted(std::size_t count, std::string_view thing) {
+  return fmt::format("{} {}{}", count, thing, count == 1 ? "" : "s");
+}
+
 std::string Table::text(std::size_t width) const {
   const std::size_t columns = header.size();
   std::vector<std::size_t> widths(columns);
@@ -63,19 +78,23 @@ std::string Table::text(std::size_t width) const {
   for (const auto& row : rows) measure(row);
   std::size_t sum = kIndent + kGap * (columns - 1);
   for (const std::size_t w : widths) sum += w;
-  while (width > 0 && sum > width) {
-    auto* const widest = &*std::max_element(widths.begin(), widths.end());
-    if (*widest <= kLeast) break;
-    const std::size_t cut = std::min(sum - width, *widest - kLeast);
-    *widest -= cut;
-    sum -= cut;
-  }
+  // Sums are cut before names, which say what they are of.
+  const auto first_number = widths.begin() + static_cast<std::ptrdiff_t>(std::min(numbers, columns));
+  for (const auto& [first, last] : {std::pair(first_number, widths.end()), std::pair(widths.begin(), widths.end())})
+    while (width > 0 && sum > width && first != last) {
+      const auto widest = std::max_element(first, last);
+      if (*widest <= kLeast) break;
+      const std::size_t cut = std::min(sum - width, *widest - kLeast);
+      *widest -= cut;
+      sum -= cut;
+    }
   std::string out;
   const auto print = [&](const std::vector<std::string>& row) {
     std::string line(kIndent, ' ');
     for (std::size_t k = 0; k < columns; ++k) {
       if (k > 0) line += std::string(kGap, ' ');
-      const std::string cell = shortened(row[k], widths[k]);
+      const std::string cell = k >= numbers && &row != &header ? shortened_number(row[k], widths[k])
+                                                               : shortened(row[k], widths[k]);
       const std::size_t taken = display_width(cell);
       const std::string pad(widths[k] > taken ? widths[k] - taken : 0, ' ');
       line += k >= numbers ? pad + cell : cell + pad;

@@ -16,13 +16,18 @@ struct Table {
   std::vector<std::vector<std::string>> rows;  // as many cells as the header
   std::size_t numbers = 1;  // columns from this one on are aligned to the right
 
-  /// The table, indented by two. width: columns that it may take, 0 for any; the widest cells of text are
-  /// shortened in their middle where it is too wide.
+  /// The table, indented by two. width: columns that it may take, 0 for any; the widest cells are
+  /// shortened where it is too wide, those of numbers first.
   std::string text(std::size_t width) const;
 };
 
 /// At most `width` columns of `text`, which is printable: "encoder/...ense/MatMul".
 std::string shortened(std::string_view text, std::size_t width);
+/// The same of a number, which keeps its beginning: "411.6 K * batch + ...".
+std::string shortened_number(std::string_view text, std::size_t width);
+
+/// "1 file", "2 files"
+std::string counted(std::size_t count, std::string_view thing);
 
 /// "25,557,032"
 std::string with_commas(std::uint64_t number);

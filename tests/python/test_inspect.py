@@ -14,6 +14,7 @@ from onnx import numpy_helper, parser, shape_inference
 
 import onnx2nn
 from json_schema import conforms
+from onnx2nn import _native
 from programs import SCHEMA, Run, native
 
 Found = dict[str, Any]
@@ -198,7 +199,7 @@ def test_what_is_not_known_is_never_a_number(run: Run) -> None:
     assert found["activation_bytes"] is None
     assert found["peak_activation_bytes"] is None
     _, out, _ = run("inspect", "m.onnx")
-    assert "? (1 parts unknown; at least 60)" in out
+    assert "? (1 part unknown; at least 60)" in out
     assert "%" not in out
     # Operators that nobody knows.
     node = h.make_node("Magic", ["x"], ["y"], domain="custom")
@@ -345,6 +346,52 @@ def test_several_stand_side_by_side(run: Run) -> None:
     found = _json(run, "m.onnx", "sub/m.onnx", "bad.onnx", code=3)
     assert [m["exit_code"] for m in found["models"]] == [0, 0, 3]
     assert found["models"][1]["op_types"] == {"Relu": 1}
+
+
+def _narrow(*words: str) -> list[str]:
+    """The lines for a terminal of 60 columns."""
+    return _native.answer([w.encode() for w in words], 60)[1].splitlines()
+
+
+def test_a_narrow_terminal_keeps_names_and_the_beginnings_of_sums() -> None:
+    model = _save(
+        "g (float[batch,sequence,4000] x, float[9,4000] z) => (float y, float v) {"
+        " y = MatMul(x, w) v = MatMul(z, w) }",
+        w=_f(4000, 300),
+    )
+    for node, name in zip(model.graph.node, ["query", "key"], strict=True):
+        node.name = f"/encoder/layer.0/attention/{name}/MatMul"
+    onnx.save(model, "m.onnx")
+    lines = _narrow("inspect", "m.onnx")
+    (row,) = (line for line in lines if line.startswith("  MatMul "))
+    assert row.endswith("  1.20 M * ba...  1.17 KiB *...")
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("  block"))
+    # Each under the one around it, without that one's name.
+    names = [line[:16].rstrip() for line in lines[at + 1 : at + 6]]
+    assert names == ["  encoder", "   layer.0", "    attention", "     query", "     key"]
+    assert max(map(len, lines[at:])) <= 60
+
+
+def test_side_by_side_in_a_narrow_terminal() -> None:
+    names = ["a_first_network.onnx", "a_second_network.onnx", "a_third_network.onnx"]
+    for name, op in zip(names, ["Abs", "Relu", "Neg"], strict=True):
+        _save(f"g (float[2,4] x) => (float y) {{ y = {op}(x) }}", name)
+    lines = _narrow("inspect", *names)
+    assert max(map(len, lines)) <= 60
+    head = [line.split() for line in lines if line.endswith("k.onnx")]
+    assert head == [names[:2], names[2:]]
+    # Rows that none of the models beside each other has are left out.
+    assert sum(line.startswith("  Neg") for line in lines) == 1
+
+
+def test_blocks_beyond_what_is_shown_are_counted(run: Run) -> None:
+    model = _save("g (float[2] x) => (float y) { y = Relu(x) }")
+    del model.graph.node[:]
+    for k in range(100):
+        at, out = (f"v{k - 1}" if k else "x"), (f"v{k}" if k < 99 else "y")
+        model.graph.node.append(h.make_node("Relu", [at], [out], f"/block{k}/act/Relu"))
+    onnx.save(model, "m.onnx")
+    assert "  and 20 more (--json)\n" in run("inspect", "m.onnx")[1]
 
 
 def test_both_programs_show_the_same(python: Run) -> None:

@@ -34,11 +34,13 @@ build() {
   emcmake cmake --preset "$preset" -DONNX2NN_WEB_UNITY="$1" >"$log" 2>&1 &&
     cmake --build --preset "$preset" -j "${JOBS:-$(nproc)}" >>"$log" 2>&1
 }
+failure() { grep -m 20 -E '^CMake Error|^[^+]*error: ' "$log" || tail -n 60 "$log"; }
 build ON || {
+  failure >&2
   echo "tools/web.sh: files do not compile several at once; now each by itself" >&2
   build OFF
 } || {
-  tail -n 60 "$log" >&2
+  failure >&2
   exit 1
 }
 rm -f "$log"

@@ -7,16 +7,19 @@
 const MERGE = 2 ** 20; // Small writes, one after the other, become runs of up to this size.
 const SEAL = 2 ** 25; // More bytes than this leave the memory of the worker.
 const AHEAD = 2 ** 22; // What is read at once of a file that is read in order.
+const BLOCK = 2 ** 16; // What is read at once elsewhere, at least: each time costs milliseconds.
+const BLOCKS = 128; // How many are kept.
 
 const ENOENT = 44, EEXIST = 20, EINVAL = 28, ENOTEMPTY = 55, EPERM = 63, EXDEV = 75, EIO = 29;
 const FOLDER = 0o40755, FILE = 0o100644, KIND = 0o170000;
 
-/** A Blob that is read in the order in which somebody asks, with a window that is read ahead. */
+/** A Blob, of which small parts are read in blocks, and what is read in order by a window that is read ahead. */
 class Reader {
   #blob;
   #window = new Uint8Array(0);
   #start = 0;
   #next = 0;
+  #blocks = new Map(); // by where they begin, that which was used last at the end
   static #reader = null;
 
   constructor(blob) {
@@ -26,14 +29,32 @@ class Reader {
   /** Fills `out` from `position`. */
   read(position, out) {
     const end = position + out.length;
-    if (position < this.#start || end > this.#start + this.#window.length) {
-      const wanted = position === this.#next ? Math.max(out.length, AHEAD) : out.length;
-      Reader.#reader ??= new FileReaderSync();
-      this.#window = new Uint8Array(Reader.#reader.readAsArrayBuffer(this.slice(position, wanted)));
+    const isIn = (start, bytes) => position >= start && end <= start + bytes.length;
+    if (!isIn(this.#start, this.#window)) {
+      const goesOn = position === this.#next;
+      if (!goesOn && out.length <= BLOCK) return this.#fromBlocks(position, out);
+      this.#window = this.#bytes(position, goesOn ? Math.max(out.length, AHEAD) : out.length);
       this.#start = position;
     }
     this.#next = end;
     out.set(this.#window.subarray(position - this.#start, end - this.#start));
+  }
+
+  #fromBlocks(position, out) {
+    const end = (this.#next = position + out.length);
+    for (let start = position - (position % BLOCK); start < end; start += BLOCK) {
+      const block = this.#blocks.get(start) ?? this.#bytes(start, BLOCK);
+      this.#blocks.delete(start);
+      this.#blocks.set(start, block);
+      if (this.#blocks.size > BLOCKS) this.#blocks.delete(this.#blocks.keys().next().value);
+      const from = Math.max(start, position);
+      out.set(block.subarray(from - start, end - start), from - position);
+    }
+  }
+
+  #bytes(position, size) {
+    Reader.#reader ??= new FileReaderSync();
+    return new Uint8Array(Reader.#reader.readAsArrayBuffer(this.slice(position, size)));
   }
 
   slice(position, size) {

@@ -13,7 +13,9 @@ namespace {
 
 constexpr std::size_t kIndent = 2;
 constexpr std::size_t kGap = 2;
-constexpr std::size_t kLeast = 13;  // columns that a cell keeps
+// Columns that a cell keeps.
+constexpr std::size_t kLeastName = 13;
+constexpr std::size_t kLeastNumber = 11;
 
 std::string scaled(std::uint64_t n, double unit, std::string_view steps, std::string_view suffix) {
   auto value = static_cast<double>(n);
@@ -48,20 +50,21 @@ std::string sum_text(const Amount& amount, std::string (*number)(std::uint64_t),
 std::string shortened(std::string_view text, std::size_t width) {
   // Columns are bytes only in ASCII; other text stays whole.
   const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
-  if (!ascii || text.size() <= width || width < kLeast) return std::string(text);
+  if (!ascii || text.size() <= width || width < kLeastNumber) return std::string(text);
   const std::size_t head = (width - 3) / 2;
   const std::size_t tail = width - 3 - head;
   return fmt::format("{}...{}", text.substr(0, head), text.substr(text.size() - tail));
 }
 
 std::string shortened_number(std::string_view text, std::size_t width) {
-  if (text.size() <= width || width < kLeast) return std::string(text);
-  constexpr std::string_view kMore = " + ...";
+  if (text.size() <= width || width < kLeastNumber) return std::string(text);
+  // Two dots, so that a number and its unit fit into the least that is left to them.
+  constexpr std::string_view kMore = " + ..";
   // After as many terms of a sum as there is room for.
   const std::string_view sum = text.substr(0, width - kMore.size() + 1);
   const std::size_t end = std::max(sum.rfind(" + ") + 1, sum.rfind(" - ") + 1);
   if (end > 1) return fmt::format("{}{}", text.substr(0, end - 1), kMore);
-  return fmt::format("{}...", clipped(text, width - 3));
+  return fmt::format("{}..", clipped(text, width - 2));
 }
 
 std::string counted(std::size_t count, std::string_view thing) {
@@ -80,14 +83,17 @@ std::string Table::text(std::size_t width) const {
   for (const std::size_t w : widths) sum += w;
   // Sums are cut before names, which say what they are of.
   const auto first_number = widths.begin() + static_cast<std::ptrdiff_t>(std::min(numbers, columns));
-  for (const auto& [first, last] : {std::pair(first_number, widths.end()), std::pair(widths.begin(), widths.end())})
+  const auto narrow = [&](auto first, auto last, std::size_t least) {
     while (width > 0 && sum > width && first != last) {
       const auto widest = std::max_element(first, last);
-      if (*widest <= kLeast) break;
-      const std::size_t cut = std::min(sum - width, *widest - kLeast);
+      if (*widest <= least) return;
+      const std::size_t cut = std::min(sum - width, *widest - least);
       *widest -= cut;
       sum -= cut;
     }
+  };
+  narrow(first_number, widths.end(), kLeastNumber);
+  narrow(widths.begin(), first_number, kLeastName);
   std::string out;
   const auto print = [&](const std::vector<std::string>& row) {
     std::string line(kIndent, ' ');

@@ -23,7 +23,7 @@ struct Table {
 
 /// At most `width` columns of `text`, which is printable: "encoder/...ense/MatMul".
 std::string shortened(std::string_view text, std::size_t width);
-/// The same of a number, which keeps its beginning: "411.6 K * batch + ...".
+/// The same of a number, which keeps its beginning: "411.6 K * batch + ..".
 std::string shortened_number(std::string_view text, std::size_t width);
 
 /// "1 file", "2 files"

@@ -364,7 +364,7 @@ def test_a_narrow_terminal_keeps_names_and_the_beginnings_of_sums() -> None:
     onnx.save(model, "m.onnx")
     lines = _narrow("inspect", "m.onnx")
     (row,) = (line for line in lines if line.startswith("  MatMul "))
-    assert row.endswith("  1.20 M * ba...  1.17 KiB *...")
+    assert row.endswith("  1.20 M * batch..  1.17 KiB ..")
     (at,) = (i for i, line in enumerate(lines) if line.startswith("  block"))
     # Each under the one around it, without that one's name.
     names = [line[:16].rstrip() for line in lines[at + 1 : at + 6]]

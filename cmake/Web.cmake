@@ -5,8 +5,8 @@
 # - Exceptions are WebAssembly's own: those of -fexceptions go through JavaScript at each call that may throw.
 # - Memory grows up to 4 GiB. A model takes addresses of its own size, but memory only for what is looked at.
 # - Files are those of web/files.js: what was dropped, read where the core looks, and what is written, as pieces of it.
-# - fmt is compiled in from its headers, and what its C++ library lacks is in src/support/web.h; src/support/system.cpp
-#   has the calls of the system that it lacks.
+# - fmt is compiled in from its headers, and what its C++ library lacks is in src/support/web.h; src/support/
+#   files_posix.cpp and system_posix.cpp have the calls of the system that it lacks.
 
 add_executable(onnx2nn_web ${c_sources})
 target_include_directories(onnx2nn_web PRIVATE include src)

@@ -33,6 +33,7 @@
 #include "support/atomic_file.h"
 #include "support/identifier.h"
 #include "support/interrupt.h"
+#include "support/path.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 #include "weight_entries.h"
@@ -223,24 +224,21 @@ void check_unchanged(std::span<const emit::WeightEntry> entries) {
 /// What an earlier conversion may have left whose weights were one file, or other shards: loaders
 /// would take it for a part of these.
 std::vector<std::string> other_safetensors(const std::string& weights) {
-  const std::filesystem::path path(weights);
   std::vector<std::string> out = {weights, emit::index_path(weights)};
-  const std::string folder = path.has_parent_path() ? path.parent_path().string() : ".";
   std::error_code error;
-  for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end;
+  for (std::filesystem::directory_iterator at(to_path(folder_of(weights)), error), end; !error && at != end;
        at.increment(error)) {
-    const std::string name = at->path().filename().string();
-    if (emit::is_shard_name(name, path.filename().string()))
-      out.push_back((path.parent_path() / name).string());
+    const std::filesystem::path name = at->path().filename();
+    if (emit::is_shard_name(path_text(name), file_name_of(weights)))
+      out.push_back(path_text(to_path(weights).parent_path() / name));
   }
   return out;
 }
 
 std::vector<std::string> write_source(Impl& c, const std::string& python_path,
                                       const std::string& weights_path) {
-  const std::filesystem::path python(python_path);
   std::string weights = weights_path;
-  if (weights.empty()) weights = (python.parent_path() / emit_weights_name(c)).string();
+  if (weights.empty()) weights = path_text(to_path(python_path).parent_path() / to_path(emit_weights_name(c)));
   const std::vector<emit::WeightEntry> entries = weight_entries(c);
   const bool has_weights = is_pth(weights) || !entries.empty();
   check_suffix(python_path, "Python source", {".py"});
@@ -260,11 +258,11 @@ std::vector<std::string> write_source(Impl& c, const std::string& python_path,
     for (const std::string& path : other_safetensors(weights))
       if (!outputs.is_input(path)) files.add_stale(path);
   }
-  const std::string name = loaded_name(c, std::filesystem::path(weights).filename().string());
+  const std::string name = loaded_name(c, file_name_of(weights));
   files.add_head(python_path, [&](std::string_view tag) { return source_for(c, name, tag); });
   check_unchanged(entries);
   files.commit();
-  if (const std::string why = why_not_imported(python.stem().string()); !why.empty())
+  if (const std::string why = why_not_imported(stem_of(python_path)); !why.empty())
     c.diagnostics.add(Severity::Warning, "bad-name",
                       printable(python_path) + " cannot be imported as it should: " + why,
                       "give the output another name");
@@ -472,7 +470,7 @@ std::vector<std::string> Conversion::write(const std::string& python_path,
                                            const std::string& weights_path) {
   std::vector<std::string> written;
   guarded(*impl_, [&] {
-    const std::string suffix = to_lower(std::filesystem::path(python_path).extension().string());
+    const std::string suffix = to_lower(suffix_of(python_path));
     if (suffix == ".pt2" || suffix == ".pte")
       throw Error("bad-option",
                   printable(python_path) + ": " + suffix +
@@ -489,8 +487,7 @@ std::map<std::string, std::string> external_files(const std::string& model,
                                                   const std::vector<std::string>& locations,
                                                   const std::vector<std::string>& data_roots) {
   std::map<std::string, std::string> out;
-  const std::filesystem::path folder = std::filesystem::path(model).parent_path();
-  const std::string named_in = folder.empty() && !model.empty() ? "." : folder.string();
+  const std::string named_in = model.empty() ? "" : folder_of(model);
   for (const std::string& location : locations) {
     try {
       onnx::ExternalData data(model, named_in, data_roots);
@@ -503,12 +500,10 @@ std::map<std::string, std::string> external_files(const std::string& model,
 
 Conversion convert_file(const std::string& path, const ConvertOptions& options) {
   auto c = std::make_shared<Impl>();
-  const std::filesystem::path p(path);
-  c->file_name = p.filename().string();
+  c->file_name = file_name_of(path);
   c->options = options;
   guarded(*c, [&] {
-    const std::string folder = p.has_parent_path() ? p.parent_path().string() : ".";
-    run(*c, InputFile::open(path), folder, p.stem().string());
+    run(*c, InputFile::open(path), folder_of(path), stem_of(path));
   });
   return Conversion(c);
 }

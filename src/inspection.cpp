@@ -1,7 +1,6 @@
 // What is in a model: read, inferred, counted.
 #include "onnx2nn/inspect.h"
 
-#include <filesystem>
 #include <new>
 
 #include "diagnostics.h"
@@ -14,6 +13,7 @@
 #include "ops/context.h"
 #include "ops/op.h"
 #include "support/interrupt.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -128,11 +128,6 @@ Result guarded(const std::string& name, Work&& work) {
   out.diagnostics = infos_of(diagnostics);
   out.diagnostics_text = diagnostics.text(printable(name));
   return out;
-}
-
-std::string folder_of(const std::string& path) {
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  return folder.empty() ? "." : folder;
 }
 
 /// A model whose types have been inferred.

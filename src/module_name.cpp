@@ -1,13 +1,13 @@
 #include "module_name.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <iterator>
 
 #include "onnx2nn/convert.h"
 #include "python_modules.h"
 #include "support/clipped.h"
 #include "support/identifier.h"
+#include "support/path.h"
 #include "support/text.h"
 #include "torch/python_names.h"
 
@@ -48,7 +48,7 @@ std::string why_not_imported(const std::string& stem) {
 std::string module_name(const std::string& model_path) {
   // Leaves room for suffixes in a file system's 255 bytes.
   constexpr std::size_t kLongest = 200;
-  const std::string stem = std::filesystem::path(model_path).stem().string();
+  const std::string stem = stem_of(model_path);
   std::string name = join(identifier_words(stem, '\0'), "_");
   if (name.find_first_not_of('_') == std::string::npos) name = "model";
   name.resize(clipped(name, kLongest).size());

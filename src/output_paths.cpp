@@ -4,6 +4,7 @@
 
 #include "onnx2nn/convert.h"
 #include "support/error.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -19,33 +20,33 @@ bool is_folder(const fs::path& path) {
 }  // namespace
 
 OutputPaths output_paths(const std::string& model, const std::string& out) {
-  fs::path path(out);
-  if (out.empty() || is_folder(path)) path /= module_name(model) + ".py";
-  const std::string suffix = to_lower(path.extension().string());
+  fs::path path = to_path(out);
+  if (out.empty() || is_folder(path)) path /= to_path(module_name(model) + ".py");
+  const std::string suffix = to_lower(path_text(path.extension()));
   const auto with = [&](const char* extension) {
-    return fs::path(path).replace_extension(extension).string();
+    return path_text(fs::path(path).replace_extension(extension));
   };
-  if (suffix == ".py") return {path.string(), with(".safetensors")};
-  if (suffix == ".pth" || suffix == ".safetensors") return {with(".py"), path.string()};
+  if (suffix == ".py") return {path_text(path), with(".safetensors")};
+  if (suffix == ".pth" || suffix == ".safetensors") return {with(".py"), path_text(path)};
   if (suffix == ".pt" || suffix == ".pt2" || suffix == ".pte")
-    return {path.string(), path.string()};
+    return {path_text(path), path_text(path)};
   fail("bad-option",
        "{}: the output's name ends in .py, .pth, .safetensors, .pt, .pt2 or .pte, or is a folder",
        printable(out));
 }
 
 std::string simplified_path(const std::string& model, const std::string& out) {
-  fs::path path(out);
-  if (out.empty() || is_folder(path)) path /= fs::path(model).stem().string() + "-simple.onnx";
-  return path.string();
+  fs::path path = to_path(out);
+  if (out.empty() || is_folder(path)) path /= to_path(stem_of(model) + "-simple.onnx");
+  return path_text(path);
 }
 
 void make_folder_of(const std::string& path) {
-  const fs::path folder = fs::path(path).parent_path();
+  const fs::path folder = to_path(path).parent_path();
   if (folder.empty()) return;
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) fail_io(printable(folder.string()) + ": cannot be made", error.value());
+  if (error) fail_io(printable(path_text(folder)) + ": cannot be made", error.default_error_condition().value());
 }
 
 }  // namespace onnx2nn

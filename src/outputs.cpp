@@ -1,9 +1,5 @@
 #include "outputs.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -14,6 +10,8 @@
 #include "onnx/writer.h"
 #include "onnx2nn/convert.h"
 #include "support/error.h"
+#include "support/files.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -25,7 +23,7 @@ std::string first_bytes(const std::string& path) {
   // A file's name, escaped, and some words more.
   constexpr std::size_t kEnough = 8192;
   std::string out(kEnough, '\0');
-  std::ifstream file(path, std::ios::binary);
+  std::ifstream file(to_path(path), std::ios::binary);
   file.read(out.data(), static_cast<std::streamsize>(out.size()));
   out.resize(static_cast<std::size_t>(file.gcount()));
   return out;
@@ -58,7 +56,7 @@ bool is_our_program(const std::string& path, std::string_view begins) {
   const bool is_executorch = begins.size() > 6 && begins.substr(4, 2) == "ET";
   if (!is_zip && !is_executorch) return false;
   constexpr std::streamoff kEnough = 1 << 20;
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  std::ifstream file(to_path(path), std::ios::binary | std::ios::ate);
   const std::streamoff size = file.tellg();
   const std::streamoff length = std::min(size, kEnough);
   std::string text(static_cast<std::size_t>(std::max<std::streamoff>(length, 0)), '\0');
@@ -89,15 +87,15 @@ bool is_our_model(const std::string& path) {
 }
 
 std::optional<std::pair<std::uint64_t, std::uint64_t>> id_of(const std::string& path) {
-  struct stat info {};
-  if (path.empty() || ::stat(path.c_str(), &info) != 0) return std::nullopt;
-  return std::pair<std::uint64_t, std::uint64_t>(info.st_dev, info.st_ino);
+  const auto info = files::info_at(path);
+  if (!info) return std::nullopt;
+  return std::pair(info->device, info->inode);
 }
 
 /// The folder without links, and the name as it is.
 fs::path placed(const std::string& path) {
   std::error_code ec;
-  const fs::path full = fs::absolute(path, ec).lexically_normal();
+  const fs::path full = fs::absolute(to_path(path), ec).lexically_normal();
   const fs::path folder = fs::canonical(full.parent_path(), ec);
   return (ec ? full.parent_path() : folder) / full.filename();
 }
@@ -123,8 +121,8 @@ void add_files(const ir::Graph& graph, std::set<std::string>& out) {
 }  // namespace
 
 bool is_ours(const std::string& path) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return false;
+  const auto info = files::info_at(path);
+  if (!info || info->kind != files::Kind::Regular) return false;
   const std::string text = first_bytes(path);
   return is_our_source(text) || is_our_weights(text) || is_our_program(path, text) ||
          std::string_view(text).starts_with(onnx::kDataMark) || is_our_model(path);
@@ -139,7 +137,7 @@ std::vector<std::string> data_files(const ir::Model& model, const std::string& m
 
 void check_suffix(const std::string& path, std::string_view what,
                   const std::vector<std::string_view>& suffixes) {
-  const std::string suffix = to_lower(fs::path(path).extension().string());
+  const std::string suffix = to_lower(suffix_of(path));
   if (std::find(suffixes.begin(), suffixes.end(), suffix) == suffixes.end())
     throw Error("bad-option",
                 printable(path) + " is no name for " + std::string(what) + ": it ends in " +
@@ -152,7 +150,7 @@ void check_model_suffix(const std::string& path) {
       ".bin",  ".cfg",  ".ckpt", ".csv", ".data", ".h5",  ".json",        ".md",     ".npy", ".npz",
       ".pkl",  ".pt",   ".pt2",  ".pte", ".pth", ".py",   ".pyi",        ".safetensors",
       ".tflite", ".toml", ".txt",  ".yaml", ".yml", ".zip"};
-  if (kOthers.count(to_lower(fs::path(path).extension().string())) != 0)
+  if (kOthers.count(to_lower(suffix_of(path))) != 0)
     check_suffix(path, "an ONNX model", {".onnx"});
 }
 
@@ -177,11 +175,12 @@ bool Outputs::is_input(const std::string& path) const {
 
 void Outputs::check(const std::string& path) const {
   const std::string target = followed(path);
-  struct stat info {};
-  if (::stat(target.c_str(), &info) != 0) return;  // what is not there can be written
   const std::string shown = printable(path);
-  if (S_ISDIR(info.st_mode)) fail("io", "cannot write {}: it is a folder", shown);
-  if (!S_ISREG(info.st_mode))
+  if (const auto why = why_no_file_name(target); !why.empty()) fail("io", "cannot write {}: {}", shown, why);
+  const auto info = files::info_at(target);
+  if (!info) return;  // what is not there can be written
+  if (info->kind == files::Kind::Folder) fail("io", "cannot write {}: it is a folder", shown);
+  if (info->kind != files::Kind::Regular)
     fail("io", "cannot write {}: it is a device, a pipe or a socket", shown);
   const bool in_place = !in_place_.empty() && path == in_place_;
   if (in_place && target != path)
@@ -192,11 +191,11 @@ void Outputs::check(const std::string& path) const {
   if (is_input(path) && (in_place_.empty() || !is_ours(target)))
     throw Error("would-overwrite", shown + " is read as part of the model: it cannot be the output",
                 "give the output another name");
-  if (force_ || info.st_size == 0) return;
+  if (force_ || info->size == 0) return;
   if (!is_ours(target))
     throw Error("would-overwrite", shown + " exists, and onnx2nn did not write it",
                 "give the output another name, or replace the file with --force (force=True)");
-  if (::access(target.c_str(), W_OK) != 0)
+  if (!files::may_write(target))
     throw Error("would-overwrite", shown + " exists and is write-protected",
                 "give the output another name, or replace the file with --force (force=True)");
 }
@@ -211,7 +210,7 @@ std::vector<DiagnosticInfo> check_outputs(const std::string& model_path,
   for (const std::string& path : paths) {
     try {
       Outputs rules(model_path, {}, force);
-      if (fs::path(path).extension() == ".onnx") rules.allow_in_place(path);
+      if (suffix_of(path) == ".onnx") rules.allow_in_place(path);
       rules.check(path);
     } catch (const Error& e) {
       diagnostics.add(e);

@@ -21,6 +21,7 @@
 #include "passes/upgrade.h"
 #include "support/atomic_file.h"
 #include "support/interrupt.h"
+#include "support/path.h"
 #include "support/suggest.h"
 #include "support/text.h"
 
@@ -182,7 +183,7 @@ struct Destination {
     in_place = rules.allow_in_place(path);
     rules.check(path);
     // In place, weights that others wrote stay where they are, as other models may need them.
-    for (int n = 1; in_place && std::filesystem::exists(data_path) && !is_ours(data_path); ++n)
+    for (int n = 1; in_place && std::filesystem::exists(to_path(data_path)) && !is_ours(data_path); ++n)
       data_path = tagged(out + ".data", "." + std::to_string(n));
     stale.push_back(out + ".data");
     if (in_place) stale.insert(stale.end(), data_files.begin(), data_files.end());
@@ -207,7 +208,7 @@ struct StagedModel {
 namespace {
 
 std::string in_folder(const std::string& folder, const std::string& path) {
-  return (std::filesystem::path(folder) / std::filesystem::path(path).filename()).string();
+  return path_text(to_path(folder) / to_path(path).filename());
 }
 
 /// The file as it is; what is written elsewhere says that we wrote it.
@@ -348,10 +349,8 @@ std::vector<SimplifyRule> simplify_rules() {
 
 Simplified simplify_file(const std::string& path, const std::string& out,
                          const SimplifyOptions& options) {
-  const std::filesystem::path p(path);
-  return guarded(p.filename().string(), [&](Simplified& result, Diagnostics& diagnostics) {
-    run(result, diagnostics, InputFile::open(path),
-        p.has_parent_path() ? p.parent_path().string() : ".", out, options);
+  return guarded(file_name_of(path), [&](Simplified& result, Diagnostics& diagnostics) {
+    run(result, diagnostics, InputFile::open(path), folder_of(path), out, options);
   });
 }
 

@@ -1,8 +1,5 @@
 #include "cli/cli.h"
 
-#include <sys/ioctl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -18,6 +15,8 @@
 #include "output_paths.h"
 #include "outputs.h"
 #include "support/error.h"
+#include "support/path.h"
+#include "support/system.h"
 #include "support/text.h"
 
 namespace onnx2nn::cli {
@@ -136,7 +135,7 @@ ExitCode convert(const Parsed& p) {
   // --simplify_path alone only simplifies.
   if (p.text_of("simplify_path").empty() || !p.text_of("output").empty()) {
     const OutputPaths paths = output_paths(model, p.text_of("output"));
-    options.weights_name = paths.weights.substr(paths.weights.rfind('/') + 1);
+    options.weights_name = paths.weights.substr(name_start(paths.weights));
     Conversion c = convert_file(model, options);
     if (!c.ok()) return failure(p, c);
     make_folder_of(paths.source);
@@ -218,9 +217,8 @@ std::size_t columns() {
     const int n = std::atoi(text);
     if (n > 0) return static_cast<std::size_t>(n);
   }
-  winsize size{};
-  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  return 80;
+  const std::size_t width = terminal_width().value_or(0);
+  return width > 0 ? width : 80;
 }
 
 ExitCode run(const Parsed& p) {
@@ -236,7 +234,7 @@ ExitCode run(const Parsed& p) {
   try {
     if (p.command->name == "convert") return convert(p);
     if (p.command->name == "simplify") return simplify(p);
-    const std::size_t width = ::isatty(STDOUT_FILENO) == 1 ? columns() : 0;
+    const std::size_t width = terminal_width() ? columns() : 0;
     if (const auto found = answer(p, width)) return print(*found);
     std::cout << completion(p.text_of("shell"), Program::Native);
     return kDone;
@@ -250,6 +248,7 @@ ExitCode run(const Parsed& p) {
 
 int run(int argc, const char* const* argv) {
   Parsed parsed;
+  set_up_output();
   try {
     parsed = parse(std::vector<std::string>(argv + std::min(argc, 1), argv + argc),
                    Program::Native, columns());

@@ -1,7 +1,6 @@
 // `onnx2nn inspect`: one model in full, or several side by side.
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 #include <map>
 #include <set>
 
@@ -13,6 +12,7 @@
 #include "onnx2nn/convert.h"
 #include "onnx2nn/inspect.h"
 #include "support/clipped.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn::cli {
@@ -260,10 +260,10 @@ std::string side_by_side(const std::vector<Model>& list, std::size_t width) {
     for (const auto& [type, _] : it.found.operators) types.insert(type);
   for (const std::string& type : types) columns[0].push_back(printable(type));
   std::map<std::string, std::size_t> stems;
-  for (const Model& it : list) ++stems[std::filesystem::path(it.path).filename().string()];
+  for (const Model& it : list) ++stems[file_name_of(it.path)];
   for (const Model& it : list) {
     const Inspection& i = it.found;
-    const std::string stem = std::filesystem::path(it.path).filename().string();
+    const std::string stem = file_name_of(it.path);
     const auto types_of = [](const std::vector<PortInfo>& ports) {
       if (ports.size() > 2) return fmt::format("{} values", ports.size());
       std::vector<std::string> out;

@@ -9,6 +9,7 @@
 #include "onnx2nn/simplify.h"
 #include "onnx2nn/version.h"
 #include "support/number.h"
+#include "support/path.h"
 #include "support/suggest.h"
 #include "support/text.h"
 
@@ -381,7 +382,7 @@ std::pair<const Command*, std::size_t> command_of(const std::vector<std::string>
   }
   std::error_code none;
   const bool names_file = first.find_first_of("./") != std::string_view::npos ||
-                          std::filesystem::exists(std::filesystem::path(first), none);
+                          std::filesystem::exists(to_path(first), none);
   if (!is_option(first) && !names_file) {
     std::vector<std::string_view> names;
     for (const Command& c : commands())
@@ -392,7 +393,7 @@ std::pair<const Command*, std::size_t> command_of(const std::vector<std::string>
   }
   // onnx2nn -q inspect model.onnx
   for (const std::string_view word : words)
-    if (find_command(word) != nullptr && !std::filesystem::exists(std::filesystem::path(word), none))
+    if (find_command(word) != nullptr && !std::filesystem::exists(to_path(word), none))
       refuse("the command comes first: onnx2nn {} ...", word);
   return {find_command("convert"), 0};
 }

@@ -14,6 +14,7 @@
 #include "emit/transpose.h"
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/files.h"
 #include "support/interrupt.h"
 #include "support/system.h"
 
@@ -225,7 +226,7 @@ class Streamer {
         source.read(static_cast<std::size_t>(copy.begin + r * copy.rows.stride),
                     out.subspan(r * size, size));
       put(copy.target, out);
-    } else if (source.on_disk() && sums_ != nullptr && !kCopiesMoveNothing) {
+    } else if (source.on_disk() && sums_ != nullptr && !files::kCopiesMoveNothing) {
       copy_summed(copy, buffer);
     } else if (source.on_disk()) {
       // The system copies into a file one at a time anyway, and waits at the cost of a processor.

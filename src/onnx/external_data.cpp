@@ -6,6 +6,7 @@
 
 #include "onnx/file_kind.h"
 #include "support/error.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn::onnx {
@@ -24,26 +25,26 @@ ExternalData::ExternalData(const std::string& model, const std::string& folder,
                            const std::vector<std::string>& roots) {
   std::error_code ec;
   const auto add = [&](std::vector<std::string>& to, const fs::path& path) {
-    if (!ec && std::find(to.begin(), to.end(), path.string()) == to.end())
-      to.push_back(path.string());
+    if (!ec && std::find(to.begin(), to.end(), path_text(path)) == to.end())
+      to.push_back(path_text(path));
   };
-  if (!folder.empty()) add(folders_, fs::canonical(folder, ec));
+  if (!folder.empty()) add(folders_, fs::canonical(to_path(folder), ec));
   if (!folder.empty() && !model.empty())
-    add(folders_, fs::canonical(model, ec).parent_path());
+    add(folders_, fs::canonical(to_path(model), ec).parent_path());
   for (const std::string& root : roots) {
-    const fs::path real = fs::canonical(root.empty() ? "." : root, ec);
+    const fs::path real = fs::canonical(to_path(root.empty() ? "." : root), ec);
     if (ec || !fs::is_directory(real, ec))
       throw Error("bad-option", "the folder " + printable(root) + " for external data is none",
                   "--data-root names a folder that exists");
     add(folders_, real);
     add(roots_, real);
-    add(roots_, fs::absolute(root, ec).lexically_normal());
+    add(roots_, fs::absolute(to_path(root), ec).lexically_normal());
   }
 }
 
 std::optional<std::string> ExternalData::folder_around(const std::string& path) const {
   const auto it = std::find_if(folders_.begin(), folders_.end(),
-                               [&](const std::string& folder) { return is_below(folder, path); });
+                               [&](const std::string& folder) { return is_below(to_path(folder), to_path(path)); });
   return it == folders_.end() ? std::nullopt : std::optional(*it);
 }
 
@@ -63,26 +64,26 @@ std::shared_ptr<const InputFile> ExternalData::open(const std::string& location)
   const auto consider = [&](const fs::path& path, const std::vector<std::string>& folders) {
     const fs::path plain = path.lexically_normal();
     const bool inside = std::any_of(folders.begin(), folders.end(),
-                                    [&](const std::string& f) { return is_below(f, plain); });
+                                    [&](const std::string& f) { return is_below(to_path(f), plain); });
     if (inside) candidates.push_back(plain);
     leaves = leaves || !inside;
   };
-  if (fs::path(location).is_absolute()) {
-    consider(location, roots_);
+  if (to_path(location).is_absolute()) {
+    consider(to_path(location), roots_);
   } else {
-    for (const std::string& folder : folders_) consider(fs::path(folder) / location, folders_);
+    for (const std::string& folder : folders_) consider(to_path(folder) / to_path(location), folders_);
   }
   bool by_link = false;
   for (const fs::path& candidate : candidates) {
     std::error_code ec;
     const fs::path real = fs::canonical(candidate, ec);
     if (ec) continue;
-    const auto folder = folder_around(real.string());
+    const auto folder = folder_around(path_text(real));
     if (!folder) {
       by_link = true;
       continue;
     }
-    auto file = InputFile::open_below(*folder, real.lexically_relative(*folder).string());
+    auto file = InputFile::open_below(*folder, path_text(real.lexically_relative(to_path(*folder))));
     if (is_lfs_pointer(*file))
       throw Error("external-data",
                   "the external data " + printable(location) + " is a Git LFS pointer",

@@ -1,7 +1,6 @@
 #include "onnx/writer.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <unordered_map>
 #include <unordered_set>
@@ -9,6 +8,7 @@
 #include "onnx/message.h"
 #include "support/atomic_file.h"
 #include "support/interrupt.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn::onnx {
@@ -535,7 +535,7 @@ ModelFile::ModelFile(const ir::Model& model, std::string path, const WriteOption
 
 std::string ModelFile::text(std::string_view tag) const {
   DataFile data;
-  data.name = std::filesystem::path(tagged(*data_path_, tag)).filename().string();
+  data.name = file_name_of(tagged(*data_path_, tag));
   return checked(Writer(model_, &data).run()).str();
 }
 
@@ -547,7 +547,7 @@ void ModelFile::add_to(AtomicFileSet& files) const {
   }
   DataFile data;
   (void)checked(Writer(model_, &data).run());
-  const std::string name = std::filesystem::path(path_).filename().string();
+  const std::string name = file_name_of(path_);
   data.write_to(files.add(*data_path_), name);
   files.add_head(path_, [this](std::string_view tag) { return text(tag); });
   check_unchanged(model_);

@@ -1,15 +1,9 @@
 #include "support/atomic_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -17,8 +11,9 @@
 
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/files.h"
 #include "support/interrupt.h"
-#include "support/system.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn {
@@ -28,11 +23,6 @@ constexpr std::string_view kPrefix = ".onnx2nn-";
 constexpr std::string_view kSuffix = ".tmp";
 constexpr std::size_t kDigits = 16;
 
-std::string folder_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
-}
-
 [[noreturn]] void fail_write(const std::string& path, int error_number) {
   fail_io("cannot write " + printable(path), error_number);
 }
@@ -41,10 +31,8 @@ std::string folder_of(const std::string& path) {
 /// in each run of a container.
 std::string hidden_beside(const std::string& path) {
   static thread_local std::mt19937_64 random{std::random_device{}()};
-  const std::size_t slash = path.rfind('/');
-  const std::size_t stem = slash == std::string::npos ? 0 : slash + 1;
   // A fixed length, so that a name at the limit of the file system still has room.
-  return path.substr(0, stem) + fmt::format("{}{:016x}{}", kPrefix, random(), kSuffix);
+  return path.substr(0, name_start(path)) + fmt::format("{}{:016x}{}", kPrefix, random(), kSuffix);
 }
 
 bool is_hidden_name(std::string_view name) {
@@ -62,18 +50,19 @@ bool is_hidden_name(std::string_view name) {
 /// somebody else keeps this one, they are not kept.
 class FolderLock {
  public:
-  explicit FolderLock(const std::string& folder)
-      : folder_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  explicit FolderLock(const std::string& folder) {
     constexpr int kTries = 1000;  // ten seconds
-    for (int i = 0; folder_.get() >= 0 && i < kTries; ++i) {
-      if (::flock(folder_.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+    for (int i = 0; i < kTries; ++i) {
+      const int file = files::lock_folder(folder);
+      if (file >= 0) lock_.emplace(file);
+      if (file >= 0 || errno != EWOULDBLOCK) return;
       check_interrupt();
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
   }
 
  private:
-  Descriptor folder_;
+  std::optional<Descriptor> lock_;
 };
 
 /// Removes what killed runs left in a folder: files and folders of our hidden names that nobody has
@@ -82,42 +71,29 @@ void remove_leftovers(const std::string& folder) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   std::vector<fs::path> found;
-  for (fs::directory_iterator it(folder, ignored), end; !ignored && it != end;
+  for (fs::directory_iterator it(to_path(folder), ignored), end; !ignored && it != end;
        it.increment(ignored))
-    if (is_hidden_name(it->path().filename().string())) found.push_back(it->path());
+    if (is_hidden_name(path_text(it->path().filename()))) found.push_back(it->path());
   if (found.empty()) return;
   const FolderLock lock(folder);
   for (const fs::path& path : found) {
-    const Descriptor file(::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-    if (file.get() < 0 || ::flock(file.get(), LOCK_EX | LOCK_NB) != 0) continue;
-    struct stat opened {};
-    struct stat named {};
-    if (::fstat(file.get(), &opened) != 0 || ::lstat(path.c_str(), &named) != 0 ||
-        opened.st_ino != named.st_ino || opened.st_dev != named.st_dev ||
-        opened.st_uid != ::geteuid() || !(S_ISREG(opened.st_mode) || S_ISDIR(opened.st_mode)))
+    const Descriptor file(files::open_found(path_text(path)));
+    if (file.get() < 0 || !files::try_lock(file.get())) continue;
+    const auto opened = files::info_of(file.get());
+    const auto named = files::info_of_link(path_text(path));
+    if (!opened || !named || !opened->is_same_file(*named) || !opened->is_mine ||
+        (opened->kind != files::Kind::Regular && opened->kind != files::Kind::Folder))
       continue;
     fs::remove_all(path, ignored);
   }
 }
 
-std::string_view kind_of(mode_t mode) {
-  if (S_ISDIR(mode)) return "a folder";
-  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
-  if (S_ISFIFO(mode)) return "a pipe";
-  if (S_ISSOCK(mode)) return "a socket";
-  return "no regular file";
-}
-
-bool exists(const std::string& path) {
-  struct stat info {};
-  return ::lstat(path.c_str(), &info) == 0;
-}
+bool exists(const std::string& path) { return files::info_of_link(path).has_value(); }
 
 void write_fully(int fd, std::uint64_t offset, std::span<const std::byte> bytes,
                  const std::string& path) {
   while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
+    const std::int64_t n = files::write_at(fd, bytes, offset);
     if (n < 0) fail_write(path, errno);
     check_interrupt();
     bytes = bytes.subspan(static_cast<std::size_t>(n));
@@ -133,8 +109,7 @@ bool copy_in_kernel(int from_fd, std::uint64_t& from, int to_fd, std::uint64_t& 
   while (length > 0) {
     const auto chunk = std::min<std::uint64_t>(length, 1U << 24);
     check_interrupt();
-    const std::int64_t n = copy_between_files(from_fd, from, to_fd, to, chunk);
-    if (n < 0 && errno == EINTR) continue;
+    const std::int64_t n = files::copy_between(from_fd, from, to_fd, to, chunk);
     if (n <= 0) return false;
     from += static_cast<std::uint64_t>(n);
     to += static_cast<std::uint64_t>(n);
@@ -147,20 +122,19 @@ bool copy_in_kernel(int from_fd, std::uint64_t& from, int to_fd, std::uint64_t& 
 
 std::string followed(const std::string& path) {
   namespace fs = std::filesystem;
-  fs::path at(path);
+  fs::path at = to_path(path);
   constexpr int kMostLinks = 40;
   for (int i = 0; i < kMostLinks; ++i) {
     std::error_code ec;
     const fs::path next = fs::read_symlink(at, ec);
-    if (ec) return at.string();
+    if (ec) return path_text(at);
     at = next.is_absolute() ? next : at.parent_path() / next;
   }
   fail_write(path, ELOOP);
 }
 
 std::string tagged(const std::string& path, std::string_view tag) {
-  const std::size_t slash = path.rfind('/');
-  const std::size_t stem = slash == std::string::npos ? 0 : slash + 1;
+  const std::size_t stem = name_start(path);
   const std::size_t dot = path.rfind('.');
   const std::size_t at = dot == std::string::npos || dot <= stem ? path.size() : dot;
   return path.substr(0, at) + std::string(tag) + path.substr(at);
@@ -170,54 +144,49 @@ AtomicFile::AtomicFile(std::string path, std::string temporary, int fd)
     : path_(std::move(path)), target_(followed(path_)), temporary_(std::move(temporary)), fd_(fd) {}
 
 AtomicFile::AtomicFile(std::string path) : AtomicFile(std::move(path), "", -1) {
-  struct stat info {};
-  if (::stat(target_.c_str(), &info) == 0 && !S_ISREG(info.st_mode))
-    fail("io", "cannot write {}: it exists and is {}", printable(path_), kind_of(info.st_mode));
-#ifdef O_TMPFILE
-  fd_ = ::open(folder_of(target_).c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
-  // It gets its name through /proc.
-  if (fd_ >= 0 && ::access(fmt::format("/proc/self/fd/{}", fd_).c_str(), F_OK) != 0)
-    ::close(std::exchange(fd_, -1));
-#endif
+  if (const auto why = why_no_file_name(target_); !why.empty())
+    fail("io", "cannot write {}: {}", printable(path_), why);
+  if (const auto info = files::info_at(target_); info && info->kind != files::Kind::Regular)
+    fail("io", "cannot write {}: it exists and is {}", printable(path_), files::kind_name(info->kind));
+  fd_ = files::open_nameless(folder_of(target_));
   if (fd_ < 0) open_named();
 }
 
 void AtomicFile::open_named() {
   for (;;) {
     const std::string name = hidden_beside(target_);
-    fd_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    fd_ = files::open_new(name);
     if (fd_ < 0 && errno == EEXIST) continue;
     if (fd_ < 0) fail_write(path_, errno);
     // Locked while it is written: what is not is removed by others, as this one may have been just
     // before.
-    struct stat info {};
-    if (::flock(fd_, LOCK_EX) != 0 || ::fstat(fd_, &info) != 0 || info.st_nlink > 0) {
+    files::lock(fd_);
+    if (const auto info = files::info_of(fd_); !info || info->is_named) {
       temporary_ = name;
       return;
     }
-    ::close(std::exchange(fd_, -1));
+    files::close_file(std::exchange(fd_, -1));
   }
 }
 
 std::unique_ptr<AtomicFile> AtomicFile::adopt(const std::string& from, std::string path) {
   const auto source = InputFile::open(from);
-  struct stat file {};
-  struct stat folder {};
-  const int fd = ::open(from.c_str(), O_RDWR | O_CLOEXEC);
+  const int fd = files::open_to_change(from);
   if (fd < 0) fail_write(from, errno);
   std::unique_ptr<AtomicFile> out(new AtomicFile(std::move(path), from, fd));
   out->flushed_ = source->size();
-  if (::fstat(fd, &file) != 0 || ::stat(folder_of(out->target_).c_str(), &folder) != 0)
-    fail_write(out->path_, errno);
-  if (file.st_dev == folder.st_dev) return out;
+  const auto file = files::info_of(fd);
+  const auto folder = file ? files::info_at(folder_of(out->target_)) : std::nullopt;
+  if (!folder) fail_write(out->path_, errno);
+  if (file->device == folder->device) return out;
   auto copy = std::make_unique<AtomicFile>(out->path_);
   copy->append_range(*source, 0, source->size());
   return copy;
 }
 
 AtomicFile::~AtomicFile() {
-  if (fd_ >= 0) ::close(fd_);
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (fd_ >= 0) files::close_file(fd_);
+  if (!temporary_.empty()) files::remove(temporary_);
 }
 
 void AtomicFile::write_through(std::span<const std::byte> bytes) {
@@ -281,8 +250,7 @@ std::uint64_t AtomicFile::extend(std::uint64_t count) {
   const std::uint64_t start = flushed_;
   flushed_ = checked_add(flushed_, count, "file size");
   // What nobody writes reads as zeros, even at the end.
-  if (::ftruncate(fd_, narrow<off_t>(flushed_, "file size")) != 0)
-    fail_write(path_, errno);
+  if (!files::set_size(fd_, narrow<std::int64_t>(flushed_, "file size"))) fail_write(path_, errno);
   return start;
 }
 
@@ -318,8 +286,7 @@ void AtomicFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
   ONNX2NN_CHECK(offset <= flushed_ && out.size() <= flushed_ - offset,
                 "read outside of what was written");
   while (!out.empty()) {
-    const ssize_t n = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
+    const std::int64_t n = files::read_at(fd_, out, offset);
     if (n <= 0) fail_io("cannot read " + printable(path_), n < 0 ? errno : EIO);
     out = out.subspan(static_cast<std::size_t>(n));
     offset += static_cast<std::uint64_t>(n);
@@ -329,31 +296,25 @@ void AtomicFile::read_at(std::uint64_t offset, std::span<std::byte> out) const {
 void AtomicFile::finish(bool sync) {
   sync_ = sync;
   flush();
-  struct stat info {};
-  if (::stat(target_.c_str(), &info) == 0) {
-    // Only root can keep the owner.
-    if (info.st_uid != ::geteuid()) (void)!::fchown(fd_, info.st_uid, info.st_gid);
-    (void)::fchmod(fd_, info.st_mode & 0777U);
-  }
-  if (sync && ::fsync(fd_) != 0) fail_write(path_, errno);
+  files::take_mode(fd_, target_);
+  if (sync && !files::sync(fd_)) fail_write(path_, errno);
 }
 
 void AtomicFile::name_temporary() {
   if (temporary_.empty() && !link_temporary()) copy_to_named();
   // Some file systems report a full disk only here.
-  if (::close(std::exchange(fd_, -1)) != 0) fail_write(path_, errno);
+  if (!files::close_written(std::exchange(fd_, -1))) fail_write(path_, errno);
 }
 
 bool AtomicFile::link_temporary() {
-  (void)::flock(fd_, LOCK_EX | LOCK_NB);
-  const std::string opened = fmt::format("/proc/self/fd/{}", fd_);
+  (void)files::try_lock(fd_);
   for (;;) {
     const std::string name = hidden_beside(target_);
-    if (::linkat(AT_FDCWD, opened.c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0) {
+    if (files::give_name(fd_, name)) {
       temporary_ = name;
       return true;
     }
-    if (errno == ENOSPC || errno == EDQUOT || errno == EIO) fail_write(path_, errno);
+    if (files::is_disk_error(errno)) fail_write(path_, errno);
     if (errno != EEXIST) return false;
   }
 }
@@ -368,7 +329,7 @@ void AtomicFile::copy_to_named() {
     std::vector<std::byte> buffer(kBufferSize);
     while (left > 0) {
       const auto most = static_cast<std::size_t>(std::min<std::uint64_t>(left, buffer.size()));
-      const ssize_t n = ::pread(nameless.get(), buffer.data(), most, static_cast<off_t>(from));
+      const std::int64_t n = files::read_at(nameless.get(), std::span(buffer).first(most), from);
       if (n <= 0) fail_write(path_, n < 0 ? errno : EIO);
       write_fully(fd_, from, std::span(buffer).first(static_cast<std::size_t>(n)), path_);
       from += static_cast<std::uint64_t>(n);
@@ -379,7 +340,7 @@ void AtomicFile::copy_to_named() {
 }
 
 void AtomicFile::rename_to_target() {
-  if (std::rename(temporary_.c_str(), target_.c_str()) != 0) fail_write(path_, errno);
+  if (!files::rename_over(temporary_, target_)) fail_write(path_, errno);
   temporary_.clear();
 }
 
@@ -393,7 +354,7 @@ class AtomicFileSet::Steps {
   Steps& operator=(const Steps&) = delete;
   ~Steps() {
     for (auto undo = undo_.rbegin(); undo != undo_.rend(); ++undo) (*undo)();
-    for (const std::string& backup : backups_) ::unlink(backup.c_str());
+    for (const std::string& backup : backups_) files::remove(backup);
   }
 
   /// The file becomes its target, and the old one can be brought back. That takes hard links; where
@@ -402,24 +363,22 @@ class AtomicFileSet::Steps {
     const std::string target = file.target_;
     const std::string backup = hidden_beside(target);
     const bool is_new = !exists(target);
-    const bool has_backup = !is_new && ::link(target.c_str(), backup.c_str()) == 0;
+    const bool has_backup = !is_new && files::link(target, backup);
     if (has_backup) backups_.push_back(backup);
-    if (!is_new && !has_backup && (errno == ENOSPC || errno == EDQUOT || errno == EIO))
+    if (!is_new && !has_backup && files::is_disk_error(errno))
       fail_write(file.path_, errno);
     file.rename_to_target();
-    if (is_new) undo_.emplace_back([target] { ::unlink(target.c_str()); });
+    if (is_new) undo_.emplace_back([target] { files::remove(target); });
     if (has_backup)
-      undo_.emplace_back([target, backup] { (void)std::rename(backup.c_str(), target.c_str()); });
+      undo_.emplace_back([target, backup] { files::rename_over(backup, target); });
   }
   /// A second name for a file; false where the file system has no such thing.
   bool link(const std::string& from, const std::string& to, const std::string& path) {
-    if (::link(from.c_str(), to.c_str()) != 0) {
-      if (errno == EPERM || errno == EACCES || errno == EOPNOTSUPP || errno == ENOSYS ||
-          errno == EMLINK || errno == EXDEV)
-        return false;
+    if (!files::link(from, to)) {
+      if (files::has_no_links(errno)) return false;
       fail_write(path, errno);
     }
-    undo_.emplace_back([to] { ::unlink(to.c_str()); });
+    undo_.emplace_back([to] { files::remove(to); });
     return true;
   }
   void keep() { undo_.clear(); }
@@ -503,7 +462,7 @@ void AtomicFileSet::replace_by_detour(Steps& steps, const std::string& tag, bool
   for (const auto& file : files_) {
     const std::string other = tagged(file->path_, tag);
     linked = linked && steps.link(file->temporary_, other, file->path_);
-    if (linked) ::unlink(std::exchange(file->temporary_, other).c_str());
+    if (linked) files::remove(std::exchange(file->temporary_, other));
   }
   if (linked) {
     for (const auto& file : aside) steps.replace(*file);
@@ -527,7 +486,7 @@ void AtomicFileSet::remove_stale(const std::string& used_tag) {
     for (const AtomicFile* file : named()) {
       const std::string path = tagged(file->path_, tag);
       if (tag == used_tag) {
-        ::unlink(path.c_str());
+        files::remove(path);
       } else if (!heads_.empty()) {
         paths.push_back(path);
       }
@@ -537,14 +496,14 @@ void AtomicFileSet::remove_stale(const std::string& used_tag) {
   const auto is_written = [&](const std::string& path) {
     std::error_code ignored;
     const auto is_same = [&](const AtomicFile& file) {
-      return std::filesystem::equivalent(path, file.target_, ignored);
+      return std::filesystem::equivalent(to_path(path), to_path(file.target_), ignored);
     };
     return std::any_of(heads_.begin(), heads_.end(),
                        [&](const HeadFile& h) { return is_same(*h.file); }) ||
            std::any_of(files_.begin(), files_.end(), [&](const auto& f) { return is_same(*f); });
   };
   for (const std::string& path : paths)
-    if (is_ours_ && exists(path) && !is_written(path) && is_ours_(path)) ::unlink(path.c_str());
+    if (is_ours_ && exists(path) && !is_written(path) && is_ours_(path)) files::remove(path);
 }
 
 void AtomicFileSet::commit(bool sync) {
@@ -575,10 +534,7 @@ void AtomicFileSet::commit(bool sync) {
     steps.keep();
   }
   remove_stale(used_tag);
-  if (sync) {
-    const Descriptor opened(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (opened.get() >= 0) ::fsync(opened.get());
-  }
+  if (sync) files::sync_folder(folder);
 }
 
 std::vector<std::string> AtomicFileSet::paths() const {

@@ -1,11 +1,6 @@
 #include "support/input_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <list>
@@ -13,6 +8,7 @@
 
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/files.h"
 #include "support/interrupt.h"
 #include "support/system.h"
 #include "support/text.h"
@@ -22,8 +18,6 @@ namespace {
 
 // A file up to this size is read whole: one call costs less than several.
 constexpr std::uint64_t kReadWhole = std::uint64_t{1} << 20;
-// O_NONBLOCK: opening a FIFO must not wait for a writer.
-constexpr int kOpenFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 /// The descriptors of the files that were used last. A model may have more files than a process may
 /// have open.
@@ -64,16 +58,21 @@ class OpenFiles {
   std::list<Entry> list_;  // the one used last is the first
 };
 
-/// openat, once more with fewer files open where there were too many; an Error("io") about `path`.
-int open_at(int folder, const std::string& name, int flags, const std::string& path) {
-  int fd = ::openat(folder, name.c_str(), flags);
+/// What `open` opens, once more with fewer files open where there were too many; an Error("io") about `path`.
+template <typename Open>
+int opened(const Open& open, const std::string& path) {
+  int fd = open();
   if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
     const int error_number = errno;
     if (!OpenFiles::get().close_all()) fail_io("cannot open " + printable(path), error_number);
-    fd = ::openat(folder, name.c_str(), flags);
+    fd = open();
   }
   if (fd < 0) fail_io("cannot open " + printable(path), errno);
   return fd;
+}
+
+int opened(const std::string& path) {
+  return opened([&] { return files::open_to_read(path); }, path);
 }
 
 [[noreturn]] void fail_changed(const std::string& path) {
@@ -83,20 +82,14 @@ int open_at(int folder, const std::string& name, int flags, const std::string& p
 }  // namespace
 
 Descriptor::~Descriptor() {
-  ::close(fd_);
+  if (fd_ >= 0) files::close_file(fd_);
 }
 
 InputFile::Identity InputFile::identity_of(int fd, const std::string& path) {
-  struct stat info {};
-  if (::fstat(fd, &info) != 0) fail_io("cannot read " + printable(path), errno);
-  if (!S_ISREG(info.st_mode)) fail("io", "{} is not a regular file", printable(path));
-#ifdef __APPLE__
-  const timespec changed = info.st_mtimespec;
-#else
-  const timespec changed = info.st_mtim;
-#endif
-  return {static_cast<std::uint64_t>(info.st_dev), static_cast<std::uint64_t>(info.st_ino),
-          narrow<std::uint64_t>(info.st_size, "file size"), changed.tv_sec, changed.tv_nsec};
+  const auto info = files::info_of(fd);
+  if (!info) fail_io("cannot read " + printable(path), errno);
+  if (info->kind != files::Kind::Regular) fail("io", "{} is not a regular file", printable(path));
+  return {info->device, info->inode, info->size, info->seconds, info->nanoseconds};
 }
 
 std::shared_ptr<const InputFile> InputFile::of_descriptor(std::string path, int fd) {
@@ -119,22 +112,13 @@ std::shared_ptr<const InputFile> InputFile::of_descriptor(std::string path, int 
 }
 
 std::shared_ptr<const InputFile> InputFile::open(const std::string& path) {
-  return of_descriptor(path, open_at(AT_FDCWD, path, kOpenFlags, path));
+  return of_descriptor(path, opened(path));
 }
 
 std::shared_ptr<const InputFile> InputFile::open_below(const std::string& root,
                                                        const std::string& name) {
   const std::string path = root == "/" ? root + name : root + "/" + name;
-  constexpr int kFolderFlags = O_RDONLY | O_CLOEXEC | O_DIRECTORY;
-  auto folder = std::make_shared<const Descriptor>(open_at(AT_FDCWD, root, kFolderFlags, path));
-  std::size_t start = 0;
-  for (std::size_t slash = name.find('/'); slash != std::string::npos;
-       start = slash + 1, slash = name.find('/', start)) {
-    const std::string part = name.substr(start, slash - start);
-    folder = std::make_shared<const Descriptor>(
-        open_at(folder->get(), part, kFolderFlags | O_NOFOLLOW, path));
-  }
-  return of_descriptor(path, open_at(folder->get(), name.substr(start), kOpenFlags | O_NOFOLLOW, path));
+  return of_descriptor(path, opened([&] { return files::open_below(root, name); }, path));
 }
 
 std::shared_ptr<const InputFile> InputFile::from_memory(std::string bytes, std::string name) {
@@ -154,7 +138,7 @@ InputFile::~InputFile() {
 std::shared_ptr<const Descriptor> InputFile::descriptor() const {
   ONNX2NN_CHECK(on_disk_, "bytes in memory have no descriptor");
   if (auto open = OpenFiles::get().find(this)) return open;
-  auto again = std::make_shared<const Descriptor>(open_at(AT_FDCWD, path_, kOpenFlags, path_));
+  auto again = std::make_shared<const Descriptor>(opened(path_));
   if (identity_of(again->get(), path_) != identity_) fail_changed(path_);
   OpenFiles::get().add(this, again);
   return again;
@@ -210,8 +194,7 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     check_interrupt();
     const std::size_t most = std::min(out.size(), kReadAtOnce);
-    const ssize_t n = ::pread(file->get(), out.data(), most, static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
+    const std::int64_t n = files::read_at(file->get(), out.first(most), offset);
     if (n < 0) fail_io("cannot read " + printable(path_), errno);
     if (n == 0) fail("io", "{} became shorter while it was read", printable(path_));
     out = out.subspan(static_cast<std::size_t>(n));
@@ -223,17 +206,14 @@ void InputFile::read_rows(std::uint64_t offset, std::span<std::byte> out, std::s
                           std::size_t stride) const {
   if (row_size == 0) return;
   const std::size_t rows = (out.size() - row_size) / stride + 1;
-  constexpr std::size_t kGroup = 256;  // fewer than any system's limit for one call
   const auto file = on_disk_ ? descriptor() : nullptr;
-  for (std::size_t first = 0; first < rows; first += kGroup) {
-    const std::size_t count = std::min(kGroup, rows - first);
-    std::array<iovec, kGroup> parts{};
-    for (std::size_t i = 0; i < count; ++i)
-      parts[i] = {out.data() + (first + i) * stride, row_size};
+  for (std::size_t first = 0; first < rows; first += files::kMostRows) {
+    const std::size_t count = std::min(files::kMostRows, rows - first);
     const std::uint64_t at = offset + first * row_size;
     const std::size_t wanted = count * row_size;
     if (file && at <= size() && wanted <= size() - at) {
-      const std::int64_t n = read_parts(file->get(), std::span(parts).first(count), at);
+      const std::int64_t n =
+          files::read_rows(file->get(), out.data() + first * stride, row_size, stride, count, at);
       if (n >= 0 && static_cast<std::size_t>(n) == wanted) continue;
     }
     // In memory, out of range or cut short: row by row, with its errors.
@@ -243,7 +223,7 @@ void InputFile::read_rows(std::uint64_t offset, std::span<std::byte> out, std::s
 }
 
 void InputFile::prefetch(std::uint64_t offset, std::uint64_t length) const {
-  if (on_disk_) will_read(descriptor()->get(), offset, length);
+  if (on_disk_) files::will_read(descriptor()->get(), offset, length);
 }
 
 ByteSource ByteSource::of_file(std::shared_ptr<const InputFile> file, std::uint64_t offset,

@@ -1,11 +1,8 @@
-// What systems do each in their own way, or not at all.
+// What systems do each in their own way beside files (files.h) and paths (path.h).
 #pragma once
 
-#include <sys/uio.h>
-
 #include <cstddef>
-#include <cstdint>
-#include <span>
+#include <optional>
 
 namespace onnx2nn {
 
@@ -17,23 +14,13 @@ void release_room(std::byte* room, std::size_t size);
 void prefer_large_pages(std::byte* room, std::size_t size);
 inline constexpr std::size_t kLargePage = std::size_t{2} << 20;
 
-/// Copies up to `length` bytes from one open file into another, without having them here. Returns how many;
-/// 0 or less where the system cannot, with the reason in errno.
-std::int64_t copy_between_files(int from, std::uint64_t from_offset, int to, std::uint64_t to_offset,
-                                std::uint64_t length);
-/// Whether that moves no bytes, so that nobody does better by moving them on the way: in the browser a file is made of
-/// parts of others.
-#ifdef __EMSCRIPTEN__
-inline constexpr bool kCopiesMoveNothing = true;
-#else
-inline constexpr bool kCopiesMoveNothing = false;
-#endif
+/// Makes standard output and errors take UTF-8 as it is, for the rest of the process.
+void set_up_output();
+/// The width of the terminal that standard output is; nothing where it is none.
+std::optional<std::size_t> terminal_width();
 
-
-/// Fills the parts, one after the other, from consecutive bytes of an open file; as preadv.
-std::int64_t read_parts(int file, std::span<const iovec> parts, std::uint64_t offset);
-
-/// Says that a range of an open file will be read soon.
-void will_read(int file, std::uint64_t offset, std::uint64_t length);
+/// Calls `handler` for what asks the process to end, once for each signal: a second one ends it at once. What whoever
+/// started us ignores, as nohup does, stays ignored.
+void on_stop_signals(void (*handler)(int));
 
 }  // namespace onnx2nn

@@ -131,6 +131,10 @@ DTYPE_FACTS = {
     "is_signed": "is_signed_dtype",
 }
 LIMITS = {"min", "max", "bits", "eps"}
+STAND_INS: dict[str, ast.expr] = {
+    kind: ast.Constant(value)
+    for kind, value in (("int", 0), ("float", 0.0), ("bool", False), ("str", ""))
+}
 SPREADING = {
     "reshape",
     "view",
@@ -175,6 +179,8 @@ def annotation(node: ast.expr | None) -> ast.expr | None:
             known = [p for p in known if ast.unparse(p) != "List[str]"]
         if is_tensor_or_number(node):
             known = [name("Tensor")]
+        if texts == {"Tensor", "List[Tensor]"}:
+            known = [name("Tensor")]  # a sequence is refused where it is given
         if texts - {"None"} == {"torch.device", "str"}:
             known = [known[0] if ast.unparse(known[0]) != "str" else known[1]]
         if len(known) > 1:
@@ -236,6 +242,12 @@ class Dialect(ast.NodeTransformer):
         optional = len(a.defaults)
         plain, defaulted = a.args[: len(a.args) - optional], a.args[len(a.args) - optional :]
         words = list(zip(a.kwonlyargs, a.kw_defaults, strict=True))
+        if defaulted:
+            # What comes by its place keeps it, so that what has to be named has a default, which is
+            # never used.
+            words = [
+                (p, d or STAND_INS.get(ast.unparse(p.annotation or name("")))) for p, d in words
+            ]
         a.args = [
             *plain,
             *[p for p, d in words if d is None],

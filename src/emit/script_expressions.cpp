@@ -124,10 +124,12 @@ std::string ScriptWriter::fit_annotated(const Expr& e, const std::string& want) 
     const std::string item = inside(plain);
     return list(e, item == "Optional[Tensor]" ? "Tensor?" : item).text;
   }
+  if (plain == "List[float]" && e.kind == ExprKind::Op && e.text == ".tolist")
+    return elements_of(value(*e.args[0]), "float").text;
   const Typed v = value(e);
   if (v.type == "None" && optional) return "None";
   if (v.type == plain || v.type == want) return v.text;
-  if (is_list(plain) && v.type == "Tensor" && inside(plain) == "int") return integers_of(v).text;
+  if (is_list(plain) && v.type == "Tensor" && inside(plain) == "int") return elements_of(v).text;
   const bool scalar = plain == "int" || plain == "float" || plain == "bool";
   if (scalar && (is_number(v.type) || v.type == "Tensor")) return fit(v, plain);
   if (plain == "Tensor" && v.type == "Optional[Tensor]") return fit(v, "Tensor");
@@ -284,7 +286,7 @@ Typed ScriptWriter::operation(const Expr& e) {
   if (o == ".shape") return call("torch.size", {value(*e.args[0]).text}, "List[int]", "shape");
   if (o == ".dim") return call("torch.dim", {value(*e.args[0]).text}, "int", "rank");
   if (o == ".numel") return call("torch.numel", {value(*e.args[0]).text}, "int", "numel");
-  if (o == ".tolist") return integers_of(value(*e.args[0]));
+  if (o == ".tolist") return elements_of(value(*e.args[0]));
   if (o == ".reshape" || o == ".permute" || o == ".squeeze") {
     const std::string x = fit(value(*e.args[0]), "Tensor");
     std::string dims;
@@ -404,7 +406,7 @@ Typed ScriptWriter::sequence(const Expr& e) {
   }
   const Expr& a = *e.args[0];
   const Typed v = a.kind == ExprKind::Tuple || a.kind == ExprKind::List ? list(a, "") : value(a);
-  if (v.type == "Tensor") return integers_of(v);
+  if (v.type == "Tensor") return elements_of(v);
   if (!is_list(v.type)) refuse(e.text + " of a " + v.type);
   return e.text == "reversed" ? reversed(v) : v;
 }

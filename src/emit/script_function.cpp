@@ -131,7 +131,7 @@ std::string ScriptWriter::fit(const Typed& v, std::string_view want) {
     return call("int", {v.text}, "int", "number").text;
   if (want == "bool" && v.type != "bool") return call("bool", {v.text}, "bool", "condition").text;
   if ((want.starts_with("int[") || want.starts_with("SymInt[")) && v.type == "Tensor")
-    return integers_of(v).text;
+    return elements_of(v).text;
   return v.text;
 }
 
@@ -147,15 +147,16 @@ Typed ScriptWriter::append(const Typed& list, const Typed& item) {
   return list;
 }
 
-Typed ScriptWriter::integers_of(const Typed& x) {
+Typed ScriptWriter::elements_of(const Typed& x, const std::string& item) {
   const Typed count = call("torch.size", {x.text, "0"}, "int", "count");
-  const Typed out = let("annotate(List[int], [])", "List[int]", "sizes");
+  const std::string type = "List[" + item + "]";
+  const Typed out = let("annotate(" + type + ", [])", type, item == "int" ? "sizes" : "numbers");
   const std::string i = fresh("i");
   types_[i] = "int";
   line("for " + i + " in range(" + count.text + "):");
   nested([&] {
-    const Typed item = call("torch.select", {x.text, "0", i}, "Tensor", "item");
-    const Typed number = call("int", {item.text}, "int", "number");
+    const Typed element = call("torch.select", {x.text, "0", i}, "Tensor", "item");
+    const Typed number = call(item, {element.text}, item, "number");
     append(out, number);
   });
   return out;

@@ -66,8 +66,8 @@ class ScriptWriter {
   std::string fit(const Typed& v, std::string_view want);
   /// What a loss's reduction is called in Python (at::Reduction).
   static std::string reduction_number(const std::string& quoted);
-  /// The items of a tensor of one dimension.
-  Typed integers_of(const Typed& x);
+  /// The items of a tensor of one dimension, as int or float.
+  Typed elements_of(const Typed& x, const std::string& item = "int");
   /// A list whose items have the type `want` of a schema; "" where none is asked for.
   Typed list(const Expr& e, std::string_view want);
   /// `*items` in a list.

@@ -1,14 +1,19 @@
 """Quantisation, and products of quantised factors; torch's own lack their types and rounding."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from onnx2nn.runtime.recurrent import (
     drop_empty,
     in_directions,
+    in_order,
     initial_states,
+    join_directions,
     keep_steps,
     lstm_step,
+    of_direction,
     rnn_activations,
     stack_steps,
 )
@@ -193,26 +198,50 @@ def quantized_product(
 def quantized_lstm_direction(
     x: Tensor,
     weights: list[Tensor],
+    b: Tensor | None,
+    p: Tensor | None,
     lengths: Tensor | None,
     states: list[Tensor],
     activations: list[tuple[str, float, float]],
     clip: float | None,
     input_forget: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """One direction of DynamicQuantizeLSTM over x [time, batch, input]."""
-    w, r, b, p, w_scale, w_zero, r_scale, r_zero = weights
-    h, c = states
+    w, r, w_scale, w_zero, r_scale, r_zero = weights
+    (h, c), recurrent = states, r.double()
     inputs = quantized_product(x, w, w_scale, w_zero)
     if b is not None:
         inputs = inputs + b[: b.shape[0] // 2] + b[b.shape[0] // 2 :]
-    recurrent = r.double()
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
         gates = inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)
         new = lstm_step(gates, c, p, activations, clip, input_forget)
         (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
+    return [stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)]
+
+
+def quantized_lstm_directions(
+    x: Tensor,
+    weights: list[Tensor | None],
+    b: Tensor | None,
+    p: Tensor | None,
+    lengths: Tensor | None,
+    states: list[Tensor],
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    *limits: Any,
+) -> list[list[Tensor]]:
+    """Outputs and last states of each direction of DynamicQuantizeLSTM."""
+    parts: list[list[Tensor]] = []
+    for d, chosen in enumerate(in_directions(activations, 3)):
+        ordered = in_order(x, lengths, direction, d)
+        own = [w[d] for w in weights if w is not None]
+        run = (ordered, own, of_direction(b, d), of_direction(p, d), lengths)
+        first = [s[d] for s in states]
+        y, *last = quantized_lstm_direction(*run, first, chosen, *limits)
+        parts.append([in_order(y, lengths, direction, d), *last])
+    return parts
 
 
 def dynamic_quantize_lstm(
@@ -234,10 +263,8 @@ def dynamic_quantize_lstm(
     names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     states = initial_states([h, c], x, len(w), r.shape[1])
-    weights = [w, r, b, p, *scales]
-    run = (x, sequence_lens, states, weights, direction, chosen)
-    options = (clip, bool(input_forget))
-    return in_directions(quantized_lstm_direction, *run, *options)
+    run = (x, [w, r, *scales], b, p, sequence_lens, states, direction, chosen)
+    return join_directions(quantized_lstm_directions(*run, clip, bool(input_forget)))
 
 
 def mul_integer(

@@ -117,7 +117,8 @@ def seeded_uniform(shape: list[int] | torch.Size, seed: int) -> Tensor:
     torch has the same generator (MT19937), but makes its numbers of other bits.
     """
     bits = torch.empty(shape, dtype=torch.int64)
-    bits.random_(-(2**63), None, generator=torch.Generator().manual_seed(seed))
+    least = torch.iinfo(torch.int64).min
+    bits.random_(least, None, generator=torch.Generator().manual_seed(seed))
     high, low = (bits >> 37) & (2**27 - 1), (bits >> 6) & (2**26 - 1)
     return (high * 2**26 + low).double() / 2**53
 

@@ -1,6 +1,5 @@
 """LSTM, GRU and RNN with what torch's lack: activations, peepholes, lengths, clips."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,13 +39,12 @@ def rnn_activations(
 ) -> list[tuple[str, float, float]]:
     """Names of activations with the alpha and beta that each takes in turn, or its default."""
     left_alphas, left_betas = list(alphas or []), list(betas or [])
-    default_alphas = {"leakyrelu": 0.01, "hardsigmoid": 0.2}
-    default_alphas |= dict.fromkeys(
-        ("affine", "thresholdedrelu", "scaledtanh", "elu"), 1.0
-    )
+    default_alphas = {"leakyrelu": 0.01, "hardsigmoid": 0.2, "elu": 1.0}
+    for name in ("affine", "thresholdedrelu", "scaledtanh"):
+        default_alphas[name] = 1.0
     default_betas = {"affine": 0.0, "scaledtanh": 1.0, "hardsigmoid": 0.5}
     found: list[tuple[str, float, float]] = []
-    for name in (n.lower() for n in names):
+    for name in [n.lower() for n in names]:
         alpha, beta = default_alphas.get(name, 0.0), default_betas.get(name, 0.0)
         if name in default_alphas and left_alphas:
             alpha = left_alphas.pop(0)
@@ -56,30 +54,31 @@ def rnn_activations(
     return found
 
 
+def in_order(x: Tensor, lengths: Tensor | None, direction: str, d: int) -> Tensor:
+    """x [time, batch, ...] as the direction with number d goes through it."""
+    backwards = direction == "reverse" or d == 1
+    return reverse_steps(x, lengths) if backwards else x
+
+
+def join_directions(parts: list[list[Tensor]], layout: int = 0) -> tuple[Tensor, ...]:
+    """Outputs and last states of each direction, stacked; layout 1 has the batch first."""
+    y = torch.stack([p[0] for p in parts], 1)
+    states = [torch.stack([p[i] for p in parts]) for i in range(1, len(parts[0]))]
+    if layout:
+        y, states = y.permute(2, 0, 1, 3), [s.transpose(0, 1) for s in states]
+    return y, *states
+
+
+def of_direction(x: Tensor | None, d: int) -> Tensor | None:
+    """What the direction with number d has of x, where it is given."""
+    return None if x is None else x[d]
+
+
 def in_directions(
-    run: Callable[..., tuple[Tensor, ...]],
-    x: Tensor,
-    lengths: Tensor | None,
-    states: list[Tensor],
-    weights: list[Tensor | None],
-    direction: str,
-    activations: list[tuple[str, float, float]],
-    *options: Any,
-) -> tuple[Tensor, ...]:
-    """Runs x [time, batch, input] in each direction, backwards in reverse, and stacks the results."""
-    count = 2 if direction == "bidirectional" else 1
-    each = len(activations) // count
-    parts: list[tuple[Tensor, ...]] = []
-    for d in range(count):
-        backwards = direction == "reverse" or d == 1
-        own, first = [t if t is None else t[d] for t in weights], [s[d] for s in states]
-        ordered = reverse_steps(x, lengths) if backwards else x
-        chosen = activations[each * d : each * (d + 1)]
-        y, *last = run(ordered, own, lengths, first, chosen, *options)
-        parts.append((reverse_steps(y, lengths) if backwards else y, *last))
-    return tuple(
-        torch.stack(p, int(i == 0)) for i, p in enumerate(zip(*parts, strict=True))
-    )
+    activations: list[tuple[str, float, float]], each: int
+) -> list[list[tuple[str, float, float]]]:
+    """The activations of each direction."""
+    return [activations[i : i + each] for i in range(0, len(activations), each)]
 
 
 def initial_states(
@@ -89,13 +88,6 @@ def initial_states(
     zeros = x.new_zeros([directions, x.shape[1], size])
     first = [s.transpose(0, 1) if s is not None and layout else s for s in given]
     return [zeros if s is None else s for s in first]
-
-
-def with_layout(layout: int, y: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-    """The results of ONNX's recurrent operators, with the batch first in layout 1."""
-    if not layout:
-        return y, *states
-    return y.permute(2, 0, 1, 3), *(s.transpose(0, 1) for s in states)
 
 
 def clip_symmetric(x: Tensor, clip: float | None) -> Tensor:
@@ -167,14 +159,16 @@ def lstm_step(
 def lstm_direction(
     x: Tensor,
     weights: list[Tensor],
+    b: Tensor | None,
+    p: Tensor | None,
     lengths: Tensor | None,
     states: list[Tensor],
     activations: list[tuple[str, float, float]],
     clip: float | None,
     input_forget: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """One direction of ONNX LSTM over x [time, batch, input]."""
-    w, r, b, p = weights
+    w, r = weights
     h, c = states
     inputs = F.linear(x, w, added_biases(b))
     steps: list[Tensor] = []
@@ -183,7 +177,31 @@ def lstm_direction(
         new = lstm_step(gates, c, p, activations, clip, input_forget)
         (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
+    return [stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)]
+
+
+def lstm_directions(
+    x: Tensor,
+    weights: list[Tensor],
+    b: Tensor | None,
+    p: Tensor | None,
+    lengths: Tensor | None,
+    states: list[Tensor],
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    clip: float | None,
+    input_forget: bool,
+) -> list[list[Tensor]]:
+    """Outputs and last states of each direction of ONNX LSTM."""
+    parts: list[list[Tensor]] = []
+    for d, chosen in enumerate(in_directions(activations, 3)):
+        ordered = in_order(x, lengths, direction, d)
+        own, first = [w[d] for w in weights], [s[d] for s in states]
+        biases, peepholes = of_direction(b, d), of_direction(p, d)
+        about = (lengths, first, chosen, clip, input_forget)
+        found = lstm_direction(ordered, own, biases, peepholes, *about)
+        parts.append([in_order(found[0], lengths, direction, d), *found[1:]])
+    return parts
 
 
 def lstm(
@@ -192,7 +210,10 @@ def lstm(
     r: Tensor,
     b: Tensor | None = None,
     sequence_lens: Tensor | None = None,
-    *states_and_p: Tensor | None,
+    initial_h: Tensor | None = None,
+    initial_c: Tensor | None = None,
+    p: Tensor | None = None,
+    *,
     direction: str = "forward",
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
@@ -201,15 +222,13 @@ def lstm(
     **options: Any,
 ) -> tuple[Tensor, ...]:
     """ONNX LSTM in full (Y, Y_h, Y_c), weights as in ONNX; nn.LSTM has its usual form only."""
-    h, c, p = (*states_and_p, None, None, None)[:3]
     names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     x = x.transpose(0, 1) if layout else x
-    states = initial_states([h, c], x, len(w), r.shape[2], layout)
+    states = initial_states([initial_h, initial_c], x, len(w), r.shape[2], layout)
     limits = (options.get("clip"), options.get("input_forget", False))
-    weights = [w, r, b, p]
-    run = (x, sequence_lens, states, weights, direction, chosen, *limits)
-    return with_layout(layout, *in_directions(lstm_direction, *run))
+    run = (x, [w, r], b, p, sequence_lens, states, direction, chosen)
+    return join_directions(lstm_directions(*run, *limits), layout)
 
 
 def gru_step(
@@ -239,15 +258,15 @@ def gru_step(
 def gru_direction(
     x: Tensor,
     weights: list[Tensor],
+    b: Tensor | None,
     lengths: Tensor | None,
-    states: list[Tensor],
+    h: Tensor,
     activations: list[tuple[str, float, float]],
     clip: float | None,
     linear_before_reset: bool,
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     """One direction of ONNX GRU over x [time, batch, input]."""
-    w, r, b = weights
-    h = states[0]
+    w, r = weights
     wb, rb = (None, None) if b is None else b.chunk(2)
     inputs = F.linear(x, w, wb)
     steps: list[Tensor] = []
@@ -255,7 +274,29 @@ def gru_direction(
         new = gru_step(inputs[t], h, r, rb, activations, clip, linear_before_reset)
         (h,), y = keep_steps([new], [h], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), drop_empty(h, lengths)
+    return [stack_steps(steps, h), drop_empty(h, lengths)]
+
+
+def gru_directions(
+    x: Tensor,
+    weights: list[Tensor],
+    b: Tensor | None,
+    lengths: Tensor | None,
+    states: Tensor,
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    clip: float | None,
+    linear_before_reset: bool,
+) -> list[list[Tensor]]:
+    """Outputs and last states of each direction of ONNX GRU."""
+    parts: list[list[Tensor]] = []
+    for d, chosen in enumerate(in_directions(activations, 2)):
+        ordered = in_order(x, lengths, direction, d)
+        own, biases = [w[d] for w in weights], of_direction(b, d)
+        about = (lengths, states[d], chosen, clip, linear_before_reset)
+        found = gru_direction(ordered, own, biases, *about)
+        parts.append([in_order(found[0], lengths, direction, d), *found[1:]])
+    return parts
 
 
 def gru(
@@ -277,31 +318,51 @@ def gru(
     names = activations or ["Sigmoid", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     x = x.transpose(0, 1) if layout else x
-    states = initial_states([initial_h], x, len(w), r.shape[2], layout)
+    (states,) = initial_states([initial_h], x, len(w), r.shape[2], layout)
     limits = (options.get("clip"), options.get("linear_before_reset", False))
-    run = (x, sequence_lens, states, [w, r, b], direction, chosen, *limits)
-    return with_layout(layout, *in_directions(gru_direction, *run))
+    run = (x, [w, r], b, sequence_lens, states, direction, chosen)
+    return join_directions(gru_directions(*run, *limits), layout)
 
 
 def rnn_direction(
     x: Tensor,
     weights: list[Tensor],
+    b: Tensor | None,
     lengths: Tensor | None,
-    states: list[Tensor],
-    activations: list[tuple[str, float, float]],
+    h: Tensor,
+    activation: tuple[str, float, float],
     clip: float | None,
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     """One direction of ONNX RNN over x [time, batch, input]."""
-    w, r, b = weights
-    h = states[0]
+    w, r = weights
     inputs = F.linear(x, w, added_biases(b))
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
         fed = clip_symmetric(inputs[t] + F.linear(h, r), clip)
-        new = rnn_activation(fed, *activations[0])
+        new = rnn_activation(fed, *activation)
         (h,), y = keep_steps([new], [h], t, lengths)
         steps.append(y)
-    return stack_steps(steps, h), drop_empty(h, lengths)
+    return [stack_steps(steps, h), drop_empty(h, lengths)]
+
+
+def rnn_directions(
+    x: Tensor,
+    weights: list[Tensor],
+    b: Tensor | None,
+    lengths: Tensor | None,
+    states: Tensor,
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    clip: float | None,
+) -> list[list[Tensor]]:
+    """Outputs and last states of each direction of ONNX RNN."""
+    parts: list[list[Tensor]] = []
+    for d, chosen in enumerate(activations):
+        ordered = in_order(x, lengths, direction, d)
+        own, biases = [w[d] for w in weights], of_direction(b, d)
+        found = rnn_direction(ordered, own, biases, lengths, states[d], chosen, clip)
+        parts.append([in_order(found[0], lengths, direction, d), *found[1:]])
+    return parts
 
 
 def rnn(
@@ -323,9 +384,9 @@ def rnn(
     names = activations or ["Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     x = x.transpose(0, 1) if layout else x
-    states = initial_states([initial_h], x, len(w), r.shape[2], layout)
-    run = (x, sequence_lens, states, [w, r, b], direction, chosen, clip)
-    return with_layout(layout, *in_directions(rnn_direction, *run))
+    (states,) = initial_states([initial_h], x, len(w), r.shape[2], layout)
+    run = (x, [w, r], b, sequence_lens, states, direction, chosen)
+    return join_directions(rnn_directions(*run, clip), layout)
 
 
 def bahdanau_attention(
@@ -345,17 +406,18 @@ def bahdanau_attention(
 def attention_lstm_direction(
     x: Tensor,
     weights: list[Tensor],
+    given: list[Tensor | None],
     lengths: Tensor | None,
     states: list[Tensor],
     activations: list[tuple[str, float, float]],
     memory: Tensor,
     seen: Tensor,
     *limits: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     """One direction of AttnLSTM over x [time, batch, input]."""
-    (w, r, b, p, query_weight, memory_weight, v, joined), (h, c) = weights, states
+    (w, r, query_weight, memory_weight, v), (b, p, joined) = weights, given
+    (h, c), fed, keys = states, w[:, x.shape[2] :], memory @ memory_weight
     inputs = F.linear(x, w[:, : x.shape[2]], added_biases(b))
-    fed, keys = w[:, x.shape[2] :], memory @ memory_weight
     attended = x.new_zeros([x.shape[1], fed.shape[1]])
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
@@ -364,9 +426,8 @@ def attention_lstm_direction(
         (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
         attended = bahdanau_attention(y, keys, memory, seen, query_weight, v)
-        if joined is not None:
-            attended = torch.cat([y, attended], 1) @ joined
-    return stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)
+        attended = attended if joined is None else torch.cat([y, attended], 1) @ joined
+    return [stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)]
 
 
 def filled_places(memory: Tensor, lengths: Tensor | None) -> Tensor:
@@ -377,6 +438,28 @@ def filled_places(memory: Tensor, lengths: Tensor | None) -> Tensor:
     return places < lengths.unsqueeze(1)
 
 
+def attention_lstm_directions(
+    x: Tensor,
+    weights: list[Tensor | None],
+    given: list[Tensor | None],
+    lengths: Tensor | None,
+    states: list[Tensor],
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    *about: Any,
+) -> list[list[Tensor]]:
+    """Outputs and last states of each direction of AttnLSTM."""
+    parts: list[list[Tensor]] = []
+    for d, chosen in enumerate(in_directions(activations, 3)):
+        ordered = in_order(x, lengths, direction, d)
+        own = [w[d] for w in weights if w is not None]
+        extra = [of_direction(t, d) for t in given]
+        run = (ordered, own, extra, lengths, [s[d] for s in states], chosen)
+        y, *last = attention_lstm_direction(*run, *about)
+        parts.append([in_order(y, lengths, direction, d), *last])
+    return parts
+
+
 def attention_lstm(
     x: Tensor,
     *inputs: Tensor | None,
@@ -384,22 +467,22 @@ def attention_lstm(
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
-    clip: float | None = None,
-    input_forget: int = 0,
+    **options: Any,
 ) -> tuple[Tensor, ...]:
     """com.microsoft AttnLSTM: an LSTM each of whose steps sees what the last one attended to."""
     w, r, b, lengths, h, c, p, *attention = (*inputs, None, None)[:13]
-    query_weight, memory_weight, v, memory, memory_lengths, attention_weight = attention
+    query_weight, memory_weight, v, memory, memory_lengths, joined = attention
     assert w is not None
     assert r is not None
     assert memory is not None
     names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     states = initial_states([h, c], x, len(w), r.shape[2])
-    weights = [w, r, b, p, query_weight, memory_weight, v, attention_weight]
-    about = (memory, filled_places(memory, memory_lengths), clip, bool(input_forget))
-    run = (x, lengths, states, weights, direction, chosen, *about)
-    return in_directions(attention_lstm_direction, *run)
+    weights = [w, r, query_weight, memory_weight, v]
+    limits = (options.get("clip"), bool(options.get("input_forget", 0)))
+    about = (memory, filled_places(memory, memory_lengths), *limits)
+    run = (x, weights, [b, p, joined], lengths, states, direction, chosen)
+    return join_directions(attention_lstm_directions(*run, *about))
 
 
 def gru_unit(

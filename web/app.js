@@ -24,6 +24,7 @@ let urls = [];
 let conversion = null;
 let number = 0; // of the model, since the page was opened
 const page = claim();
+let cleaned = page; // once files of models before are gone
 
 // ---- The core, compiled once ----
 
@@ -250,6 +251,7 @@ async function work(want) {
   show('working', ...(conversion ? ['result'] : []));
   try {
     const files = chosen.filter((f) => !others.includes(f));
+    await cleaned;
     mine.postMessage({ module: await compiled, path: model.name, files, want, page: await page, number });
   } catch (error) {
     fail(String(error));
@@ -261,7 +263,8 @@ function start(model) {
   current = model;
   ++number;
   // Those of the model before this one may still be on their way to a download.
-  for (const of of ['py', 'pt', 'onnx']) page.then((claimed) => remove(claimed, `${number - 2}.${of}`));
+  const old = number - 2;
+  cleaned = page.then((claimed) => Promise.all(['py', 'pt', 'onnx'].map((of) => remove(claimed, `${old}.${of}`))));
   const base = model.name.split('/').at(-1);
   const size = chosen.reduce((sum, { file }) => sum + file.size, 0);
   const others = modelsIn(chosen).reduce((sum, m) => sum + (m === model ? 0 : m.file.size), 0);

@@ -32,6 +32,15 @@ constexpr std::uint64_t kCacheLine = 64;
 using Buffer = std::vector<std::byte>;
 using Buffers = std::array<Buffer, 2>;  // one for each thread
 
+/// Room for what goes to `target` of the file, as far behind the start of a page as that is: the
+/// system copies such bytes up to three times as fast.
+std::span<std::byte> room_for(Buffer& buffer, std::size_t size, std::uint64_t target) {
+  constexpr std::size_t kPage = 4096;
+  if (buffer.size() < size + kPage) buffer.resize(size + kPage);
+  const auto begin = reinterpret_cast<std::uintptr_t>(buffer.data());
+  return std::span(buffer).subspan((static_cast<std::size_t>(target) - begin) % kPage, size);
+}
+
 /// Calls work(i, buffer) for each i below `count`, on two threads where `two` says so. The first
 /// exception stops both and is thrown here.
 template <typename Work>
@@ -220,8 +229,7 @@ class Streamer {
     if (copy.rows.count > 0) {
       const auto size = static_cast<std::size_t>(copy.size);
       const auto all = static_cast<std::size_t>(copy.rows.count) * size;
-      if (buffer.size() < all) buffer.resize(all);
-      const std::span<std::byte> out = std::span(buffer).first(all);
+      const std::span<std::byte> out = room_for(buffer, all, copy.target);
       for (std::size_t r = 0; r < copy.rows.count; ++r)
         source.read(static_cast<std::size_t>(copy.begin + r * copy.rows.stride),
                     out.subspan(r * size, size));
@@ -241,11 +249,10 @@ class Streamer {
   /// In pieces that stay in the cache while they are read, summed and written.
   void copy_summed(const Copy& copy, Buffer& buffer) {
     constexpr std::uint64_t kPiece = std::uint64_t{1} << 18;
-    if (buffer.size() < kPiece) buffer.resize(kPiece);
     std::uint32_t crc = 0;
     for (std::uint64_t at = 0; at < copy.size; at += kPiece) {
       const auto size = static_cast<std::size_t>(std::min(kPiece, copy.size - at));
-      const std::span<std::byte> piece = std::span(buffer).first(size);
+      const std::span<std::byte> piece = room_for(buffer, size, copy.target + at);
       copy.source->read(static_cast<std::size_t>(copy.begin + at), piece);
       crc = crc32(piece, crc);
       file_.write_at(copy.target + at, piece);
@@ -286,14 +293,13 @@ class Streamer {
                                 : matrices_.get() + tile.place;
     const auto run = static_cast<std::size_t>(tile.rows * tile.all.item);
     const auto count = static_cast<std::size_t>(part.count);
-    if (buffer.size() < count * run) buffer.resize(count * run);
-    transpose_block(from + part.first * tile.all.item, static_cast<std::size_t>(tile.stride()),
-                    buffer.data(), run, static_cast<std::size_t>(tile.rows), count,
-                    static_cast<std::size_t>(tile.all.item));
-    const std::span<const std::byte> done = std::span(buffer).first(count * run);
     const std::uint64_t target_stride = tile.all.rows * tile.all.item;
     const std::uint64_t target =
         tile.all.target + (tile.column + part.first) * target_stride + tile.row * tile.all.item;
+    const std::span<std::byte> done = room_for(buffer, count * run, target);
+    transpose_block(from + part.first * tile.all.item, static_cast<std::size_t>(tile.stride()),
+                    done.data(), run, static_cast<std::size_t>(tile.rows), count,
+                    static_cast<std::size_t>(tile.all.item));
     if (tile.rows == tile.all.rows) return put(target, done);
     for (std::size_t i = 0; i < count; ++i)
       file_.write_at(target + i * target_stride, done.subspan(i * run, run));

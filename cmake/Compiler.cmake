@@ -1,6 +1,9 @@
 # How every target of ours is compiled: `onnx2nn_options` is linked privately by each of them.
 
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+# What wheels are of: a fifth smaller, and compiled in less time. Loops over elements are as in Release
+# (onnx2nn_add_library).
+set(CMAKE_CXX_FLAGS_MINSIZEREL "-Os -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g -DNDEBUG")
 # -O1 compiles about as fast as -O0 and keeps the tests quick; the checks that NDEBUG removes stay on.
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")
@@ -66,7 +69,5 @@ if(EMSCRIPTEN) # see Web.cmake
   add_compile_options(-fwasm-exceptions -include ${PROJECT_SOURCE_DIR}/src/support/web.h)
   # Sizes have 32 bits there, and offsets in files 64: what a file may have is bounded when it is opened.
   target_compile_options(onnx2nn_options INTERFACE -Wno-shorten-64-to-32)
-  # Where files are compiled together, a name may be another file's.
-  target_compile_options(onnx2nn_options INTERFACE -Wno-shadow)
   add_link_options(-fwasm-exceptions)
 endif()

@@ -1,4 +1,4 @@
-# The shared library where the Python package looks for it: beside its files.
+# What the Python package has of native code, beside its files: the shared library, and in a wheel a program that links it.
 
 add_custom_target(onnx2nn_python DEPENDS onnx2nn_shared)
 if(ONNX2NN_DEV)
@@ -14,8 +14,13 @@ endif()
 if(SKBUILD) # a wheel is being built: no links in it, and no version in the file's name
   set_property(TARGET onnx2nn_shared PROPERTY VERSION)
   set_property(TARGET onnx2nn_shared PROPERTY SOVERSION)
+  add_executable(onnx2nn_linked src/c/main.cpp)
+  set_target_properties(
+    onnx2nn_linked PROPERTIES OUTPUT_NAME onnx2nn RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/linked
+                              INSTALL_RPATH $<IF:$<BOOL:${APPLE}>,@loader_path,$ORIGIN>)
+  target_link_libraries(onnx2nn_linked PRIVATE onnx2nn_shared onnx2nn_options)
   install(
-    TARGETS onnx2nn_shared
+    TARGETS onnx2nn_shared onnx2nn_linked
     LIBRARY DESTINATION onnx2nn COMPONENT python # each kind has a component of its own
     RUNTIME DESTINATION onnx2nn COMPONENT python)
 endif()

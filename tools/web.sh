@@ -31,7 +31,7 @@ export NODE_PATH=/usr/share/nodejs${NODE_PATH:+:$NODE_PATH}
 export CCACHE_SLOPPINESS=pch_defines,time_macros
 log=build-$preset.log
 build() {
-  emcmake cmake --preset "$preset" -DONNX2NN_WEB_UNITY="$1" >"$log" 2>&1 &&
+  emcmake cmake --preset "$preset" -DONNX2NN_UNITY="$1" >"$log" 2>&1 &&
     cmake --build --preset "$preset" -j "${JOBS:-$(nproc)}" >>"$log" 2>&1
 }
 failure() { grep -m 20 -E '^CMake Error|^[^+]*error: ' "$log" || tail -n 60 "$log"; }

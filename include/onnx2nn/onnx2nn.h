@@ -11,8 +11,8 @@
  * after it has returned. All text belongs to the handle that it was asked of.
  *
  * Encodings. Text is UTF-8 and ends with a NUL that its size leaves out. Text of a model that is no UTF-8
- * has U+FFFD in its place. JSON is in ASCII. Paths are bytes of the file system, on Windows
- * UTF-8; in JSON they are UTF-8, where a byte that is none is \udc80 to \udcff, as Python has it.
+ * has U+FFFD in its place. JSON is in ASCII. Paths are bytes of the file system; in JSON they are UTF-8, where a
+ * byte that is none is \udc80 to \udcff, as Python has it.
  *
  * Threads. Functions may run on several threads at once, on handles that differ. One handle is for one thread
  * at a time.
@@ -61,9 +61,7 @@
 
 #include <stddef.h>
 
-#if defined(_WIN32) && defined(ONNX2NN_EXPORTS) /* while the library itself is compiled */
-#define ONNX2NN_API __declspec(dllexport)
-#elif defined(__GNUC__)
+#if defined(__GNUC__)
 #define ONNX2NN_API __attribute__((visibility("default")))
 #else
 #define ONNX2NN_API
@@ -159,6 +157,10 @@ ONNX2NN_API onnx2nn_status onnx2nn_answer(const char *const *words, size_t count
 ONNX2NN_API onnx2nn_status onnx2nn_completion(const char *shell, onnx2nn_result **result);
 ONNX2NN_API onnx2nn_status onnx2nn_rule_of(const char *name, onnx2nn_result **result);
 ONNX2NN_API onnx2nn_status onnx2nn_printable(const void *text, size_t size, onnx2nn_result **result);
+
+/* The native program: its command line as `main` gets it, its exit code. Writes to stdout and stderr; until it returns,
+ * SIGINT, SIGTERM and SIGHUP end what it does. */
+ONNX2NN_API int onnx2nn_run(int argc, const char *const *argv);
 
 /* The status that the last call gave for this handle; ONNX2NN_USAGE for NULL. */
 ONNX2NN_API onnx2nn_status onnx2nn_result_status(const onnx2nn_result *result);

@@ -1,4 +1,4 @@
-// The C interface: the command line of the Python program.
+// The C interface: the command lines of the Python and of the native program.
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -7,6 +7,7 @@
 
 #include "c/result.h"
 #include "cli/answer.h"
+#include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "onnx2nn/onnx2nn.h"
@@ -171,6 +172,10 @@ onnx2nn_status onnx2nn_completion(const char* shell, onnx2nn_result** result) {
     r.said["script"] = cli::completion(shell, cli::Program::Python);
     say(r, {});
   });
+}
+
+int onnx2nn_run(int argc, const char* const* argv) {
+  return cli::run(argv == nullptr ? 0 : argc, argv);
 }
 
 }  // extern "C"

@@ -43,9 +43,16 @@ def versions() -> str:
     """What a report of a fault needs besides the version, a line each; nothing is imported for it."""
     rows = [("python", f"{platform.python_version()} ({platform.python_implementation()})")]
     rows += [(name, _version(name)) for name in _PACKAGES]
+    rows.append(("native program", str(_program() or "not installed")))
     rows.append(("system", platform.platform()))
     rows.append(("processor", f"{_processor()}, {os.cpu_count()} cores"))
-    return "".join(f"{name:<14}{printable(value)}\n" for name, value in rows)
+    return "".join(f"{name:<16}{printable(value)}\n" for name, value in rows)
+
+
+def _program() -> Path | None:
+    """The program that needs no Python, which a wheel brings."""
+    found = [Path(__file__).parents[1] / name for name in ("onnx2nn", "onnx2nn.exe")]
+    return next((path for path in found if path.is_file()), None)
 
 
 def _version(package: str) -> str:

@@ -1,8 +1,12 @@
-# The page's libraries are compiled several files at once, which takes a third of the time: what each file makes of the
-# standard library's templates is made once. Files that may give one name to two things are kept apart; where that is
-# missed, the build fails, and tools/web.sh builds each file by itself (-DONNX2NN_WEB_UNITY=OFF).
+# A library is compiled several files at once, which takes a third of the time: what each file makes of the standard
+# library's templates is made once. Files that may give one name to two things are kept apart; where that is missed, the
+# build fails, and takes -DONNX2NN_UNITY=OFF. For what is built whole: a change of one file compiles its group anew.
 
-option(ONNX2NN_WEB_UNITY "Compile several files of the page's core at once" ON)
+option(ONNX2NN_UNITY "Compile several files of a library at once" ${EMSCRIPTEN})
+if(ONNX2NN_UNITY)
+  # A name may be another file's.
+  target_compile_options(onnx2nn_options INTERFACE -Wno-shadow)
+endif()
 
 # What a file declares at the beginning of a line, and its enumerators; `hidden`: only what no other file sees.
 function(onnx2nn_declared_in file hidden out)
@@ -51,7 +55,7 @@ endforeach()
 
 # onnx2nn_unite(TARGET)
 function(onnx2nn_unite target)
-  if(NOT ONNX2NN_WEB_UNITY)
+  if(NOT ONNX2NN_UNITY)
     return()
   endif()
   set(most 12) # files at once

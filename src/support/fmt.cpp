@@ -1,4 +1,4 @@
-// fmt's library for the page: what src/format.cc of fmt 9 has, which Debian ships as headers alone.
+// fmt's library where it is compiled in: what src/format.cc of fmt 9 has, which Debian ships as headers alone.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

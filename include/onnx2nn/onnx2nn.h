@@ -11,8 +11,8 @@
  * after it has returned. All text belongs to the handle that it was asked of.
  *
  * Encodings. Text is UTF-8 and ends with a NUL that its size leaves out. Text of a model that is no UTF-8
- * has U+FFFD in its place. JSON is in ASCII. Paths are bytes of the file system; in JSON they are UTF-8, where a
- * byte that is none is \udc80 to \udcff, as Python has it.
+ * has U+FFFD in its place. JSON is in ASCII. Paths are bytes of the file system, on Windows
+ * UTF-8; in JSON they are UTF-8, where a byte that is none is \udc80 to \udcff, as Python has it.
  *
  * Threads. Functions may run on several threads at once, on handles that differ. One handle is for one thread
  * at a time.
@@ -61,7 +61,9 @@
 
 #include <stddef.h>
 
-#if defined(__GNUC__)
+#if defined(_WIN32) && defined(ONNX2NN_EXPORTS) /* while the library itself is compiled */
+#define ONNX2NN_API __declspec(dllexport)
+#elif defined(__GNUC__)
 #define ONNX2NN_API __attribute__((visibility("default")))
 #else
 #define ONNX2NN_API

@@ -1,5 +1,7 @@
 #include "cli/cli.h"
+#include "support/arguments.h"
 
 int main(int argc, char** argv) {
-  return onnx2nn::cli::run(argc, argv);
+  const onnx2nn::Arguments arguments(argc, argv);
+  return onnx2nn::cli::run(arguments.count(), arguments.data());
 }

@@ -10,6 +10,7 @@
 #include "emit/weights.h"
 #include "support/checked.h"
 #include "support/error.h"
+#include "support/path.h"
 #include "support/text.h"
 
 namespace onnx2nn::emit {
@@ -183,7 +184,7 @@ void add_safetensors(AtomicFileSet& files, const std::string& path,
     const std::string shard =
         fmt::format("{}-{:05}-of-{:05}{}", stem_of(path), i + 1, shards.size(), kSuffix);
     add_shard(files, shard, shards[i], all);
-    names.push_back(shard.substr(shard.rfind('/') + 1));
+    names.push_back(shard.substr(name_start(shard)));
   }
   files.add_head(index_path(path), [shards, names, metadata](std::string_view tag) {
     return index_text(shards, names, metadata, tag);

@@ -18,7 +18,8 @@ if(SKBUILD) # a wheel is being built: no links in it, and no version in the file
   set_target_properties(
     onnx2nn_linked PROPERTIES OUTPUT_NAME onnx2nn RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/linked
                               INSTALL_RPATH $<IF:$<BOOL:${APPLE}>,@loader_path,$ORIGIN>)
-  target_link_libraries(onnx2nn_linked PRIVATE onnx2nn_shared onnx2nn_options)
+  target_include_directories(onnx2nn_linked PRIVATE ${PROJECT_SOURCE_DIR}/src)
+  target_link_libraries(onnx2nn_linked PRIVATE onnx2nn_shared onnx2nn_options $<$<BOOL:${WIN32}>:shell32>)
   install(
     TARGETS onnx2nn_shared onnx2nn_linked
     LIBRARY DESTINATION onnx2nn COMPONENT python # each kind has a component of its own

@@ -56,6 +56,7 @@ PLATFORMS = {
     ),
     "macos-arm64": Platform("macosx_11_0_arm64", "aarch64-macos.11.0", "Darwin", "arm64"),
     "macos-x86_64": Platform("macosx_11_0_x86_64", "x86_64-macos.11.0", "Darwin", "x86_64"),
+    "windows-x86_64": Platform("win_amd64", "x86_64-windows-gnu", "Windows", "AMD64"),
 }
 
 
@@ -136,11 +137,8 @@ def toolchain(programs: Path, platform: Platform) -> Path:
     zig = run(
         programs / "python", "-c", "import os, ziglang; print(os.path.dirname(ziglang.__file__))"
     )
-    for name, does in (
-        ("c++", f"c++ -target {platform.target}"),
-        ("ar", "ar"),
-        ("ranlib", "ranlib"),
-    ):
+    for name in ("c++", "ar", "ranlib", "rc"):
+        does = f"c++ -target {platform.target}" if name == "c++" else name
         script = folder / name
         script.write_text(f'#!/bin/sh\nexec "{zig.strip()}/zig" {does} "$@"\n')
         script.chmod(0o755)
@@ -151,6 +149,7 @@ set(CMAKE_SYSTEM_PROCESSOR {platform.processor})
 set(CMAKE_CXX_COMPILER {folder}/c++)
 set(CMAKE_AR {folder}/ar)
 set(CMAKE_RANLIB {folder}/ranlib)
+set(CMAKE_RC_COMPILER {folder}/rc)
 set(CMAKE_CXX_FLAGS_INIT -g0)
 set(CMAKE_SHARED_LINKER_FLAGS_INIT -s)
 set(CMAKE_EXE_LINKER_FLAGS_INIT -s)

@@ -1,11 +1,11 @@
 """Simplify and check: what is written computes what the model did, or nothing is written."""
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -79,19 +79,29 @@ def _staging(out: Path) -> Iterator[Path]:
             folder.mkdir()
         except OSError as error:
             raise Error(f"{out}: cannot write beside it: {error.strerror}") from error
-        lock = os.open(folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # of file systems without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        close = _locked(folder)
         if folder.exists():  # not taken for a leftover before it was locked
             break
-        os.close(lock)
+        close()
     try:
         staged = folder / "staged"
         staged.mkdir()
         yield staged
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        close()
+
+
+def _locked(folder: Path) -> Callable[[], None]:
+    """Lock a folder; returns what unlocks it. On Windows folders have no lock."""
+    if sys.platform == "win32":
+        return lambda: None
+    import fcntl
+
+    lock = os.open(folder, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # of file systems without locks
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lambda: os.close(lock)
 
 
 def simplify_checked(

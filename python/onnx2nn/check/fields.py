@@ -27,7 +27,7 @@ FLOAT, DOUBLE = 1, 11
 def mapped(path: str) -> mmap.mmap:
     """The file, to be read where it lies."""
     with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def stored_bytes(path: str) -> int:

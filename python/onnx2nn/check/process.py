@@ -139,6 +139,10 @@ class Worker:
     """One process, and what was asked of it."""
 
     def __init__(self) -> None:
+        if sys.platform == "win32":
+            raise Error(
+                "models are not checked on Windows itself; in its Subsystem for Linux they are"
+            )
         if not sys.executable:
             raise Error("the oracle needs a process of its own: sys.executable names no Python")
         # Where a standard stream is closed its descriptor would be taken, and written to as if it were.

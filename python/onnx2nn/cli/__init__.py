@@ -70,7 +70,8 @@ def _stop_signals(came: list[int]) -> Iterator[None]:
 
     old: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (int(signal.SIGTERM), int(signal.SIGHUP), int(signal.SIGINT)):
+        hang_up = getattr(signal, "SIGHUP", signal.SIGTERM)  # not on Windows
+        for number in (int(signal.SIGTERM), int(hang_up), int(signal.SIGINT)):
             # What others handle, or ignore as nohup does, is left to them.
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 old[number] = signal.signal(number, stop)

@@ -67,6 +67,9 @@ function(onnx2nn_unite target)
     endif()
     onnx2nn_declared_in(${source} ON names)
     set(alone OFF)
+    if(source MATCHES "_windows\\.cpp$") # <windows.h> has macros for common names
+      set(alone ON)
+    endif()
     foreach(name IN LISTS names)
       # Other files may mean what a header declares.
       if(DEFINED onnx2nn_shared_all_${name} OR DEFINED onnx2nn_shared_${library}_${name})

@@ -78,7 +78,7 @@ def test_versions(capsys: pytest.CaptureFixture[str]) -> None:
     named = dict(line.split(maxsplit=1) for line in rest)
     assert set(named) == {
         *("core", "python", "torch", "onnxruntime", "onnx", "numpy", "safetensors"),
-        *("system", "processor"),
+        *("program", "system", "processor"),
     }
 
 

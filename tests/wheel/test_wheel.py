@@ -127,7 +127,7 @@ def test_every_python_here_takes_it(built: tuple[Path, Path], tmp_path: Path) ->
 
 def test_the_native_program_is_in_it(installed: Path, tmp_path: Path) -> None:
     said = run("onnx2nn", "--version", "--verbose", env=outside(installed))
-    (path,) = re.findall(r"^native program +(.+)$", said, re.MULTILINE)
+    (path,) = re.findall(r"^program +(.+)$", said, re.MULTILINE)
     program = Path(path)
     assert program.is_relative_to(installed)
     assert program.stat().st_mode & stat.S_IXUSR

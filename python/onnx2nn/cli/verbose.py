@@ -43,10 +43,10 @@ def versions() -> str:
     """What a report of a fault needs besides the version, a line each; nothing is imported for it."""
     rows = [("python", f"{platform.python_version()} ({platform.python_implementation()})")]
     rows += [(name, _version(name)) for name in _PACKAGES]
-    rows.append(("native program", str(_program() or "not installed")))
+    rows.append(("program", str(_program() or "not installed")))
     rows.append(("system", platform.platform()))
     rows.append(("processor", f"{_processor()}, {os.cpu_count()} cores"))
-    return "".join(f"{name:<16}{printable(value)}\n" for name, value in rows)
+    return "".join(f"{name:<14}{printable(value)}\n" for name, value in rows)
 
 
 def _program() -> Path | None:

@@ -409,18 +409,19 @@ bool before_dashes(const std::vector<std::string>& words, std::string_view a, st
 /// How this program was built, for reports of faults.
 std::string build_facts() {
 #if defined(__clang__)
-  constexpr std::string_view kCompiler = "clang " __clang_version__;
+  const std::string compiler =
+      fmt::format("clang {}.{}.{}", __clang_major__, __clang_minor__, __clang_patchlevel__);
 #elif defined(__GNUC__)
-  constexpr std::string_view kCompiler = "gcc " __VERSION__;
+  const std::string compiler = "gcc " __VERSION__;
 #else
-  constexpr std::string_view kCompiler = "an unknown compiler";
+  const std::string compiler = "an unknown compiler";
 #endif
 #ifdef NDEBUG
   constexpr std::string_view kChecks = "release";
 #else
   constexpr std::string_view kChecks = "with assertions";
 #endif
-  return fmt::format("{:<14}{}, {}\n", "core", kCompiler, kChecks);
+  return fmt::format("{:<14}{}, {}\n", "core", compiler, kChecks);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 """The script that plays a newcomer: what it hides, what it cuts, and what it runs in."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -40,3 +41,11 @@ def test_long_output_loses_its_middle(script: ModuleType) -> None:
     assert lines[0] == "0"
     assert lines[-1] == "199"
     assert "[140 lines more]" in lines
+
+
+def test_the_page_has_the_commands_of_the_script(script: ModuleType) -> None:
+    page = (ROOT / "docs" / "first-five-minutes.md").read_text()
+    commands = re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    wanted = [command for _, _, command in [*script.STEPS, script.FROM_A_CLONE]]
+    assert [re.sub(r"\./onnx2nn-\S+\.whl", "WHEEL", c) for c in commands] == wanted
+    assert str(ROOT) not in page

@@ -1,19 +1,15 @@
 """Quantisation, and products of quantised factors; torch's own lack their types and rounding."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from onnx2nn.runtime.recurrent import (
     drop_empty,
-    in_directions,
-    in_order,
     initial_states,
     join_directions,
     keep_steps,
     lstm_step,
-    of_direction,
+    lstm_variant_directions,
     rnn_activations,
     stack_steps,
 )
@@ -198,8 +194,7 @@ def quantized_product(
 def quantized_lstm_direction(
     x: Tensor,
     weights: list[Tensor],
-    b: Tensor | None,
-    p: Tensor | None,
+    given: list[Tensor | None],
     lengths: Tensor | None,
     states: list[Tensor],
     activations: list[tuple[str, float, float]],
@@ -207,7 +202,7 @@ def quantized_lstm_direction(
     input_forget: bool,
 ) -> list[Tensor]:
     """One direction of DynamicQuantizeLSTM over x [time, batch, input]."""
-    w, r, w_scale, w_zero, r_scale, r_zero = weights
+    (w, r, w_scale, w_zero, r_scale, r_zero), (b, p) = weights, given
     (h, c), recurrent = states, r.double()
     inputs = quantized_product(x, w, w_scale, w_zero)
     if b is not None:
@@ -219,29 +214,6 @@ def quantized_lstm_direction(
         (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
     return [stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)]
-
-
-def quantized_lstm_directions(
-    x: Tensor,
-    weights: list[Tensor | None],
-    b: Tensor | None,
-    p: Tensor | None,
-    lengths: Tensor | None,
-    states: list[Tensor],
-    direction: str,
-    activations: list[tuple[str, float, float]],
-    *limits: Any,
-) -> list[list[Tensor]]:
-    """Outputs and last states of each direction of DynamicQuantizeLSTM."""
-    parts: list[list[Tensor]] = []
-    for d, chosen in enumerate(in_directions(activations, 3)):
-        ordered = in_order(x, lengths, direction, d)
-        own = [w[d] for w in weights if w is not None]
-        run = (ordered, own, of_direction(b, d), of_direction(p, d), lengths)
-        first = [s[d] for s in states]
-        y, *last = quantized_lstm_direction(*run, first, chosen, *limits)
-        parts.append([in_order(y, lengths, direction, d), *last])
-    return parts
 
 
 def dynamic_quantize_lstm(
@@ -263,8 +235,11 @@ def dynamic_quantize_lstm(
     names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     states = initial_states([h, c], x, len(w), r.shape[1])
-    run = (x, [w, r, *scales], b, p, sequence_lens, states, direction, chosen)
-    return join_directions(quantized_lstm_directions(*run, clip, bool(input_forget)))
+    run = (x, [w, r, *scales], [b, p], sequence_lens, states, direction, chosen)
+    limits = (clip, bool(input_forget))
+    return join_directions(
+        lstm_variant_directions(quantized_lstm_direction, *run, *limits)
+    )
 
 
 def mul_integer(

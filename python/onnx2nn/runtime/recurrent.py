@@ -1,5 +1,6 @@
 """LSTM, GRU and RNN with what torch's lack: activations, peepholes, lengths, clips."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -438,7 +439,8 @@ def filled_places(memory: Tensor, lengths: Tensor | None) -> Tensor:
     return places < lengths.unsqueeze(1)
 
 
-def attention_lstm_directions(
+def lstm_variant_directions(
+    run: Callable[..., list[Tensor]],
     x: Tensor,
     weights: list[Tensor | None],
     given: list[Tensor | None],
@@ -448,14 +450,13 @@ def attention_lstm_directions(
     activations: list[tuple[str, float, float]],
     *about: Any,
 ) -> list[list[Tensor]]:
-    """Outputs and last states of each direction of AttnLSTM."""
+    """Outputs and last states of each direction of an LSTM of com.microsoft; `run` goes in one."""
     parts: list[list[Tensor]] = []
     for d, chosen in enumerate(in_directions(activations, 3)):
         ordered = in_order(x, lengths, direction, d)
         own = [w[d] for w in weights if w is not None]
-        extra = [of_direction(t, d) for t in given]
-        run = (ordered, own, extra, lengths, [s[d] for s in states], chosen)
-        y, *last = attention_lstm_direction(*run, *about)
+        extra, first = [of_direction(t, d) for t in given], [s[d] for s in states]
+        y, *last = run(ordered, own, extra, lengths, first, chosen, *about)
         parts.append([in_order(y, lengths, direction, d), *last])
     return parts
 
@@ -481,8 +482,8 @@ def attention_lstm(
     weights = [w, r, query_weight, memory_weight, v]
     limits = (options.get("clip"), bool(options.get("input_forget", 0)))
     about = (memory, filled_places(memory, memory_lengths), *limits)
-    run = (x, weights, [b, p, joined], lengths, states, direction, chosen)
-    return join_directions(attention_lstm_directions(*run, *about))
+    run = (x, weights, [b, p, joined], lengths, states, direction, chosen, *about)
+    return join_directions(lstm_variant_directions(attention_lstm_direction, *run))
 
 
 def gru_unit(

@@ -86,9 +86,8 @@ def module_of(
     return None
 
 
-def _figures(a: SimpleNamespace, subject: "Subject") -> dict[str, Any]:
-    """What the core counts of the model at the sizes that the report is about."""
-    shapes = {name: shape for name, _, shape in subject.arguments if shape is not None}
+def inspected(a: SimpleNamespace, shapes: dict[str, list[int]] | None = None) -> dict[str, Any]:
+    """What the core counts of the request's model, at the sizes given."""
     options = {"convert": False, "data_roots": a.data_root, "drop_undefined_outputs": True}
     return inspection_of(as_source(a.model), input_shapes=shapes, **options)
 
@@ -98,7 +97,8 @@ def write_report(request: Request, subject: "Subject") -> list[str]:
     from onnx2nn.report import write
 
     path: str = request.values.report
-    subject.figures = _figures(request.values, subject)
+    shapes = {name: shape for name, _, shape in subject.arguments if shape is not None}
+    subject.figures = inspected(request.values, shapes)
     try:
         write(path, subject)
     except OSError as error:

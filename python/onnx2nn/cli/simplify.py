@@ -21,8 +21,7 @@ from onnx2nn.cli.output import (
 )
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
-from onnx2nn.cli.report import check_report, commands, write_report
-from onnx2nn.source import as_source
+from onnx2nn.cli.report import check_report, commands, inspected, write_report
 
 if TYPE_CHECKING:
     from onnx2nn.check.result import Report
@@ -143,12 +142,10 @@ def _report(
     skipped: str | None,
 ) -> list[str]:
     """Write the report about a simplification."""
-    from onnx2nn.core import inspection_of
     from onnx2nn.report import Subject
 
     a = request.values
-    options = {"convert": False, "data_roots": a.data_root, "drop_undefined_outputs": True}
-    there = inspection_of(as_source(a.model), **options)
+    there = inspected(a)
     subject = Subject(
         a.model,
         commands(request),

@@ -15,6 +15,7 @@ import torch
 from onnx import helper, numpy_helper
 from tests.backend.suite import ROOT
 from tests.exports.environments import run
+from tests.generation.changes import branch, double_weight, exchange_outputs
 from tests.generation.decoders import HEADS, SIZE, VOCABULARY, WIDTH
 from tests.generation.encoder_decoders import write
 
@@ -90,24 +91,16 @@ def as_optimum(model: onnx.ModelProto) -> None:
                 graph.output[i].type.tensor_type.shape.dim.add().dim_value = name
 
 
-def branch(model: onnx.ModelProto, name: str) -> onnx.GraphProto:
-    return next(a.g for a in model.graph.node[0].attribute if a.name == name)
-
-
 def exchange(model: onnx.ModelProto) -> None:
     """The encoder's keys and values change places where they are computed."""
-    names = branch(model, "else_branch").output
-    first, second = names[3].name, names[4].name
-    names[3].name, names[4].name = second, first
+    exchange_outputs(branch(model, "else_branch"), 3, 4)
 
 
 def other_weight(model: onnx.ModelProto) -> None:
     """The first tokens go through a last layer of their own."""
     graph = branch(model, "else_branch")
     node = next(n for n in reversed(graph.node) if n.op_type == "MatMul")
-    weight = next(w for w in model.graph.initializer if w.name == node.input[1])
-    graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight) * 2, "other"))
-    node.input[1] = "other"
+    double_weight(model, graph, node)
 
 
 def assert_right(path: Path) -> None:

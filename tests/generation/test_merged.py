@@ -8,7 +8,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import helper, numpy_helper
+from onnx import helper
+from tests.generation.changes import branch, double_weight, exchange_outputs
 from tests.generation.decoders import HEADS, LAYERS, SIZE, VOCABULARY, Layout, export, merged
 
 import onnx2nn
@@ -74,17 +75,11 @@ def test_one_function(model: Path, tmp_path: Path) -> None:
     assert sum(x.numel() for x in mine.values()) == sum(x.numel() for x in wanted.values())
 
 
-def branch(model: onnx.ModelProto, name: str) -> onnx.GraphProto:
-    return next(a.g for a in model.graph.node[0].attribute if a.name == name)
-
-
 def other_weight(model: onnx.ModelProto) -> None:
     """The first tokens go through a last layer of their own."""
     graph = branch(model, "else_branch")
     node = next(n for n in graph.node if n.op_type == "MatMul")
-    weight = next(w for w in model.graph.initializer if w.name == node.input[1])
-    graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(weight) * 2, "other"))
-    node.input[1] = "other"
+    double_weight(model, graph, node)
 
 
 def other_operator(model: onnx.ModelProto) -> None:
@@ -95,9 +90,7 @@ def other_operator(model: onnx.ModelProto) -> None:
 
 def other_output(model: onnx.ModelProto) -> None:
     """Keys and values change places where there is no cache."""
-    names = branch(model, "else_branch").output
-    first, second = names[1].name, names[2].name
-    names[1].name, names[2].name = second, first
+    exchange_outputs(branch(model, "else_branch"), 1, 2)
 
 
 def inner_branch(model: onnx.ModelProto) -> None:

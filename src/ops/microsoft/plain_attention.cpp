@@ -15,12 +15,6 @@ bool is_usual(DType t) {
   return t == DType::Float32 || t == DType::Float64 || t == DType::Float16;
 }
 
-/// [batch, length, heads * size] as [batch, heads, length, size].
-Ex split_heads(LowerContext& c, const Ex& x, std::int64_t heads, const char* hint) {
-  const Ex parts = aten("unflatten.int", {x, Ex(-1), list({Ex(heads), Ex(-1)})});
-  return c.let(aten("transpose.int", {parts, 1, 2}), hint);
-}
-
 Ex merge_heads(LowerContext& c, const Ex& y) {
   return aten("flatten.using_ints", {aten("transpose.int", {c.let(y, "attention"), 1, 2}), 2});
 }
@@ -132,6 +126,10 @@ Ex look_up(LowerContext& c, std::size_t table, const Ex& index) {
 
 }  // namespace
 
+Ex split_heads(const Ex& x, std::int64_t heads) {
+  return aten("transpose.int", {aten("unflatten.int", {x, Ex(-1), list({Ex(heads), Ex(-1)})}), 1, 2});
+}
+
 bool lower_plain_attention(LowerContext& c) {
   const std::int64_t heads = c.attr_int("num_heads");
   const Dim width = dim_of(c.shape(1), 1);
@@ -155,9 +153,9 @@ bool lower_plain_attention(LowerContext& c) {
   } else {
     const auto all =
         c.lets(aten("split_with_sizes", {project(c, 0, 1, 2), Ex(sizes), -1}), {"q", "k", "v"});
-    q = split_heads(c, all[0], heads, "q");
-    k = split_heads(c, all[1], heads, "k");
-    v = split_heads(c, all[2], heads, "v");
+    q = c.let(split_heads(all[0], heads), "q");
+    k = c.let(split_heads(all[1], heads), "k");
+    v = c.let(split_heads(all[2], heads), "v");
   }
   const bool has_past = c.has_input(4);
   if (has_past) {
@@ -196,9 +194,9 @@ bool lower_plain_multi_head(LowerContext& c) {
                                {"q_bias", "k_bias", "v_bias"});
     for (std::size_t i = 0; i < 3; ++i) parts[i] = aten("add.Tensor", {parts[i], biases[i]});
   }
-  const Ex q = split_heads(c, parts[0], heads, "q");
-  Ex k = kv_rank == 4U ? parts[1] : split_heads(c, parts[1], heads, "k");
-  Ex v = kv_rank == 4U ? parts[2] : split_heads(c, parts[2], heads, "v");
+  const Ex q = c.let(split_heads(parts[0], heads), "q");
+  Ex k = kv_rank == 4U ? parts[1] : c.let(split_heads(parts[1], heads), "k");
+  Ex v = kv_rank == 4U ? parts[2] : c.let(split_heads(parts[2], heads), "v");
   if (has_past) {
     k = concatenated(c, c.in(6), k, "k");
     v = concatenated(c, c.in(7), v, "v");

@@ -16,4 +16,7 @@ bool lower_plain_group_query(LowerContext& c);
 /// EmbedLayerNormalization: lookups, a sum and a norm.
 bool lower_plain_embed(LowerContext& c);
 
+/// [batch, length, heads * size] as [batch, heads, length, size].
+Ex split_heads(const Ex& x, std::int64_t heads);
+
 }  // namespace onnx2nn::ops

@@ -42,11 +42,6 @@ bool is_plain(const NodeContext& c) {
          c.attr_string("v_quant_type", "NONE") == "NONE";
 }
 
-/// [batch, length, width] as [batch, heads, length, size].
-Ex split_heads(const Ex& x, std::int64_t heads) {
-  return aten("transpose.int", {aten("unflatten.int", {x, Ex(-1), list({Ex(heads), Ex(-1)})}), 1, 2});
-}
-
 class Grouped {
  public:
   Grouped(LowerContext& c, std::int64_t size, std::int64_t pairs)

@@ -45,7 +45,7 @@ std::string quoted_name(std::string_view name) {
   return "\"" + printable(name) + "\"";
 }
 
-std::optional<Ints> ints_of(const ir::Value* v) {
+std::optional<Ints> known_ints(const ir::Value* v) {
   if (v == nullptr) return std::nullopt;
   if (v->constant && v->constant->rank() <= 1 && ir::is_integer(v->constant->dtype()))
     return v->constant->to_ints();
@@ -258,7 +258,7 @@ void Freeing::takes_apart(ir::Node& n) {
   if (n.is("Squeeze")) {
     const ir::Attribute* given = n.attribute("axes");
     const Ints* listed = given != nullptr ? std::get_if<Ints>(&given->data) : nullptr;
-    axes = listed != nullptr ? *listed : ints_of(n.input(1)).value_or(Ints{});
+    axes = listed != nullptr ? *listed : known_ints(n.input(1)).value_or(Ints{});
     if (axes.empty())
       for (std::int64_t d = 0; d < rank; ++d)
         if (original((*from)[static_cast<std::size_t>(d)]) == 1) axes.push_back(d);

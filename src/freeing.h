@@ -15,7 +15,7 @@ namespace onnx2nn {
 
 std::string quoted_name(std::string_view name);
 /// The numbers of a small integer tensor, where all are known.
-std::optional<std::vector<std::int64_t>> ints_of(const ir::Value* v);
+std::optional<std::vector<std::int64_t>> known_ints(const ir::Value* v);
 
 /// One walk over a graph whose inputs have been opened.
 class Freeing {

@@ -18,7 +18,7 @@ using Ints = std::vector<std::int64_t>;
 
 void Freeing::reshape(ir::Node& n) {
   const Dims* from = opened(n.input(0));
-  const auto asked = ints_of(n.input(1));
+  const auto asked = known_ints(n.input(1));
   if (from == nullptr || !asked) return;
   const bool keeps_zero = passes::attr_int(n, "allowzero", 0) != 0;
   const Dims to = target(*from, *asked, keeps_zero);
@@ -147,7 +147,7 @@ void Freeing::place(const Dims& x, std::size_t i0, std::size_t i1, Dims& out, st
 
 void Freeing::expand(ir::Node& n) {
   const Dims* from = opened(n.input(0));
-  auto sizes = ints_of(n.input(1));
+  auto sizes = known_ints(n.input(1));
   if (from == nullptr || !sizes) return;
   const Ints before = *sizes;
   for (std::size_t k = 1; k <= std::min(from->size(), sizes->size()); ++k) {
@@ -160,12 +160,12 @@ void Freeing::expand(ir::Node& n) {
 
 void Freeing::slice(ir::Node& n) {
   const Dims* from = opened(n.input(0));
-  const auto starts = ints_of(n.input(1));
-  auto ends = ints_of(n.input(2));
+  const auto starts = known_ints(n.input(1));
+  auto ends = known_ints(n.input(2));
   if (from == nullptr || !starts || !ends || n.opset < 10) return;
   const auto rank = static_cast<std::int64_t>(from->size());
-  const auto axes = ints_of(n.input(3));
-  const auto steps = ints_of(n.input(4));
+  const auto axes = known_ints(n.input(3));
+  const auto steps = known_ints(n.input(4));
   if ((n.input(3) != nullptr && !axes) || (n.input(4) != nullptr && !steps)) return;
   const Ints before = *ends;
   for (std::size_t k = 0; k < ends->size() && k < starts->size(); ++k) {
@@ -186,7 +186,7 @@ void Freeing::slice(ir::Node& n) {
 
 void Freeing::resize(ir::Node& n) {
   const Dims* from = opened(n.input(0));
-  const auto sizes = ints_of(n.input(3));
+  const auto sizes = known_ints(n.input(3));
   if (from == nullptr || !sizes || sizes->size() != from->size()) return;
   Dims out(sizes->begin(), sizes->end());
   bool changed = false;

@@ -131,10 +131,10 @@ std::string ScriptWriter::fit_annotated(const Expr& e, const std::string& want) 
   if (v.type == plain || v.type == want) return v.text;
   if (is_list(plain) && v.type == "Tensor" && inside(plain) == "int") return elements_of(v).text;
   const bool scalar = plain == "int" || plain == "float" || plain == "bool";
-  if (scalar && (is_number(v.type) || v.type == "Tensor")) return fit(v, plain);
+  if (scalar && (is_scalar_type(v.type) || v.type == "Tensor")) return fit(v, plain);
   if (plain == "Tensor" && v.type == "Optional[Tensor]") return fit(v, "Tensor");
   // Helpers that take a tensor or a number take tensors here.
-  if (plain == "Tensor" && is_number(v.type))
+  if (plain == "Tensor" && is_scalar_type(v.type))
     return call("torch.as_tensor", {v.text}, "Tensor", "number").text;
   refuse("way to give a " + v.type + " where a helper takes a " + want);
 }
@@ -199,7 +199,7 @@ Typed ScriptWriter::aten(const Expr& e) {
     takes_tensor = takes_tensor || has_tensor(v.type);
     takes_float = takes_float || v.type == "float";
     // Which of several overloads is meant, the types of the arguments say.
-    const bool scalar_of_tensor = want.starts_with("Tensor") && is_number(v.type);
+    const bool scalar_of_tensor = want.starts_with("Tensor") && is_scalar_type(v.type);
     return scalar_of_tensor ? v.text : fit(v, want);
   };
   for (std::size_t i = 0; i < e.args.size(); ++i) {

@@ -12,7 +12,7 @@ namespace onnx2nn::emit {
 
 bool is_list(std::string_view type) { return type.starts_with("List["); }
 bool is_tuple(std::string_view type) { return type.starts_with("Tuple["); }
-bool is_number(std::string_view type) {
+bool is_scalar_type(std::string_view type) {
   return type == "int" || type == "float" || type == "bool" || type == "number";
 }
 bool has_tensor(std::string_view type) { return type.find("Tensor") != std::string_view::npos; }

@@ -17,7 +17,7 @@ struct Typed {
 
 bool is_list(std::string_view type);
 bool is_tuple(std::string_view type);
-bool is_number(std::string_view type);
+bool is_scalar_type(std::string_view type);
 bool has_tensor(std::string_view type);
 bool is_integer_text(std::string_view text);
 

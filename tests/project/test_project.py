@@ -63,3 +63,18 @@ def test_no_large_or_built_file_is_committed():
         if path.is_file():
             assert path.suffix not in {".so", ".o", ".a", ".pyc"}, name
             assert path.stat().st_size < 1_000_000, name
+
+
+def test_no_header_of_a_library_hides_a_function_of_all():
+    """Several files are compiled at once: where one includes the header, all files after it mean another function."""
+    declared: dict[str, set[str]] = {}  # by name, the namespaces
+    for path in (ROOT / "src").rglob("*.h"):
+        text = path.read_text(encoding="utf-8")
+        (namespace, *_) = re.findall(r"^namespace ([\w:]+) \{$", text, re.MULTILINE) or ["onnx2nn"]
+        for name in re.findall(r"^[a-z][\w:<>,&* ]*[ *&>](\w+)\(", text, re.MULTILINE):
+            declared.setdefault(name, set()).add(namespace)
+    assert "onnx2nn" in declared["is_number"]
+    hidden = {
+        n: spaces for n, spaces in declared.items() if "onnx2nn" in spaces and len(spaces) > 1
+    }
+    assert not hidden

@@ -180,7 +180,7 @@ std::pair<Ex, Ex> operands(LowerContext& c) {
   // One of both stays a tensor: a Python number takes a tensor's dtype, and has none of its own.
   if (is_plain(c, 0) && is_plain(c, 1)) return {c.in(0), c.operand(1)};
   const Ex b = beside(c, 1, 0);
-  return {is_number(b) ? c.in(0) : beside(c, 0, 1), b};
+  return {is_literal(b) ? c.in(0) : beside(c, 0, 1), b};
 }
 
 template <const char* const& Overload>
@@ -230,7 +230,7 @@ void lower_div(LowerContext& c) {
   if (!ir::is_integer(t)) return c.out(0, aten("div.Tensor", {a, b}));
   // Python's own division would round towards minus infinity, and torch's without a mode gives
   // floats.
-  const Ex x = is_number(a) ? c.in(0) : a;
+  const Ex x = is_literal(a) ? c.in(0) : a;
   c.out(0, aten("div.Tensor_mode", {x, b}, {{"rounding_mode", "trunc"}}));
 }
 
@@ -239,7 +239,7 @@ void lower_mod(LowerContext& c) {
   const auto [a, b] = operands(c);
   if (is_wide_unsigned(c.dtype(0)))
     return c.out(0, helper("mod", {a, b}, {{"fmod", Ex(fmod ? 1 : 0)}}));
-  const Ex x = is_number(a) ? c.in(0) : a;
+  const Ex x = is_literal(a) ? c.in(0) : a;
   c.out(0, fmod ? aten("fmod.Tensor", {x, b}) : aten("remainder.Tensor", {x, b}));
 }
 
@@ -248,19 +248,19 @@ void lower_pow(LowerContext& c) {
   const DType base = c.dtype(0);
   const DType exponent = c.dtype(1);
   const auto [a, b] = operands(c);
-  if (ir::is_float(base) && is_number(b)) {
+  if (ir::is_float(base) && is_literal(b)) {
     // x**2 is a multiplication; the base's type wins over a Python number's.
     const double p =
         b->kind == torch::ExprKind::Float ? b->number : static_cast<double>(b->integer);
     return c.out(0, aten("pow.Tensor_Scalar", {a, neat(p)}));
   }
-  const Ex x = is_number(a) ? c.in(0) : a;
+  const Ex x = is_literal(a) ? c.in(0) : a;
   const bool same = base == exponent ||
                     (ir::is_float(base) && ir::is_integer(exponent) && !is_wide_unsigned(exponent));
   if (ir::is_float(base) && same) return c.out(0, aten("pow.Tensor_Tensor", {x, b}));
   if (base == exponent && b->kind == torch::ExprKind::Int && b->integer >= 0)
     return c.out(0, aten("pow.Tensor_Scalar", {x, b}));
-  c.out(0, helper("power", {x, is_number(b) ? c.in(1) : b}));
+  c.out(0, helper("power", {x, is_literal(b) ? c.in(1) : b}));
 }
 
 void lower_bit_shift(LowerContext& c) {

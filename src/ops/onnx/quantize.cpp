@@ -69,10 +69,6 @@ Ex spread(LowerContext& c, std::size_t i, const Layout& layout) {
   return helper("spread_blocks", {value, c.in(0)}, kw);
 }
 
-bool is_number(const Ex& x) {
-  return x->kind == torch::ExprKind::Float || x->kind == torch::ExprKind::Int;
-}
-
 struct Limits {
   std::int64_t low = 0;
   std::int64_t high = 0;
@@ -129,7 +125,7 @@ void lower_quantize(LowerContext& c) {
                   : ir::is_float(c.dtype(0))    ? c.dtype(0)
                                                 : c.dtype(1);
   const auto as_real = [&](const Ex& x, DType from) {
-    return from != t && !is_number(x) ? to_dtype(x, t) : x;
+    return from != t && !is_literal(x) ? to_dtype(x, t) : x;
   };
   Ex y = aten("div.Tensor", {as_real(c.in(0), c.dtype(0)), as_real(spread(c, 1, layout), c.dtype(1))});
   if (ir::is_narrow_float(to))
@@ -266,7 +262,7 @@ void lower_dequantize(LowerContext& c) {
   }
   if (from != DType::Float32) y = to_dtype(y, DType::Float32);
   Ex scale = spread(c, 1, layout);
-  if (c.dtype(1) != DType::Float32 && !is_number(scale))
+  if (c.dtype(1) != DType::Float32 && !is_literal(scale))
     scale = to_dtype(scale, DType::Float32);
   y = aten("mul.Tensor", {y, scale});
   const DType to = real_dtype(c);

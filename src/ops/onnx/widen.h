@@ -20,14 +20,14 @@ inline bool lacks_arithmetic(DType t) {
   return is_wide_unsigned(t) || is_float8(t);
 }
 
-inline bool is_number(const Ex& e) {
+inline bool is_literal(const Ex& e) {
   return e->kind == torch::ExprKind::Int || e->kind == torch::ExprKind::Float ||
          e->kind == torch::ExprKind::Bool;
 }
 
 /// `x` in a type with arithmetic; Python numbers stay.
 inline Ex computable(DType t, const Ex& x) {
-  return lacks_arithmetic(t) && !is_number(x) ? helper("computable", {x}) : x;
+  return lacks_arithmetic(t) && !is_literal(x) ? helper("computable", {x}) : x;
 }
 inline Ex computed(DType t, const Ex& y) {
   return lacks_arithmetic(t) ? helper("computed", {y, Ex(t)}) : y;
@@ -35,7 +35,7 @@ inline Ex computed(DType t, const Ex& y) {
 
 /// `x` in a type with an order that torch knows; bool has none for it.
 inline Ex comparable(DType t, const Ex& x) {
-  return (lacks_arithmetic(t) || t == DType::Bool) && !is_number(x) ? helper("comparable", {x}) : x;
+  return (lacks_arithmetic(t) || t == DType::Bool) && !is_literal(x) ? helper("comparable", {x}) : x;
 }
 inline Ex compared(DType t, const Ex& y) {
   return lacks_arithmetic(t) || t == DType::Bool ? helper("compared", {y, Ex(t)}) : y;

@@ -192,7 +192,7 @@ def run_python(*arguments: str) -> tuple[int, bytes, bytes]:
 
 
 def run_native(*arguments: str) -> tuple[int, bytes, bytes]:
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, timeout=20)
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True)
     return done.returncode, done.stdout, done.stderr
 
 

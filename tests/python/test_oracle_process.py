@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +93,22 @@ def is_gone(number: int) -> bool:
         return True
 
 
-def wait_until(what: Any, seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
+def wait_until(what: Callable[[], bool]) -> None:
+    """For as long as it takes, on a busy machine too: what never comes ends with the test's own limit."""
+    while not what():
         time.sleep(0.02)
-    return bool(what())
+
+
+def cpu_ticks(number: int) -> int:
+    """What a process has computed so far."""
+    fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def wait_until_it_computes(number: int) -> None:
+    """Until a process that waited for questions is well into the one it was asked."""
+    before = cpu_ticks(number)
+    wait_until(lambda: cpu_ticks(number) > before + os.sysconf("SC_CLK_TCK") // 5)
 
 
 @pytest.mark.parametrize("text", [SEGFAULT, ABORT])
@@ -116,9 +125,16 @@ def test_a_model_that_crashes_the_oracle_is_not_checked(text: str) -> None:
 def test_death_by_a_signal_is_said_and_the_process_replaced(number: signal.Signals) -> None:
     other, looping = Runtime(relu()), Runtime(loop())
     first = pid()
-    threading.Timer(0.2, os.kill, (first, number)).start()
+
+    def kill() -> None:
+        wait_until_it_computes(first)
+        os.kill(first, number)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     with pytest.raises(OracleDied, match=number.name) as caught:
         looping.run(feed())
+    killer.join()
     assert not caught.value.timed_out
     assert is_gone(first)
     # A session that the process had is opened again.
@@ -132,15 +148,13 @@ def test_one_that_died_while_idle_is_replaced_silently() -> None:
     runtime = Runtime(relu())
     first = process.worker()
     os.kill(first.pid, signal.SIGKILL)
-    assert wait_until(lambda: not first.alive)
+    wait_until(lambda: not first.alive)
     assert runtime.run(feed())[0].tolist() == [0, 2]
 
 
 def test_a_loop_without_end_is_not_checked(limits: process.Limits) -> None:
     limits.seconds = 0.7
-    before = time.monotonic()
     report = verify(loop())
-    assert time.monotonic() - before < 5
     assert not report.ok
     assert report.skipped == "ONNX Runtime: took longer than 0.7 s"
     # Python that never ends is ended too.
@@ -301,22 +315,24 @@ def test_it_dies_with_us(number: signal.Signals, busy: bool) -> None:
     assert program.stdout is not None
     worker, _, answer = program.stdout.readline().partition(" ")
     assert answer.strip() == "[0.0, 2.0]"
-    time.sleep(0.3 if busy else 0)
+    if busy:
+        wait_until_it_computes(int(worker))
     program.send_signal(number)
     program.wait()
     program.stdout.close()
-    assert wait_until(lambda: is_gone(int(worker)))
+    wait_until(lambda: is_gone(int(worker)))
 
 
 def test_it_ends_with_a_program_that_ends() -> None:
     program = run(ASK)
     out, _ = program.communicate()
     assert program.returncode == 0
-    assert wait_until(lambda: is_gone(int(out.split()[0])))
+    wait_until(lambda: is_gone(int(out.split()[0])))
 
 
 def test_interrupting_ends_the_run_at_once() -> None:
     code = f"""
+process.limits.seconds = 1e6  # never given up
 try:
     Runtime({loop()!r}).run({{"x": np.ones(2, np.float32)}})
 except KeyboardInterrupt:
@@ -325,10 +341,9 @@ except KeyboardInterrupt:
     program = run(ASK + code, start_new_session=True)
     assert program.stdout is not None
     worker = int(program.stdout.readline().split()[0])
-    time.sleep(0.3)
+    wait_until_it_computes(worker)
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does
-    # Long before the run would have been given up, however busy the machine is.
-    out, _ = program.communicate(timeout=process.TIMEOUT_S / 2)
+    out, _ = program.communicate()
     assert out.strip() == "[0.0, 2.0]"
     assert is_gone(worker)
 
@@ -390,7 +405,7 @@ print(runtime.run({"x": np.array([-1, 2], np.float32)})[0].tolist())
     first, second, last = out.splitlines()
     assert first.split()[0] != second
     assert last == "[0.0, 2.0]"
-    assert wait_until(lambda: is_gone(int(second)))
+    wait_until(lambda: is_gone(int(second)))
 
 
 def test_starting_waits_for_nothing_and_imports_no_torch() -> None:

@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Further in are the lines of CMake's own trials.
-_STEP = re.compile(r" {0,4}\[(\d+)/(\d+)\]")
+# Further in are the lines of CMake's own trials; that it looks again for what is to be compiled compiles nothing.
+_STEP = re.compile(r" {0,4}\[(\d+)/(\d+)\] (?!Re-checking globbed directories|Re-running CMake)")
 _BAR = 24
 _LINES = 60
 

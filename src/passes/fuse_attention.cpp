@@ -96,6 +96,16 @@ bool is_sliced_for(const ir::Value* mask, const ir::Value* scores) {
   return has_length(mask, 1, from_last(scores, 1)) && has_length(mask, 2, from_last(scores, 2));
 }
 
+/// Whether scores keep all their axes with `v`, but for that of the keys perhaps: with another number of
+/// keys they have no product with the values, of which there are as many as keys.
+bool widens_keys_at_most(const ir::Value* v, const ir::Value* scores) {
+  if (!has_rank(v) || !has_rank(scores) || v->type.shape.rank() > scores->type.shape.rank())
+    return false;
+  for (std::size_t i = 2; i <= v->type.shape.rank(); ++i)
+    if (!(from_last(v, i) == Dim(1)) && !(from_last(v, i) == from_last(scores, i))) return false;
+  return true;
+}
+
 std::optional<Scores> scores_of(ir::Value* v) {
   Scores s;
   for (;;) {
@@ -121,8 +131,10 @@ std::optional<Scores> scores_of(ir::Value* v) {
     }
     // A mask that makes them more than they are is none.
     const ir::Value* with = mask.added != nullptr ? mask.added : mask.condition;
-    if (inner == nullptr || (!same_type(inner, v) && !is_sliced_for(with, inner)))
-      return std::nullopt;
+    if (inner == nullptr) return std::nullopt;
+    const bool fits = widens_keys_at_most(with, inner) || is_sliced_for(with, inner);
+    const bool is_filled = mask.fill == nullptr || widens_keys_at_most(mask.fill, inner);
+    if (!same_type(inner, v) && !(fits && is_filled)) return std::nullopt;
     s.masks[s.mask_count++] = mask;
     v = inner;
   }
@@ -262,11 +274,13 @@ struct Masking {
   bool is_causal = false;
 };
 
-/// Whether the mask has a place for each score of a query; for all heads, perhaps.
+/// Whether the mask has a place for each score of a query, or a number of places that is not known, which
+/// is right then or 1; for all heads, perhaps.
 bool fits(const ir::Value* mask, const ir::Value* scores, bool each_query) {
   return has_rank(mask) && mask->type.shape.rank() >= 2 &&
          mask->type.shape.rank() <= scores->type.shape.rank() &&
-         has_length(mask, 1, from_last(scores, 1)) &&
+         (has_length(mask, 1, from_last(scores, 1)) ||
+          (!each_query && !from_last(mask, 1).is_const())) &&
          (!each_query || has_length(mask, 2, from_last(scores, 2)));
 }
 

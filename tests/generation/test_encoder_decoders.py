@@ -156,6 +156,26 @@ def test_page(folder: Path, tmp_path: Path, change: Any) -> None:
     assert text.tolist() == loop(folder, ids.numpy(), mask.numpy())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(folder: Path, dtype: torch.dtype) -> None:
+    """Masks are made of numbers that no weight says the type of, and change that of nothing."""
+    encoder, decoder = (
+        onnx2nn.load(folder / f"{n}.onnx", dtype=dtype) for n in ("encoder", "merged")
+    )
+    ids, mask = prompts()
+    states = encoder(ids, mask)
+    assert states.dtype == dtype
+    start = torch.zeros(2, 1, dtype=torch.int64)
+    logits, caches = decoder.step(start, decoder.empty_cache(2), states, mask)
+    assert logits.dtype == caches[0].dtype == dtype
+    wanted = onnx2nn.load(folder / "encoder.onnx")(ids, mask)
+    torch.testing.assert_close(
+        states.float(), wanted, rtol=0.02, atol=0.02 * wanted.abs().max().item()
+    )
+    text = decoder.generate(start, states, mask, max_new_tokens=NEW_TOKENS)
+    assert text.shape == (2, 1 + NEW_TOKENS)
+
+
 @pytest.mark.parametrize("change", [exchange, other_weight])
 def test_branches_that_differ_stay(folder: Path, tmp_path: Path, change: Any) -> None:
     path = tmp_path / "net.onnx"

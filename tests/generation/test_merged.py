@@ -56,7 +56,9 @@ def assert_right(model: Path) -> None:
         got = net(*(torch.from_numpy(feed[name]) for name in order))
         for mine, wanted in zip(got, session.run(None, feed), strict=True):
             assert mine.shape == wanted.shape
-            torch.testing.assert_close(mine, torch.from_numpy(wanted), rtol=1e-4, atol=1e-5)
+            # What a sum leaves of large numbers has their error.
+            atol = 1e-6 * np.abs(wanted).max(initial=10.0)
+            torch.testing.assert_close(mine, torch.from_numpy(wanted), rtol=1e-4, atol=atol)
 
 
 def test_one_function(model: Path, tmp_path: Path) -> None:

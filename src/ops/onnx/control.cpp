@@ -1,8 +1,11 @@
 // If, Loop and SequenceMap: nested graphs as Python's own statements.
 // https://onnx.ai/onnx/operators/onnx__Loop.html and its neighbours.
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "ops/lower.h"
 #include "ops/names.h"
@@ -40,10 +43,21 @@ void infer_if(InferContext& c) {
   check_outputs(c, no, 0, c.output_count());
   c.infer_graph(yes);
   c.infer_graph(no);
+  // Sizes that agree in either branch are one size, whichever runs.
+  std::map<std::pair<std::string, std::string>, Dim> joint;
   for (std::size_t i = 0; i < c.output_count(); ++i) {
-    Type type = common_type(yes.output(i)->type, no.output(i)->type);
+    const Type& a = yes.output(i)->type;
+    const Type& b = no.output(i)->type;
+    Type type = c.without_symbols_since(mark, common_type(a, b));
+    for (std::size_t k = 0; type.shape.has_rank() && k < type.shape.rank(); ++k) {
+      Dim& size = type.shape.dims()[k];
+      if (size.known() || !a.shape[k].known() || !b.shape[k].known()) continue;
+      Dim& known = joint[{a.shape[k].str(), b.shape[k].str()}];
+      if (!known.known()) known = c.fresh_symbol();
+      size = known;
+    }
     if (ir::Value* v = c.node().output(i)) v->type = without_shape(v->type);
-    c.set(i, c.without_symbols_since(mark, std::move(type)));
+    c.set(i, std::move(type));
   }
 }
 

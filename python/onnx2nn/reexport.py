@@ -234,10 +234,21 @@ def _say_in_known_words_of(graph: Any) -> None:
         elif node.target in plain and node.kwargs.get("generator") is None:
             node.target = plain[node.target]
             node.kwargs = {k: v for k, v in node.kwargs.items() if k != "generator"}
+        elif node.target is aten.layer_norm.default and _has_weight_alone(node):
+            # pnnx knows layer norms with both a weight and a bias, or with neither.
+            x, shape, weight, *rest = node.args
+            zeros = before(node, aten.zeros_like.default, weight)
+            node.args = (x, shape, weight, zeros, *rest[1:])
         elif node.target is aten.scaled_dot_product_attention.default and all(
             kind(x).dim() == 3 for x in node.args[:3]
         ):
             _give_axis(graph, node)
+
+
+def _has_weight_alone(norm: Any) -> bool:
+    """Whether a call of layer_norm has a weight and no bias."""
+    weight, bias = (*norm.args[2:4], None, None)[:2]
+    return weight is not None and bias is None and "bias" not in norm.kwargs
 
 
 def _give_axis(graph: Any, node: Any) -> None:

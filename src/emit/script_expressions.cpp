@@ -215,6 +215,12 @@ Typed ScriptWriter::aten(const Expr& e) {
     ONNX2NN_CHECK(arg != schema.end(), "no argument " + key + " of " + e.text);
     texts.push_back(key + "=" + argument(*v, arg->type));
   }
+  // pnnx knows layer norms with both a weight and a bias, or with neither.
+  constexpr std::size_t kWeight = 2;
+  constexpr std::size_t kBias = 3;
+  if (e.text == "layer_norm" && texts.size() > kBias && texts[kBias] == "None" &&
+      texts[kWeight] != "None")
+    texts[kBias] = call("torch.zeros_like", {texts[kWeight]}, "Tensor", "bias").text;
   ScriptTypes results;
   for (const std::string_view r : torch::results_of(e.text)) results.push_back(annotation(r));
   std::string type = results.size() == 1 ? results[0] : tuple_of(results);

@@ -201,6 +201,25 @@ def test_calls_that_onnx_or_its_runtime_lacks(form: str, tmp_path: Path) -> None
     np.testing.assert_array_equal(session.run(None, {"x": x.numpy()})[0], Net()(x).numpy())
 
 
+def test_layer_norm_without_bias_gets_zeros(tmp_path: Path) -> None:
+    """pnnx leaves it as it is without."""
+    norm = model(
+        [node("LayerNormalization", ["x", "w"], ["y"])],
+        {"x": of_rows()},
+        {"y": of_rows()},
+        {"w": drawn(4)},
+    )
+    onnx2nn.export_onnx(onnx2nn.load(norm), norm, tmp_path / "again.onnx")
+    graph = onnx.load(tmp_path / "again.onnx").graph
+    weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
+    assert [n.op_type for n in graph.node] == ["LayerNormalization"]
+    assert not weights[graph.node[0].input[2]].any()
+    x = drawn(3, 4)
+    want = onnxruntime.InferenceSession(norm.SerializeToString()).run(None, {"x": x})
+    got = onnxruntime.InferenceSession(tmp_path / "again.onnx").run(None, {"x": x})
+    np.testing.assert_allclose(got[0], want[0], atol=1e-6)
+
+
 def test_weights_that_were_trained_further(tmp_path: Path) -> None:
     """From written source; the weights' names are the module's keys."""
     net = onnx2nn.load(DIGITS)

@@ -148,6 +148,27 @@ def test_tied_weights_share_their_storage(tmp_path: Path) -> None:
     assert state["head.weight"].data_ptr() == state["embed.weight"].data_ptr()
 
 
+@pytest.mark.parametrize("permuted", [False, True], ids=["module", "function"])
+def test_layer_norm_without_bias(permuted: bool, tmp_path: Path) -> None:
+    """It has one of zeros, without which pnnx leaves it as it is."""
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("LayerNormalization", ["p" if permuted else "x", "w"], ["y"])]
+    if permuted:
+        nodes.insert(0, helper.make_node("Transpose", ["x"], ["p"], perm=[0, 2, 1]))
+    graph = helper.make_graph(
+        nodes,
+        "norm",
+        [helper.make_tensor_value_info("x", F32, [2, 8, 8])],
+        [helper.make_tensor_value_info("y", F32, [2, 8, 8])],
+        [numpy_helper.from_array(rng.normal(size=8).astype("f"), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    net, x = script(model, tmp_path), torch.randn(2, 8, 8)
+    assert_same(net(x), onnx2nn.load(model)(x))
+    assert list(net.state_dict()) == list(onnx2nn.load(model).state_dict())
+    assert "zeros_like" in str(net.inlined_graph)
+
+
 def test_modules_of_one_kind_share_a_class(tmp_path: Path) -> None:
     net = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(6)])
     model = exported(net, (torch.randn(2, 4),), tmp_path / "m.onnx", True)

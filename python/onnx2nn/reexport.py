@@ -97,6 +97,7 @@ def export_onnx(
                 _give_out_inputs(again.model)
                 _leave_names_to_outputs(again.model)
                 _fix_numbers(again.model)
+                _look_rows_up(again.model)
                 _forget_paths(again.model)
                 again.save(made, external_data=large)
         except Exception as error:  # torch raises what its parts do
@@ -305,6 +306,18 @@ def _fix_numbers(model: Any) -> None:
         for axis, d in enumerate(value.shape or ()):
             if str(getattr(d, "value", None)).isdigit():
                 value.shape[axis] = int(d.value)
+
+
+def _look_rows_up(model: Any) -> None:
+    """Leave out the axis of lookups in a weight (onnx_ir), which is the default.
+
+    pnnx knows an embedding by that.
+    """
+    for node in model.graph.all_nodes():
+        if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0:
+            rows, indices = node.inputs
+            if rows.is_initializer() and len(rows.shape) == 2 and not indices.is_initializer():
+                node.attributes.pop("axis", None)
 
 
 def _cause(error: BaseException) -> str:

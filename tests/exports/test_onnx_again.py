@@ -201,21 +201,25 @@ def test_calls_that_onnx_or_its_runtime_lacks(form: str, tmp_path: Path) -> None
     np.testing.assert_array_equal(session.run(None, {"x": x.numpy()})[0], Net()(x).numpy())
 
 
-def test_layer_norm_without_bias_gets_zeros(tmp_path: Path) -> None:
-    """pnnx leaves it as it is without."""
-    norm = model(
-        [node("LayerNormalization", ["x", "w"], ["y"])],
-        {"x": of_rows()},
-        {"y": of_rows()},
-        {"w": drawn(4)},
+def test_forms_that_pnnx_takes(tmp_path: Path) -> None:
+    """Lookups in a weight that name no axis, and layer norms with a bias, be it zeros."""
+    made = model(
+        [
+            node("Gather", ["table", "x"], ["rows"]),
+            node("LayerNormalization", ["rows", "w"], ["y"]),
+        ],
+        {"x": of_rows(INT)},
+        {"y": (FLOAT, ["batch", 4, 6])},
+        {"table": drawn(5, 6), "w": drawn(6)},
     )
-    onnx2nn.export_onnx(onnx2nn.load(norm), norm, tmp_path / "again.onnx")
+    onnx2nn.export_onnx(onnx2nn.load(made), made, tmp_path / "again.onnx")
     graph = onnx.load(tmp_path / "again.onnx").graph
+    lookup, norm = graph.node
     weights = {w.name: numpy_helper.to_array(w) for w in graph.initializer}
-    assert [n.op_type for n in graph.node] == ["LayerNormalization"]
-    assert not weights[graph.node[0].input[2]].any()
-    x = drawn(3, 4)
-    want = onnxruntime.InferenceSession(norm.SerializeToString()).run(None, {"x": x})
+    assert (lookup.op_type, [*lookup.attribute]) == ("Gather", [])
+    assert not weights[norm.input[2]].any()
+    x = np.random.default_rng(0).integers(5, size=(3, 4))
+    want = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})
     got = onnxruntime.InferenceSession(tmp_path / "again.onnx").run(None, {"x": x})
     np.testing.assert_allclose(got[0], want[0], atol=1e-6)
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from script_dialect import PREAMBLE, Dialect
+from script_dialect import Dialect
 from script_options import spelled_out
+from script_preamble import IN_ITS_PLACE, PREAMBLE
+from script_types import callables, for_sequences
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNTIME = ROOT / "python" / "onnx2nn" / "runtime"
 OUTPUT = ROOT / "src" / "torch" / "script_helpers.txt"
 PREFIX = "__torch__.helpers."
-
-LEFT_OUT = {"cast_e8m0": "TorchScript cannot view a tensor as another dtype"}
 
 
 def dialect_module() -> tuple[types.ModuleType, list[str]]:
@@ -42,11 +42,22 @@ def dialect_module() -> tuple[types.ModuleType, list[str]]:
                 functions[node.name] = node
             elif isinstance(node, (ast.Assign, ast.AnnAssign)):
                 constants += "try:\n    " + ast.unparse(node) + "\nexcept Exception:\n    pass\n"
+    for key, source in IN_ITS_PLACE.items():
+        replaced = ast.parse(source).body[0]
+        assert isinstance(replaced, ast.FunctionDef)
+        functions[key] = replaced
+    for key in [*functions]:
+        again = for_sequences(functions[key])
+        if again is not None:
+            functions[again.name] = again
     spelled_out(functions)
     originals = copy.deepcopy(functions)
     names = [*functions]
     for function in functions.values():
         made = ast.fix_missing_locations(Dialect(originals).visit(function))
+        called = callables(originals[function.name])
+        if called:
+            made = as_method(made, [*called])
         text += "\n" + ast.unparse(made) + "\n"
     text = "from __future__ import annotations\n" + text + constants
     file = "<helpers of onnx2nn for TorchScript>"
@@ -55,6 +66,21 @@ def dialect_module() -> tuple[types.ModuleType, list[str]]:
     sys.modules["helpers"] = module
     exec(compile(text, file, "exec", dont_inherit=True), module.__dict__)
     return module, names
+
+
+def as_method(function: ast.FunctionDef, called: list[str]) -> ast.ClassDef:
+    """A module with the function as a method, next to methods of the kind that it calls."""
+    text = f"class {function.name}(torch.nn.Module):\n"
+    for key in called:
+        text += (
+            f"    def {key}(self, captured: List[Tensor], given: List[Tensor]) -> List[Tensor]:\n"
+        )
+        text += "        return given\n"
+    made = ast.parse(text).body[0]
+    assert isinstance(made, ast.ClassDef)
+    function.decorator_list = [ast.parse("torch.jit.export", mode="eval").body]
+    made.body.append(function)
+    return ast.fix_missing_locations(made)
 
 
 def plain(qualified: str) -> str:
@@ -69,7 +95,10 @@ def scripted(module: types.ModuleType, names: list[str]) -> tuple[dict[str, str]
     def add(key: str, function: Any) -> None:
         if key in texts:
             return
-        code = torch.jit.script(function).code
+        if isinstance(function, type):
+            code = getattr(torch.jit.script(function()), key).code
+        else:
+            code = torch.jit.script(function).code
         if "CONSTANTS" in code:
             raise RuntimeError("it has constants that are no numbers")
         called = sorted(set(re.findall(r"__torch__\.[\w.]+", code)), key=len, reverse=True)
@@ -88,14 +117,15 @@ def scripted(module: types.ModuleType, names: list[str]) -> tuple[dict[str, str]
             raise
         for q in called:
             code = re.sub(re.escape(q) + r"\b", PREFIX + inner[q][0], code)
+        # As torch prints it, it would be a view by a size.
+        code = re.sub(
+            r"torch\.view_copy\((\w+), dtype\)", r"torch.view_copy(\1, dtype=dtype)", code
+        )
         head = re.match(r"def \w+\(", code)
         assert head is not None
         texts[key] = f"def {key}(" + code[head.end() :].rstrip("\n") + "\n"
 
     for n in names:
-        if n in LEFT_OUT:
-            refused[n] = LEFT_OUT[n]
-            continue
         try:
             add(n, getattr(module, n))
         except Exception as error:

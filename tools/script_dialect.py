@@ -5,126 +5,8 @@ import re
 from typing import Any
 
 import torch
+from script_types import annotation, call, callables, is_tensor_or_number, name
 
-# What Python says of dtypes and TorchScript does not.
-PREAMBLE = """
-import math
-from typing import Any, Callable, List, Optional, Tuple
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-def itemsize_of(dtype: torch.dtype) -> int:
-    # By name: element_size() is an operator that Netron does not know, and would show nothing for.
-    if dtype == torch.complex128:
-        return 16
-    if dtype == torch.float64 or dtype == torch.complex64:
-        return 8
-    if dtype == torch.int64 or dtype == torch.uint64:
-        return 8
-    if dtype == torch.float32 or dtype == torch.int32 or dtype == torch.uint32:
-        return 4
-    if dtype == torch.float16 or dtype == torch.bfloat16:
-        return 2
-    if dtype == torch.int16 or dtype == torch.uint16:
-        return 2
-    return 1
-
-def is_floating_point_dtype(dtype: torch.dtype) -> bool:
-    return torch.empty([0], dtype=dtype).is_floating_point()
-
-def is_unsigned_dtype(dtype: torch.dtype) -> bool:
-    return (
-        dtype == torch.uint8
-        or dtype == torch.uint16
-        or dtype == torch.uint32
-        or dtype == torch.uint64
-    )
-
-def is_signed_dtype(dtype: torch.dtype) -> bool:
-    return not (is_unsigned_dtype(dtype) or dtype == torch.bool)
-
-def iinfo_bits(dtype: torch.dtype) -> int:
-    return 8 * itemsize_of(dtype)
-
-def iinfo_min(dtype: torch.dtype) -> int:
-    if not is_signed_dtype(dtype):
-        return 0
-    return -iinfo_max(dtype) - 1
-
-def iinfo_max(dtype: torch.dtype) -> int:
-    # A table, since Netron computes what is constant and does not know `<<`.
-    if dtype == torch.uint64:
-        raise ValueError("the largest uint64 is no TorchScript integer")
-    if dtype == torch.int64:
-        return 9223372036854775807
-    if dtype == torch.uint32:
-        return 4294967295
-    if dtype == torch.int32:
-        return 2147483647
-    if dtype == torch.uint16:
-        return 65535
-    if dtype == torch.int16:
-        return 32767
-    return 255 if dtype == torch.uint8 else 127
-
-def same_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
-    if x.is_floating_point() or is_floating_point_dtype(dtype):
-        raise ValueError("TorchScript cannot view a tensor as another dtype")
-    return x.to(dtype)
-
-def finfo_max(dtype: torch.dtype) -> float:
-    if dtype == torch.float8_e4m3fn:
-        return 448.0
-    if dtype == torch.float8_e4m3fnuz:
-        return 240.0
-    if dtype == torch.float8_e5m2 or dtype == torch.float8_e5m2fnuz:
-        return 57344.0
-    if dtype == torch.float16:
-        return 65504.0
-    if dtype == torch.bfloat16:
-        return 3.3895313892515355e38
-    if dtype == torch.float64:
-        return 1.7976931348623157e308
-    if dtype == torch.float32:
-        return 3.4028234663852886e38
-    raise ValueError("the limits of this dtype are not known to TorchScript")
-
-def finfo_min(dtype: torch.dtype) -> float:
-    return -finfo_max(dtype)
-
-def finfo_eps(dtype: torch.dtype) -> float:
-    if dtype == torch.float16:
-        return 0.0009765625
-    if dtype == torch.bfloat16:
-        return 0.0078125
-    if dtype == torch.float64:
-        return 2.220446049250313e-16
-    if dtype == torch.float32:
-        return 1.1920928955078125e-07
-    raise ValueError("the limits of this dtype are not known to TorchScript")
-
-def falling(values: List[int]) -> List[int]:
-    out = sorted(values)
-    out.reverse()
-    return out
-
-def index_at(x: Tensor, places: List[Tensor]) -> Tensor:
-    wanted: List[Optional[Tensor]] = []
-    for place in places:
-        wanted.append(place)
-    return torch.ops.aten.index(x, wanted)
-
-def integers_of(x: Tensor) -> List[int]:
-    out: List[int] = x.to(torch.int64).tolist()
-    return out
-
-def product_of(values: List[int]) -> int:
-    out = 1
-    for value in values:
-        out = out * value
-    return out
-"""
 DTYPE_FACTS = {
     "itemsize": "itemsize_of",
     "is_floating_point": "is_floating_point_dtype",
@@ -135,6 +17,8 @@ STAND_INS: dict[str, ast.expr] = {
     kind: ast.Constant(value)
     for kind, value in (("int", 0), ("float", 0.0), ("bool", False), ("str", ""))
 }
+STAND_INS["tuple[int, int, int]"] = ast.parse("(0, 0, 0)", mode="eval").body
+STAND_INS["torch.dtype"] = ast.parse("torch.float32", mode="eval").body
 SPREADING = {
     "reshape",
     "view",
@@ -146,71 +30,6 @@ SPREADING = {
     "repeat",
     "tile",
 }
-
-
-def name(text: str) -> ast.Name:
-    return ast.Name(text, ast.Load())
-
-
-def call(function: str, *args: ast.expr) -> ast.Call:
-    return ast.Call(name(function), list(args), [])
-
-
-def members(union: ast.expr) -> list[ast.expr]:
-    if isinstance(union, ast.BinOp) and isinstance(union.op, ast.BitOr):
-        return members(union.left) + members(union.right)
-    return [union]
-
-
-def annotation(node: ast.expr | None) -> ast.expr | None:
-    """The type in TorchScript's words; strings, of which it has no tensors, are no alternative."""
-    if node is None:
-        return None
-    if isinstance(node, ast.BinOp):
-        parts = [annotation(m) for m in members(node) if "np." not in ast.unparse(m)]
-        by_text = {ast.unparse(p): p for p in parts if p is not None}
-        known = [p for text, p in by_text.items() if text != "None"]
-        optional = "None" in by_text
-        texts = {ast.unparse(p) for p in known}
-        # What is a list of numbers or a shape is a list; a tensor may stand for the numbers in it.
-        if len(texts) > 1 and texts <= {"List[int]", "torch.Size"}:
-            known = known[:1]
-        if len(texts) > 1 and "List[str]" in texts:
-            known = [p for p in known if ast.unparse(p) != "List[str]"]
-        if is_tensor_or_number(node):
-            known = [name("Tensor")]
-        if texts == {"Tensor", "List[Tensor]"}:
-            known = [name("Tensor")]  # a sequence is refused where it is given
-        if texts - {"None"} == {"torch.device", "str"}:
-            known = [known[0] if ast.unparse(known[0]) != "str" else known[1]]
-        if len(known) > 1:
-            return node  # torch says that it has no such union
-        return ast.Subscript(name("Optional"), known[0], ast.Load()) if optional else known[0]
-    if isinstance(node, ast.Subscript):
-        base = ast.unparse(node.value)
-        if base in ("list", "Sequence", "Iterable"):
-            inner = annotation(node.slice)
-            assert inner is not None
-            return ast.Subscript(name("List"), inner, ast.Load())
-        if base == "tuple":
-            items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-            if len(items) == 2 and ast.unparse(items[1]) == "...":
-                inner = annotation(items[0])
-                assert inner is not None
-                return ast.Subscript(name("List"), inner, ast.Load())
-            known = [annotation(i) or i for i in items]
-            inner = known[0] if len(known) == 1 else ast.Tuple(known, ast.Load())
-            return ast.Subscript(name("Tuple"), inner, ast.Load())
-    if ast.unparse(node) == "torch.Size":
-        return ast.Subscript(name("List"), name("int"), ast.Load())
-    return node
-
-
-def is_tensor_or_number(node: ast.expr | None) -> bool:
-    """Whether the type is a tensor or a number: a tensor in TorchScript, which callers make of it."""
-    texts = {ast.unparse(m) for m in members(node)} if node is not None else set()
-    numbers = {"int", "float", "bool"}
-    return "Tensor" in texts and bool(texts & numbers) and texts <= {"Tensor", "None", *numbers}
 
 
 def is_function(node: ast.expr) -> bool:
@@ -235,12 +54,18 @@ class Dialect(ast.NodeTransformer):
         self.limits: dict[str, tuple[str, ast.expr]] = {}  # variables that hold a torch.iinfo
         self.lists = 0  # that were comprehensions
         self.types: dict[str, str] = {}  # of parameters
+        self.callables: dict[str, str] = {}  # parameters that are functions
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         a = node.args
+        self.callables = callables(node)
+        for p in [*a.args, *a.kwonlyargs]:
+            if p.arg in self.callables:
+                optional = " | None" if "None" in ast.unparse(p.annotation or name("")) else ""
+                p.annotation = ast.parse(f"list[Tensor]{optional}", mode="eval").body
         star = star_name(node) if a.vararg is not None else ""
-        optional = len(a.defaults)
-        plain, defaulted = a.args[: len(a.args) - optional], a.args[len(a.args) - optional :]
+        required = len(a.args) - len(a.defaults)
+        plain, defaulted = a.args[:required], a.args[required:]
         words = list(zip(a.kwonlyargs, a.kw_defaults, strict=True))
         if defaulted:
             # What comes by its place keeps it, so that what has to be named has a default, which is
@@ -285,6 +110,8 @@ class Dialect(ast.NodeTransformer):
         node.body = self.hoisted(node.body)
         self.generic_visit(node)
         node.body = first + node.body
+        if self.callables:
+            a.args.insert(0, ast.arg("self"))
         return node
 
     def hoisted(self, body: list[ast.stmt]) -> list[ast.stmt]:
@@ -307,6 +134,14 @@ class Dialect(ast.NodeTransformer):
             self.tensors.add(ast.unparse(node.target))
             node.value = self.as_tensor(node.value)
         node.annotation = annotation(node.annotation) or node.annotation
+        v = node.value
+        if (
+            ast.unparse(node.annotation) == "List[float]"
+            and isinstance(v, ast.Call)
+            and isinstance(v.func, ast.Attribute)
+            and v.func.attr == "tolist"
+        ):
+            node.value = call("numbers_of", v.func.value)
         self.generic_visit(node)
         return node
 
@@ -518,6 +353,12 @@ class Dialect(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> Any:
         self.generic_visit(node)
         function = ast.unparse(node.func)
+        if function in self.callables:
+            method = ast.Attribute(name("self"), function, ast.Load())
+            made = ast.Call(method, [name(function), added(node.args)], [])
+            if self.callables[function] != "Tensor":
+                return made
+            return ast.Subscript(made, ast.Constant(0), ast.Load())
         if function in self.tables:
             out: ast.expr | None = None
             for i, f in reversed(list(enumerate(self.tables[function]))):
@@ -563,6 +404,10 @@ class Dialect(ast.NodeTransformer):
                 return ast.Call(
                     ast.Attribute(name("torch"), "tensor", ast.Load()), node.args, words
                 )
+        if function == "F.pad":
+            for k in node.keywords:
+                if k.arg == "value":
+                    k.value = call("float", k.value)
         if function == "bool" and node.args:
             mark_condition(node.args[0])
         if (

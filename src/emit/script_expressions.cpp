@@ -49,7 +49,8 @@ Typed ScriptWriter::value(const Expr& e) {
       return named(e.text);
     case ExprKind::Var: {
       const auto it = variables_.find(e.var->id);
-      if (it == variables_.end()) refuse("variable that is set in one branch only");
+      if (inner_function(e) != nullptr) refuse("function as a value");
+      if (it == variables_.end()) refuse("variable " + printable(e.var->name) + " that is set in one branch only");
       return it->second;
     }
     case ExprKind::Self:
@@ -117,6 +118,7 @@ Typed ScriptWriter::method(const Expr& e) {
 }
 
 std::string ScriptWriter::fit_annotated(const Expr& e, const std::string& want) {
+  if (const Inner* inner = inner_function(e)) return inner->captured;
   const bool optional = want.starts_with("Optional[");
   const std::string plain = optional ? inside(want) : want;
   const bool is_sequence = e.kind == ExprKind::List || e.kind == ExprKind::Tuple;
@@ -133,19 +135,44 @@ std::string ScriptWriter::fit_annotated(const Expr& e, const std::string& want) 
   const bool scalar = plain == "int" || plain == "float" || plain == "bool";
   if (scalar && (is_scalar_type(v.type) || v.type == "Tensor")) return fit(v, plain);
   if (plain == "Tensor" && v.type == "Optional[Tensor]") return fit(v, "Tensor");
-  // Helpers that take a tensor or a number take tensors here.
+  // Helpers that take a tensor or numbers take tensors here.
+  if (plain == "Tensor" && v.type == "List[int]")
+    return call("torch.tensor", {v.text, "dtype=4"}, "Tensor", "numbers").text;
   if (plain == "Tensor" && is_scalar_type(v.type))
     return call("torch.as_tensor", {v.text}, "Tensor", "number").text;
   refuse("way to give a " + v.type + " where a helper takes a " + want);
 }
 
+std::string ScriptWriter::helper_name(const Expr& e) const {
+  if (e.args.empty() || e.args[0]->kind != ExprKind::Var) return e.text;
+  const auto it = variables_.find(e.args[0]->var->id);
+  if (it == variables_.end()) return e.text;
+  const bool sequence = it->second.type == "List[Tensor]" || it->second.type == "Optional[List[Tensor]]";
+  const std::string other = e.text + "_sequence";
+  return sequence && script_helper(other) != nullptr ? other : e.text;
+}
+
+Typed ScriptWriter::as_dtype(const Expr& e) {
+  // A helper, since its front end takes `view` by sizes only.
+  const std::string x = fit(value(*e.args[0]), "Tensor");
+  const std::string dtype = value(*e.args[1]).text;
+  out_.helpers.insert("same_bits");
+  return call(std::string(kScriptHelpers) + ".same_bits", {x, dtype}, "Tensor", "view");
+}
+
 Typed ScriptWriter::helper(const Expr& e) {
-  const ScriptHelper* known = script_helper(e.text);
-  if (known == nullptr) refuse("helper " + e.text);
+  const std::string name = helper_name(e);
+  const ScriptHelper* known = script_helper(name);
+  if (known == nullptr) refuse("helper " + name);
   std::vector<std::string> texts;
   std::size_t used = e.args.size();
   std::size_t next = 0;  // argument without a name
   std::size_t plain = e.args.size();
+  std::map<std::string, std::string> functions;  // parameters that are functions
+  const auto give = [&](const ScriptParameter& p, const Expr& a) {
+    texts.push_back(fit_annotated(a, p.type));
+    if (const Inner* inner = inner_function(a)) functions[p.name] = inner->method;
+  };
   for (const ScriptParameter& p : known->params) {
     if (const auto after = starred_after(p.name)) {
       plain = std::min(*after, plain);
@@ -156,14 +183,14 @@ Typed ScriptWriter::helper(const Expr& e) {
       continue;
     }
     if (next < plain) {
-      texts.push_back(fit_annotated(*e.args[next++], p.type));
+      give(p, *e.args[next++]);
       continue;
     }
     const auto word = std::find_if(e.keywords.begin(), e.keywords.end(),
                                    [&](const auto& k) { return k.first == p.name; });
     if (word != e.keywords.end()) {
       ++used;
-      texts.push_back(fit_annotated(*word->second, p.type));
+      give(p, *word->second);
     } else if (!p.otherwise.empty()) {
       texts.push_back(p.otherwise);
     } else {
@@ -172,16 +199,17 @@ Typed ScriptWriter::helper(const Expr& e) {
   }
   if (used != e.args.size() + e.keywords.size() || next < plain)
     refuse("helper " + e.text + " with such arguments");
-  out_.helpers.insert(e.text);
-  return call(std::string(kScriptHelpers) + "." + e.text, texts, known->returns, e.text);
+  out_.helpers.insert(name);
+  const std::string function = known->is_method ? "(self)." + helper_method(name, functions)
+                                                : std::string(kScriptHelpers) + "." + name;
+  return call(function, texts, known->returns, e.text);
 }
 
 Typed ScriptWriter::aten(const Expr& e) {
   bool known = false;
   const auto schema = torch::schema_of(e.text, &known);
   ONNX2NN_CHECK(known && e.args.size() <= schema.size(), "no ATen overload " + e.text);
-  // Its front end knows views by sizes only.
-  if (e.text == "view.dtype") refuse("view of a tensor as another dtype");
+  if (e.text == "view.dtype") return as_dtype(e);
   const std::string base(torch::function_of(e));
   std::vector<std::string> texts;
   bool takes_tensor = false;

@@ -13,19 +13,23 @@ namespace onnx2nn::emit {
 using torch::ExprKind;
 
 ScriptWriter::ScriptWriter(const torch::Instance& module, const torch::Function& function,
-                           const ScriptTypes& arguments, const ScriptCallee& callee)
-    : module_(module), function_(function), callee_(callee) {
+                           const ScriptTypes& arguments, const ScriptCallee& callee,
+                           const Optionals& optionals)
+    : module_(module), function_(function), callee_(callee), optionals_(optionals) {
   collect_names(function.body);
   for (const auto& p : function.params) names_.insert(p.var->name);
   if (arguments.size() != function.params.size())
     refuse("call of a method with other arguments than it has");
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const Typed v = define(*function.params[i].var, arguments[i]);
-    out_.params += ",\n    " + v.text + ": " + arguments[i];
+    const std::string name = v.type == arguments[i] ? v.text : fresh(v.text);
+    out_.params += ",\n    " + name + ": " + arguments[i];
+    if (name != v.text) set(function.params[i].var, {name, arguments[i]});
   }
 }
 
 ScriptMethod ScriptWriter::run() {
+  out_.name = function_.name;
   block(function_.body);
   if (out_.returns.empty()) {
     out_.returns = "NoneType";
@@ -61,12 +65,17 @@ bool ScriptWriter::is_word(const std::string& name) {
   return kWords.count(name) != 0;
 }
 
-Typed ScriptWriter::define(const torch::Var& v, const std::string& type) {
+Typed ScriptWriter::define(const torch::Var& v, const std::string& given) {
+  const auto optional = optionals_.find(v.id);
+  const bool holds = optional != optionals_.end() && optional_of(given, optional->second) == optional->second;
+  const std::string type = holds ? optional->second : given;
   const auto known = variables_.find(v.id);
   if (known != variables_.end() && known->second.type == type) return known->second;
-  if (known != variables_.end() && depth_ > 0)
-    refuse("variable that is " + known->second.type + " in one place and " + type +
-           " in another");
+  if (known != variables_.end() && depth_ > 0) {
+    const std::string& other = known->second.type;
+    if (const std::string both = optional_of(type, other); !both.empty()) throw Widened{v.id, both};
+    refuse("variable that is " + other + " in one place and " + type + " in another");
+  }
   std::string name = v.name;
   const auto taken = types_.find(name);
   if (name == "_" || is_word(name) || torch::is_python_keyword(name) || !torch::is_ascii_identifier(name) ||
@@ -219,7 +228,17 @@ Typed ScriptWriter::joined(const Expr& e, std::string_view want) {
 
 ScriptMethod script_method(const torch::Instance& module, const torch::Function& function,
                            const ScriptTypes& arguments, const ScriptCallee& callee) {
-  return ScriptWriter(module, function, arguments, callee).run();
+  ScriptWriter::Optionals optionals;
+  // Each turn finds one more variable that is an optional; few functions have any.
+  constexpr int kTurns = 64;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    try {
+      return ScriptWriter(module, function, arguments, callee, optionals).run();
+    } catch (const ScriptWriter::Widened& widened) {
+      optionals[widened.variable] = widened.type;
+    }
+  }
+  refuse("function with more than " + std::to_string(kTurns) + " optional variables");
 }
 
 std::string script_member(const std::string& object, const std::string& name) {

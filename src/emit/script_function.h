@@ -13,10 +13,12 @@ namespace onnx2nn::emit {
 
 /// A method as it is written, without the name of its class.
 struct ScriptMethod {
+  std::string name;
   std::string params;   // "x: Tensor,\n    mask: Tensor", after `self`
   std::string returns;  // its type
   std::string body;     // lines, indented
   std::set<std::string> helpers;  // that it calls
+  std::vector<ScriptMethod> others;  // of the same module, which it calls: functions inside of this one
 };
 
 /// Types as TorchScript writes them: "Tensor", "int", "List[int]", "Optional[Tensor]".

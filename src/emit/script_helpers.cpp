@@ -59,7 +59,11 @@ std::map<std::string_view, Entry> index_helpers() {
     if (open == std::string_view::npos || end == std::string_view::npos) continue;
     Entry entry;
     entry.text = text;
-    entry.signature.params = parameters_of(text.substr(open + 1, arrow - open - 1));
+    std::string_view params = text.substr(open + 1, arrow - open - 1);
+    constexpr std::string_view kSelf = "self,";
+    entry.signature.is_method = params.starts_with(kSelf);
+    if (entry.signature.is_method) params.remove_prefix(kSelf.size());
+    entry.signature.params = parameters_of(params);
     entry.signature.returns = std::string(text.substr(arrow + 5, end - arrow - 5));
     out.emplace(text.substr(4, open - 4), std::move(entry));
   }
@@ -77,6 +81,8 @@ const ScriptHelper* script_helper(std::string_view name) {
   const auto it = helpers().find(name);
   return it == helpers().end() ? nullptr : &it->second.signature;
 }
+
+std::string_view script_helper_source(std::string_view name) { return helpers().at(name).text; }
 
 std::string script_helper_text(const std::set<std::string>& names) {
   std::set<std::string> wanted;
@@ -97,7 +103,10 @@ std::string script_helper_text(const std::set<std::string>& names) {
     }
   }
   std::string out;
-  for (const std::string& name : wanted) out += helpers().at(name).text;
+  for (const std::string& name : wanted) {
+    const Entry& helper = helpers().at(name);
+    if (!helper.signature.is_method) out += helper.text;
+  }
   return out;
 }
 

@@ -17,8 +17,8 @@ void ScriptWriter::block(const Block& b) {
       statement(s);
     } catch (const Error& error) {
       // The innermost statement that has a node says which.
-      if (s.origin.empty() || error.code() != "unsupported-output" || located_) throw;
-      located_ = true;
+      const bool located = std::string_view(error.what()).find(" (node ") != std::string_view::npos;
+      if (s.origin.empty() || error.code() != "unsupported-output" || located) throw;
       throw Error(error.code(), std::string(error.what()) + " (node " + printable(s.origin) + ")",
                   error.hint());
     }
@@ -27,6 +27,7 @@ void ScriptWriter::block(const Block& b) {
 
 void ScriptWriter::set(const torch::VarPtr& target, const Typed& v) {
   const Typed name = define(*target, v.type);
+  if (name.type != v.type) return line(name.text + " = annotate(" + name.type + ", " + v.text + ")");
   if (name.text != v.text) line(name.text + " = " + v.text);
 }
 
@@ -44,9 +45,17 @@ void ScriptWriter::assign(const Stmt& s) {
                                        : ScriptTypes(s.targets.size(), inside(v.type));
   if (types.size() != s.targets.size()) refuse("assignment of that many values");
   std::string all;
-  for (std::size_t i = 0; i < types.size(); ++i)
-    all += define(*s.targets[i], types[i]).text + ", ";
+  std::vector<std::pair<torch::VarPtr, Typed>> optionals;
+  for (std::size_t i = 0; i < types.size(); ++i) {
+    Typed name = define(*s.targets[i], types[i]);
+    if (name.type != types[i]) {
+      name = {fresh(name.text), types[i]};
+      optionals.emplace_back(s.targets[i], name);
+    }
+    all += name.text + ", ";
+  }
   line(all + "= " + v.text);
+  for (const auto& [target, given] : optionals) set(target, given);
 }
 
 void ScriptWriter::rename_last(const torch::VarPtr& target, const Typed& v) {
@@ -55,8 +64,8 @@ void ScriptWriter::rename_last(const torch::VarPtr& target, const Typed& v) {
   const std::string lead(4 + 2 * static_cast<std::size_t>(depth_), ' ');
   const std::string made = lead + v.text + " = ";
   const bool is_last = text_.compare(begin, made.size(), made) == 0 && !is_member(v.text);
-  if (!is_last) return set(target, v);
   const Typed name = define(*target, v.type);
+  if (!is_last || name.type != v.type) return set(target, v);
   text_.replace(begin, made.size(), lead + name.text + " = ");
   names_.erase(v.text);
   types_.erase(v.text);
@@ -75,6 +84,16 @@ void ScriptWriter::statement(const Stmt& s) {
     case Stmt::Kind::Assign:
       return assign(s);
     case Stmt::Kind::Return: {
+      if (is_inner_) {
+        const bool several = s.value->kind == ExprKind::Tuple;
+        std::vector<std::string> items;
+        for (const ExprPtr& item : several ? s.value->args : std::vector<ExprPtr>{s.value.ptr()}) {
+          const Typed v = value(*item);
+          if (v.type != "Tensor") refuse("function inside of another that gives a " + v.type);
+          items.push_back(v.text);
+        }
+        return line("return [" + join(items, ", ") + "]");
+      }
       const Typed v = value(*s.value);
       out_.returns = v.type == "None" ? "NoneType" : v.type;
       return line("return " + v.text);
@@ -85,10 +104,11 @@ void ScriptWriter::statement(const Stmt& s) {
       return loop_for(s);
     case Stmt::Kind::While:
       return loop_while(s);
-    case Stmt::Kind::Break:
     case Stmt::Kind::Def:
+      return define_function(s);
+    case Stmt::Kind::Break:
     case Stmt::Kind::Set:
-      refuse("function inside of another");
+      refuse("such statement");
   }
 }
 

@@ -22,6 +22,18 @@ std::string inside(std::string_view type) {
   return std::string(type.substr(open + 1, type.size() - open - 2));
 }
 
+std::string optional_of(const std::string& a, const std::string& b) {
+  const auto plain = [](const std::string& type) {
+    return type.starts_with("Optional[") ? inside(type) : type;
+  };
+  if (a == "None" || b == "None") {
+    const std::string other = plain(a == "None" ? b : a);
+    return other == "Tensor" || is_list(other) ? "Optional[" + other + "]" : "";
+  }
+  if (plain(a) != plain(b) || (a == plain(a) && b == plain(b))) return "";
+  return "Optional[" + plain(a) + "]";
+}
+
 ScriptTypes items_of(std::string_view tuple) {
   ScriptTypes out;
   int depth = 0;

@@ -25,6 +25,8 @@ bool is_integer_text(std::string_view text);
 std::string inside(std::string_view type);
 /// The types of a tuple's items.
 ScriptTypes items_of(std::string_view tuple);
+/// The optional that holds both, where one may be None and they are alike but for that; else "".
+std::string optional_of(const std::string& a, const std::string& b);
 std::string tuple_of(const ScriptTypes& types);
 /// The type of a schema's result, as annotations have it.
 std::string annotation(std::string_view schema_type);

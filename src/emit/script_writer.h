@@ -17,8 +17,17 @@ namespace onnx2nn::emit {
 
 class ScriptWriter {
  public:
+  /// Of variables that are None in one place: the type of an optional.
+  using Optionals = std::map<int, std::string>;
+  /// A variable turned out to be an optional where it was taken for something else before.
+  struct Widened {
+    int variable = 0;
+    std::string type;
+  };
+
+  /// `optionals` outlive the writer.
   ScriptWriter(const torch::Instance& module, const torch::Function& function,
-               const ScriptTypes& arguments, const ScriptCallee& callee);
+               const ScriptTypes& arguments, const ScriptCallee& callee, const Optionals& optionals);
 
   ScriptMethod run();
 
@@ -32,8 +41,23 @@ class ScriptWriter {
   void collect_names(const Block& b);
   std::string fresh(std::string stem);
   static bool is_word(const std::string& name);
-  /// The variable with this type from now on. What TorchScript has under one name has one type.
+  /// The variable with this type from now on, or with that of an optional that it is elsewhere. What
+  /// TorchScript has under one name has one type. Throws Widened.
   Typed define(const torch::Var& v, const std::string& type);
+
+  // ---- functions inside of this one, which are methods
+  /// A method of this module for what `def` defines: of the tensors that it reads from outside and of
+  /// its arguments, as lists.
+  void define_function(const Stmt& def);
+  ScriptWriter(const ScriptWriter& outer, const torch::Function& function);
+  ScriptMethod run_inner(const std::vector<torch::VarPtr>& captured, const std::string& name);
+  void unpack(const torch::VarPtr& v, const std::string& list, std::size_t i);
+  /// What `b` reads of the variables here, in the order of reading.
+  std::vector<torch::VarPtr> captured_by(const Block& b) const;
+  /// A method for a helper that calls functions, by the methods that are given for its parameters.
+  std::string helper_method(const std::string& name, const std::map<std::string, std::string>& given);
+  /// A name that no member and no method of this module has.
+  std::string method_name(const std::string& stem);
 
   // ---- lines
   void line(const std::string& text);
@@ -82,10 +106,20 @@ class ScriptWriter {
   Typed method(const Expr& e);
 
   // ---- helpers
+  /// The function that this is the name of; null where it is another value.
+  struct Inner {
+    std::string method;
+    std::string captured;  // the list of the tensors that it reads
+  };
+  const Inner* inner_function(const Expr& e) const;
   /// A value as a parameter of this annotated type.
   std::string fit_annotated(const Expr& e, const std::string& want);
   Typed helper(const Expr& e);
+  /// Helpers that take a tensor or a sequence are two here.
+  std::string helper_name(const Expr& e) const;
   Typed aten(const Expr& e);
+  /// A tensor's bits as another dtype.
+  Typed as_dtype(const Expr& e);
   static std::string number_type(const std::string& function, bool has_float);
   Typed operation(const Expr& e);
   /// `a if condition else b`
@@ -114,14 +148,17 @@ class ScriptWriter {
   const torch::Instance& module_;
   const torch::Function& function_;
   const ScriptCallee& callee_;
+  const Optionals& optionals_;
   ScriptMethod out_;
   std::string text_;
   int depth_ = 0;
-  bool located_ = false;
+  bool is_inner_ = false;
   std::set<std::string> names_;
   std::map<std::string, int> counts_;
   std::map<std::string, std::string> types_;  // of names
   std::unordered_map<int, Typed> variables_;
+  std::unordered_map<int, Inner> functions_;
+  std::set<std::string> method_names_;
   std::map<std::string, std::string> members_;  // "self.conv1" -> the name that it has here
 };
 

@@ -106,19 +106,36 @@ class Classes {
                              "  training : bool\n";
     const std::string_view prefix = module.is_layer ? kLayers : kClasses;
     std::string key = head;
-    for (const auto& m : methods_[&module])
-      key += "|" + m->name + "|" + m->method.params + "|" + m->method.returns + "\n" + m->method.body;
+    for (const ScriptMethod* m : all_methods(module))
+      key += "|" + m->name + "|" + m->params + "|" + m->returns + "\n" + m->body;
     const bool is_root = &module == model_.root;
     auto& known = is_root ? root_ : same_[std::string(prefix)][key + "|" + (module.is_layer ? module.type : "")];
     if (known.empty()) {
       known = is_root ? claim(prefix, model_.class_name) : claim(prefix, name_of(module));
       std::string text = "class " + known + head;
-      for (const auto& m : methods_[&module])
-        text += "  def " + m->name + "(self: " + std::string(prefix) + "." + known +
-                m->method.params + ") -> " + m->method.returns + ":\n" + m->method.body;
+      for (const ScriptMethod* m : all_methods(module))
+        text += "  def " + m->name + "(self: " + std::string(prefix) + "." + known + m->params +
+                ") -> " + m->returns + ":\n" + m->body;
       code_[std::string(prefix)] += text;
     }
     classes_[&module] = {std::string(prefix), known};
+  }
+
+  /// Those that are called, each after the functions inside of it.
+  std::vector<const ScriptMethod*> all_methods(const Instance& module) {
+    std::vector<const ScriptMethod*> out;
+    std::set<std::string_view> names;
+    const auto add = [&](const ScriptMethod& m) {
+      if (!names.insert(m.name).second)
+        throw Error("unsupported-output", "TorchScript has no two methods " + m.name + " in one module",
+                    "write the model as .py");
+      out.push_back(&m);
+    };
+    for (const auto& m : methods_[&module]) {
+      for (const ScriptMethod& other : m->method.others) add(other);
+      add(m->method);
+    }
+    return out;
   }
 
   static std::string name_of(const Instance& module) {

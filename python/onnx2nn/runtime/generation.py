@@ -1,6 +1,6 @@
 """Text generation of com.microsoft: the loops around a decoder that is a nested graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,8 +56,14 @@ def keep_hypotheses(
     power: float,
 ) -> list[tuple[float, list[int]]]:
     """The best finished sequences, the best first: those kept so far, and those that ended now."""
-    scored = [(total / len(tokens) ** power, tokens) for total, tokens in ended]
-    return sorted([*kept, *scored], key=lambda pair: -pair[0])[:beams]
+    best = list(kept)
+    for total, tokens in ended:
+        score = total / len(tokens) ** power
+        place = len(best)
+        while place > 0 and best[place - 1][0] < score:
+            place -= 1
+        best.insert(place, (score, tokens))
+    return best[:beams]
 
 
 def go_on_or_end(
@@ -107,236 +113,121 @@ def settle_beams(
     return chosen
 
 
-def beam_search(
-    start: Callable[[], tuple[Tensor, list[Tensor]]],
-    advance: Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]],
+def first_beams(
+    input_ids: Tensor, beams: int
+) -> tuple[Tensor, Tensor, list[list[tuple[float, list[int]]]], list[bool]]:
+    """Before the first step: all beams' sequences and totals, and each sample's finished ones."""
+    batch = input_ids.shape[0]
+    totals = torch.full((batch, beams), -1e9, device=input_ids.device)
+    totals[:, 0] = 0.0
+    nothing: list[tuple[float, list[int]]] = []
+    sequences = input_ids.repeat_interleave(beams, 0)
+    return sequences, totals.reshape(-1), [nothing] * batch, [False] * batch
+
+
+def beam_candidates(
+    scores: Tensor, totals: Tensor, batch: int, count: int
+) -> list[list[tuple[float, int, int]]]:
+    """Of each sample the `count` best ways to go on, best first: total, token and beam."""
+    words = scores.shape[1]
+    best, index = (scores + totals.unsqueeze(1)).reshape(batch, -1).topk(count, dim=1)
+    sums: list[float] = best.flatten().tolist()
+    places: list[int] = index.flatten().tolist()
+    options = [
+        (total, at % words, at // words) for total, at in zip(sums, places, strict=True)
+    ]
+    return [options[i * count : (i + 1) * count] for i in range(batch)]
+
+
+def beam_step(
+    scores: Tensor,
     sequences: Tensor,
-    max_length: int,
-    min_length: int,
+    totals: Tensor,
+    kept: list[list[tuple[float, list[int]]]],
+    done: list[bool],
+    num_beams: int,
+    *,
+    eos_token_id: int,
+    pad_token_id: int,
+    length_penalty: float,
+    early_stopping: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sequences and totals with one token more, and the beams that they come from.
+
+    `kept` and `done` change in place.
+    """
+    device = sequences.device
+    chosen = settle_beams(
+        kept,
+        done,
+        beam_candidates(scores, totals, len(done), 2 * num_beams),
+        [row.tolist() for row in sequences.unbind()],
+        num_beams,
+        eos_token_id,
+        pad_token_id,
+        length_penalty,
+        early_stopping,
+    )
+    totals = torch.tensor([c[0] for c in chosen], device=device)
+    tokens = torch.tensor([c[1] for c in chosen], device=device).to(sequences)
+    origins = torch.tensor([c[2] for c in chosen], device=device)
+    sequences = torch.cat([sequences[origins], tokens.unsqueeze(1)], dim=1)
+    return sequences, totals, origins
+
+
+def best_sequences(
+    sequences: Tensor,
+    totals: Tensor,
+    kept: list[list[tuple[float, list[int]]]],
+    done: list[bool],
     num_beams: int,
     num_return_sequences: int,
-    length_penalty: float = 1.0,
-    repetition_penalty: float = 1.0,
-    vocab_mask: Tensor | None = None,
-    *,
-    eos_token_id: int,
-    pad_token_id: int,
-    no_repeat_ngram_size: int = 0,
-    early_stopping: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """com.microsoft BeamSearch: torch has no search over a decoder's outputs.
-
-    `start` gives the first logits [batch, vocabulary] and states [batch, ...], `advance` the next
-    ones [batch * beams, ...] from the last tokens, all sequences and the states. The sequences
-    [batch, results, max_length] and their scores [batch, results] come out.
-    """
-    batch = sequences.shape[0]
-    device = sequences.device
-    logits, states = start()
-    logits = logits.repeat_interleave(num_beams, 0)
-    states = [s.repeat_interleave(num_beams, 0) for s in states]
-    sequences = sequences.repeat_interleave(num_beams, 0)
-    totals = torch.full((batch, num_beams), -1e9, device=device)
-    totals[:, 0] = 0.0
-    totals = totals.reshape(-1)
-    kept: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
-    done = [False] * batch
-    while True:
-        scores = processed_scores(
-            logits.float().log_softmax(-1),
-            sequences,
-            eos_token_id=eos_token_id,
-            min_length=min_length,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            vocab_mask=vocab_mask,
-        )
-        words = scores.shape[1]
-        scores = (scores + totals.unsqueeze(1)).reshape(batch, -1)
-        best, index = scores.topk(2 * num_beams, dim=1)
-        candidates = [
-            [(score, at % words, at // words) for score, at in zip(*pair, strict=True)]
-            for pair in zip(best.tolist(), index.tolist(), strict=True)
-        ]
-        chosen = settle_beams(
-            kept,
-            done,
-            candidates,
-            sequences.tolist(),
-            num_beams,
-            eos_token_id,
-            pad_token_id,
-            length_penalty,
-            early_stopping,
-        )
-        totals = torch.tensor([c[0] for c in chosen], device=device)
-        tokens = torch.tensor(
-            [c[1] for c in chosen], dtype=sequences.dtype, device=device
-        )
-        origins = torch.tensor([c[2] for c in chosen], device=device)
-        sequences = torch.cat([sequences[origins], tokens.unsqueeze(1)], dim=1)
-        if all(done) or sequences.shape[1] >= max_length:
-            break
-        logits, states = advance(
-            tokens.unsqueeze(1), sequences, [s[origins] for s in states]
-        )
-    last, sums = sequences.tolist(), totals.tolist()
-    for sample in range(batch):
-        if not done[sample]:
-            beams = slice(sample * num_beams, (sample + 1) * num_beams)
-            ended = list(zip(sums[beams], last[beams], strict=True))
-            kept[sample] = keep_hypotheses(
-                kept[sample], ended, num_beams, length_penalty
-            )
-    rows = [
-        F.pad(torch.tensor(tokens), [0, max_length - len(tokens)], value=pad_token_id)
-        for sample in kept
-        for _, tokens in sample[:num_return_sequences]
-    ]
-    y = torch.stack(rows).to(sequences).reshape(batch, num_return_sequences, max_length)
-    y_scores = torch.tensor(
-        [[s for s, _ in k[:num_return_sequences]] for k in kept], device=device
-    )
-    return y, y_scores
-
-
-def greedy_search(
-    start: Callable[[], tuple[Tensor, list[Tensor]]],
-    advance: Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]],
-    sequences: Tensor,
     max_length: int,
-    min_length: int = 0,
-    repetition_penalty: float = 1.0,
-    vocab_mask: Tensor | None = None,
     *,
-    eos_token_id: int,
     pad_token_id: int,
-    no_repeat_ngram_size: int = 0,
-    choose: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """com.microsoft GreedySearch: the likeliest token, or what `choose` takes by the scores."""
-    logits, states = start()
-    ended = torch.zeros(sequences.shape[0], dtype=torch.bool, device=sequences.device)
-    while True:
-        scores = processed_scores(
-            logits.float(),
-            sequences,
-            eos_token_id=eos_token_id,
-            min_length=min_length,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            vocab_mask=vocab_mask,
-        )
-        chosen = scores.argmax(-1) if choose is None else choose(scores)
-        tokens = chosen.masked_fill(ended, pad_token_id).to(sequences.dtype)
-        ended = ended | (tokens == eos_token_id)
-        tokens = tokens.masked_fill(ended, pad_token_id)
-        sequences = torch.cat([sequences, tokens.unsqueeze(1)], dim=1)
-        if sequences.shape[1] >= max_length or bool(ended.all()):
-            break
-        logits, states = advance(tokens.unsqueeze(1), sequences, states)
-    return F.pad(sequences, [0, max_length - sequences.shape[1]], value=pad_token_id)
+    length_penalty: float,
+) -> tuple[Tensor, Tensor]:
+    """The sequences [batch, results, max_length] of a search and their scores [batch, results]."""
+    rows: list[Tensor] = []
+    scores: list[float] = []
+    sums: list[float] = totals.tolist()
+    last = [row.tolist() for row in sequences.unbind()]
+    for sample, ended in enumerate(kept):
+        best = ended
+        if not done[sample]:
+            first = sample * num_beams
+            going = [(sums[i], last[i]) for i in range(first, first + num_beams)]
+            best = keep_hypotheses(ended, going, num_beams, length_penalty)
+        for score, tokens in best[:num_return_sequences]:
+            short = max_length - len(tokens)
+            rows.append(F.pad(torch.tensor(tokens), [0, short], value=pad_token_id))
+            scores.append(score)
+    shape = (len(kept), num_return_sequences)
+    y = torch.stack(rows).to(sequences).reshape(len(kept), -1, max_length)
+    return y, torch.tensor(scores, device=sequences.device).reshape(shape)
 
 
-def next_of_encoder_decoder(
-    decoder: Callable[..., tuple[Tensor, ...]],
-    tokens: Tensor,
-    states: list[Tensor],
-    takes_ids: bool,
-    takes_states: bool,
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits and states after `tokens`, of a decoder that attends to an encoder's states."""
-    ids, mask, hidden, *caches = states
-    given = [tokens, ids, mask] if takes_ids else [tokens, mask]
-    if takes_states:
-        given.append(hidden)
-    logits, *grown = decoder(*given, *caches)
-    # The encoder's keys and values come after the decoder's own and stay as they are.
-    return logits[:, -1], [ids, mask, hidden, *grown, *caches[len(grown) :]]
-
-
-def encoder_decoder_steps(
-    encoder: Callable[..., tuple[Tensor, ...]],
-    decoder: Callable[..., tuple[Tensor, ...]],
-    inputs: tuple[Tensor, Tensor, Tensor],
-    takes_ids: bool,
-    takes_states: bool,
-) -> tuple[
-    Callable[[], tuple[Tensor, list[Tensor]]],
-    Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]],
-]:
-    """The two steps of `beam_search` for an encoder with a decoder that keeps a cache."""
-
-    def start() -> tuple[Tensor, list[Tensor]]:
-        logits, hidden, *caches = encoder(*inputs)
-        return logits[:, -1], [*inputs[:2], hidden, *caches]
-
-    def advance(
-        tokens: Tensor, _: Tensor, states: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        return next_of_encoder_decoder(decoder, tokens, states, takes_ids, takes_states)
-
-    return start, advance
-
-
-def first_of_decoder(
-    decoder: Callable[..., tuple[Tensor, ...]],
+def prompt_inputs(
     input_ids: Tensor,
     attention_mask: Tensor,
     cache: tuple[int, int, int],
     dtype: torch.dtype,
-    words: int | None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits and states after the prompt; `cache` is layers, heads and size."""
+) -> list[Tensor]:
+    """What a decoder takes before the first step; `cache` is layers, heads and size."""
     layers, heads, size = cache
     shape = (2, input_ids.shape[0], heads, 0, size)
     past = [torch.zeros(shape, dtype=dtype, device=input_ids.device)] * layers
     places = (attention_mask.cumsum(1) - 1).clamp(min=0) * attention_mask
-    logits, *present = decoder(input_ids, places.to(input_ids), attention_mask, *past)
-    # Samples come first in every state.
-    states = [attention_mask, attention_mask.sum(1, keepdim=True)]
-    return logits[:, -1, :words], states + [p.transpose(0, 1) for p in present]
+    return [input_ids, places.to(input_ids), attention_mask, *past]
 
 
-def next_of_decoder(
-    decoder: Callable[..., tuple[Tensor, ...]],
-    tokens: Tensor,
-    states: list[Tensor],
-    words: int | None,
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits and states after `tokens`."""
-    mask, place, *past = states
-    mask = F.pad(mask, [0, 1], value=1)
-    cached = [p.transpose(0, 1).contiguous() for p in past]
-    logits, *present = decoder(tokens, place.to(tokens), mask, *cached)
-    grown = [p.transpose(0, 1) for p in present]
-    return logits[:, -1, :words], [mask, place + 1, *grown]
-
-
-def decoder_steps(
-    decoder: Callable[..., tuple[Tensor, ...]],
-    init_decoder: Callable[..., tuple[Tensor, ...]] | None,
-    prompt: tuple[Tensor, Tensor],
-    cache: tuple[int, int, int],
-    dtype: torch.dtype,
-    vocab_size: int,
-) -> tuple[
-    Callable[[], tuple[Tensor, list[Tensor]]],
-    Callable[[Tensor, Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]],
-]:
-    """The two steps of `beam_search` for a decoder alone."""
-    words = None if vocab_size < 0 else vocab_size
-    first = decoder if init_decoder is None else init_decoder
-
-    def start() -> tuple[Tensor, list[Tensor]]:
-        return first_of_decoder(first, *prompt, cache, dtype, words)
-
-    def advance(
-        tokens: Tensor, _: Tensor, states: list[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        return next_of_decoder(decoder, tokens, states, words)
-
-    return start, advance
+def next_inputs(
+    tokens: Tensor, attention_mask: Tensor, present: Sequence[Tensor]
+) -> list[Tensor]:
+    """What a decoder takes to go on: `tokens` [batch, 1], and the keys and values so far."""
+    place = attention_mask.sum(1, keepdim=True)
+    mask = F.pad(attention_mask, [0, 1], value=1)
+    return [tokens, place.to(tokens), mask, *present]
 
 
 def visible_tokens(
@@ -372,24 +263,52 @@ def beam_search_encoder_decoder(
     """com.microsoft BeamSearch over an encoder and a decoder."""
     first = torch.full_like(input_ids[:, :1], decoder_start_token_id)
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
-    start, advance = encoder_decoder_steps(
-        encoder, decoder, (input_ids, mask, first), takes_ids, takes_states
-    )
-    return beam_search(
-        start,
-        advance,
-        first,
-        max_length,
-        min_length,
+    outputs = encoder(input_ids, mask, first)
+    logits = outputs[0].repeat_interleave(num_beams, 0)
+    context = [mask, *outputs[1:2]] if takes_states else [mask]
+    context = [input_ids, *context] if takes_ids else context
+    context = [x.repeat_interleave(num_beams, 0) for x in context]
+    caches = [x.repeat_interleave(num_beams, 0) for x in outputs[2:]]
+    sequences, totals, kept, done = first_beams(first, num_beams)
+    while True:
+        scores = processed_scores(
+            logits[:, -1].float().log_softmax(-1),
+            sequences,
+            eos_token_id=eos_token_id,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            vocab_mask=vocab_mask,
+        )
+        sequences, totals, origins = beam_step(
+            scores,
+            sequences,
+            totals,
+            kept,
+            done,
+            num_beams,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+        )
+        if all(done) or sequences.shape[1] >= max_length:
+            break
+        caches = [x[origins] for x in caches]
+        outputs = decoder(sequences[:, -1:], *context, *caches)
+        logits = outputs[0]
+        # The encoder's keys and values come after the decoder's own and stay as they are.
+        caches = [*outputs[1:], *caches[len(outputs) - 1 :]]
+    return best_sequences(
+        sequences,
+        totals,
+        kept,
+        done,
         num_beams,
         num_return_sequences,
-        length_penalty,
-        repetition_penalty,
-        vocab_mask,
-        eos_token_id=eos_token_id,
+        max_length,
         pad_token_id=pad_token_id,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        early_stopping=early_stopping,
+        length_penalty=length_penalty,
     )
 
 
@@ -416,24 +335,52 @@ def beam_search_decoder(
 ) -> tuple[Tensor, Tensor]:
     """com.microsoft BeamSearch over a decoder alone."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
-    start, advance = decoder_steps(
-        decoder, init_decoder, (input_ids, mask), cache, dtype, vocab_size
-    )
-    return beam_search(
-        start,
-        advance,
-        input_ids,
-        max_length,
-        min_length,
+    words = None if vocab_size < 0 else vocab_size
+    first = prompt_inputs(input_ids, mask, cache, dtype)
+    outputs = decoder(*first) if init_decoder is None else init_decoder(*first)
+    logits = outputs[0].repeat_interleave(num_beams, 0)
+    mask = mask.repeat_interleave(num_beams, 0)
+    present = [x.repeat_interleave(num_beams, 1) for x in outputs[1:]]
+    sequences, totals, kept, done = first_beams(input_ids, num_beams)
+    while True:
+        scores = processed_scores(
+            logits[:, -1, :words].float().log_softmax(-1),
+            sequences,
+            eos_token_id=eos_token_id,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            vocab_mask=vocab_mask,
+        )
+        sequences, totals, origins = beam_step(
+            scores,
+            sequences,
+            totals,
+            kept,
+            done,
+            num_beams,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            length_penalty=length_penalty,
+            early_stopping=early_stopping,
+        )
+        if all(done) or sequences.shape[1] >= max_length:
+            break
+        given = next_inputs(
+            sequences[:, -1:], mask[origins], [x[:, origins] for x in present]
+        )
+        outputs = decoder(*given)
+        mask, logits, present = given[2], outputs[0], list(outputs[1:])
+    return best_sequences(
+        sequences,
+        totals,
+        kept,
+        done,
         num_beams,
         num_return_sequences,
-        length_penalty,
-        repetition_penalty,
-        vocab_mask,
-        eos_token_id=eos_token_id,
+        max_length,
         pad_token_id=pad_token_id,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        early_stopping=early_stopping,
+        length_penalty=length_penalty,
     )
 
 
@@ -456,21 +403,31 @@ def greedy_search_decoder(
 ) -> Tensor:
     """com.microsoft GreedySearch over a decoder."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
-    start, advance = decoder_steps(
-        decoder, init_decoder, (input_ids, mask), cache, dtype, vocab_size
-    )
-    return greedy_search(
-        start,
-        advance,
-        input_ids,
-        max_length,
-        min_length,
-        repetition_penalty,
-        vocab_mask,
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-    )
+    words = None if vocab_size < 0 else vocab_size
+    first = prompt_inputs(input_ids, mask, cache, dtype)
+    outputs = decoder(*first) if init_decoder is None else init_decoder(*first)
+    sequences = input_ids
+    ended = torch.zeros(sequences.shape[0], dtype=torch.bool, device=sequences.device)
+    while True:
+        scores = processed_scores(
+            outputs[0][:, -1, :words].float(),
+            sequences,
+            eos_token_id=eos_token_id,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            vocab_mask=vocab_mask,
+        )
+        chosen = scores.argmax(-1)
+        tokens = chosen.masked_fill(ended, pad_token_id).to(sequences.dtype)
+        ended = ended | (tokens == eos_token_id)
+        tokens = tokens.masked_fill(ended, pad_token_id).unsqueeze(1)
+        sequences = torch.cat([sequences, tokens], dim=1)
+        if sequences.shape[1] >= max_length or bool(ended.all()):
+            break
+        given = next_inputs(tokens, mask, outputs[1:])
+        mask, outputs = given[2], decoder(*given)
+    return F.pad(sequences, [0, max_length - sequences.shape[1]], value=pad_token_id)
 
 
 def likeliest_part(
@@ -520,30 +477,35 @@ def sampling_decoder(
 ) -> Tensor:
     """com.microsoft Sampling over a decoder: GreedySearch that draws among the likeliest words."""
     mask = visible_tokens(input_ids, attention_mask, pad_token_id)
-    start, advance = decoder_steps(
-        decoder, init_decoder, (input_ids, mask), cache, dtype, vocab_size
-    )
-    generator = None
+    words = None if vocab_size < 0 else vocab_size
+    first = prompt_inputs(input_ids, mask, cache, dtype)
+    outputs = decoder(*first) if init_decoder is None else init_decoder(*first)
+    generator: torch.Generator | None = None
     if seed is not None:
         generator = torch.Generator(input_ids.device).manual_seed(seed)
-
-    def choose(scores: Tensor) -> Tensor:
+    sequences = input_ids
+    ended = torch.zeros(sequences.shape[0], dtype=torch.bool, device=sequences.device)
+    while True:
+        scores = processed_scores(
+            outputs[0][:, -1, :words].float(),
+            sequences,
+            eos_token_id=eos_token_id,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            vocab_mask=vocab_mask,
+        )
         if temperature > 0:
             scores = scores / temperature
         kept = likeliest_part(scores, top_p, min_tokens_to_keep, filter_value, custom)
-        chances = kept.softmax(-1)
-        return torch.multinomial(chances, 1, generator=generator).squeeze(1)
-
-    return greedy_search(
-        start,
-        advance,
-        input_ids,
-        max_length,
-        min_length,
-        repetition_penalty,
-        vocab_mask,
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        choose=choose,
-    )
+        drawn = torch.multinomial(kept.softmax(-1), 1, generator=generator)
+        chosen = drawn.squeeze(1)
+        tokens = chosen.masked_fill(ended, pad_token_id).to(sequences.dtype)
+        ended = ended | (tokens == eos_token_id)
+        tokens = tokens.masked_fill(ended, pad_token_id).unsqueeze(1)
+        sequences = torch.cat([sequences, tokens], dim=1)
+        if sequences.shape[1] >= max_length or bool(ended.all()):
+            break
+        given = next_inputs(tokens, mask, outputs[1:])
+        mask, outputs = given[2], decoder(*given)
+    return F.pad(sequences, [0, max_length - sequences.shape[1]], value=pad_token_id)

@@ -1,9 +1,10 @@
-"""`if` and `while` over tensors as torch's operators, for torch.export, which traces one way through Python's own.
+"""`if`, `while` and `for` over tensors as torch's operators: torch.export traces one way through Python's own.
 
-The functions of a page are rewritten for as long as an export takes: `if mask: ... else: ...` calls torch.cond and
-`while mask: ...` torch's while_loop, with the two branches, or test and body, as functions of what they set. What
-the test is decides when it is run: Python's own numbers go Python's own way. Statements that do more than set
-variables stay as they are, and so does what torch refuses.
+The functions of a page are rewritten for as long as an export takes: `if mask: ... else: ...` calls torch.cond,
+`while mask: ...` torch's while_loop, and `for step in x.unbind(): ...` torch's scan, with the two branches, or test
+and body, as functions of what they set. What the test is decides when it is run: Python's own numbers, and as many
+steps as are known, go Python's own way. Statements that do more than set variables stay as they are, and so does
+what torch refuses.
 """
 
 import ast
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from onnx2nn.liveness import live_after_each, live_each_round, stored
 
 __all__ = ["as_operators"]
 
@@ -34,13 +37,18 @@ def as_operators(net: nn.Module) -> Iterator[bool]:
     file = forward.__code__.co_filename
     page = ModuleType(f"{forward.__module__}_with_operators")
     page.__dict__.update({**forward.__globals__, "__name__": page.__name__})
-    page.__dict__.update({_BRANCH: _branch, _LOOP: _loop, _NOT: _not})
+    page.__dict__.update({_BRANCH: _branch, _LOOP: _loop, _SCAN: _scan, _NOT: _not})
     found = _functions(file)
     changed = [f.name for f in found.values() if _Rewriting(f).changed]
     if not changed:
         yield False
         return
-    swapped: list[tuple[type, str, Any]] = []
+    hook = net.register_forward_pre_hook(_gather_weights)
+    swapped: list[tuple[type, str, Any]] = [
+        (nn.RNNBase, "_update_flat_weights", nn.RNNBase._update_flat_weights)
+    ]
+    untyped: Any = nn.RNNBase
+    untyped._update_flat_weights = _update_flat_weights
     sys.modules[page.__name__] = page  # where torch looks for what functions call
     try:
         classes = {
@@ -54,10 +62,13 @@ def as_operators(net: nn.Module) -> Iterator[bool]:
                 setattr(classes[owner], method, new)
             elif not owner:
                 setattr(page, name, new)
+        if "stack_rounds" in found:
+            page.__dict__["stack_rounds"] = _stacking(page.__dict__["stack_rounds"])
         yield True
     finally:
         for cls, method, old in reversed(swapped):
             setattr(cls, method, old)
+        hook.remove()
         del sys.modules[page.__name__]
 
 
@@ -90,6 +101,7 @@ def _run(function: ast.FunctionDef, file: str, page: ModuleType) -> FunctionType
 # ---- What rewritten functions call ----
 
 _BRANCH, _LOOP, _NOT = "_onnx2nn_branch", "_onnx2nn_loop", "_onnx2nn_not"
+_SCAN = "_onnx2nn_scan"
 
 
 def _is_true(test: Tensor) -> Tensor:
@@ -127,6 +139,72 @@ def _loop(test: Callable[..., Any], body: _Function, given: tuple[Any, ...]) -> 
     return out
 
 
+_settle = nn.RNNBase._update_flat_weights
+
+
+def _gather_weights(net: nn.Module, args: Any) -> None:
+    """Layers of several weights bring them together before a branch is followed, which may set nothing."""
+    for layer in net.modules():
+        if isinstance(layer, nn.RNNBase):
+            _settle(layer)
+
+
+def _update_flat_weights(layer: nn.RNNBase) -> None:
+    if not torch.compiler.is_dynamo_compiling():  # as it is inside of branches
+        _settle(layer)
+
+
+class _Rounds:
+    """What the rounds of a scan gave, in the place of a list of it."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+    def __getitem__(self, every: slice) -> "_Rounds":
+        assert every == slice(None, None, -1)  # a page reverses its lists, and no more
+        return _Rounds(self.values.flip(0))
+
+
+def _stacking(stack_rounds: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A page's helper, for what a scan gave as well."""
+
+    def stack(values: Any, shape: list[int], dtype: torch.dtype, axis: int = 0) -> Tensor:
+        if isinstance(values, _Rounds):
+            return values.values.movedim(0, axis)
+        return stack_rounds(values, shape, dtype, axis)
+
+    return stack
+
+
+def _scan(
+    body: Callable[..., tuple[tuple[Any, ...], tuple[Tensor, ...]]],
+    carried: tuple[Any, ...],
+    parts: tuple[tuple[Tensor, int, bool], ...],
+    lists: tuple[list[Tensor], ...],
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Rounds over the steps of tensors: one after the other where their number is known."""
+    from torch._higher_order_ops.scan import scan
+
+    run: Any = scan  # untyped
+    is_open = any(not isinstance(x.shape[axis], int) for x, axis, _ in parts)
+    if not is_open or any(lists) or not all(isinstance(v, Tensor) for v in carried):
+        every = (x.unbind(axis)[:: -1 if back else 1] for x, axis, back in parts)
+        for item in zip(*every, strict=True):
+            carried, grown = body(*carried, item)
+            for values, value in zip(lists, grown, strict=True):
+                values.append(value)
+        return carried, lists
+
+    def step(state: Any, item: Any) -> Any:
+        after, grown = body(*state, item)
+        return _fresh(after), _fresh(grown)
+
+    steps = (x.movedim(axis, 0) for x, axis, _ in parts)
+    steps = (x.flip(0) if back else x for x, (_, _, back) in zip(steps, parts, strict=True))
+    carried, grown = run(step, _fresh(carried), _fresh(steps))
+    return carried, tuple(_Rounds(y) for y in grown)
+
+
 def _not(value: Any) -> Any:
     return value.logical_not() if isinstance(value, Tensor) else not value
 
@@ -142,63 +220,46 @@ class _Rewriting:
     def __init__(self, function: ast.FunctionDef) -> None:
         self.changed = False
         self.count = 0
-        nodes = [*ast.walk(function)]
-        self.loads = [n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
-        added_to = (n.target for n in nodes if isinstance(n, ast.AugAssign))
-        self.loads += [n for n in added_to if isinstance(n, ast.Name)]
         a = function.args
         given = {x.arg for x in chain(a.posonlyargs, a.args, a.kwonlyargs)}
         given |= {x.arg for x in (a.vararg, a.kwarg) if x is not None}
-        function.body = self.block(function.body, given, ())
+        function.body = self.block(function.body, given, set())
 
-    def block(
-        self, body: list[ast.stmt], bound: set[str], loops: tuple[ast.stmt, ...]
-    ) -> list[ast.stmt]:
-        """The statements of a block; adds to `bound` what they bind. loops: those that it lies in."""
+    def block(self, body: list[ast.stmt], bound: set[str], live: set[str]) -> list[ast.stmt]:
+        """The statements of a block; adds to `bound` what they bind. live: what is read after it."""
         out: list[ast.stmt] = []
-        for node in body:
-            out += self.statement(node, bound, loops)
+        for node, after in zip(body, live_after_each(body, live), strict=True):
+            out += self.statement(node, bound, after)
         return out
 
-    def statement(
-        self, node: ast.stmt, bound: set[str], loops: tuple[ast.stmt, ...]
-    ) -> list[ast.stmt]:
+    def statement(self, node: ast.stmt, bound: set[str], after: set[str]) -> list[ast.stmt]:
         if isinstance(node, ast.If):
-            after, set_there = self.used_after(node, loops), _stored([node])
+            set_there = stored([node])
             certain, may = {*bound}, not _leaves(node)
             then, other = {*bound}, {*bound}
-            node.body = self.block(node.body, then, loops)
-            node.orelse = self.block(node.orelse, other, loops)
+            node.body = self.block(node.body, then, after)
+            node.orelse = self.block(node.orelse, other, after)
             bound |= then & other
             out = sorted(set_there & after)
             if may and out and {*out} <= bound:
                 return self.as_branch(node, out, sorted(set_there & certain))
             return [node]
-        if isinstance(node, ast.While):
-            after, set_there = self.used_after(node, loops), _stored([node])
-            certain, may = {*bound}, not _leaves(node) and not node.orelse
-            node.body = self.block(node.body, {*bound}, (*loops, node))
-            carried = sorted(set_there & certain)
-            if may and carried and set_there & after <= certain:
+        if isinstance(node, (ast.While, ast.For)):
+            set_there = stored(node.body)
+            may = not _leaves(node) and not node.orelse and set_there & after <= bound
+            each_round = live_each_round(node, after)
+            carried = sorted(set_there & bound & each_round)
+            target = stored([node.target]) if isinstance(node, ast.For) else set()
+            parts = _parts(node) if isinstance(node, ast.For) else []
+            node.body = self.block(node.body, bound | target, each_round)
+            if isinstance(node, ast.While) and may and carried:
                 return self.as_loop(node, carried)
-            return [node]
-        if isinstance(node, ast.For):
-            inside = bound | _stored([node.target])
-            node.body = self.block(node.body, inside, (*loops, node))
+            if isinstance(node, ast.For) and may and parts and not target & (after | set_there):
+                return self.as_scan(node, carried, parts)
             return [node]
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
-            bound |= _stored([node])
+            bound |= stored([node])
         return [node]
-
-    def used_after(self, node: ast.stmt, loops: tuple[ast.stmt, ...]) -> set[str]:
-        """Names that are read after a statement, or anywhere in a loop that it lies in."""
-        end = _end(node)
-        within = [(_start(loop), _end(loop)) for loop in loops]
-        return {
-            n.id
-            for n in self.loads
-            if _start(n) >= end or any(a <= _start(n) < b for a, b in within)
-        }
 
     def name(self, kind: str) -> str:
         self.changed = True
@@ -225,29 +286,84 @@ class _Rewriting:
             ast.Assign([_tuple(carried, ast.Store())], call),
         )
 
+    def as_scan(self, node: ast.For, carried: list[str], parts: list["_Part"]) -> list[ast.stmt]:
+        """A loop over the steps of tensors, whose lists only grow, one value a round."""
+        body, item = self.name("body"), self.name("item")
+        lists: list[str] = []
+        steps: list[ast.stmt] = []
+        for statement in node.body:
+            grown = _grown(statement)
+            if grown is None:
+                steps.append(statement)
+                continue
+            lists.append(grown[0])
+            steps.append(ast.Assign([ast.Name(f"{body}_{len(lists)}", ast.Store())], grown[1]))
+        inside = {n.id for s in steps for n in ast.walk(s) if isinstance(n, ast.Name)}
+        if inside & {*lists} or len({*lists}) < len(lists):
+            return [node]
+        target = node.target if len(parts) > 1 else ast.Tuple([node.target], ast.Store())
+        kept = [f"{body}_{k + 1}" for k in range(len(lists))]
+        given = ast.Tuple([ast.Tuple(list(p), ast.Load()) for p in parts], ast.Load())
+        call = _call(_SCAN, [_load(body), _tuple(carried), given, _tuple(lists)])
+        out = ast.Tuple([_tuple(carried, ast.Store()), _tuple(lists, ast.Store())], ast.Store())
+        return _placed(
+            node,
+            _function(
+                body,
+                [*carried, item],
+                [
+                    ast.Assign([target], _load(item)),
+                    *steps,
+                    ast.Return(ast.Tuple([_tuple(carried), _tuple(kept)], ast.Load())),
+                ],
+            ),
+            ast.Assign([out], call),
+        )
 
-def _start(node: Any) -> tuple[int, int]:
-    return node.lineno, node.col_offset
+
+_Part = tuple[
+    ast.expr, ast.expr, ast.expr
+]  # a tensor, the axis of its steps, whether from the last one
 
 
-def _end(node: Any) -> tuple[int, int]:
-    return node.end_lineno, node.end_col_offset
+def _parts(node: ast.For) -> list[_Part]:
+    """What a loop over steps of tensors iterates over; empty for others."""
+    every = [node.iter]
+    if _calls(node.iter, "zip"):
+        assert isinstance(node.iter, ast.Call)
+        every = node.iter.args
+        if not isinstance(node.target, ast.Tuple) or len(node.target.elts) != len(every):
+            return []
+    found: list[_Part] = []
+    for part in every:
+        is_reversed = _calls(part, "reversed")
+        call = part.args[0] if is_reversed and isinstance(part, ast.Call) else part
+        if (
+            not isinstance(call, ast.Call)
+            or not isinstance(call.func, ast.Attribute)
+            or call.func.attr != "unbind"
+        ):
+            return []
+        axis = [*call.args, *(k.value for k in call.keywords), ast.Constant(0)][0]
+        found.append((call.func.value, axis, ast.Constant(is_reversed)))
+    return found
 
 
-def _stored(nodes: Iterable[ast.AST]) -> set[str]:
-    """The variables that are set: those of a comprehension are its own."""
-    out, left = set(), [*nodes]
-    while left:
-        node = left.pop()
-        if isinstance(node, _SCOPES):
-            continue
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            out.add(node.id)
-        left += ast.iter_child_nodes(node)
-    return out
+def _calls(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
-_SCOPES = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda, ast.FunctionDef)
+def _grown(node: ast.stmt) -> tuple[str, ast.expr] | None:
+    """The list and the value of `values.append(value)`."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    if (
+        isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "append"
+        and isinstance(call.func.value, ast.Name)
+    ):
+        return call.func.value.id, call.args[0]
+    return None
 
 
 def _leaves(node: ast.stmt) -> bool:

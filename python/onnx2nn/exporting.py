@@ -5,11 +5,15 @@ version of it. Dims that the ONNX file leaves open stay open, under its names: e
 """
 
 import contextlib
+import functools
 import io
+import itertools
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +41,7 @@ def write(path: Path, net: "nn.Module", inputs: list[dict[str, Any]], source: So
     """
     lowered = path.suffix.lower() == ".pte"
     # ExecuTorch takes layers apart, step by step.
-    with contextlib.nullcontext() if lowered else length_kept_open():
-        program = export(net, inputs, source)
+    program = export(net, inputs, source, keep_lengths=not lowered)
     if lowered:
         data: memoryview | bytes = _executorch(program)
     else:
@@ -59,40 +62,147 @@ def write(path: Path, net: "nn.Module", inputs: list[dict[str, Any]], source: So
         raise Error(f"{path.name}: cannot be written: {error.strerror}", unreadable=True) from error
 
 
-def export(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> "ExportedProgram":
+def export(
+    net: "nn.Module", inputs: list[dict[str, Any]], source: Source, *, keep_lengths: bool
+) -> "ExportedProgram":
     """The module as a program of torch.export, its open dims by their ONNX names.
 
+    keep_lengths: whether the lengths of LSTMs and GRUs stay open, for which the program calls the layers whole.
     Where torch finds that two of them depend on each other, or that one is fixed, it says so in its
     own terms and the program follows it: a warning tells.
     """
-    import torch
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     args = _example(net, inputs, source)
-    named = _dims(inputs, args)
-    loose = tuple(
-        dict.fromkeys(dims, torch.export.Dim.AUTO) if dims is not None else None for dims in named
-    )
-    reasons = []
-    for tracing in (contextlib.nullcontext(True), as_operators(net)):
-        with tracing as other:
-            for dims in (named, loose) if other else ():
+    attempts = _attempts(inputs, args)
+    reasons: list[str] = []
+    hopeless = set()
+    for narrow, way in itertools.product((False, True), _ways(net, keep_lengths)):
+        with way.tracing(net) as may:
+            for attempt in attempts:
+                if not may or way in hopeless or attempt.is_narrow != narrow:
+                    continue
                 try:
-                    with warnings.catch_warnings(), torch.no_grad():
-                        warnings.simplefilter("ignore")
-                        program = torch.export.export(
-                            net, args, dynamic_shapes=dims if any(dims) else None, strict=False
-                        )
+                    program = _traced(net, args, attempt)
+                except GuardOnDataDependentSymNode as error:  # which other dims do not change
+                    hopeless.add(way)
+                    reasons.append(described(error))
                 except Exception as error:  # torch raises what its parts do
                     reasons.append(described(error))
-                    continue
-                if dims is loose:
-                    _log.warning("the dims are not as free as the ONNX file says: %s", reasons[-1])
-                _keep_own_lines(program)
-                return program
+                else:
+                    if narrow:
+                        _log.warning(
+                            "the dims are not as free as the ONNX file says: %s", reasons[-1]
+                        )
+                    _keep_own_lines(program)
+                    _say_in_words_of_files(program)
+                    return program
     raise Error(
         f"{source.name}: torch.export refuses the module: {reasons[-1]}\n"
         "    write the model as .py, which carries all operators"
     )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How Python's own code is followed."""
+
+    rewritten: bool  # branches and loops as operators
+    keep_lengths: bool
+
+    @contextlib.contextmanager
+    def tracing(self, net: "nn.Module") -> Iterator[bool]:
+        """What it takes while torch traces; gives whether there is anything that it is for."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_no_empty_generators())
+            if self.keep_lengths:
+                stack.enter_context(length_kept_open())
+            yield stack.enter_context(as_operators(net)) if self.rewritten else True
+
+
+def _ways(net: "nn.Module", keep_lengths: bool) -> list[_Way]:
+    from torch import nn
+
+    ways = [_Way(False, keep_lengths), _Way(True, keep_lengths)]
+    if keep_lengths and any(isinstance(m, nn.RNNBase) for m in net.modules()):
+        ways.append(_Way(True, False))  # torch keeps no lengths of layers inside of branches
+    return ways
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Dims to export with."""
+
+    dims: tuple[Any, ...]  # torch.export's dynamic_shapes
+    deferred: bool = False  # what sizes must be is checked at run time, and rules none out before
+    is_narrow: bool = False  # fewer sizes than the ONNX file says
+
+
+def _attempts(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> list[_Attempt]:
+    """From dims that are as free as the file says to those that torch's trace leaves open."""
+    from torch.export import Dim
+
+    named = _dims(inputs, args)
+    if not any(named):
+        return [_Attempt(named)]
+    loose = (dict.fromkeys(axes, Dim.AUTO) if axes else None for axes in named)
+    return [
+        _Attempt(named),
+        _Attempt(named, deferred=True),
+        _Attempt(_dims(inputs, args, _STRIDE), deferred=True, is_narrow=True),
+        _Attempt(tuple(loose), is_narrow=True),
+    ]
+
+
+_STRIDE = 32  # of most networks that bring maps of several scales together
+
+
+def _traced(net: "nn.Module", args: tuple[Any, ...], attempt: _Attempt) -> "ExportedProgram":
+    import torch
+    from torch.fx.experimental import _config
+
+    config: Any = _config  # untyped
+    # As torch.onnx.export does it: no size is taken for another than 0 or 1 because the example's is.
+    with (
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        config.patch(backed_size_oblivious=attempt.deferred),
+    ):
+        warnings.simplefilter("ignore")
+        return torch.export.export(
+            net,
+            args,
+            dynamic_shapes=attempt.dims if any(attempt.dims) else None,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=attempt.deferred,
+        )
+
+
+@contextlib.contextmanager
+def _no_empty_generators() -> Iterator[None]:
+    """While inside, generator=None is left out: torch's overloads that take one know no open sizes.
+
+    Not by a mode of torch's, which does not survive where torch refuses a branch.
+    """
+    import torch
+
+    def leaving_out(draw: Any) -> Any:
+        @functools.wraps(draw)
+        def call(*args: Any, generator: Any = None, **kwargs: Any) -> Any:
+            if generator is not None:
+                kwargs["generator"] = generator
+            return draw(*args, **kwargs)
+
+        return call
+
+    own = {name: getattr(torch, name) for name in ("rand", "randn")}
+    for name, draw in own.items():
+        setattr(torch, name, leaving_out(draw))
+    try:
+        yield
+    finally:
+        for name, draw in own.items():
+            setattr(torch, name, draw)
 
 
 def _keep_own_lines(program: "ExportedProgram") -> None:
@@ -105,6 +215,23 @@ def _keep_own_lines(program: "ExportedProgram") -> None:
         own = _OWN_FRAME.findall(trace or "")
         if own:
             node.meta["stack_trace"] = "".join(f'  File "{file}", {rest}\n' for file, rest in own)
+
+
+def _say_in_words_of_files(program: "ExportedProgram") -> None:
+    """Cut numbers that are not negative to whole ones by trunc: torch.export.save knows no floor."""
+    import torch
+
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            if node.target is math.floor and _is_positive(node.args[0].meta["val"]):
+                node.target = math.trunc
+                module.recompile()
+
+
+def _is_positive(value: Any) -> bool:
+    """Whether a number of a program is 0 at least, whatever the sizes are."""
+    lower = value.node.shape_env.bound_sympy(value.node.expr).lower
+    return bool(lower >= 0)
 
 
 # A frame of a page that was loaded: see onnx2nn.loading for its file name.
@@ -180,15 +307,18 @@ def is_name(dim: str) -> bool:
     return re.fullmatch(r"[^\W\d]\w*", dim) is not None
 
 
-def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """For each argument the axes that stay open: torch.export's dynamic_shapes."""
+def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...], stride: int = 1) -> tuple[Any, ...]:
+    """For each argument the axes that stay open: torch.export's dynamic_shapes.
+
+    stride: dims whose example is a multiple of it are multiples of it.
+    """
     import torch
     from torch.export import Dim
 
     known: dict[str, Any] = {}
     taken: set[str] = set()
 
-    def dim(name: str) -> Any:
+    def dim(name: str, size: int) -> Any:
         if not is_name(name):
             return Dim.AUTO  # a sum or product of others, or unknown
         if name not in known:
@@ -196,7 +326,8 @@ def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> tuple[Any, ...
             while text in taken:
                 text += "_"
             taken.add(text)
-            known[name] = Dim(text)
+            many = stride > 1 and size % stride == 0
+            known[name] = stride * Dim(f"_{text}") if many else Dim(text)
         return known[name]
 
     out: list[Any] = []
@@ -206,7 +337,9 @@ def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...]) -> tuple[Any, ...
             continue
         shape = i.get("shape") or ["?"] * value.dim()
         axes = {
-            axis: dim(str(d)) for axis, d in enumerate(shape) if not str(d).lstrip("-").isdigit()
+            axis: dim(str(d), value.shape[axis])
+            for axis, d in enumerate(shape)
+            if not str(d).lstrip("-").isdigit()
         }
         out.append(axes or None)
     return tuple(out)

@@ -72,8 +72,7 @@ def export_onnx(
                     f" {printable(str(v['name']))}, a {v['kind']}, is"
                 )
     of_layers = recurrent.translations()
-    with recurrent.length_kept_open() if of_layers else contextlib.nullcontext():
-        program = export(net, inputs, source)
+    program = export(net, inputs, source, keep_lengths=bool(of_layers))
     if of_layers:
         recurrent.as_operators(program)
     _say_in_known_words(program)

@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn import recurrent
+from onnx2nn import recurrent, zip_maps
 from onnx2nn.api import simplify_unchecked
 from onnx2nn.core import native, refused, run_native
 from onnx2nn.errors import Error, described, printable
 from onnx2nn.exporting import export, is_name
-from onnx2nn.source import Model, as_source
+from onnx2nn.source import Model, Source, as_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,13 +66,13 @@ def export_onnx(
     inputs = list(interface.inputs)
     for place, values in ("input", inputs), ("output", interface.outputs):
         for v in values:
-            if v["kind"] != "tensor":
-                raise Error(
-                    f"{source.name}: torch.onnx.export takes apart what is no tensor, as the {place}"
-                    f" {printable(str(v['name']))}, a {v['kind']}, is"
-                )
+            may_be_map = place == "output" and v["kind"] == "sequence" and zip_maps.has_maps(net)
+            if v["kind"] != "tensor" and not may_be_map:
+                raise _no_tensor(source, place, v)
     of_layers = recurrent.translations()
-    program = export(net, inputs, source, keep_lengths=bool(of_layers))
+    with zip_maps.rows_of_maps(net) as labels:
+        program = export(net, inputs, source, keep_lengths=bool(of_layers))
+    maps = _names_of_rows(source, interface.outputs, program, len(labels))
     if of_layers:
         recurrent.as_operators(program)
     _say_in_known_words(program)
@@ -88,21 +88,49 @@ def export_onnx(
                     verbose=False,
                     opset_version=opset,
                     input_names=[str(i["name"]) for i in inputs],
-                    output_names=[str(o["name"]) for o in interface.outputs],
+                    output_names=[maps.get(o["name"], o["name"]) for o in interface.outputs],
                     dynamic_shapes=_dim_names(inputs, program),
                     custom_translation_table=_translations() | of_layers,
                 )
                 assert again is not None  # it is where dynamo is on
                 _give_out_inputs(again.model)
-                _leave_names_to_outputs(again.model)
+                _leave_names_to_outputs(again.model, maps)
                 _fix_numbers(again.model)
                 _look_rows_up(again.model)
                 _forget_paths(again.model)
                 again.save(made, external_data=large)
+            if maps:
+                zip_maps.put_behind(made, {rows: name for name, rows in maps.items()}, *labels)
         except Exception as error:  # torch raises what its parts do
             raise Error(f"{source.name}: torch.onnx.export: {_cause(error)}") from error
         result = simplify_unchecked(made, out, only=_RULES, external_data=large, force=force)
     return [str(f) for f in result["files"]]
+
+
+def _no_tensor(source: Source, place: str, value: dict[str, Any]) -> Error:
+    return Error(
+        f"{source.name}: torch.onnx.export takes apart what is no tensor, as the {place}"
+        f" {printable(str(value['name']))}, a {value['kind']}, is"
+    )
+
+
+def _names_of_rows(
+    source: Source, outputs: Iterable[dict[str, Any]], program: "ExportedProgram", sets: int
+) -> dict[str, str]:
+    """What rows of scores are called, by the name of the output that is maps of them.
+
+    sets: of labels, as many as the program has seen. Raises Error for sequences of another kind.
+    """
+    spec = program.call_spec.out_spec
+    parts = [spec] if spec is None or spec.is_leaf() else spec.children()
+    maps = {}
+    for output, part in zip(outputs, parts, strict=True):
+        if output["kind"] == "tensor":
+            continue
+        if sets != 1 or part is None or not part.is_leaf():
+            raise _no_tensor(source, "output", output)
+        maps[str(output["name"])] = f"{output['name']}_rows"
+    return maps
 
 
 def _dim_names(
@@ -132,8 +160,9 @@ def _dim_names(
 
 def _translations() -> dict[Any, Callable[..., Any]]:
     """What torch's exporter has no ONNX for and emitted source calls."""
+    import onnx
     import torch
-    from onnxscript import ir, opset18
+    from onnxscript import ir, opset18, values
 
     kinds = ir.DataType
     unsigned = (kinds.UINT8, kinds.UINT16, kinds.UINT32, kinds.UINT64)
@@ -173,8 +202,24 @@ def _translations() -> dict[Any, Callable[..., Any]]:
         kind = kinds.INT32 if out_int32 else kinds.INT64
         return op.ReduceSum(op.Cast(before, to=kind), [-1], keepdims=0)
 
+    def inverse(x: Any) -> Any:
+        # ONNX has none; ONNX Runtime's own is where such modules come from.
+        floats = ["tensor(float)", "tensor(double)", "tensor(float16)"]
+        schema = onnx.defs.OpSchema(
+            "Inverse",
+            "com.microsoft",
+            1,
+            inputs=[onnx.defs.OpSchema.FormalParameter("X", "T")],
+            outputs=[onnx.defs.OpSchema.FormalParameter("Y", "T")],
+            type_constraints=[("T", floats, "")],
+        )
+        y = values.Op(values.Opset("com.microsoft", 1), "Inverse", schema)(x)
+        y.dtype, y.shape = x.dtype, x.shape
+        return y
+
     aten = torch.ops.aten
     return {
+        aten.linalg_inv.default: inverse,
         aten.searchsorted.Tensor: search_sorted,
         aten.sort.stable: stable_sort,
         aten.__lshift__.Tensor: left_shift,
@@ -271,10 +316,10 @@ def _give_axis(graph: Any, node: Any) -> None:
         user.replace_input_with(node, whole)
 
 
-def _leave_names_to_outputs(model: Any) -> None:
-    """Rename values inside (onnx_ir) that the exporter called as the model calls its outputs."""
+def _leave_names_to_outputs(model: Any, others: Iterable[str]) -> None:
+    """Rename values inside (onnx_ir) that the exporter called as the model calls its outputs, or as others."""
     taken = {v.name for v in (*model.graph.inputs, *model.graph.outputs)}
-    taken |= set(model.graph.initializers)
+    taken |= {*model.graph.initializers, *others}
     inner = [y for node in model.graph.all_nodes() for y in node.outputs if not y.is_graph_output()]
     names = taken | {y.name for y in inner}
     for y in inner:

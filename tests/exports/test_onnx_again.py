@@ -283,6 +283,34 @@ def test_inputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
         onnx2nn.export_onnx(onnx2nn.load(many), many, tmp_path / "again.onnx")
 
 
+@pytest.mark.parametrize("labels", [[94, 17, 36], ["dog", "cat", "bird"]])
+def test_maps_of_labels_stay_maps(labels: list[Any], tmp_path: Path) -> None:
+    kind, key = ("strings", TensorProto.STRING) if "cat" in labels else ("int64s", INT)
+    of = model(
+        [
+            node("Softmax", ["x"], ["scores"]),
+            node(
+                "ZipMap", ["scores"], ["y"], domain="ai.onnx.ml", **{f"classlabels_{kind}": labels}
+            ),
+        ],
+        {"x": (FLOAT, ["batch", 3])},
+        {"y": (FLOAT, [])},
+    )
+    of.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    maps = helper.make_map_type_proto(key, helper.make_tensor_type_proto(FLOAT, []))
+    of.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(maps))
+    path = tmp_path / "again.onnx"
+    onnx2nn.export_onnx(onnx2nn.load(of), of, path)
+    for rows in (1, 4):
+        original, again = (
+            onnxruntime.InferenceSession(m).run(None, {"x": drawn(rows, 3)})[0]
+            for m in (of.SerializeToString(), path)
+        )
+        assert [m.keys() for m in again] == [m.keys() for m in original]
+        for got, want in zip(again, original, strict=True):
+            assert got == pytest.approx(want)
+
+
 def test_outputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
     pair = model([node("SequenceConstruct", ["x", "x"], ["y"])], {"x": of_rows()}, {"y": of_rows()})
     tensor = helper.make_tensor_type_proto(FLOAT, ["batch", 4])
@@ -293,20 +321,16 @@ def test_outputs_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dim_that_torch_fixes_is_open_no_more(tmp_path: Path) -> None:
-    """As the length of a loop that it unrolls: another would be answered wrongly, and silently."""
-    step = helper.make_graph(
-        [node("Add", ["state", "x_in"], ["sum"]), node("Tanh", ["sum"], ["out"])],
-        "step",
-        [helper.make_tensor_value_info(k, FLOAT, [4]) for k in ("state", "x_in")],
-        [helper.make_tensor_value_info(k, FLOAT, [4]) for k in ("sum", "out")],
-    )
-    scan = model(
-        [node("Scan", ["zero", "x"], ["last", "y"], num_scan_inputs=1, body=step)],
+    """As a length that it takes apart: another would be answered wrongly, and silently."""
+    parts = model(
+        [
+            node("SplitToSequence", ["x"], ["parts"], axis=0),
+            node("ConcatFromSequence", ["parts"], ["y"], axis=1),
+        ],
         {"x": (FLOAT, ["length", 4])},
-        {"last": (FLOAT, [4]), "y": (FLOAT, ["length", 4])},
-        {"zero": np.zeros(4, "f")},
+        {"y": (FLOAT, [1, "width"])},
     )
-    onnx2nn.export_onnx(onnx2nn.load(scan), scan, tmp_path / "again.onnx")
+    onnx2nn.export_onnx(onnx2nn.load(parts), parts, tmp_path / "again.onnx")
     graph = onnx.load(tmp_path / "again.onnx").graph
-    for value in graph.input[0], graph.output[1]:
-        assert value.type.tensor_type.shape.dim[0].dim_value > 0, value
+    for value, axis in (graph.input[0], 0), (graph.output[0], 1):
+        assert value.type.tensor_type.shape.dim[axis].dim_value > 0, value

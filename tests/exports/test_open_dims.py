@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 import onnx2nn
 
-HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
+HEAD = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>'
 
 
 def drawn(*shape: int) -> Any:
@@ -92,6 +92,14 @@ def made_larger() -> onnx.ModelProto:
     )
 
 
+def of_matrices() -> onnx.ModelProto:
+    return parsed(
+        """
+        g (float[batch, 3, 3] x) => (float[batch, 3, 3] y)
+        { h = com.microsoft.Inverse(x) y = Neg(h) }"""
+    )
+
+
 def with_noise() -> onnx.ModelProto:
     return parsed(
         """
@@ -129,6 +137,7 @@ CASES = {
     "rows of a table": (of_a_table(), [(drawn(2, n, 4),) for n in (2, 8)]),
     "maps of several scales": (of_scales(), [(drawn(1, 2, h, 96),) for h in (64, 160)]),
     "maps by a factor": (made_larger(), [(drawn(1, 2, h, 8),) for h in (3, 8)]),
+    "inverses": (of_matrices(), [(drawn(n, 3, 3) + np.eye(3, dtype="f") * 5,) for n in (1, 4)]),
     "random numbers": (with_noise(), [(drawn(n, 4),) for n in (1, 3)]),
     "layers inside of branches": (
         with_layers_inside(),

@@ -25,6 +25,14 @@ from pathlib import Path
 import build_progress
 
 ROOT = Path(__file__).parents[1]
+# auditwheel, which knows the systems of its own processor alone, told another.
+AUDIT = """
+import platform, sys
+machine = sys.argv.pop(1)
+platform.machine = lambda: machine
+from auditwheel.main import main
+sys.exit(main())
+"""
 WORK = ROOT / "build" / "wheel"
 # What builds, at the versions of constraints.txt.
 TOOLS = (
@@ -158,6 +166,23 @@ set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY NEVER)
     return file
 
 
+def pack(programs: Path, platform: Platform, made: Path, dist: Path) -> None:
+    """Puts a wheel into dist that was built here, and says that it is for here, with the tag of its platform."""
+    linux = platform.system == "Linux"
+    tag = f"linux_{platform.processor}" if linux else platform.tag
+    run(programs / "wheel", "tags", "--remove", "--platform-tag", tag, made)
+    (tagged,) = made.parent.glob("*.whl")
+    if not linux:
+        shutil.copy(tagged, dist)
+        return
+    # It refuses what needs more than the oldest system of the tag has.
+    command = (
+        *(programs / "python", "-c", AUDIT, platform.processor, "repair", "--plat", platform.tag),
+        *("--only-plat", "--zip-compression-level", "9", "-w", dist, tagged),
+    )
+    run(*command, env={"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"})
+
+
 def wheel(programs: Path, source: Path, name: str, dist: Path) -> Path:
     """Builds the wheel for a platform."""
     platform = PLATFORMS[name]
@@ -181,24 +206,7 @@ def wheel(programs: Path, source: Path, name: str, dist: Path) -> Path:
     if build_progress.run(command, os.environ | settings) != 0:
         sys.exit("onnx2nn: the wheel could not be built")
     (made,) = raw.glob("*.whl")
-    if platform.system == "Linux":
-        # It refuses what needs more than the oldest system of the tag has.
-        pack = (
-            "repair",
-            "--plat",
-            platform.tag,
-            "--only-plat",
-            "--zip-compression-level",
-            "9",
-            "-w",
-            dist,
-            made,
-        )
-        run(programs / "auditwheel", *pack, env=settings)
-    else:
-        run(programs / "wheel", "tags", "--remove", "--platform-tag", platform.tag, made)
-        (made,) = raw.glob("*.whl")
-        shutil.copy(made, dist)
+    pack(programs, platform, made, dist)
     (done,) = dist.glob(f"{source.name}-py3-none-*{platform.tag}*.whl")
     return done
 

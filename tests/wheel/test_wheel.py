@@ -185,3 +185,26 @@ def test_the_sdist_has_what_the_build_needs_and_no_more(built: tuple[Path, Path]
 def test_headers_for_the_sdist_do_not_stay_in_the_checkout(built: tuple[Path, Path]) -> None:
     left = [p for p in (ROOT / "third_party").glob("*/*") if p.name != "LICENSE"]
     assert not left
+
+
+def test_a_wheel_for_another_processor_has_its_tag(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A build gives it the tag of this machine, and auditwheel knows this machine's processor."""
+    code = tmp_path / "it.c"
+    code.write_text("int it(void) { return 1; }\n")
+    info = tmp_path / "it" / "it-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: it\nVersion: 1\n")
+    tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-linux_x86_64\n"
+    (info / "WHEEL").write_text(tag)
+    target = ["-target", "aarch64-linux-gnu.2.28", "-nostdlib", "-shared"]
+    run(TOOLS / "python", "-m", "ziglang", "cc", *target, "-o", info.parent / "it.so", code)
+    run(TOOLS / "wheel", "pack", info.parent, "-d", tmp_path)
+    packing = f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}]; import wheel; "
+    packing += "from pathlib import Path as P; programs, made, dist = map(P, sys.argv[1:]); "
+    packing += "wheel.pack(programs, wheel.PLATFORMS['linux-aarch64'], made, dist)"
+    (made,) = tmp_path.glob("it-1-py3-none-linux_x86_64.whl")
+    run(sys.executable, "-c", packing, TOOLS, made, tmp_path / "dist")
+    packed = [p.name for p in (tmp_path / "dist").iterdir()]
+    assert packed == ["it-1-py3-none-manylinux_2_28_aarch64.whl"]

@@ -80,7 +80,7 @@ def export_onnx(
     with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder:
         made = Path(folder, "again.onnx")
         try:
-            with _quiet(), torch.no_grad():
+            with _quiet(), _calls_of_one_version(), torch.no_grad():
                 again = torch.onnx.export(
                     program,
                     (),
@@ -378,6 +378,34 @@ def _forget_paths(model: Any) -> None:
         node.metadata_props.pop("pkg.torch.onnx.fx_node", None)
         for key, text in node.metadata_props.items():
             node.metadata_props[key] = re.sub(r"\bonnx2nn_(loaded|written)_\d+_", "", text)
+
+
+@contextlib.contextmanager
+def _calls_of_one_version() -> Iterator[None]:
+    """While inside, the exporter's calls of branches and bodies are all of their functions' version.
+
+    It gives the test of a loop before its first round ONNX's own, and then cannot put a loop with functions
+    inside in its place.
+    """
+    try:
+        from torch.onnx._internal.exporter._torchlib.ops import hop
+    except ImportError:
+        yield
+        return
+    untyped: Any = hop
+    own = untyped.call_op
+
+    def call_op(op_type: str, *args: Any, _domain: str = "", **kwargs: Any) -> Any:
+        outputs = own(op_type, *args, _domain=_domain, **kwargs)
+        if _domain:
+            outputs[0].producer().version = 1
+        return outputs
+
+    untyped.call_op = call_op
+    try:
+        yield
+    finally:
+        untyped.call_op = own
 
 
 @contextlib.contextmanager

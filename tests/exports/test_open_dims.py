@@ -100,6 +100,31 @@ def of_matrices() -> onnx.ModelProto:
     )
 
 
+def with_a_branch_in_each_round() -> onnx.ModelProto:
+    """Doubled while the sum is small, then one more, until it is enough."""
+    return parsed(
+        """
+        g (float[batch, 4] x) => (float[batch, 4] y) {
+            start = ReduceSum <keepdims = 0> (x)
+            go = Less(start, enough)
+            y = Loop <body = step (int64 i, bool go_in, float[batch, 4] h)
+                => (bool go_out, float[batch, 4] h_out) {
+                    before = ReduceSum <keepdims = 0> (h)
+                    is_small = Less(before, little)
+                    h_out = If (is_small) <
+                        then_branch = a () => (float[batch, 4] p) { p = Add(h, h) },
+                        else_branch = b () => (float[batch, 4] q) { q = Add(h, one) }
+                    >
+                    after = ReduceSum <keepdims = 0> (h_out)
+                    go_out = Less(after, enough)
+                }> (, go, x)
+        }""",
+        enough=np.float32(50),
+        little=np.float32(20),
+        one=np.float32(1),
+    )
+
+
 def with_noise() -> onnx.ModelProto:
     return parsed(
         """
@@ -138,6 +163,10 @@ CASES = {
     "maps of several scales": (of_scales(), [(drawn(1, 2, h, 96),) for h in (64, 160)]),
     "maps by a factor": (made_larger(), [(drawn(1, 2, h, 8),) for h in (3, 8)]),
     "inverses": (of_matrices(), [(drawn(n, 3, 3) + np.eye(3, dtype="f") * 5,) for n in (1, 4)]),
+    "a branch in each round": (
+        with_a_branch_in_each_round(),
+        [(np.full([n, 4], v, "f"),) for n, v in ((1, 1), (3, 0.5), (2, 9))],
+    ),
     "random numbers": (with_noise(), [(drawn(n, 4),) for n in (1, 3)]),
     "layers inside of branches": (
         with_layers_inside(),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx2nn import recurrent, zip_maps
 from onnx2nn.api import simplify_unchecked
+from onnx2nn.convolutions import as_products
 from onnx2nn.core import native, refused, run_native
 from onnx2nn.errors import Error, described, printable
 from onnx2nn.exporting import export, is_name
@@ -251,8 +252,11 @@ def _say_in_known_words_of(graph: Any) -> None:
         with graph.inserting_before(node):
             return graph.call_function(function, args, kwargs)
 
+    convolutions = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
     for node in list(graph.nodes):
-        if node.target is aten.index.Tensor:
+        if node.target in convolutions and kind(node).dtype == torch.float64:
+            as_products(graph, node)
+        elif node.target is aten.index.Tensor:
             # GatherND and the like take indices of 64 bits.
             node.args = (
                 node.args[0],

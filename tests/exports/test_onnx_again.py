@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch.nn import functional as F
 
 import onnx2nn
 
@@ -176,6 +177,7 @@ def test_layers_answer_at_any_length(tmp_path: Path) -> None:
             torch.testing.assert_close(torch.from_numpy(got), want, atol=1e-5, rtol=1e-5)
 
 
+WHOLE = torch.arange(-6, 6, dtype=torch.float64)
 EDGES = torch.tensor([-1.0, 0, 0, 1])
 FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "where": lambda x: torch.where(x > 1, x < 2, x < 0.5).float(),
@@ -184,6 +186,12 @@ FORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "searchsorted": lambda x: torch.searchsorted(EDGES, x.round()).float(),
     "searchsorted right": lambda x: torch.searchsorted(EDGES, x.round(), right=True).float(),
     "searchsorted rows": lambda x: torch.searchsorted(x.sort().values, x).float(),
+    "doubles convolved": lambda x: F.conv1d(
+        x.double()[:, None], WHOLE.reshape(4, 1, 3), WHOLE[:4], stride=2, padding=1
+    ).flatten(1),
+    "doubles convolved in groups": lambda x: F.conv2d(
+        x.double().reshape(-1, 2, 2, 1), WHOLE.reshape(6, 1, 2, 1), dilation=(1, 3), groups=2
+    ).flatten(1),
     "randn": lambda x: x + torch.randn([4], generator=None).sign().abs(),
 }
 

@@ -5,13 +5,19 @@
 // file has go to a private file of the page (store.js) once there are many.
 
 const MERGE = 2 ** 20; // Small writes, one after the other, become runs of up to this size.
-const SEAL = 2 ** 25; // More bytes than this leave the memory of the worker.
+const SEAL = 2 ** 25; // More bytes than this leave the memory of the worker, for Blobs;
+const SEAL_IN_STORE = 2 ** 22; // for a file, more than this.
 const AHEAD = 2 ** 22; // What is read at once of a file that is read in order.
 const BLOCK = 2 ** 16; // What is read at once elsewhere, at least: each time costs milliseconds.
 const BLOCKS = 128; // How many are kept.
 
 const ENOENT = 44, EEXIST = 20, EINVAL = 28, ENOTEMPTY = 55, EPERM = 63, EXDEV = 75, EIO = 29;
 const FOLDER = 0o40755, FILE = 0o100644, KIND = 0o170000;
+
+const nobody = new MessageChannel();
+nobody.port2.close();
+/** Gives back the memory of bytes that nothing uses any more, in a message to nobody: garbage would stay by the hundred megabytes. */
+const release = ({ buffer }) => nobody.port1.postMessage(null, [buffer]);
 
 /** A Blob, of which small parts are read in blocks, and what is read in order by a window that is read ahead. */
 class Reader {
@@ -33,8 +39,10 @@ class Reader {
     if (!isIn(this.#start, this.#window)) {
       const goesOn = position === this.#next;
       if (!goesOn && out.length <= BLOCK) return this.#fromBlocks(position, out);
+      const before = this.#window;
       this.#window = this.#bytes(position, goesOn ? Math.max(out.length, AHEAD) : out.length);
       this.#start = position;
+      release(before);
     }
     this.#next = end;
     out.set(this.#window.subarray(position - this.#start, end - this.#start));
@@ -46,7 +54,11 @@ class Reader {
       const block = this.#blocks.get(start) ?? this.#bytes(start, BLOCK);
       this.#blocks.delete(start);
       this.#blocks.set(start, block);
-      if (this.#blocks.size > BLOCKS) this.#blocks.delete(this.#blocks.keys().next().value);
+      if (this.#blocks.size > BLOCKS) {
+        const [oldest, itsBytes] = this.#blocks.entries().next().value;
+        this.#blocks.delete(oldest);
+        release(itsBytes);
+      }
       const from = Math.max(start, position);
       out.set(block.subarray(from - start, end - start), from - position);
     }
@@ -143,6 +155,7 @@ export class Written {
       if (before.bytes.length < before.size + size) {
         const larger = new Uint8Array(Math.min(MERGE, 2 * (before.size + size)));
         larger.set(before.bytes.subarray(0, before.size));
+        release(before.bytes);
         before.bytes = larger;
       }
       before.bytes.set(bytes, before.size);
@@ -150,7 +163,7 @@ export class Written {
     } else {
       this.#runs.splice(index, 0, { at: position, size, bytes: bytes.slice() });
     }
-    if (this.#loose > SEAL) this.#seal();
+    if (this.#loose > (this.#store ? SEAL_IN_STORE : SEAL)) this.#seal();
   }
 
   /** Bytes go to the store, or become Blobs, which the browser may put on disk. */
@@ -161,6 +174,7 @@ export class Written {
       run.from = this.#store?.append(bytes) ?? null;
       run.holder = run.from === null ? new Reader(new Blob([bytes])) : this.#store;
       run.from ??= 0;
+      release(run.bytes);
       delete run.bytes;
     }
     this.#loose = 0;

@@ -222,7 +222,7 @@ def test_weights_on_disk(dist: Path, tmp_path: Path) -> None:
     assert pages[0]["title"].startswith("m.onnx: ")
     assert pages[0]["log"] == []
     assert sorted(pages[0]["kept"]) == ["1.pt", "1.py"]
-    assert max(pages[0]["kept"].values()) <= turned * size * size * 4
+    assert max(pages[0]["kept"].values()) < (turned + 0.1) * size * size * 4  # and headers
     assert pages[1]["kept"] == pages[0]["kept"]
     assert pages[2]["kept"] == {}
 

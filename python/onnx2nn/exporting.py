@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx2nn.branches import as_operators
 from onnx2nn.errors import Error, described
+from onnx2nn.partition import xnnpack_partitioner
 from onnx2nn.recurrent import length_kept_open
 from onnx2nn.source import Source
 
@@ -350,8 +351,9 @@ def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...], stride: int = 1) 
 
 def _executorch(program: "ExportedProgram") -> bytes:
     try:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
+
+        partitioner = xnnpack_partitioner()
     except ImportError as error:
         raise Error(
             "a .pte file is written by ExecuTorch, which is not installed: pip install executorch"
@@ -365,7 +367,7 @@ def _executorch(program: "ExportedProgram") -> bytes:
                 warnings.simplefilter("ignore")
                 edge = to_edge_transform_and_lower(
                     program,
-                    partitioner=[XnnpackPartitioner()],
+                    partitioner=[partitioner],
                     constant_methods={"written_by_onnx2nn": True},
                 )
                 return bytes(edge.to_executorch().buffer)

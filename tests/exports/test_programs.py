@@ -260,12 +260,32 @@ def attention() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def talking_heads() -> onnx.ModelProto:
+    """A softmax between convolutions, as EfficientFormerV2 has it: not over the axis that they have last."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    weights = np.random.default_rng(0).normal(size=(2, 4, 4, 1, 1)).astype("f")
+    graph = helper.make_graph(
+        [
+            node("Conv", ["x", "w0"], ["h"]),
+            node("Softmax", ["h"], ["p"], axis=-1),
+            node("Conv", ["p", "w1"], ["y"]),
+        ],
+        "g",
+        [info("x", TensorProto.FLOAT, [2, 4, 5, 5])],
+        [info("y", TensorProto.FLOAT, [2, 4, 5, 5])],
+        [numpy_helper.from_array(w, f"w{k}") for k, w in enumerate(weights)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_executorch(tmp_path: Path) -> None:
     """.pte files, run by ExecuTorch's own runtime."""
-    onnx.save(attention(), tmp_path / "attention.onnx")
-    for path, shape in (DIGITS, (1, 1, 8, 8)), (tmp_path / "attention.onnx", (2, 3, 8)):
+    heads, mixed = tmp_path / "attention.onnx", tmp_path / "mixed.onnx"
+    onnx.save(attention(), heads)
+    onnx.save(talking_heads(), mixed)
+    for path, shape in (DIGITS, (1, 1, 8, 8)), (heads, (2, 3, 8)), (mixed, (2, 4, 5, 5)):
         x = torch.randn(shape)
         np.save(tmp_path / "x.npy", x.numpy())
         got = run("executorch", WRITE_AND_RUN, tmp_path, str(ROOT / "python"), str(path))

@@ -206,8 +206,9 @@ std::string source_for(const Impl& c, const std::string& name, std::string_view 
 /// An input's type as TorchScript has it.
 std::string script_type(const torch::Port& p) {
   if (p.dtype == "string" || p.kind == "map")
-    throw Error("unsupported-output", "TorchScript has no input such as " + printable(p.onnx_name),
-                "write the model as .py");
+    throw Error("unsupported-output", "TorchScript has no input such as " + printable(p.onnx_name) +
+                                          (p.kind == "map" ? ", a map" : ", of strings"),
+                "write the model as .py, which carries all operators");
   const std::string plain = p.type_text.find("seq(") != std::string::npos ? "List[Tensor]" : "Tensor";
   return p.kind == "optional" ? "Optional[" + plain + "]" : plain;
 }

@@ -17,8 +17,6 @@ STAND_INS: dict[str, ast.expr] = {
     kind: ast.Constant(value)
     for kind, value in (("int", 0), ("float", 0.0), ("bool", False), ("str", ""))
 }
-STAND_INS["tuple[int, int, int]"] = ast.parse("(0, 0, 0)", mode="eval").body
-STAND_INS["torch.dtype"] = ast.parse("torch.float32", mode="eval").body
 SPREADING = {
     "reshape",
     "view",

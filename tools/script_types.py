@@ -39,6 +39,8 @@ def annotation(node: ast.expr | None) -> ast.expr | None:
             known = [name("Tensor")]
         if texts == {"Tensor", "List[Tensor]"}:
             known = [name("Tensor")]  # of the sequence there is a helper of its own
+        if texts == {"float", "str"}:
+            known = [name("float")]  # the string is for tensors of strings
         if texts - {"None"} == {"torch.device", "str"}:
             known = [known[0] if ast.unparse(known[0]) != "str" else known[1]]
         if len(known) > 1:

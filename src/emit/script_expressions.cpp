@@ -50,8 +50,10 @@ Typed ScriptWriter::value(const Expr& e) {
     case ExprKind::Var: {
       const auto it = variables_.find(e.var->id);
       if (inner_function(e) != nullptr) refuse("function as a value");
-      if (it == variables_.end()) refuse("variable " + printable(e.var->name) + " that is set in one branch only");
-      return it->second;
+      if (it != variables_.end()) return it->second;
+      // A copy of a variable that goes by the same name is no statement.
+      if (const auto same = named_.find(e.var->name); same != named_.end()) return same->second;
+      refuse("variable " + printable(e.var->name) + " that is set in one branch only");
     }
     case ExprKind::Self:
     case ExprKind::Attribute: {
@@ -182,15 +184,14 @@ Typed ScriptWriter::helper(const Expr& e) {
       texts.push_back(fit_annotated(rest, p.type));
       continue;
     }
-    if (next < plain) {
-      give(p, *e.args[next++]);
-      continue;
-    }
+    // What has to be named may stand before what comes by its place and has a default.
     const auto word = std::find_if(e.keywords.begin(), e.keywords.end(),
                                    [&](const auto& k) { return k.first == p.name; });
     if (word != e.keywords.end()) {
       ++used;
       give(p, *word->second);
+    } else if (next < plain) {
+      give(p, *e.args[next++]);
     } else if (!p.otherwise.empty()) {
       texts.push_back(p.otherwise);
     } else {

@@ -70,7 +70,7 @@ Typed ScriptWriter::define(const torch::Var& v, const std::string& given) {
   const bool holds = optional != optionals_.end() && optional_of(given, optional->second) == optional->second;
   const std::string type = holds ? optional->second : given;
   const auto known = variables_.find(v.id);
-  if (known != variables_.end() && known->second.type == type) return known->second;
+  if (known != variables_.end() && known->second.type == type) return named_[v.name] = known->second;
   if (known != variables_.end() && depth_ > 0) {
     const std::string& other = known->second.type;
     if (const std::string both = optional_of(type, other); !both.empty()) throw Widened{v.id, both};
@@ -82,7 +82,7 @@ Typed ScriptWriter::define(const torch::Var& v, const std::string& given) {
       (taken != types_.end() && taken->second != type))
     name = fresh(torch::is_ascii_identifier(name) && name != "_" ? name : "unused");
   types_[name] = type;
-  return variables_[v.id] = {name, type};
+  return named_[v.name] = variables_[v.id] = {name, type};
 }
 
 void ScriptWriter::line(const std::string& text) {

@@ -10,17 +10,30 @@ namespace onnx2nn::emit {
 
 using torch::ExprKind;
 
+namespace {
+
+std::string place_of(const torch::Stmt& s) {
+  if (!s.origin.empty()) return " (node " + printable(s.origin) + ")";
+  for (const auto& v : s.targets)
+    if (!v->onnx_name.empty()) return " (value " + printable(v->onnx_name) + ")";
+  return "";
+}
+
+}  // namespace
+
 void ScriptWriter::block(const Block& b) {
   for (const Stmt& s : b) {
     check_interrupt();
     try {
       statement(s);
     } catch (const Error& error) {
-      // The innermost statement that has a node says which.
-      const bool located = std::string_view(error.what()).find(" (node ") != std::string_view::npos;
-      if (s.origin.empty() || error.code() != "unsupported-output" || located) throw;
-      throw Error(error.code(), std::string(error.what()) + " (node " + printable(s.origin) + ")",
-                  error.hint());
+      // The innermost statement that knows says where: its node, or the value that a nameless one gives.
+      const std::string_view said = error.what();
+      const bool located = said.find(" (node ") != std::string_view::npos ||
+                           said.find(" (value ") != std::string_view::npos;
+      const std::string where = place_of(s);
+      if (where.empty() || error.code() != "unsupported-output" || located) throw;
+      throw Error(error.code(), std::string(said) + where, error.hint());
     }
   }
 }

@@ -157,6 +157,7 @@ class ScriptWriter {
   std::map<std::string, int> counts_;
   std::map<std::string, std::string> types_;  // of names
   std::unordered_map<int, Typed> variables_;
+  std::unordered_map<std::string, Typed> named_;  // the variable that was set last under this name
   std::unordered_map<int, Inner> functions_;
   std::set<std::string> method_names_;
   std::map<std::string, std::string> members_;  // "self.conv1" -> the name that it has here

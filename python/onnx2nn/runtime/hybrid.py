@@ -278,7 +278,8 @@ def varlen_ngram_hash_mapping(
         past_ids = fill.expand(batch, history)
     rows = put_history_before(past_ids, input_ids, bounds)
     ends = packed_ends(bounds, history)
-    starts, present_segments = None, None
+    starts: Tensor | None = None
+    present_segments: Tensor | None = None
     if segment_ids is not None:
         if past_segment_ids is None:
             past_segment_ids = segment_ids[bounds[:-1]].unsqueeze(1).expand(-1, history)
@@ -400,13 +401,14 @@ def gated_delta_net(
     if has_beta and beta is not None:
         rates = beta.reshape(tokens, heads).float()
         inputs.append(torch.sigmoid(rates) if beta_activation == "sigmoid" else rates)
-    owner, place = None, None
+    owner: Tensor | None = None
+    place: Tensor | None = None
     if cu_seqlens is not None:
         bounds = cu_seqlens.long()
         index = torch.arange(tokens, device=q.device)
         owner = torch.searchsorted(bounds[1:].contiguous(), index, right=True)
         place = index - bounds[owner]
-        sizes = (bounds.shape[0] - 1, int((bounds[1:] - bounds[:-1]).max()))
+        sizes = [bounds.shape[0] - 1, int((bounds[1:] - bounds[:-1]).max())]
         # A token of zeros changes no state.
         inputs = [
             x.new_zeros(*sizes, *x.shape[1:]).index_put((owner, place), x)

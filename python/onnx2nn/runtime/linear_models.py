@@ -137,8 +137,8 @@ def pairwise_probabilities(r: Tensor) -> Tensor:
 
 def pair_numbers(n: int) -> tuple[list[int], list[int]]:
     """The first and the second of each pair of n classes."""
-    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
-    return [i for i, _ in pairs], [j for _, j in pairs]
+    first = [i for i in range(n) for _ in range(i + 1, n)]
+    return first, [j for i in range(n) for j in range(i + 1, n)]
 
 
 def svm_pair_scores(
@@ -231,5 +231,7 @@ def svm_class_scores(
         return post_transform_scores(chances, post_transform)
     if n > 2:
         return post_transform_scores(scores, post_transform)
-    sides = {"binary": True, "all_positive": post_transform != "NONE"}
-    return binary_scores(scores, post_transform=post_transform, **sides)
+    positive = post_transform != "NONE"
+    return binary_scores(
+        scores, binary=True, all_positive=positive, post_transform=post_transform
+    )

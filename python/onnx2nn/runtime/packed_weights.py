@@ -174,7 +174,7 @@ def matmul_fp_q4(
     head = 5 if blk_quant_type else 4
     blocks = packed.reshape(N, -1, head + 16)
     scales = blocks[..., :4].contiguous().view(torch.float32)
-    zeros = blocks[..., 4:head].float() if blk_quant_type else 8.0
+    zeros = blocks[..., 4:head].float() if blk_quant_type else torch.tensor(8.0)
     codes = blocks[..., head:]
     values = torch.cat([codes & 15, codes >> 4], -1).float()
     return a @ ((values - zeros) * scales).flatten(1)[:, :K].t()
@@ -184,7 +184,8 @@ def packed_rows(rows: Tensor, packed_type: int) -> Tensor:
     """Rows of real numbers from bytes in blocks, as GGML packs them."""
     if packed_type in (0, 1, 30):
         kinds = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
-        return rows.contiguous().view(kinds[packed_type]).float()
+        dtype = kinds[packed_type]
+        return rows.contiguous().view(dtype).float()
     size = {2: 18, 6: 22, 8: 34, 13: 176, 14: 210, 20: 18, 23: 136}[packed_type]
     b = torch.unflatten(rows, -1, (-1, size))
     # K-quants of six bits have their scale at the end of a block.

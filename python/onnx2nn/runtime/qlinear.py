@@ -85,7 +85,10 @@ def qlinear_concat(
     """com.microsoft QLinearConcat: parts come as tensor, scale and zero point."""
     parts = [
         requantize(
-            real_values(*inputs[i : i + 3]), y_scale, y_zero_point, y_zero_point.dtype
+            real_values(inputs[i], inputs[i + 1], inputs[i + 2]),
+            y_scale,
+            y_zero_point,
+            y_zero_point.dtype,
         )
         for i in range(0, len(inputs), 3)
     ]

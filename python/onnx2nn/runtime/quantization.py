@@ -5,11 +5,14 @@ from torch import Tensor
 
 from onnx2nn.runtime.recurrent import (
     drop_empty,
+    in_directions,
+    in_order,
     initial_states,
     join_directions,
     keep_steps,
     lstm_step,
-    lstm_variant_directions,
+    of_direction,
+    own_weights,
     rnn_activations,
     stack_steps,
 )
@@ -198,8 +201,7 @@ def quantized_lstm_direction(
     lengths: Tensor | None,
     states: list[Tensor],
     activations: list[tuple[str, float, float]],
-    clip: float | None,
-    input_forget: bool,
+    limits: tuple[float | None, bool],
 ) -> list[Tensor]:
     """One direction of DynamicQuantizeLSTM over x [time, batch, input]."""
     (w, r, w_scale, w_zero, r_scale, r_zero), (b, p) = weights, given
@@ -210,10 +212,32 @@ def quantized_lstm_direction(
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
         gates = inputs[t] + quantized_product(h, recurrent, r_scale, r_zero)
-        new = lstm_step(gates, c, p, activations, clip, input_forget)
+        new = lstm_step(gates, c, p, activations, limits[0], limits[1])
         (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
     return [stack_steps(steps, h), drop_empty(h, lengths), drop_empty(c, lengths)]
+
+
+def quantized_lstm_directions(
+    x: Tensor,
+    weights: list[Tensor | None],
+    given: list[Tensor | None],
+    lengths: Tensor | None,
+    states: list[Tensor],
+    direction: str,
+    activations: list[tuple[str, float, float]],
+    limits: tuple[float | None, bool],
+) -> list[list[Tensor]]:
+    """Outputs and last states of each direction."""
+    parts: list[list[Tensor]] = []
+    for d, chosen in enumerate(in_directions(activations, 3)):
+        ordered, own = in_order(x, lengths, direction, d), own_weights(weights, d)
+        extra, first = [of_direction(t, d) for t in given], [s[d] for s in states]
+        y, h, c = quantized_lstm_direction(
+            ordered, own, extra, lengths, first, chosen, limits
+        )
+        parts.append([in_order(y, lengths, direction, d), h, c])
+    return parts
 
 
 def dynamic_quantize_lstm(
@@ -231,15 +255,15 @@ def dynamic_quantize_lstm(
     input_forget: int = 0,
 ) -> tuple[Tensor, ...]:
     """com.microsoft DynamicQuantizeLSTM: torch's quantised LSTM lacks ONNX's forms and rounding."""
-    h, c, p, *scales = states_p_scales
+    h, c, p = states_p_scales[:3]
+    weights: list[Tensor | None] = [w, r]
+    weights += states_p_scales[3:]
     names = activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     states = initial_states([h, c], x, len(w), r.shape[1])
-    run = (x, [w, r, *scales], [b, p], sequence_lens, states, direction, chosen)
+    run = (x, weights, [b, p], sequence_lens, states, direction, chosen)
     limits = (clip, bool(input_forget))
-    return join_directions(
-        lstm_variant_directions(quantized_lstm_direction, *run, *limits)
-    )
+    return join_directions(quantized_lstm_directions(*run, limits))
 
 
 def mul_integer(

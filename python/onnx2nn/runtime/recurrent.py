@@ -1,6 +1,5 @@
 """LSTM, GRU and RNN with what torch's lack: activations, peepholes, lengths, clips."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -413,7 +412,7 @@ def attention_lstm_direction(
     activations: list[tuple[str, float, float]],
     memory: Tensor,
     seen: Tensor,
-    *limits: Any,
+    limits: tuple[float | None, bool],
 ) -> list[Tensor]:
     """One direction of AttnLSTM over x [time, batch, input]."""
     (w, r, query_weight, memory_weight, v), (b, p, joined) = weights, given
@@ -423,7 +422,7 @@ def attention_lstm_direction(
     steps: list[Tensor] = []
     for t in range(x.shape[0]):
         gates = inputs[t] + F.linear(attended, fed) + F.linear(h, r)
-        new = lstm_step(gates, c, p, activations, *limits)
+        new = lstm_step(gates, c, p, activations, limits[0], limits[1])
         (h, c), y = keep_steps(new, [h, c], t, lengths)
         steps.append(y)
         attended = bahdanau_attention(y, keys, memory, seen, query_weight, v)
@@ -439,8 +438,16 @@ def filled_places(memory: Tensor, lengths: Tensor | None) -> Tensor:
     return places < lengths.unsqueeze(1)
 
 
-def lstm_variant_directions(
-    run: Callable[..., list[Tensor]],
+def own_weights(weights: list[Tensor | None], d: int) -> list[Tensor]:
+    """What the direction with number d has of the weights that there are."""
+    own: list[Tensor] = []
+    for w in weights:
+        if w is not None:
+            own.append(w[d])
+    return own
+
+
+def attention_lstm_directions(
     x: Tensor,
     weights: list[Tensor | None],
     given: list[Tensor | None],
@@ -448,16 +455,19 @@ def lstm_variant_directions(
     states: list[Tensor],
     direction: str,
     activations: list[tuple[str, float, float]],
-    *about: Any,
+    memory: Tensor,
+    seen: Tensor,
+    limits: tuple[float | None, bool],
 ) -> list[list[Tensor]]:
-    """Outputs and last states of each direction of an LSTM of com.microsoft; `run` goes in one."""
+    """Outputs and last states of each direction."""
     parts: list[list[Tensor]] = []
     for d, chosen in enumerate(in_directions(activations, 3)):
-        ordered = in_order(x, lengths, direction, d)
-        own = [w[d] for w in weights if w is not None]
+        ordered, own = in_order(x, lengths, direction, d), own_weights(weights, d)
         extra, first = [of_direction(t, d) for t in given], [s[d] for s in states]
-        y, *last = run(ordered, own, extra, lengths, first, chosen, *about)
-        parts.append([in_order(y, lengths, direction, d), *last])
+        y, h, c = attention_lstm_direction(
+            ordered, own, extra, lengths, first, chosen, memory, seen, limits
+        )
+        parts.append([in_order(y, lengths, direction, d), h, c])
     return parts
 
 
@@ -468,11 +478,13 @@ def attention_lstm(
     activations: list[str] | None = None,
     activation_alpha: list[float] | None = None,
     activation_beta: list[float] | None = None,
-    **options: Any,
+    clip: float | None = None,
+    input_forget: int = 0,
 ) -> tuple[Tensor, ...]:
     """com.microsoft AttnLSTM: an LSTM each of whose steps sees what the last one attended to."""
-    w, r, b, lengths, h, c, p, *attention = (*inputs, None, None)[:13]
-    query_weight, memory_weight, v, memory, memory_lengths, joined = attention
+    w, r, b, lengths, h, c, p, query_weight, memory_weight, v, memory = inputs[:11]
+    memory_lengths = inputs[11] if len(inputs) > 11 else None
+    joined = inputs[12] if len(inputs) > 12 else None
     assert w is not None
     assert r is not None
     assert memory is not None
@@ -480,10 +492,9 @@ def attention_lstm(
     chosen = rnn_activations(names, activation_alpha, activation_beta)
     states = initial_states([h, c], x, len(w), r.shape[2])
     weights = [w, r, query_weight, memory_weight, v]
-    limits = (options.get("clip"), bool(options.get("input_forget", 0)))
-    about = (memory, filled_places(memory, memory_lengths), *limits)
-    run = (x, weights, [b, p, joined], lengths, states, direction, chosen, *about)
-    return join_directions(lstm_variant_directions(attention_lstm_direction, *run))
+    run = (x, weights, [b, p, joined], lengths, states, direction, chosen)
+    about = (memory, filled_places(memory, memory_lengths), (clip, bool(input_forget)))
+    return join_directions(attention_lstm_directions(*run, *about))
 
 
 def gru_unit(

@@ -160,10 +160,11 @@ def path_costs(x: Tensor) -> Tensor:
 def dynamic_time_warping(x: Tensor) -> Tensor:
     """com.microsoft DynamicTimeWarping: the cheapest path through costs, step by step on the host."""
     rows, columns = x.shape[-2:]
-    taken = path_costs(x.reshape(rows, columns)).tolist()
-    place, path = (rows, columns), []
+    taken = [row.tolist() for row in path_costs(x.reshape(rows, columns)).unbind()]
+    place = (rows, columns)
+    path: list[list[int]] = []
     while place != (0, 0):
         path.append([place[0] - 1, place[1] - 1])
         step = taken[place[0]][place[1]]
-        place = (place[0] - (step != 2), place[1] - (step != 1))
+        place = (place[0] - int(step != 2), place[1] - int(step != 1))
     return torch.tensor(path[::-1], dtype=torch.int32, device=x.device).t().contiguous()

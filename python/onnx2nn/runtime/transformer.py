@@ -154,14 +154,16 @@ def plain_activation(x: Tensor, activation: str) -> Tensor:
     return F.softsign(x) if activation == "Softsign" else F.hardswish(x)
 
 
-def after_only_match(source: list[int], tokens: list[int], sizes: range) -> int:
+def after_only_match(
+    source: list[int], tokens: list[int], least: int, most: int
+) -> int:
     """Where the source goes on after the tokens' end, of which as much is taken as makes it
     occur once; -1 where it does not."""
-    for size in sizes:
+    for size in range(least, most + 1):
         if size > len(tokens):
             return -1
-        starts = range(len(source) - size + 1)
-        places = [i for i in starts if source[i : i + size] == tokens[-size:]]
+        count = len(source) - size + 1
+        places = [i for i in range(count) if source[i : i + size] == tokens[-size:]]
         if not places:
             return -1
         if places[0] + size >= len(source) or len(places) == 1:
@@ -185,8 +187,7 @@ def bifurcation_detector(
         while same < len(source) - start and guesses[same] == source[start + same]:
             same += 1
         tokens = tokens + guesses[: same + 1]
-    sizes = range(min_ngram_size, max_ngram_size + 1)
-    found = after_only_match(source, tokens, sizes)
+    found = after_only_match(source, tokens, min_ngram_size, max_ngram_size)
     grown = torch.tensor(tokens, dtype=cur_tokens.dtype, device=src_tokens.device)
     return grown, torch.full([], found, dtype=torch.int64, device=src_tokens.device)
 

@@ -117,10 +117,6 @@ def scripted(module: types.ModuleType, names: list[str]) -> tuple[dict[str, str]
             raise
         for q in called:
             code = re.sub(re.escape(q) + r"\b", PREFIX + inner[q][0], code)
-        # As torch prints it, it would be a view by a size.
-        code = re.sub(
-            r"torch\.view_copy\((\w+), dtype\)", r"torch.view_copy(\1, dtype=dtype)", code
-        )
         head = re.match(r"def \w+\(", code)
         assert head is not None
         texts[key] = f"def {key}(" + code[head.end() :].rstrip("\n") + "\n"

@@ -34,7 +34,7 @@ function(onnx2nn_declared_in file hidden out)
     endif()
   endforeach()
   list(REMOVE_DUPLICATES names)
-  list(REMOVE_ITEM names kOps class struct enum using) # for kOps see below
+  list(REMOVE_ITEM names class struct enum using)
   set(${out} ${names} PARENT_SCOPE)
 endfunction()
 
@@ -72,7 +72,9 @@ function(onnx2nn_unite target)
     endif()
     foreach(name IN LISTS names)
       # Other files may mean what a header declares.
-      if(DEFINED onnx2nn_shared_all_${name} OR DEFINED onnx2nn_shared_${library}_${name})
+      if(DEFINED onnx2nn_shared_all_${name}
+         OR DEFINED onnx2nn_shared_core_${name}
+         OR DEFINED onnx2nn_shared_${library}_${name})
         set(alone ON)
       endif()
     endforeach()
@@ -107,12 +109,6 @@ function(onnx2nn_unite target)
     math(EXPR size_${group} "${size_${group}} + 1")
     set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${group})
   endforeach()
-  # Each family of operators calls its rows so.
-  set_target_properties(
-    ${target}
-    PROPERTIES UNITY_BUILD ON
-               UNITY_BUILD_MODE GROUP
-               UNITY_BUILD_UNIQUE_ID ONNX2NN_FILE
-               UNITY_BUILD_CODE_BEFORE_INCLUDE "#define kOps ONNX2NN_FILE"
-               UNITY_BUILD_CODE_AFTER_INCLUDE "#undef kOps")
+  # Relocatable: what ccache has of one checkout serves another. Since CMake 4.0.
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP UNITY_BUILD_RELOCATABLE ON)
 endfunction()

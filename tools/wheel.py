@@ -138,13 +138,13 @@ def sdist(programs: Path, dist: Path) -> Path:
     return WORK / "source" / made.removesuffix(".tar.gz")
 
 
-def toolchain(programs: Path, platform: Platform) -> Path:
-    """CMake's description of Zig as the compiler for a platform."""
+def toolchain(programs: Path, platform: Platform) -> dict[str, str]:
+    """Zig as the compiler for a platform: what CMake and ccache are told of it, in variables."""
     folder = WORK / platform.tag
     folder.mkdir(parents=True, exist_ok=True)
-    zig = run(
-        programs / "python", "-c", "import os, ziglang; print(os.path.dirname(ziglang.__file__))"
-    )
+    ask = "import os, ziglang; print(os.path.dirname(ziglang.__file__))"
+    zig = run(programs / "python", "-c", ask)
+    version = run(f"{zig.strip()}/zig", "version").strip()
     for name in ("c++", "ar", "ranlib", "rc"):
         does = f"c++ -target {platform.target}" if name == "c++" else name
         script = folder / name
@@ -163,7 +163,14 @@ set(CMAKE_SHARED_LINKER_FLAGS_INIT -s)
 set(CMAKE_EXE_LINKER_FLAGS_INIT -s)
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY NEVER)
 """)
-    return file
+    return {
+        "CMAKE_TOOLCHAIN_FILE": str(file),
+        # A script that is written anew each time says nothing of the compiler.
+        "CCACHE_COMPILERCHECK": f"string:zig {version} for {platform.target}",
+        "CCACHE_COMPILERTYPE": "clang",
+        "CCACHE_BASEDIR": str(ROOT),  # of the sources and of Zig's headers
+        "CCACHE_NOHASHDIR": "1",
+    }
 
 
 def pack(programs: Path, platform: Platform, made: Path, dist: Path) -> None:
@@ -188,15 +195,11 @@ def wheel(programs: Path, source: Path, name: str, dist: Path) -> Path:
     platform = PLATFORMS[name]
     raw = WORK / platform.tag / "raw"
     shutil.rmtree(raw, ignore_errors=True)
-    settings = {
+    settings = toolchain(programs, platform) | {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "CMAKE_TOOLCHAIN_FILE": str(toolchain(programs, platform)),
-        "ZIG_GLOBAL_CACHE_DIR": str(WORK / "zig"),
         "ZIG_LOCAL_CACHE_DIR": str(WORK / "zig"),
         "SKBUILD_INSTALL_STRIP": "false",
         "SKBUILD_CMAKE_DEFINE": "ONNX2NN_UNITY=ON",
-        "CCACHE_BASEDIR": str(source),
-        "CCACHE_NOHASHDIR": "1",
     }
     say(f"2: compiling for {name}")
     command = (

@@ -22,7 +22,7 @@ void lower_scale(LowerContext& c) {
   c.out(0, aten("mul.Scalar", {c.in(0), Ex(c.attr_float("factor", 1.0))}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kScaleOps[] = {
     {.type = "Scale",
      .domain = "my.domain",
      .changed_at = {1},
@@ -46,7 +46,7 @@ Converted convert(const std::vector<Message>& attributes) {
   Converted out;
   out.model = onnx::read_model(InputFile::from_memory(m.str()), {}, out.diagnostics);
   ir::for_each_node(*out.model->graph, [](ir::Node& n) {
-    if (n.is(kOps[0].type, kOps[0].domain)) n.op = &kOps[0];
+    if (n.is(kScaleOps[0].type, kScaleOps[0].domain)) n.op = &kScaleOps[0];
   });
   infer_graph(*out.model->graph, out.diagnostics);
   LowerOptions options;

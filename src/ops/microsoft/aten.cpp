@@ -69,7 +69,7 @@ void infer_aten(InferContext& c) {
   if (name == "embedding" || name == "aten::embedding") infer_embedding(c);
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kAtenOps[] = {
     {.type = "TorchEmbedding",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -85,7 +85,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> aten_ops() {
-  return kOps;
+  return kAtenOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -473,7 +473,7 @@ void lower_gated_position_bias(LowerContext& c) {
                   pass_attributes(c, {{"num_heads"}})));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kAttentionOps[] = {
     {.type = "Attention",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -579,7 +579,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_attention_ops() {
-  return kOps;
+  return kAttentionOps;
 }
 
 }  // namespace onnx2nn::ops

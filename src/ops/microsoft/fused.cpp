@@ -238,7 +238,7 @@ void lower_dynamic_conv_transpose(LowerContext& c) {
   c.out(0, helper("conv_transpose_nd", args, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kFusedOps[] = {
     {.type = "FusedMatMul",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -299,7 +299,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_fused_ops() {
-  return kOps;
+  return kFusedOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -162,7 +162,7 @@ void lower_sampling(LowerContext& c) {
   lower_search(c, "sampling_decoder", more);
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kGenerationOps[] = {
     {.type = "BeamSearch",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -184,7 +184,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_generation_ops() {
-  return kOps;
+  return kGenerationOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -361,7 +361,7 @@ void lower_clamped_swiglu(LowerContext& c) {
                                       {"round_activation"}})));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kHybridOps[] = {
     {.type = "CausalConvWithState",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -467,7 +467,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_hybrid_ops() {
-  return kOps;
+  return kHybridOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -20,7 +20,7 @@ void infer_quantized_rank(InferContext& c) {
   c.set(0, c.dtype(7), rank ? Shape::unknown_dims(*rank) : Shape());
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kLayoutsOps[] = {
     {.type = "AveragePool",
      .domain = kNchwc,
      .changed_at = {1},
@@ -146,7 +146,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> layout_ops() {
-  return kOps;
+  return kLayoutsOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -391,7 +391,7 @@ void lower_cdist(LowerContext& c) {
   c.out(0, metric == "euclidean" ? y : aten("square", {y}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kMicrosoftOps[] = {
     {.type = "Gelu",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -546,7 +546,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_ops() {
-  return kOps;
+  return kMicrosoftOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -324,7 +324,7 @@ void lower_mul_integer(LowerContext& c) {
   c.out(0, helper("mul_integer", pass_inputs(c, 0, 4)));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kQuantizedOps[] = {
     {.type = "QLinearAdd",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -445,7 +445,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_quantized_ops() {
-  return kOps;
+  return kQuantizedOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -119,7 +119,7 @@ void lower_murmur_hash(LowerContext& c) {
   c.out(0, helper("murmur_hash3", {c.in(0)}, pass_attributes(c, {{"positive"}, {"seed"}})));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kSignalOps[] = {
     {.type = "WordConvEmbedding",
      .domain = kMicrosoft,
      .changed_at = {1},
@@ -160,7 +160,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> microsoft_signal_ops() {
-  return kOps;
+  return kSignalOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -248,7 +248,7 @@ void lower_cast_map(LowerContext& c) {
   c.out(0, helper("cast_map", {c.in(0)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kFeaturesOps[] = {
     {.type = "Scaler",
      .domain = kMl,
      .changed_at = {1},
@@ -314,7 +314,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> feature_ops() {
-  return kOps;
+  return kFeaturesOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -137,7 +137,7 @@ void lower_svm_classifier(LowerContext& c) {
   c.outs(helper("svm_classifier", args, kw), 2);
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kLinearModelsOps[] = {
     {.type = "LinearRegressor",
      .domain = kMl,
      .changed_at = {1},
@@ -163,7 +163,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> linear_model_ops() {
-  return kOps;
+  return kLinearModelsOps;
 }
 
 }  // namespace onnx2nn::ops

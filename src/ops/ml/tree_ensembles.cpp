@@ -105,7 +105,7 @@ void lower_tree_ensemble(LowerContext& c) {
   c.out(0, helper("tree_ensemble", args, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kTreeEnsemblesOps[] = {
     {.type = "TreeEnsemble",
      .domain = kMl,
      .changed_at = {5},
@@ -126,7 +126,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> tree_ensemble_ops() {
-  return kOps;
+  return kTreeEnsemblesOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -265,7 +265,7 @@ void lower_parametric_softplus(LowerContext& c) {
   c.out(0, alpha == 1.0 ? x : aten("mul.Tensor", {x, alpha}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kActivationOps[] = {
     {.type = "Relu", .changed_at = {1, 6, 14}, .infer = infer_same, .lower = lower_unary<kRelu>},
     {.type = "LeakyRelu", .changed_at = {1, 6}, .infer = infer_same, .lower = lower_leaky_relu},
     {.type = "PRelu", .changed_at = {1, 6, 7}, .infer = infer_same, .lower = lower_prelu},
@@ -307,7 +307,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> activation_ops() {
-  return kOps;
+  return kActivationOps;
 }
 
 }  // namespace onnx2nn::ops

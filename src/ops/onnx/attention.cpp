@@ -210,7 +210,7 @@ void lower_flex(LowerContext& c) {
   c.out(0, helper("flex_attention", {c.in(0), c.in(1), c.in(2)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kAttentionOps[] = {
     {.type = "Attention",
      .changed_at = {23, 24, 25},
      .infer = infer_attention,
@@ -230,7 +230,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> attention_ops() {
-  return kOps;
+  return kAttentionOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -268,7 +268,7 @@ void lower_bit_cast(LowerContext& c) {
   c.out(0, aten("view.dtype", {x, Ex(to)}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kCastOps[] = {
     {.type = "Cast",
      .changed_at = {1, 6, 9, 13, 19, 21, 23, 24},
      .infer = infer_cast,
@@ -285,7 +285,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> cast_ops() {
-  return kOps;
+  return kCastOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -327,7 +327,7 @@ void lower_sequence_map(LowerContext& c) {
     if (lists[i]) c.define(c.node().output(i), {.ex = Ex(lists[i])});
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kControlOps[] = {
     {.type = "If", .changed_at = {1, 11}, .infer = infer_if, .lower = lower_if},
     {.type = "Loop", .changed_at = {1, 11}, .infer = infer_loop, .lower = lower_loop},
     {.type = "SequenceMap",
@@ -339,7 +339,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> control_ops() {
-  return kOps;
+  return kControlOps;
 }
 
 }  // namespace onnx2nn::ops

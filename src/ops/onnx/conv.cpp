@@ -410,7 +410,7 @@ void lower_causal_conv(LowerContext& c) {
   c.alias(1, results[1]);
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kConvOps[] = {
     {.type = "Conv", .changed_at = {1}, .infer = infer_conv, .lower = lower_conv},
     {.type = "ConvTranspose",
      .changed_at = {1},
@@ -438,7 +438,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> conv_ops() {
-  return kOps;
+  return kConvOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -261,7 +261,7 @@ void lower_given_tensor(LowerContext& c) {
                     ir::Tensor::from<float>(DType::Float32, filled_shape(c), numbers)));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kCreateOps[] = {
     {.type = "ConstantOfShape",
      .changed_at = {9},
      .infer = infer_constant_of_shape,
@@ -307,7 +307,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> create_ops() {
-  return kOps;
+  return kCreateOps;
 }
 
 }  // namespace onnx2nn::ops

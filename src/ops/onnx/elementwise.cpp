@@ -322,7 +322,7 @@ void lower_sum(LowerContext& c) {
   c.out(0, out);
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kElementwiseOps[] = {
     {.type = "Add",
      .changed_at = {1, 6, 7},
      .infer = infer_integers<add>,
@@ -381,7 +381,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> elementwise_ops() {
-  return kOps;
+  return kElementwiseOps;
 }
 
 }  // namespace onnx2nn::ops

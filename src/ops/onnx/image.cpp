@@ -259,7 +259,7 @@ void lower_scale(LowerContext& c) {
   c.out(0, scale == 1.0 ? c.in(0) : aten("mul.Tensor", {c.in(0), scale}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kImageOps[] = {
     {.type = "Affine", .changed_at = {1}, .infer = infer_image_scaler, .lower = lower_affine},
     {.type = "Crop", .changed_at = {1}, .infer = infer_crop, .lower = lower_crop},
     {.type = "ImageScaler",
@@ -300,7 +300,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> image_ops() {
-  return kOps;
+  return kImageOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -443,7 +443,7 @@ void lower_trilu(LowerContext& c) {
   c.out(0, helper("trilu", {c.in(0), k}, {{"upper", Ex(upper ? 1 : 0)}}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kIndexOps[] = {
     {.type = "Gather", .changed_at = {1}, .infer = infer_gather, .lower = lower_gather},
     {.type = "GatherElements",
      .changed_at = {11},
@@ -477,7 +477,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> index_ops() {
-  return kOps;
+  return kIndexOps;
 }
 
 }  // namespace onnx2nn::ops

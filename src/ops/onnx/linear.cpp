@@ -363,7 +363,7 @@ void lower_det(LowerContext& c) {
   c.out(0, aten("linalg_det", {c.in(0)}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kLinearOps[] = {
     {.type = "MatMul", .changed_at = {1}, .infer = infer_matmul, .lower = lower_matmul},
     {.type = "Gemm", .changed_at = {1, 6, 7, 11}, .infer = infer_gemm, .lower = lower_gemm},
     {.type = "Einsum", .changed_at = {12}, .infer = infer_einsum, .lower = lower_einsum},
@@ -381,7 +381,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> linear_ops() {
-  return kOps;
+  return kLinearOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -140,7 +140,7 @@ void lower_momentum(LowerContext& c) {
 
 constexpr std::string_view kTraining = "ai.onnx.preview.training";
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kLossOps[] = {
     {.type = "NegativeLogLikelihoodLoss",
      .changed_at = {12, 13},
      .infer = infer_loss,
@@ -174,7 +174,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> loss_ops() {
-  return kOps;
+  return kLossOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -151,7 +151,7 @@ void lower_clip(LowerContext& c) {
         compared(t, aten("clamp.Tensor", {comparable(t, x), tensor(1, b.min), tensor(2, b.max)})));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kMathsOps[] = {
     {.type = "Abs", .changed_at = {1, 6}, .infer = infer_unary, .lower = lower_abs},
     {.type = "Neg", .changed_at = {1, 6}, .infer = infer_neg, .lower = lower_unary<kNeg>},
     {.type = "Sign", .changed_at = {9}, .infer = infer_unary, .lower = lower_sign},
@@ -188,7 +188,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> maths_ops() {
-  return kOps;
+  return kMathsOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -403,7 +403,7 @@ void lower_mean_variance_norm(LowerContext& c) {
   c.out(0, helper("mean_variance_normalization", {c.in(0)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kNormOps[] = {
     {.type = "BatchNormalization",
      .changed_at = {1, 6, 7, 9, 14, 15},
      .infer = infer_batch_norm,
@@ -435,7 +435,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> norm_ops() {
-  return kOps;
+  return kNormOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -192,7 +192,7 @@ void lower_center_crop_pad(LowerContext& c) {
   c.out(0, helper("center_crop_pad", {c.in(0), c.int_list(1)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kPadOps[] = {
     {.type = "Pad", .changed_at = {1, 2, 11, 18, 19}, .infer = infer_pad, .lower = lower_pad},
     {.type = "CenterCropPad",
      .changed_at = {18},
@@ -203,7 +203,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> pad_ops() {
-  return kOps;
+  return kPadOps;
 }
 
 }  // namespace onnx2nn::ops

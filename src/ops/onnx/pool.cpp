@@ -248,7 +248,7 @@ void lower_max_roi_pool(LowerContext& c) {
   c.out(0, helper("max_roi_pool", {c.in(0), c.in(1), Ex(pooled_sizes(c))}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kPoolOps[] = {
     {.type = "MaxPool",
      .changed_at = {1, 8, 10, 11, 12},
      .infer = infer_max_pool,
@@ -283,7 +283,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> pool_ops() {
-  return kOps;
+  return kPoolOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -281,7 +281,7 @@ void lower_dynamic(LowerContext& c) {
   c.outs(helper("dynamic_quantize_linear", {c.in(0)}), 3);
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kQuantizeOps[] = {
     {.type = "QuantizeLinear",
      .changed_at = {10, 13, 19, 21, 23},
      .infer = infer_quantize,
@@ -309,7 +309,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> quantize_ops() {
-  return kOps;
+  return kQuantizeOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -363,7 +363,7 @@ void lower_gru_unit(LowerContext& c) {
   c.out(0, helper("gru_unit", {c.in(0), c.in(1), c.in(2), c.in(3)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kRecurrentOps[] = {
     {.type = "LSTM", .changed_at = {1, 7, 14}, .infer = infer_recurrent, .lower = lower_lstm},
     {.type = "GRU", .changed_at = {1, 3, 7, 14}, .infer = infer_recurrent, .lower = lower_gru},
     {.type = "RNN", .changed_at = {1, 7, 14}, .infer = infer_recurrent, .lower = lower_rnn},
@@ -431,7 +431,7 @@ const OpDef& recurrent_module_op() {
 }
 
 std::span<const OpDef> recurrent_ops() {
-  return kOps;
+  return kRecurrentOps;
 }
 
 }  // namespace onnx2nn::ops

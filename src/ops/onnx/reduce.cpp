@@ -301,7 +301,7 @@ void lower_cumulative(LowerContext& c) {
   c.out(0, aten(Sum ? "cumsum" : "cumprod", {c.in(0), axis}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kReduceOps[] = {
     {.type = "ReduceSum",
      .changed_at = {1, 11, 13},
      .infer = infer_reduce_sizes<add>,
@@ -358,7 +358,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> reduce_ops() {
-  return kOps;
+  return kReduceOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -382,7 +382,7 @@ void lower_resize(LowerContext& c) {
   c.out(0, helper("resize", {c.in(0)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kResizeOps[] = {
     {.type = "Resize",
      .changed_at = {10, 11, 13, 18, 19},
      .infer = infer_resize,
@@ -393,7 +393,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> resize_ops() {
-  return kOps;
+  return kResizeOps;
 }
 
 }  // namespace onnx2nn::ops

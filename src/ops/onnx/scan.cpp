@@ -229,14 +229,14 @@ void lower_scan(LowerContext& c) {
     if (lists[i]) c.out(form.states + i, aten("stack", {Ex(lists[i])}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kScanOps[] = {
     {.type = "Scan", .changed_at = {8, 9, 11}, .infer = infer_scan, .lower = lower_scan},
 };
 
 }  // namespace
 
 std::span<const OpDef> scan_ops() {
-  return kOps;
+  return kScanOps;
 }
 
 }  // namespace onnx2nn::ops

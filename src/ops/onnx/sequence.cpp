@@ -187,7 +187,7 @@ void lower_get_element(LowerContext& c) {
   c.out(0, helper("optional_get_element", {c.in(0)}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kSequenceOps[] = {
     {.type = "SequenceConstruct",
      .changed_at = {11},
      .infer = infer_construct,
@@ -216,7 +216,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> sequence_ops() {
-  return kOps;
+  return kSequenceOps;
 }
 
 }  // namespace onnx2nn::ops

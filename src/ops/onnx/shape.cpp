@@ -437,7 +437,7 @@ void lower_identity(LowerContext& c) {
   c.out(0, c.in(0));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kShapeOps[] = {
     {.type = "Shape", .changed_at = {1, 15}, .infer = infer_shape, .lower = lower_shape},
     {.type = "Size", .changed_at = {1}, .infer = infer_size, .lower = lower_size},
     {.type = "Reshape", .changed_at = {1, 5, 14}, .infer = infer_reshape, .lower = lower_reshape},
@@ -459,7 +459,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> shape_ops() {
-  return kOps;
+  return kShapeOps;
 }
 
 }  // namespace onnx2nn::ops

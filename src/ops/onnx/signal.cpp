@@ -162,7 +162,7 @@ void lower_window(LowerContext& c) {
   c.out(0, ir::is_float(to) ? window : aten("to.dtype", {window, Ex(to)}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kSignalOps[] = {
     {.type = "DFT", .changed_at = {17, 20}, .infer = infer_dft, .lower = lower_dft},
     {.type = "STFT", .changed_at = {17}, .infer = infer_stft, .lower = lower_stft},
     {.type = "MelWeightMatrix", .changed_at = {17}, .infer = infer_mel, .lower = lower_mel},
@@ -183,7 +183,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> signal_ops() {
-  return kOps;
+  return kSignalOps;
 }
 
 }  // namespace onnx2nn::ops

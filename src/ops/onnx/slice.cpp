@@ -459,7 +459,7 @@ void lower_reverse_sequence(LowerContext& c) {
   c.out(0, helper("reverse_sequence", {c.in(0), c.in(1)}, kw));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kSliceOps[] = {
     {.type = "Slice", .changed_at = {1, 10}, .infer = infer_slice, .lower = lower_slice},
     {.type = "DynamicSlice", .changed_at = {1}, .infer = infer_slice, .lower = lower_slice},
     {.type = "Split", .changed_at = {1, 2, 13, 18}, .infer = infer_split, .lower = lower_split},
@@ -474,7 +474,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> slice_ops() {
-  return kOps;
+  return kSliceOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -132,7 +132,7 @@ void lower_tf_idf(LowerContext& c) {
                    {"size", Ex(columns(c))}}));
 }
 
-constexpr OpDef kOps[] = {
+constexpr OpDef kTextOps[] = {
     {.type = "StringConcat",
      .changed_at = {20},
      .infer = infer_string_concat,
@@ -152,7 +152,7 @@ constexpr OpDef kOps[] = {
 }  // namespace
 
 std::span<const OpDef> text_ops() {
-  return kOps;
+  return kTextOps;
 }
 
 }  // namespace onnx2nn::ops

@@ -325,3 +325,29 @@ def test_every_output_of_a_branch_is_checked_on_equal_inputs(tmp_path: Path) -> 
     assert report.ok, report.outputs
     assert [c.name for c in report.nodes] == ["logits (then_branch of z)", "z", "a"]
     assert any(c.rounding for c in report.outputs)
+
+
+def test_layers_that_a_file_numbers_otherwise(tmp_path: Path) -> None:
+    """What is linear_2 here and is called linear_1 there was not changed."""
+    rng = np.random.default_rng(0)
+    weights = [
+        onnx.numpy_helper.from_array(rng.standard_normal((4, 4)).astype("f"), str(i))
+        for i in range(3)
+    ]
+    ops = [("MatMul", ["x", "0"], "a"), ("Tanh", ["a"], "b"), ("MatMul", ["b", "1"], "c")]
+    ops += [("Tanh", ["c"], "d"), ("MatMul", ["d", "2"], "y")]
+    nodes = [helper.make_node(op, inputs, [output]) for op, inputs, output in ops]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, 4]) for n in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], weights)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    onnx2nn.convert(tmp_path / "m.onnx", tmp_path / "net.py")
+    names = {"linear_1": "first", "linear_2": "linear_1", "linear_3": "linear_2"}
+    source, state = (tmp_path / "net.py").read_text(), load_file(tmp_path / "net.safetensors")
+    source = re.sub(r"linear_\d", lambda m: names[m.group()], source)
+    (tmp_path / "net.py").write_text(source)
+    keys = {k: re.sub(r"linear_\d", lambda m: names[m.group()], k) for k in state}
+    save_file({keys[k]: v for k, v in state.items()}, tmp_path / "net.safetensors")
+    report = onnx2nn.verify(tmp_path / "m.onnx", tmp_path / "net.py", per_node=True)
+    assert report.ok, report.first_difference
+    assert not [n for n in report.notes if "model's own" in n]

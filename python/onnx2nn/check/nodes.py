@@ -5,6 +5,7 @@ the oracle's and gives the oracle's back, so that whatever comes next starts fro
 is seen where it is made and nowhere else, and rounding does not grow from node to node.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from onnx2nn.errors import described
 from onnx2nn.source import Source
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from onnx2nn.check.bounds import Tape
@@ -262,7 +264,10 @@ def trace(
 
     tape = Tape()
     hook = Hook(tape, answer.oracle.check_dtype)
-    net = build(run_native(source, {**options, "trace": True}), {"_trace": hook}, state)
+    conversion = run_native(source, {**options, "trace": True})
+    # Of one set of names each means the same, and the model's own weights need not be read.
+    same = state is not None and all(w["key"] in state for w in conversion.weights)
+    net = build(conversion, {"_trace": hook}, state if same else None)
     if state is not None:
         take_weights(net, state, report)
     traced = Traced(net, proto, hook, tape)
@@ -276,15 +281,32 @@ def trace(
 
 
 def take_weights(net: "nn.Module", state: dict[str, Any], report: Report | None = None) -> None:
-    """Use a written file's weights in a module of the model, where both have them."""
+    """Use a written file's weights in a module of the model, where both have them.
+
+    Where the file has other names too, its numbers ("linear_2.weight") may be others than here: what it calls
+    differently is then no weight that was changed.
+    """
     own = net.state_dict()
-    same = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    net.load_state_dict(same, strict=False, assign=True)
-    if report is not None and len(same) < len(own):
-        report.notes.append(
-            f"node by node, {len(own) - len(same)} of {len(own)} weights are the model's own: "
-            f"the file has none of that name and shape"
-        )
+    taken = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    missing = len(own) - len(taken)
+    if missing > 0:
+        ours = {_digest(w) for w in own.values()}
+        changed = {k for k, v in state.items() if _digest(v) not in ours}
+        taken = {k: v for k, v in taken.items() if k in changed}
+        if report is not None and changed:
+            report.notes.append(
+                f"node by node, {missing} of {len(own)} weights are the model's own: "
+                f"the file has none of that name and shape"
+            )
+    net.load_state_dict(taken, strict=False, assign=True)
+
+
+def _digest(weight: "torch.Tensor") -> tuple[str, bytes]:
+    """What tells a weight from others: its type and its bytes."""
+    import torch
+
+    data = weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return f"{weight.dtype} {weight.shape}", hashlib.sha256(data).digest()
 
 
 def node_values(proto: Any) -> list[tuple[int, Any, str]]:

@@ -224,12 +224,12 @@ def _say_in_words_of_files(program: "ExportedProgram") -> None:
 
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
-            if node.target is math.floor and _is_positive(node.args[0].meta["val"]):
+            if node.target is math.floor and _is_never_negative(node.args[0].meta["val"]):
                 node.target = math.trunc
                 module.recompile()
 
 
-def _is_positive(value: Any) -> bool:
+def _is_never_negative(value: Any) -> bool:
     """Whether a number of a program is 0 at least, whatever the sizes are."""
     lower = value.node.shape_env.bound_sympy(value.node.expr).lower
     return bool(lower >= 0)

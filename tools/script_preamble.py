@@ -63,9 +63,6 @@ def iinfo_max(dtype: torch.dtype) -> int:
     return 255 if dtype == torch.uint8 else 127
 
 def same_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
-    integers = not (x.is_floating_point() or is_floating_point_dtype(dtype))
-    if integers and itemsize_of(x.dtype) == itemsize_of(dtype) and dtype != torch.bool:
-        return x.to(dtype)
     return torch.view_copy(x, dtype=dtype)  # `view` is known by sizes only
 
 def finfo_max(dtype: torch.dtype) -> float:

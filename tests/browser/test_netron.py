@@ -120,7 +120,7 @@ def check_program(file: Path, nodes: list[dict[str, Any]]) -> None:
     del drawn["placeholder"]  # a weight that several nodes read
     assert sum(drawn.values()) == len(there)
     made = {v for n in nodes for v in fields(n, "Outputs")}
-    assert made >= {n.name for n in there if isinstance(n.meta["val"], torch.Tensor)}
+    assert made >= {n.name for n in there if isinstance(n.meta.get("val"), torch.Tensor)}
     assert shown(nodes) >= {k for k in program.state_dict if "num_batches_tracked" not in k}
     assert ROOT.as_posix() not in json.dumps(nodes)
 

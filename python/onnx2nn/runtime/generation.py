@@ -140,7 +140,7 @@ def beam_candidates(
 
 
 def beam_step(
-    scores: Tensor,
+    logits: Tensor,
     sequences: Tensor,
     totals: Tensor,
     kept: list[list[tuple[float, list[int]]]],
@@ -151,12 +151,25 @@ def beam_step(
     pad_token_id: int,
     length_penalty: float,
     early_stopping: int,
+    min_length: int,
+    repetition_penalty: float,
+    no_repeat_ngram_size: int,
+    vocab_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sequences and totals with one token more, and the beams that they come from.
+    """Sequences and totals with one token more, by logits [beams, words], and the beams that they come from.
 
     `kept` and `done` change in place.
     """
     device = sequences.device
+    scores = processed_scores(
+        logits.float().log_softmax(-1),
+        sequences,
+        eos_token_id=eos_token_id,
+        min_length=min_length,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        vocab_mask=vocab_mask,
+    )
     chosen = settle_beams(
         kept,
         done,
@@ -271,17 +284,8 @@ def beam_search_encoder_decoder(
     caches = [x.repeat_interleave(num_beams, 0) for x in outputs[2:]]
     sequences, totals, kept, done = first_beams(first, num_beams)
     while True:
-        scores = processed_scores(
-            logits[:, -1].float().log_softmax(-1),
-            sequences,
-            eos_token_id=eos_token_id,
-            min_length=min_length,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            vocab_mask=vocab_mask,
-        )
         sequences, totals, origins = beam_step(
-            scores,
+            logits[:, -1],
             sequences,
             totals,
             kept,
@@ -291,6 +295,10 @@ def beam_search_encoder_decoder(
             pad_token_id=pad_token_id,
             length_penalty=length_penalty,
             early_stopping=early_stopping,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            vocab_mask=vocab_mask,
         )
         if all(done) or sequences.shape[1] >= max_length:
             break
@@ -343,17 +351,8 @@ def beam_search_decoder(
     present = [x.repeat_interleave(num_beams, 1) for x in outputs[1:]]
     sequences, totals, kept, done = first_beams(input_ids, num_beams)
     while True:
-        scores = processed_scores(
-            logits[:, -1, :words].float().log_softmax(-1),
-            sequences,
-            eos_token_id=eos_token_id,
-            min_length=min_length,
-            repetition_penalty=repetition_penalty,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            vocab_mask=vocab_mask,
-        )
         sequences, totals, origins = beam_step(
-            scores,
+            logits[:, -1, :words],
             sequences,
             totals,
             kept,
@@ -363,6 +362,10 @@ def beam_search_decoder(
             pad_token_id=pad_token_id,
             length_penalty=length_penalty,
             early_stopping=early_stopping,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            vocab_mask=vocab_mask,
         )
         if all(done) or sequences.shape[1] >= max_length:
             break

@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from onnx2nn.check.calls import Bound, Call, flat, most
 from onnx2nn.check.general_bounds import MOVES
 from onnx2nn.check.operator_bounds import bounds_of, summed_products
+from onnx2nn.check.turns import in_turn
 
 __all__ = ["Tape", "aside", "unfused"]
 
@@ -45,10 +46,11 @@ class _StepByStep(TorchFunctionMode):  # type: ignore[no-untyped-call,unused-ign
 
 @contextlib.contextmanager
 def unfused(net: nn.Module) -> Iterator[None]:
-    """A context in which attention and recurrent layers run in steps that a tape can follow."""
+    """A context, of one thread at a time, in which attention and recurrent layers run in steps that a
+    tape can follow."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with contextlib.ExitStack() as stack:
+    with in_turn(), contextlib.ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(m, nn.RNNBase) for m in net.modules()):
             stack.enter_context(_StepByStep())  # type: ignore[no-untyped-call,unused-ignore]

@@ -64,10 +64,14 @@ class OracleDied(OracleError):  # noqa: N818 (what it says, it says of the proce
         self.timed_out = timed_out
 
 
+class _EndedError(Exception):
+    """The process was ended over another thread's model before it was asked."""
+
+
 @dataclass
-class Limits:
-    """What the oracle may take: seconds for one run, and bytes of memory (None: most of what is
-    free when it starts)."""
+class Limits(threading.local):
+    """What the oracle may take for a thread's models: seconds for one run, and bytes of memory (None:
+    most of what is free when it starts)."""
 
     seconds: float = TIMEOUT_S
     memory: int | None = None
@@ -213,6 +217,8 @@ class Worker:
         through it, ImportError where a runtime is not installed.
         """
         with self._busy:
+            if self._ended:
+                raise _EndedError
             seconds = limits.seconds
             self._channel.settimeout(seconds)
             try:
@@ -240,7 +246,8 @@ class Worker:
     def _send(self, request: dict[str, Any]) -> None:
         from onnx2nn.check import wire
 
-        closed, self._closed = self._closed, []
+        # One by one: another thread may add to them meanwhile.
+        closed = [self._closed.pop() for _ in range(len(self._closed))]
         wire.send(self._channel, {**request, "closed": closed, "memory": self._allowed()})
 
     def _epitaph(self) -> str:
@@ -276,22 +283,25 @@ class Session:
 
     def __init__(self, kind: str, arguments: dict[str, Any]) -> None:
         self._kind, self._arguments = kind, arguments
-        self._worker: Worker | None = None
         self.about: dict[str, Any] = {}
-        self._open()
+        self._place = self._open()
 
-    def _open(self) -> Worker:
-        self._worker = worker()
-        self._handle, self.about = self._worker.open(self._kind, self._arguments)
-        weakref.finalize(self, self._worker.close, self._handle).atexit = False
-        return self._worker
+    def _open(self) -> tuple[Worker, int]:
+        while True:
+            process = worker()
+            with contextlib.suppress(_EndedError):
+                handle, self.about = process.open(self._kind, self._arguments)
+                weakref.finalize(self, process.close, handle).atexit = False
+                return process, handle
 
     def ask(self, do: str, feed: dict[str, Any]) -> Any:
         """Run it on inputs by name: `run` or `run_all`."""
-        found = self._worker
-        if found is None or not found.alive:
-            found = self._open()
-        return found.ask({"do": do, "handle": self._handle, "feed": feed})
+        while True:
+            process, handle = self._place
+            if not process.alive:
+                process, handle = self._place = self._open()
+            with contextlib.suppress(_EndedError):
+                return process.ask({"do": do, "handle": handle, "feed": feed})
 
 
 def _receive(channel: socket.socket, deadline: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from onnx2nn.check.turns import in_turn
 from onnx2nn.errors import Error, described, first_line
 
 if TYPE_CHECKING:
@@ -160,10 +161,11 @@ def is_program(source: str, other: str) -> bool:
 
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
-    """A context in which torch draws the same numbers each time, and its generator is left alone."""
+    """A context, of one thread at a time, in which torch draws the same numbers each time; its generator
+    is left alone."""
     import torch
 
-    with torch.random.fork_rng(devices=[]):
+    with in_turn(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
 

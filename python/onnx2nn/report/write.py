@@ -1,11 +1,12 @@
 """A report as one HTML file."""
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,21 +43,15 @@ def write(path: str | os.PathLike[str], subject: Subject) -> None:
     folder = os.path.dirname(path) or "."
     os.makedirs(folder, exist_ok=True)
     # Nothing half-written is ever there.
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".onnx2nn-", delete=False) as file:
-        try:
+    made = os.path.join(folder, f".onnx2nn-{secrets.token_hex(8)}")
+    try:
+        with open(made, "xb") as file:
             file.write(page)
-            file.flush()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        os.replace(made, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(made)
+        raise
 
 
 def render(subject: Subject) -> str:

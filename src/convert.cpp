@@ -42,6 +42,7 @@ namespace onnx2nn {
 
 struct Conversion::Impl {
   std::string file_name;
+  std::string shown_name;  // by which diagnostics call the model
   std::unique_ptr<ir::Model> model;
   torch::Program program;
   std::unordered_set<const torch::Param*> shared;  // see structure::Page
@@ -439,7 +440,7 @@ const std::vector<DiagnosticInfo>& Conversion::diagnostics() const {
   return impl_->diagnostic_infos;
 }
 std::string Conversion::diagnostics_text() const {
-  return impl_->diagnostics.text(impl_->file_name);
+  return impl_->diagnostics.text(impl_->shown_name);
 }
 std::string Conversion::diagnostics_json() const {
   return impl_->diagnostics.json();
@@ -502,6 +503,7 @@ std::map<std::string, std::string> external_files(const std::string& model,
 Conversion convert_file(const std::string& path, const ConvertOptions& options) {
   auto c = std::make_shared<Impl>();
   c->file_name = file_name_of(path);
+  c->shown_name = path;
   c->options = options;
   guarded(*c, [&] {
     run(*c, InputFile::open(path), folder_of(path), stem_of(path));
@@ -513,6 +515,7 @@ Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
                          const std::string& name) {
   auto c = std::make_shared<Impl>();
   c->file_name = name;
+  c->shown_name = name;
   c->options = options;
   guarded(*c, [&] { run(*c, InputFile::from_memory(std::move(bytes)), "", name); });
   return Conversion(c);

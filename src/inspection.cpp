@@ -126,7 +126,7 @@ Result guarded(const std::string& name, Work&& work) {
   Diagnostics diagnostics;
   collect_errors(diagnostics, [&] { work(out, diagnostics); });
   out.diagnostics = infos_of(diagnostics);
-  out.diagnostics_text = diagnostics.text(printable(name));
+  out.diagnostics_text = diagnostics.text(name);
   return out;
 }
 

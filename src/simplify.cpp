@@ -349,7 +349,7 @@ std::vector<SimplifyRule> simplify_rules() {
 
 Simplified simplify_file(const std::string& path, const std::string& out,
                          const SimplifyOptions& options) {
-  return guarded(file_name_of(path), [&](Simplified& result, Diagnostics& diagnostics) {
+  return guarded(path, [&](Simplified& result, Diagnostics& diagnostics) {
     run(result, diagnostics, InputFile::open(path), folder_of(path), out, options);
   });
 }

@@ -29,7 +29,7 @@ InputShapes: TypeAlias = Mapping[str, Sequence[int | str | None]]
 # Axes by input name.
 Axes: TypeAlias = Mapping[str, int | Sequence[int]]
 # The codes of diagnostics about files themselves.
-UNREADABLE = {"bad-model", "unreadable-file", "io", "would-overwrite"}
+UNREADABLE = {"io", "would-overwrite"}
 # The codes of what was asked for and cannot be done.
 USAGE = {"bad-option", "input-shape"}
 

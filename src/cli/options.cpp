@@ -277,6 +277,7 @@ constexpr Example kDiffExamples[] = {
     {"diff model.onnx small.onnx", "what a simplifier or an exporter changed"}};
 constexpr Example kCompletionExamples[] = {
     {"completion bash > ~/.local/share/bash-completion/completions/onnx2nn", "for bash"},
+    {"completion zsh > ~/.onnx2nn.zsh", "for zsh, with: source ~/.onnx2nn.zsh in .zshrc"},
     {"completion fish > ~/.config/fish/completions/onnx2nn.fish", "for fish"}};
 
 constexpr Command kCommands[] = {

@@ -16,6 +16,8 @@ constexpr std::size_t kGap = 2;
 // Columns that a cell keeps.
 constexpr std::size_t kLeastName = 13;
 constexpr std::size_t kLeastNumber = 11;
+// Columns to which shorter cells are filled up: one name of a megabyte must not be paid for in each row.
+constexpr std::size_t kMostFilled = 200;
 
 std::string scaled(std::uint64_t n, double unit, std::string_view steps, std::string_view suffix) {
   auto value = static_cast<double>(n);
@@ -48,9 +50,10 @@ std::string sum_text(const Amount& amount, std::string (*number)(std::uint64_t),
 }  // namespace
 
 std::string shortened(std::string_view text, std::size_t width) {
-  // Columns are bytes only in ASCII; other text stays whole.
+  if (width < kLeastNumber || text.size() <= width || display_width(text) <= width) return std::string(text);
+  // Columns are bytes only in ASCII; no character takes more columns than bytes.
   const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
-  if (!ascii || text.size() <= width || width < kLeastNumber) return std::string(text);
+  if (!ascii) return fmt::format("{}...", clipped(text, width - 3));
   const std::size_t head = (width - 3) / 2;
   const std::size_t tail = width - 3 - head;
   return fmt::format("{}...{}", text.substr(0, head), text.substr(text.size() - tail));
@@ -75,7 +78,7 @@ std::string Table::text(std::size_t width) const {
   const std::size_t columns = header.size();
   std::vector<std::size_t> widths(columns);
   const auto measure = [&](const std::vector<std::string>& row) {
-    for (std::size_t k = 0; k < columns; ++k) widths[k] = std::max(widths[k], display_width(row[k]));
+    for (std::size_t k = 0; k < columns; ++k) widths[k] = std::max(widths[k], std::min(display_width(row[k]), kMostFilled));
   };
   measure(header);
   for (const auto& row : rows) measure(row);
@@ -99,8 +102,9 @@ std::string Table::text(std::size_t width) const {
     std::string line(kIndent, ' ');
     for (std::size_t k = 0; k < columns; ++k) {
       if (k > 0) line += std::string(kGap, ' ');
-      const std::string cell = k >= numbers && &row != &header ? shortened_number(row[k], widths[k])
-                                                               : shortened(row[k], widths[k]);
+      const std::string cell = width == 0                        ? row[k]
+                               : k >= numbers && &row != &header ? shortened_number(row[k], widths[k])
+                                                                 : shortened(row[k], widths[k]);
       const std::size_t taken = display_width(cell);
       const std::string pad(widths[k] > taken ? widths[k] - taken : 0, ' ');
       line += k >= numbers ? pad + cell : cell + pad;

@@ -17,7 +17,8 @@ struct Table {
   std::size_t numbers = 1;  // columns from this one on are aligned to the right
 
   /// The table, indented by two. width: columns that it may take, 0 for any; the widest cells are
-  /// shortened where it is too wide, those of numbers first.
+  /// shortened where it is too wide, those of numbers first. Without a width nothing is shortened, and
+  /// what is very long stands out of its column.
   std::string text(std::size_t width) const;
 };
 

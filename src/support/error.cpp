@@ -113,7 +113,6 @@ std::string Diagnostics::text(std::string_view file) const {
   for (const Diagnostic& d : list_) {
     if (!file.empty()) out += printable(file) + ": ";
     out += fmt::format("{}[{}]: ", severity_name(d.severity), printable(d.code));
-    if (!d.op_type.empty()) out += printable(d.op_type) + ": ";
     // A message of ours may have several lines; the later ones are indented.
     bool first = true;
     for (std::string_view line : split(d.message, '\n')) {

@@ -427,3 +427,25 @@ def test_deeply_nested_branches_take_no_time(run: Run) -> None:
     code, out, _ = run("inspect", "m.onnx", "--json", "--no-simplify")
     assert code in (0, 1)
     assert json.loads(out)["multiply_adds"] == 8
+
+
+def test_a_long_name_is_not_paid_for_in_each_row(run: Run) -> None:
+    nodes = [h.make_node("Relu", [f"v{k}"], [f"v{k + 1}"], name=f"n{k}") for k in range(300)]
+    nodes[7].name = "long" * 20_000
+    ports = [[h.make_tensor_value_info(name, T.FLOAT, [2])] for name in ("v0", "v300")]
+    onnx.save(h.make_model(h.make_graph(nodes, "g", *ports), ir_version=8), "long.onnx")
+    code, out, _ = run("inspect", "long.onnx", "--nodes")
+    assert code == 0
+    assert nodes[7].name in out
+    assert len(out) < 4 * len(nodes[7].name)
+
+
+def test_what_is_refused_is_said_in_the_same_words_everywhere(run: Run) -> None:
+    """Of which file it is too, and with the same code: a model that can be read is not unreadable."""
+    Path("in").mkdir()
+    _save("g (float[2,3] x) => (float[2,3] y) {y = MatMul(x, w)}", "in/m.onnx", w=_f(5, 5))
+    for words in ["inspect", "in/m.onnx"], ["convert", "in/m.onnx", "net.py"]:
+        code, _, err = run(*words)
+        assert code == 1, err
+        said = "in/m.onnx: error[bad-model]: MatMul: shapes [2, 3] and [5, 5] do not multiply\n"
+        assert err.startswith(said), err

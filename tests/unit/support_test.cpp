@@ -123,7 +123,7 @@ TEST(Check, NamesThePlaceButNoFolder) {
 Diagnostic resize_diagnostic() {
   Diagnostic d;
   d.code = "unsupported-attribute";
-  d.message = "no such mode";
+  d.message = "Resize: no such mode";
   d.node = "/up1/Resize";
   d.op_type = "Resize";
   d.opset = 18;

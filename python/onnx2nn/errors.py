@@ -1,15 +1,18 @@
 """Errors, and the diagnostics that they carry, as text."""
 
+import re
 from typing import Any, TypeAlias
 
 __all__ = [
     "Diagnostic",
     "Error",
+    "counted",
     "described",
     "diagnostic",
     "diagnostic_text",
     "first_line",
     "grouped",
+    "in_order",
     "printable",
 ]
 
@@ -85,6 +88,20 @@ def printable(text: str) -> str:
     except UnicodeEncodeError:
         data = text.encode("utf-8", "surrogatepass")
     return _native.printable(data)
+
+
+# What turns the direction in which the characters around it are shown.
+_TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def in_order(text: str) -> str:
+    """Text for a page, whose characters are shown in the order that they have."""
+    return _TURNS.sub(lambda turn: f"\\u{ord(turn[0]):04x}", text)
+
+
+def counted(count: int, thing: str) -> str:
+    """So many things: "1 node" or "2,000 nodes"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def diagnostic_text(model: str, *same: Diagnostic) -> str:

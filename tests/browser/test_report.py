@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.exports.environments import chromium
 
 import onnx2nn
 from onnx2nn.cli import main
+from onnx2nn.report.charts import histograms
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits.onnx"
@@ -145,6 +147,38 @@ def test_however_large_it_is(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "long.onnx")
     run(tmp_path, "convert", str(tmp_path / "long.onnx"), str(tmp_path / "net.py"))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        np.full(3, 1e30, np.float32),
+        np.full(3, 2**63 - 1),
+        np.array([1, np.nextafter(1, 2)]),
+        np.array([-1.7e308, 1.7e308, 0]),
+        np.array([0, 5e-324]),
+    ],
+)
+def test_histograms_of_numbers_that_leave_no_room_for_bins(numbers: Any) -> None:
+    values = SimpleNamespace(names=["y"], want=[numbers], got=[numbers], oracle="it")
+    [(name, chart)] = histograms(values, "h")  # type: ignore[arg-type]
+    assert name == "y"
+    assert "NaN" not in json.dumps(chart)
+
+
+def test_one_of_each(tmp_path: Path) -> None:
+    """In a model of one node, whose names turn the direction of what is written."""
+    name = "\u202eevil\u202c"
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in ("x", name)]
+    graph = helper.make_graph([helper.make_node("Exp", ["x"], [name])], "g", ports[:1], ports[1:])
+    onnx.save(helper.make_model(graph, ir_version=8), tmp_path / "one.onnx")
+    page = run(tmp_path, "verify", str(tmp_path / "one.onnx"))
+    assert "1 output, 1 node one by one" in page
+    assert "\\u202eevil\\u202c" in page
+    assert "\u202e" not in page
+    versions = next(line for line in page.split("\n") if "pip install" in line)
+    assert "onnx2nn[report]==" in versions
+    assert "+" not in versions  # a build of torch's own, which PyPI does not have
 
 
 def test_files_of_others_are_kept(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_refusal_names_each_operator_once_with_its_nodes(
     err = capsys.readouterr().err
     assert err.count("error[") == 1
     assert err.count("/layer2/Relu") == 2
-    assert "5 errors in 1 operator types" in err
+    assert "5 errors in 1 operator type" in err
     with pytest.raises(onnx2nn.Error) as e:
         onnx2nn.load(model)
     assert len(e.value.diagnostics) == 5

@@ -66,8 +66,8 @@ def note_double(
             continue
         c.oracle_mse, c.own_mse = _mse(want, y), _mse(got, y)
         notes.append(
-            f"{c.name}: mean squared error against double precision {c.oracle_mse:.1e} for the oracle, "
-            f"{c.own_mse:.1e} for the module"
+            f"{c.name}: mean squared error against the module in double precision "
+            f"{c.oracle_mse:.1e} for the oracle, {c.own_mse:.1e} for the module"
         )
     return notes
 

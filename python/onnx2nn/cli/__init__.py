@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from onnx2nn.cli.codes import ExitCode, code_of
 from onnx2nn.cli.parser import Request, parse
-from onnx2nn.errors import Error
+from onnx2nn.errors import Error, counted
 from onnx2nn.hub import HUB, fetch
 
 __all__ = ["ExitCode", "main"]
@@ -152,5 +152,6 @@ def _refuse(request: Request, error: Error) -> ExitCode:
     errors = [d for d in error.diagnostics if d.get("severity") == "error"]
     types = {(d.get("domain"), d.get("op_type")) for d in errors if d.get("op_type")}
     if types:
-        print(f"{len(errors)} errors in {len(types)} operator types", file=sys.stderr)
+        found = f"{counted(len(errors), 'error')} in {counted(len(types), 'operator type')}"
+        print(found, file=sys.stderr)
     return code

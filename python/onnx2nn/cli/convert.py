@@ -28,6 +28,7 @@ from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
 from onnx2nn.cli.report import check_report, commands, module_of, write_report
 from onnx2nn.cli.simplify import simplify_file
+from onnx2nn.errors import counted
 
 if TYPE_CHECKING:
     from onnx2nn.check.verification import Report
@@ -137,8 +138,8 @@ def run(request: Request) -> ExitCode:
 def _say_what_was_written(model: str, done: Converted) -> None:
     stats = done.stats
     sizes = ", ".join(f"{f} ({human_bytes(os.path.getsize(f))})" for f in done.files)
-    before, after = stats.get("nodes_before"), stats.get("nodes_after")
-    nodes = f"{before} nodes" if before == after else f"{before} nodes, {after} simplified"
+    before, after = stats["nodes_before"], stats["nodes_after"]
+    nodes = counted(before, "node") + ("" if before == after else f", {after:,} simplified")
     weights = human_bytes(stats.get("weight_bytes", 0))
     print(f"{printable(model)}: {nodes}, {weights} of weights")
     print(f"wrote {printable(sizes)}")

@@ -386,8 +386,10 @@ def _say(job: _Job, done: int, total: int, quiet: bool) -> None:
     parts = [paint(sys.stdout, word, _COLOURS.get(job.code, "31"))]
     if why:
         parts[0] += f": {printable(why)}"
-    nodes, weights = _nodes(found), _weights(found)
-    parts += [f"{nodes} nodes"] * bool(nodes) + [f"{weights} of weights"] * bool(weights)
+    if nodes := _nodes(found):
+        parts.append(f"{nodes} node{'' if nodes == '1' else 's'}")
+    if weights := _weights(found):
+        parts.append(f"{weights} of weights")
     parts.append(f"{job.seconds:.1f} s")
     files = found.get("files") or []
     if files:

@@ -56,10 +56,12 @@ def check_report(request: Request) -> None:
 
 def commands(request: Request) -> list[str]:
     """The lines that make the same again."""
-    versions = [f"onnx2nn=={__version__}"]
+    versions = [f"onnx2nn[report]=={__version__}"]
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            versions.append(f"{package}=={metadata.version(package)}")
+            # Without the build ("2.13.0+cpu"), which PyPI does not have.
+            version, _, _ = metadata.version(package).partition("+")
+            versions.append(f"{package}=={version}")
     return [shlex.join(["pip", "install", *versions]), shlex.join(["onnx2nn", *request.words])]
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnx2nn.errors import in_order
+
 if TYPE_CHECKING:
     from onnx2nn.check.compare import Comparison
     from onnx2nn.check.result import Values
@@ -18,6 +20,8 @@ _MOST_OUTPUTS = 6
 _MOST_NAME = 120
 _MOST_ELEMENTS = 1 << 20
 _BINS = 48
+_LARGEST = 1e300  # of a number in a chart: a range that is wider than a double holds has no bins
+_LEAST_SPAN = 1e-12  # of a histogram, in its numbers: bins are not narrower than doubles are
 _NEARLY_ALL = 0.9
 _GREY, _BLUE, _ORANGE, _RED = "#7d8590", "#2f81f7", "#e8862e", "#e5484d"
 
@@ -87,7 +91,7 @@ def depth_chart(
                 _RED if not nodes[k].ok else _GREY if e == 0 else _BLUE
                 for k, e in zip(kept, errors)
             ],
-            "name": [nodes[k].name[:_MOST_NAME] for k in kept],
+            "name": [in_order(nodes[k].name[:_MOST_NAME]) for k in kept],
             "operator": [kinds.get(nodes[k].name, "") for k in kept],
             "type": [f"{nodes[k].dtype}{_dims(nodes[k].shape)}" for k in kept],
             "largest": [_number(nodes[k].max_rel) for k in kept],
@@ -99,7 +103,7 @@ def depth_chart(
             ],
         }
     )
-    top = max([1e-6, *(e for e in errors if math.isfinite(e))])
+    top = min(_LARGEST, max([1e-6, *(e for e in errors if math.isfinite(e))]))
     chart = _figure(
         300,
         y_axis_type="log",
@@ -123,6 +127,7 @@ def depth_chart(
         )
     )
     chart.xaxis.formatter = NumeralTickFormatter(format="0,0")
+    chart.xaxis.ticker.update(min_interval=1)  # a node is a whole number
     wrong = [i for i, k in enumerate(kept) if not nodes[k].ok]
     at = wrong[0] if wrong else max(range(len(kept)), key=lambda i: errors[i])
     if wrong or errors[at] > 0:
@@ -185,9 +190,7 @@ def histograms(values: "Values", prefix: str) -> list[tuple[str, Any]]:
             continue
         if len(out) == _MOST_OUTPUTS:
             break
-        low, high = float(min(s.min() for s in sides)), float(max(s.max() for s in sides))
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        low, high = _range(sides)
         counts = [np.histogram(s, bins=_BINS, range=(low, high))[0] for s in sides]
         edges = np.linspace(low, high, _BINS + 1)
         source = ColumnDataSource(
@@ -230,18 +233,32 @@ def histograms(values: "Values", prefix: str) -> list[tuple[str, Any]]:
             )
         )
         chart.y_range.start = 0
+        chart.yaxis.ticker.update(min_interval=1)
         _legend_above(chart)
         out.append((name, _item(chart, f"{prefix}{len(out)}")))
     return out
 
 
+def _range(sides: list[Any]) -> tuple[float, float]:
+    """From the least number to the largest, or somewhat more where they are equal, or nearly."""
+    low, high = float(min(s.min() for s in sides)), float(max(s.max() for s in sides))
+    least = _LEAST_SPAN * max(abs(low), abs(high), 1 / _LARGEST)
+    if high - low > least:
+        return low, high
+    more = max(least, 0.5) if low == high else least
+    return low - more, high + more
+
+
 def _finite(value: Any) -> Any:
-    """The finite numbers of an array, a sample of them where there are many; None where it has none."""
+    """The numbers of an array, a sample of them where there are many; None where it has none.
+
+    What is not finite, or as good as that, is left out.
+    """
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         return None
     flat = value.reshape(-1)
     flat = flat[:: max(1, flat.size // _MOST_ELEMENTS)].astype(np.float64)
-    return flat[np.isfinite(flat)]
+    return flat[np.abs(flat) < _LARGEST]
 
 
 def _most(root: "Block") -> "Block | None":

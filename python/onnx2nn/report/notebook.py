@@ -13,12 +13,18 @@ _MOST_SOURCE = 20_000  # characters
 
 def of_check(report: "Report") -> str | None:
     """Verdict and outputs; None where Jinja is not installed, so that `repr` is shown."""
-    return _rendered(report=report, converted=None, source="")
+    return _rendered(report=report, converted=None)
 
 
 def of_conversion(converted: "Converted") -> str | None:
     """Figures and source; None where Jinja is not installed, so that `repr` is shown."""
-    return _rendered(report=None, converted=converted, source=converted.source[:_MOST_SOURCE])
+    source = converted.source
+    return _rendered(
+        report=None,
+        converted=converted,
+        source=source[:_MOST_SOURCE],
+        source_left_out=max(0, len(source) - _MOST_SOURCE),
+    )
 
 
 def _rendered(**values: Any) -> str | None:

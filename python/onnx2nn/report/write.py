@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx2nn import __version__
+from onnx2nn.errors import counted, in_order
 from onnx2nn.report.subject import Subject
 
 if TYPE_CHECKING:
@@ -152,9 +153,9 @@ def _verdict(subject: Subject) -> tuple[str, str, str]:
     why = subject.skipped or (check.skipped if check is not None else None)
     if check is None or why is not None:
         return "unknown", "Not checked", why or "not asked for"
-    count = f"{len(check.outputs)} output{'s' if len(check.outputs) != 1 else ''}"
-    nodes = f", {len(check.nodes):,} nodes one by one" if check.nodes else ""
     if check.ok:
+        count = counted(len(check.outputs), "output")
+        nodes = f", {counted(len(check.nodes), 'node')} one by one" if check.nodes else ""
         return "right", "Right", f"{count}{nodes}, against {check.oracle}"
     return "wrong", "Wrong", check.error or f"against {check.oracle}"
 
@@ -206,7 +207,8 @@ def _operators(stats: dict[str, Any]) -> list[tuple[str, int, int | None]]:
 def _what_rules_do() -> dict[str, str]:
     from onnx2nn.core import native
 
-    return dict(native().simplify_rules())
+    # The one that nobody can switch off is not among them.
+    return {**native().simplify_rules(), "remove-dead": "what nothing reads any more is removed"}
 
 
 def _badness(c: Any) -> tuple[bool, float]:
@@ -288,18 +290,19 @@ def environment() -> Any:
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_clipped,
+        finalize=_legible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(count=_count, bytes=_bytes, number=_number, dims=_dims)
+    made.filters.update(count=_count, counted=counted, bytes=_bytes, number=_number, dims=_dims)
     return made
 
 
-def _clipped(value: Any) -> Any:
-    """Text of a model at a length that people read; what is markup of ours stays."""
-    is_long = isinstance(value, str) and len(value) > _MOST_TEXT and not hasattr(value, "__html__")
-    return value[:_MOST_TEXT] + "…" if is_long else value
+def _legible(value: Any) -> Any:
+    """Text of a model at a length and in an order that people read; what is markup of ours stays."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return in_order(value[:_MOST_TEXT] + "…" if len(value) > _MOST_TEXT else value)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 // The page: files in, views and downloads out. All work is done by worker.js.
 
 import { fromDrop, fromInput, modelsIn } from './chosen.js';
-import { bytes, counted, find, make, roughly, several } from './dom.js';
+import { bytes, counted, find, inOrder, make, roughly, several } from './dom.js';
 import { showMessages, showOperators } from './operators.js';
 import { showSource } from './source.js';
 import { claim, remove } from './store.js';
@@ -73,7 +73,7 @@ function copier(button, text) {
 }
 
 const words = (text) => (/^[\w./@%+:,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-const command = (name) => `pip install onnx2nn\nonnx2nn ${words(name)}`;
+const command = (name) => `pip install "onnx2nn[verify]"\nonnx2nn ${words(name)}`;
 
 function select(view, focus = false) {
   for (const name of VIEWS) {
@@ -129,7 +129,7 @@ function showConversion(data, name) {
   conversion = data.json;
   const done = data.status === 0;
   const errors = conversion.diagnostics.filter((d) => d.severity === 'error').length;
-  find('name').textContent = name;
+  find('name').textContent = inOrder(name);
   document.title = `${name}: ${TITLE}`;
   find('verdict').className = done ? 'good' : 'bad';
   find('verdict').textContent = done

@@ -1,5 +1,11 @@
 // Elements without HTML: whatever a model's text holds, it stays text.
 
+// What turns the direction in which the characters around it are shown.
+const TURNS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Text whose characters are shown in the order that they have. */
+export const inOrder = (text) => text.replace(TURNS, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+
 /** An element with attributes, and children that are elements or text. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -8,7 +14,8 @@ export function make(tag, attributes = {}, ...children) {
     else if (value === true) element.setAttribute(name, '');
     else if (value !== false && value !== undefined && value !== null) element.setAttribute(name, value);
   }
-  element.append(...children.filter((c) => c !== null && c !== undefined && c !== ''));
+  for (const child of children)
+    if (child !== null && child !== undefined && child !== '') element.append(typeof child === 'string' ? inOrder(child) : child);
   return element;
 }
 

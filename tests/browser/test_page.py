@@ -21,6 +21,7 @@ GOLDEN = ROOT / "tests" / "golden"
 NATIVE = ROOT / "build" / "ci" / "bin" / "onnx2nn"
 CORPUS = Path(os.environ.get("ONNX2NN_MODELS", ROOT.parent / "shared" / "models"))
 EVIL = "</code></script><script>window.ran = 1</script><img src=x onerror='window.ran = 1'>"
+TURN = "\u202e"  # what follows is shown from right to left
 # Of different kinds, small and middling.
 MODELS = [
     "759401524__MediaPipePyTorch/blazeface_landmark.onnx",
@@ -251,14 +252,15 @@ def test_what_does_not_convert(dist: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_hostile_model_runs(dist: Path, tmp_path: Path) -> None:
-    graph = linear(EVIL)
+    graph = linear(EVIL + TURN)
     graph.doc_string = EVIL
     model = save(graph, tmp_path / "<img src=x onerror='window.ran = 1'>.onnx")
-    graph.node[0].op_type = EVIL
+    graph.node[0].op_type = EVIL + TURN
     refused = save(graph, tmp_path / "refused.onnx")
     for page in seen(dist, tmp_path, {"files": [model]}, {"files": [refused]}):
         assert page["result"], page
         assert "onerror" in json.dumps(page["panels"])  # its names are there, as text
+        assert TURN not in "".join(page["panels"].values())
         assert page["ran"] is None
         assert page["images"] == 1  # ours
         assert page["scripts"] == 2

@@ -33,6 +33,7 @@ _WORDS = {
     ExitCode.INTERNAL: "our fault",
     ExitCode.INTERRUPTED: "interrupted",
 }
+_INSPECTED = {ExitCode.DONE: "would convert", ExitCode.WRONG: "would not convert"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     worst = ExitCode.DONE
     for model in models:
         code, text = _check(command, model, options)
-        word = "would convert" if (command, code) == ("inspect", ExitCode.DONE) else _WORDS[code]
+        word = (_INSPECTED if command == "inspect" else {}).get(code, _WORDS[code])
         print(f"{printable(model)}: {word}")
         if code is not ExitCode.DONE:
             _tell(model, text)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import yaml
+from onnx import TensorProto, helper
 from tests.backend.suite import ROOT
 
 from onnx2nn.hook import main
@@ -35,6 +37,16 @@ def test_a_line_a_model_and_the_worst_code(capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert out.startswith("good.onnx: would convert\ncut.onnx: not readable\n    ")
     assert "none.onnx: not readable\n" in out
+
+
+def test_what_would_not_convert_is_not_called_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    node = helper.make_node("Magic", ["x"], ["y"], domain="my.domain")
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)]
+    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=opsets), "magic.onnx")
+    assert main(["inspect", "magic.onnx"]) == 1
+    assert capsys.readouterr().out.startswith("magic.onnx: would not convert\n    ")
 
 
 def test_a_pointer_of_git_lfs_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -272,7 +272,8 @@ class Comparison {
   std::string values_text(const ir::Tensor& a, const ir::Tensor& b) {
     const char kind = ir::info(a.dtype()).kind;
     const bool is_number = kind == 'f' || kind == 'i' || kind == 'u';
-    if (!is_number || a.size() > left_ || a.source().is_missing() || b.source().is_missing()) return "other values";
+    if (a.source().is_missing() || b.source().is_missing()) return "not compared, for external data are missing";
+    if (!is_number || a.size() > left_) return "other values";
     left_ -= a.size();
     double most = 0;
     std::int64_t count = 0;

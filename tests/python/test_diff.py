@@ -285,3 +285,15 @@ def test_both_programs_show_the_same(python: Run) -> None:
         assert python("diff", "a.onnx", "b.onnx", *words) == native(
             "diff", "a.onnx", "b.onnx", *words
         )
+
+
+def test_weights_that_are_not_there_are_not_said_to_differ(python: Run) -> None:
+    for name in "a.onnx", "b.onnx":
+        model = _network(layers=1)
+        onnx.save(
+            model, name, save_as_external_data=True, location=f"{name}.data", size_threshold=0
+        )
+    Path("b.onnx.data").unlink()
+    code, out, _ = python("diff", "a.onnx", "b.onnx")
+    assert code == 1
+    assert "not compared, for external data are missing" in out

@@ -98,7 +98,7 @@ class BertEncoder(nn.Module):
         self.layer = nn.ModuleList(BertLayer() for _ in range(24))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+        mask = torch.where(mask, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
         for layer in self.layer:
             x = layer(x, mask)
         return x

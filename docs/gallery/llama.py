@@ -70,7 +70,8 @@ class LlamaModel(nn.Module):
         causal_mask = torch.tril(
             torch.ones((12, 12), dtype=torch.bool, device=input_ids.device)
         )
-        mask = torch.where(causal_mask & mask, 0.0, torch.finfo(torch.float32).min)
+        mask = causal_mask & mask
+        mask = torch.where(mask, 0.0, torch.finfo(x.dtype).min).to(x.dtype)
         for layer in self.layers:
             x = layer(x, self.cos, self.sin, mask)
         return self.norm(x)

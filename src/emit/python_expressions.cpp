@@ -454,6 +454,7 @@ Text PythonExpressions::operation(const Expr& e) {
   }
   if (o == "*") return atom("*" + operand(*e.args[0], kPostfix).flat());
   if (o == "raw") return atom(e.args[0]->text);
+  if (o == "finfo.min") return postfix(call("torch.finfo", texts(e.args)), ".min");
   if (o[0] == '.') {
     static const std::set<std::string> kAttributes = {".device", ".dtype", ".shape", ".real",
                                                       ".imag",   ".ndim",  ".T",     ".mT"};

@@ -318,6 +318,10 @@ Typed ScriptWriter::operation(const Expr& e) {
   }
   if (o == ".device") return call("ops.prim.device", {value(*e.args[0]).text}, "Device", "device");
   if (o == ".dtype") return call("ops.prim.dtype", {value(*e.args[0]).text}, "int", "dtype");
+  if (o == "finfo.min") {
+    out_.helpers.insert("finfo_min");
+    return call(std::string(kScriptHelpers) + ".finfo_min", {value(*e.args[0]).text}, "float", "lowest");
+  }
   if (o == ".shape") return call("torch.size", {value(*e.args[0]).text}, "List[int]", "shape");
   if (o == ".dim") return call("torch.dim", {value(*e.args[0]).text}, "int", "rank");
   if (o == ".numel") return call("torch.numel", {value(*e.args[0]).text}, "int", "numel");

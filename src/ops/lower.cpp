@@ -66,6 +66,7 @@ VarPtr Lowering::new_var(std::string hint, const ir::Value* value) {
   if (value != nullptr) {
     v->onnx_name = value->name;
     if (value->type.is_tensor() && value->type.dtype != DType::String) v->type = "Tensor";
+    if (value->type.is_tensor()) v->dtype = value->type.dtype;
     if (value->type.is_tensor() && value->type.shape.has_rank()) {
       v->has_dims = true;
       for (const Dim& d : value->type.shape.dims()) v->dims.push_back(d.known() ? d.str() : "?");

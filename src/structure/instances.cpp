@@ -12,6 +12,7 @@
 #include "structure/module_tree.h"
 #include "structure/names.h"
 #include "structure/outline.h"
+#include "structure/precision.h"
 #include "structure/sizes.h"
 #include "structure/walk.h"
 #include "support/text.h"
@@ -143,6 +144,7 @@ class Builder {
       f.body.push_back(std::move(give));
     }
     f.body = hoist_sizes(f);
+    follow_weight_dtypes(f);
     name_variables(f, kReserved, {}, {});
     return f;
   }

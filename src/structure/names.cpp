@@ -296,13 +296,16 @@ class Namer {
   /// Made of booleans, or of the lowest numbers that there are.
   static bool is_mask(const Expr& e) {
     const auto base = torch::function_of(e);
+    if (base == "to" && e.args.size() > 1 && e.args[1]->kind == ExprKind::Op)  // x.dtype
+      return e.args[0]->kind == ExprKind::Aten && is_mask(*e.args[0]);
     if (base == "to")
       return e.args.size() > 1 && e.args[1]->kind == ExprKind::DType &&
              static_cast<ir::DType>(e.args[1]->integer) == ir::DType::Bool;
     if (base == "bitwise_and" || base == "logical_and") return true;
     return (base == "where" || base == "masked_fill" || base == "mul") &&
            std::any_of(e.args.begin(), e.args.end(), [](const auto& a) {
-             return a->kind == ExprKind::Float && a->number <= kLow;
+             return (a->kind == ExprKind::Float && a->number <= kLow) ||
+                    (a->kind == ExprKind::Op && a->text == "finfo.min");
            });
   }
 

@@ -9,6 +9,7 @@
 #include "structure/members.h"
 #include "structure/module_tree.h"
 #include "structure/names.h"
+#include "structure/precision.h"
 #include "structure/readers.h"
 #include "structure/repeats.h"
 #include "structure/shapes.h"
@@ -134,6 +135,7 @@ std::set<std::string> helpers_of(const Program& program) {
 }
 
 Page structured(Program program, const Options& options) {
+  mark_weight_dtypes(program);
   // Keys are the same in each form.
   std::unordered_set<const torch::Param*> shared = find_repeats(program);
   name_tables(program);
@@ -184,6 +186,7 @@ Page structured(Program program, const Options& options) {
       Program one = as_program(f);
       if (root) one.constants = program.constants;
       f.body = within_limits(hoist_sizes(std::move(one))).forward;
+      follow_weight_dtypes(f);
       if (options.trace) {
         add_traces(f);
       } else {

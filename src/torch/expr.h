@@ -29,6 +29,8 @@ struct Var {
   std::vector<std::string> dims;
   bool has_dims = false;
   std::string type;  // its annotation, "Tensor" or "int"; empty where it is another or not known
+  ir::DType dtype = ir::DType::Undefined;  // of a tensor as the file has it; Undefined: not known
+  bool in_weight_dtype = false;  // a tensor whose dtype is that which the weights are loaded in
   std::string name;  // as it is printed; the stage structure gives it
   std::shared_ptr<const Var> of;  // what a method's parameter is for the caller
   int id = 0;

@@ -34,7 +34,7 @@ class Part(nn.Module):
         interface = run_native(as_source(model), {})
         self.net = load(model)
         self.inputs = {str(i["name"]): i for i in interface.inputs}
-        self.outputs = [str(o["name"]) for o in interface.outputs]
+        self.outputs = {str(o["name"]): o for o in interface.outputs}
 
     def forward(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
         """given: all inputs of the file, and maybe others. Integers and masks become its types."""
@@ -49,8 +49,7 @@ class Part(nn.Module):
 
     def empty(self, name: str, states: Tensor) -> Tensor:
         """A cache of no token, for as many rows as the encoder's states have."""
-        dims = [str(d) for d in self.inputs[name].get("shape") or []]
-        sizes = [int(d) if d.isdigit() else 0 for d in dims]
+        sizes = [size or 0 for size in _sizes(self.inputs[name])]
         return states.new_zeros([len(states), *sizes[1:]])
 
 
@@ -70,7 +69,7 @@ class Encoder(nn.Module):
         if attention_mask is None:
             attention_mask = x.new_ones(x.shape[:2], dtype=torch.int64)
         found = self.part({self.main_input_name: x, "attention_mask": attention_mask})
-        return BaseModelOutput(last_hidden_state=found[self.part.outputs[0]])
+        return BaseModelOutput(last_hidden_state=found[next(iter(self.part.outputs))])
 
 
 class OnnxSeq2SeqConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
@@ -146,6 +145,12 @@ class OnnxForSeq2SeqLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,u
         """Nothing: the weights are the files'."""
 
 
+def _sizes(value: dict[str, Any]) -> list[int | None]:
+    """The dims of an input or output; None where the file leaves one open, none at all where it says no shape."""
+    dims = [str(d) for d in value.get("shape") or []]
+    return [int(d) if d.isdigit() else None for d in dims]
+
+
 AutoModelForSeq2SeqLM.register(OnnxSeq2SeqConfig, OnnxForSeq2SeqLM)
 
 
@@ -180,6 +185,9 @@ def pretrained_pair(
         "num_hidden_layers": math.ceil(sum("present." in name for name in first.outputs) / 4),
         "architectures": [OnnxForSeq2SeqLM.__name__],
     }
+    sizes = _sizes(first.outputs["logits"])
+    if sizes and sizes[-1] is not None:
+        known["vocab_size"] = sizes[-1]
     model = OnnxForSeq2SeqLM(OnnxSeq2SeqConfig(**known | config), Part(encoder), first, after)
     model.eval()
     return model

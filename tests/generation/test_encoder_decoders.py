@@ -32,7 +32,7 @@ ids, mask = torch.tensor(json.loads(sys.argv[2])), torch.tensor(json.loads(sys.a
 texts = []
 for decoders in json.loads(sys.argv[4]):
     model = onnx2nn.transformers(
-        "encoder.onnx", *decoders, decoder_start_token_id=0, pad_token_id=0, vocab_size=53
+        "encoder.onnx", *decoders, decoder_start_token_id=0, pad_token_id=0
     )
     for beams in 1, 3:
         text = model.generate(

@@ -111,7 +111,8 @@ class Classes {
     const bool is_root = &module == model_.root;
     auto& known = is_root ? root_ : same_[std::string(prefix)][key + "|" + (module.is_layer ? module.type : "")];
     if (known.empty()) {
-      known = is_root ? claim(prefix, model_.class_name) : claim(prefix, name_of(module));
+      known = is_root ? claim(prefix, class_name(model_.class_name, "Model"))
+                      : claim(prefix, class_name(module.type, "Block"));
       std::string text = "class " + known + head;
       for (const ScriptMethod* m : all_methods(module))
         text += "  def " + m->name + "(self: " + std::string(prefix) + "." + known + m->params +
@@ -138,9 +139,9 @@ class Classes {
     return out;
   }
 
-  static std::string name_of(const Instance& module) {
-    const std::string& type = module.type;
-    return torch::is_ascii_identifier(type) && !torch::is_python_keyword(type) ? type : "Block";
+  /// TorchScript reads names of ASCII alone.
+  static std::string class_name(const std::string& wanted, const char* otherwise) {
+    return torch::is_ascii_identifier(wanted) && !torch::is_python_keyword(wanted) ? wanted : otherwise;
   }
 
   /// A name that differs by more than case from others, as on file systems that do not tell.

@@ -455,6 +455,12 @@ def test_a_file_of_others_is_kept(tmp_path: Path) -> None:
     assert load(tmp_path / "net.pt")
 
 
+def test_a_file_whose_name_is_not_ascii(tmp_path: Path) -> None:
+    """The class is called after the file, and TorchScript reads names of ASCII alone."""
+    onnx2nn.convert(GOLDEN / "mlp.onnx", tmp_path / "net.pt", class_name="Résumé")
+    assert load(tmp_path / "net.pt").original_name == "Model"
+
+
 def test_same_bytes_again(tmp_path: Path) -> None:
     for name in ("one.pt", "two.pt"):
         onnx2nn.convert(GOLDEN / "transformer.onnx", tmp_path / name, class_name="Net")

@@ -197,10 +197,16 @@ def test_a_decoder_of_genai_is_a_page(models: dict[str, Path]) -> None:
     assert keys == wanted | {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
 
 
-def test_half_precision(models: dict[str, Path]) -> None:
-    """The caches are of the weights' type."""
-    net = onnx2nn.load(models["optimum"], dtype=torch.bfloat16)
-    assert net.empty_cache(2)[0].dtype == torch.bfloat16
+@pytest.mark.parametrize("name", ["optimum", "genai", "genai-4-bit"])
+def test_half_precision(models: dict[str, Path], name: str) -> None:
+    """Logits and caches are of the weights' type."""
+    net = onnx2nn.load(models[name], dtype=torch.bfloat16)
+    ids, _, given = prompts(models[name])
+    past = net.empty_cache(len(ids))
+    assert past[0].dtype == torch.bfloat16
+    logits, past = net.step(ids, past, *given)
+    assert logits.dtype == past[0].dtype == torch.bfloat16
+    assert net.generate(ids, *given, max_new_tokens=2).shape == (3, ids.shape[1] + 2)
 
 
 def renamed(model: onnx.ModelProto, old: str, new: str) -> onnx.ModelProto:

@@ -56,7 +56,7 @@ def rounded_rows(a: Tensor, block_size: int) -> Tensor:
     step = blocks.abs().amax(-1, keepdim=True) / 127
     steps = torch.where(step > 0, blocks * step.reciprocal(), 0)
     rounded = steps + (steps.round() - steps).detach()
-    return (rounded * step).flatten(-2)[..., :k]
+    return (rounded * step).flatten(-2)[..., :k].to(a.dtype)
 
 
 def matmul_nbits(
@@ -77,7 +77,9 @@ def matmul_nbits(
     weight = nbits_weight(packed, scales, zero_points, g_idx, N, K, bits, block_size)
     if accuracy_level == 4:
         bias = bias if bias is None else bias.float()
-        return F.linear(rounded_rows(a, block_size), weight.float(), bias).to(a.dtype)
+        return F.linear(rounded_rows(a.float(), block_size), weight.float(), bias).to(
+            a.dtype
+        )
     return F.linear(a, weight.to(a.dtype), bias)
 
 

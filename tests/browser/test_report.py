@@ -181,6 +181,29 @@ def test_one_of_each(tmp_path: Path) -> None:
     assert "+" not in versions  # a build of torch's own, which PyPI does not have
 
 
+@pytest.mark.parametrize("command", ["convert", "verify"])
+def test_what_does_not_convert_is_said(command: str, tmp_path: Path) -> None:
+    """The code is the one that there is without a report."""
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n"]) for n in ("x", "y")]
+    node = helper.make_node("Magic", ["x"], ["y"], name="the_node", domain="my.domain")
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    words = [command, str(tmp_path / "m.onnx"), "-q"]
+    report = tmp_path / "report.html"
+    assert main([*words, "--report", str(report)]) == main(words)
+    page = report.read_text()
+    for text in (
+        "Does not convert",
+        "1 error",
+        "my.domain::Magic is not",
+        "the_node",
+        "register_op",
+    ):
+        assert text in page, text
+    assert "No rule found" not in page
+
+
 def test_files_of_others_are_kept(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("<p>mine</p>")
     words = ["verify", str(DIGITS), "--report", str(tmp_path / "report.html"), "-q"]

@@ -26,7 +26,13 @@ from onnx2nn.cli.output import (
 )
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
-from onnx2nn.cli.report import check_report, commands, module_of, write_report
+from onnx2nn.cli.report import (
+    check_report,
+    commands,
+    module_of,
+    refusal_reported,
+    write_report,
+)
 from onnx2nn.cli.simplify import simplify_file
 from onnx2nn.errors import counted
 
@@ -57,7 +63,7 @@ def run(request: Request) -> ExitCode:
                 print_json(result(request, code, **found))
             return code
     options = conversion_options(a)
-    with Stages(2, a.quiet or a.json) as stages:
+    with Stages(2, a.quiet or a.json) as stages, refusal_reported(request):
         stages("convert")
         done = convert(
             a.model,

@@ -5,6 +5,7 @@ import importlib
 import os
 import shlex
 import threading
+from collections.abc import Iterator
 from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from onnx2nn.check.result import Report
     from onnx2nn.report import Subject
 
-__all__ = ["check_report", "commands", "module_of", "write_report"]
+__all__ = [
+    "check_report",
+    "commands",
+    "module_of",
+    "refusal_reported",
+    "report_refusal",
+    "write_report",
+]
 
 # What decides about the figures, as well as the program itself.
 _PACKAGES = ("torch", "onnxruntime")
@@ -92,6 +100,35 @@ def inspected(a: SimpleNamespace, shapes: dict[str, list[int]] | None = None) ->
     """What the core counts of the request's model, at the sizes given."""
     options = {"convert": False, "data_roots": a.data_root, "drop_undefined_outputs": True}
     return inspection_of(as_source(a.model), input_shapes=shapes, **options)
+
+
+@contextlib.contextmanager
+def refusal_reported(request: Request) -> Iterator[None]:
+    """Where the core refuses the model in here, write the report about that, if one is asked for."""
+    try:
+        yield
+    except Error as error:
+        if request.values.report is not None:
+            report_refusal(request, error)
+        raise
+
+
+def report_refusal(request: Request, error: Error) -> list[str]:
+    """Write the report about a model that can be read and does not convert; the files, one or none."""
+    from onnx2nn.report import Subject
+
+    a = request.values
+    if error.usage or error.unreadable or not error.diagnostics:
+        return []
+    there = inspected(a)
+    if not there["readable"]:
+        return []
+    stats = {k: there[k] for k in ("opsets", "producer", "weight_bytes", "op_types")}
+    nodes = dict.fromkeys(("nodes_before", "nodes_after"), there["nodes"])
+    ports = there["inputs"], there["outputs"]
+    subject = Subject(a.model, commands(request), {**stats, **nodes}, *ports, refused=True)
+    subject.diagnostics = error.diagnostics
+    return write_report(request, subject)
 
 
 def write_report(request: Request, subject: "Subject") -> list[str]:

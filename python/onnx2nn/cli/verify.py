@@ -8,7 +8,15 @@ from onnx2nn.cli.options import check_options, conversion_options, missing_for_c
 from onnx2nn.cli.output import print_json, print_not_checked, print_report, result, verdict
 from onnx2nn.cli.parser import Request
 from onnx2nn.cli.progress import Stages
-from onnx2nn.cli.report import check_report, commands, module_of, write_report
+from onnx2nn.cli.report import (
+    check_report,
+    commands,
+    module_of,
+    refusal_reported,
+    report_refusal,
+    write_report,
+)
+from onnx2nn.errors import Error
 
 if TYPE_CHECKING:
     from onnx2nn.check.result import Report
@@ -26,7 +34,7 @@ def run(request: Request) -> ExitCode:
         start_oracle()
         from onnx2nn.check.verification import verify
 
-        with Stages(4, a.quiet or a.json) as stages:
+        with Stages(4, a.quiet or a.json) as stages, refusal_reported(request):
             report = verify(
                 a.model,
                 a.target,
@@ -54,7 +62,10 @@ def _report(request: Request, report: "Report | None", skipped: str | None) -> l
 
     a = request.values
     options = conversion_options(a)
-    converted = convert(a.model, **options)
+    try:
+        converted = convert(a.model, **options)
+    except Error as error:  # as `skipped` says as well: nobody could run it
+        return report_refusal(request, error)
     module = module_of(a.model, options, report)
     subject = Subject.of_conversion(a.model, commands(request), converted, module, report, skipped)
     return write_report(request, subject)

@@ -20,7 +20,7 @@ class Subject:
     stats: counts, as the core gives them for a conversion or a simplification.
     source: of the page; module: the same as nn.Module, where there is one, on the meta device where
         a run with numbers would take long.
-    check: what was compared; skipped: why nothing was.
+    check: what was compared; skipped: why nothing was. refused: it does not convert, as `diagnostics` say.
     commands: what reproduces it, as somebody would type it.
     figures: what the core counts of the model at the sizes of `arguments`.
     """
@@ -37,6 +37,7 @@ class Subject:
     module: "nn.Module | None" = None
     check: "Report | None" = None
     skipped: str | None = None
+    refused: bool = False
     figures: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -150,6 +150,9 @@ def _adds_by_block(figures: dict[str, Any]) -> dict[str, int]:
 def _verdict(subject: Subject) -> tuple[str, str, str]:
     """(class, word, what it rests on)."""
     check = subject.check
+    if subject.refused:
+        errors = sum(d.get("severity") == "error" for d in subject.diagnostics)
+        return "wrong", "Does not convert", counted(errors, "error")
     why = subject.skipped or (check.skipped if check is not None else None)
     if check is None or why is not None:
         return "unknown", "Not checked", why or "not asked for"

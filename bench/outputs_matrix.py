@@ -11,7 +11,7 @@ are not ok with --retry; the last row of a cell counts. Outputs:
     pt2              torch.export.load(...).module()
     onnx             onnx2nn.export_onnx, by ONNX Runtime; names of inputs and outputs and open dims must be the model's
     pte              by ExecuTorch's runtime, in the environment of --executorch
-    ncnn, ncnn-onnx  x.pt, or the re-exported ONNX, through pnnx and ncnn, whose programs lie in --ncnn; one row of a batch
+    ncnn, ncnn-onnx  x.pt, or ONNX exported again for pnnx, through pnnx and ncnn, whose programs lie in --ncnn; one row of a batch
 States: ok; refused (an error of ours says why); failed (the consumer raised); wrong; timeout; crash; unconverted.
 Answers are held to `onnx2nn.verify`'s bar (mean squared error below 1e-4 of the variance and 1e-7 of the mean square), NCNN's to 1e-5
 of the variance. Where rounding took the source itself past the bar and `verify` finds each operator right, and where nobody knows the
@@ -238,14 +238,14 @@ def pt2(case: Case) -> str:
     return checked(case, by_module(case, net))
 
 
-def again(case: Case) -> Path:
+def again(case: Case, *, for_pnnx: bool = False) -> Path:
     """The model exported to ONNX again."""
     import onnx2nn
 
-    path = case.folder / "again.onnx"
+    path = case.folder / ("for_pnnx.onnx" if for_pnnx else "again.onnx")
     if not path.exists():
         try:
-            onnx2nn.export_onnx(onnx2nn.load(case.path), case.path, path)
+            onnx2nn.export_onnx(onnx2nn.load(case.path), case.path, path, for_pnnx=for_pnnx)
         except onnx2nn.Error as error:
             raise NotOkError("refused", first_line(error)) from error
     return path
@@ -315,6 +315,11 @@ def checked(case: Case, got: list[Any], again: Path | None = None) -> str:
 RUN_NCNN = """
 import sys
 import ncnn, numpy as np
+with open(sys.argv[1] + ".ncnn.param") as file:
+    layers = {line.split()[0] for line in file.read().splitlines()[2:]}
+unknown = sorted(x for x in layers if ncnn.layer_to_index(x) < 0)
+if unknown:
+    sys.exit("NCNN has no layer for " + ", ".join(unknown))
 given = np.load("ncnn_in.npz")
 net = ncnn.Net()
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
@@ -367,17 +372,14 @@ def by_ncnn(case: Case, path: Path) -> str:
     if done.returncode != 0 or not param.exists():
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         raise NotOkError("failed", f"pnnx: {done.returncode} {last}")
-    unknown = sorted(
-        set(re.findall(r"^((?:aten|prim|pnnx|nn|F|torch|Tensor)\b\S*)", param.read_text(), re.M))
-    )
-    if unknown:
-        raise NotOkError("refused", f"NCNN has no layer for {', '.join(unknown)}")
     feed = {f"in{k}": ncnn_value(x) for k, x in enumerate(case.feed.values())}
     np.savez(path.parent / "ncnn_in.npz", **feed)
     python = [case.ncnn / "python", "-c", RUN_NCNN, path.stem, str(len(case.outputs))]
     done = subprocess.run(python, cwd=path.parent, capture_output=True, text=True, env=env)
     if done.returncode != 0:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        if "".join(last).startswith("NCNN has no layer"):  # what pnnx left over, by name
+            raise NotOkError("refused", last[0])
         raise NotOkError("failed", f"ncnn: {done.returncode} {last}")
     got = np.load(path.parent / "ncnn_out.npz")
     for k, want in enumerate(case.outputs):
@@ -403,7 +405,7 @@ def ncnn(case: Case) -> str:
 
 def ncnn_onnx(case: Case) -> str:
     one_row(case)
-    return by_ncnn(case, again(case))
+    return by_ncnn(case, again(case, for_pnnx=True))
 
 
 CELLS: dict[str, Callable[[Case], str]] = {

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx2nn import recurrent, zip_maps
+from onnx2nn import pnnx_forms, recurrent, zip_maps
 from onnx2nn.api import simplify_unchecked
 from onnx2nn.convolutions import as_products
 from onnx2nn.core import native, refused, run_native
@@ -37,6 +37,7 @@ def export_onnx(
     out: str | os.PathLike[str],
     *,
     opset: int | None = None,
+    for_pnnx: bool = False,
     force: bool = False,
     data_roots: Iterable[str | os.PathLike[str]] = (),
 ) -> list[str]:
@@ -47,14 +48,21 @@ def export_onnx(
         names of its inputs and outputs, and dims that it leaves open stay open under its names.
     out: `x.onnx`; weights of more than 2 GB go to `x.onnx.data` beside it. Their names are the
         module's state_dict keys.
-    opset: of the written file; torch's default where it is not given.
+    opset: of the written file, 18 or more; torch's default where it is not given.
+    for_pnnx: write reductions as pnnx reads them, in opset 17, for NCNN.
     force: replace files that onnx2nn did not write.
     data_roots: folders below which external data may lie, besides the model's own.
-    Returns the files. Raises Error where torch cannot export the module, where onnxscript is not
-    installed, or where a file is in the way that onnx2nn did not write.
+    Returns the files. Raises Error where torch cannot export the module, in that opset, where onnxscript
+    is not installed, or where a file is in the way that onnx2nn did not write.
     """
     import torch
 
+    if opset is not None and (for_pnnx or opset < pnnx_forms.BEFORE):
+        given = f"opset={opset}" + (" with for_pnnx" if for_pnnx else "")
+        raise Error(
+            f"{given}: torch writes opset {pnnx_forms.BEFORE} and later ones, and for_pnnx brings what it"
+            f" writes to {pnnx_forms.OPSET}"
+        )
     if find_spec("onnxscript") is None:
         raise Error(
             "torch.onnx.export needs onnxscript, which is not installed: pip install onnxscript"
@@ -87,7 +95,7 @@ def export_onnx(
                     (),
                     dynamo=True,
                     verbose=False,
-                    opset_version=opset,
+                    opset_version=pnnx_forms.BEFORE if for_pnnx else opset,
                     input_names=[str(i["name"]) for i in inputs],
                     output_names=[maps.get(o["name"], o["name"]) for o in interface.outputs],
                     dynamic_shapes=_dim_names(inputs, program),
@@ -99,6 +107,8 @@ def export_onnx(
                 _fix_numbers(again.model)
                 _look_rows_up(again.model)
                 _forget_paths(again.model)
+                if for_pnnx:
+                    pnnx_forms.as_pnnx_reads(again.model)
                 again.save(made, external_data=large)
             if maps:
                 zip_maps.put_behind(made, {rows: name for name, rows in maps.items()}, *labels)

@@ -232,6 +232,58 @@ def test_forms_that_pnnx_takes(tmp_path: Path) -> None:
     np.testing.assert_allclose(got[0], want[0], atol=1e-6)
 
 
+def test_reductions_as_pnnx_reads_them(tmp_path: Path) -> None:
+    """Axes are attributes, of opset 17; a sum, whose axes stay an input, is over two of them."""
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            largest = x.amax(2), x.amin((1, -1), keepdim=True), x.amax((2, 3))
+            means = x.mean(1), x.mean(-1, keepdim=True), x.mean((2, 3)), x.norm(dim=-1)
+            sums = x.sum(1), x.sum(-1), x.sum(2, keepdim=True), x.sum((1, 2))
+            return *largest, *means, *sums, *x.chunk(2, 1)
+
+    x = drawn(2, 5, 3, 4)
+    wanted = Net()(torch.from_numpy(x))
+    outputs = {f"y{k}": (FLOAT, ["batch", *y.shape[1:]]) for k, y in enumerate(wanted)}
+    of = model(
+        [node("Identity", ["x"], [y]) for y in outputs], {"x": (FLOAT, ["batch", 5, 3, 4])}, outputs
+    )
+    path = tmp_path / "again.onnx"
+    onnx2nn.export_onnx(Net(), of, path, for_pnnx=True)
+    again = onnx.load(path)
+    onnx.checker.check_model(again, full_check=True)
+    assert [o.version for o in again.opset_import] == [17]
+    weights = {w.name: w.dims for w in again.graph.initializer}
+    axes: dict[str, set[int]] = {}
+    for n in again.graph.node:
+        if n.op_type.startswith("Reduce"):
+            named = {a.name: [*a.ints] for a in n.attribute}.get("axes")
+            axes.setdefault(n.op_type, set()).add(len(named) if named else weights[n.input[1]][0])
+    assert axes == {"ReduceMax": {1}, "ReduceMin": {1}, "ReduceMean": {1, 2}, "ReduceL2": {1}} | {
+        "ReduceSum": {2}
+    }
+    got = onnxruntime.InferenceSession(path).run(None, {"x": x})
+    for want, y in zip(wanted, got, strict=True):
+        np.testing.assert_allclose(y, want, atol=1e-6, rtol=1e-6)
+
+
+def test_opsets_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    net, path = onnx2nn.load(DIGITS), tmp_path / "again.onnx"
+    with pytest.raises(onnx2nn.Error, match="opset=17: torch writes opset 18 and later ones"):
+        onnx2nn.export_onnx(net, DIGITS, path, opset=17)
+    with pytest.raises(onnx2nn.Error, match="opset=20 with for_pnnx"):
+        onnx2nn.export_onnx(net, DIGITS, path, opset=20, for_pnnx=True)
+
+    class Bits(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x & 3
+
+    of = model([node("Identity", ["x"], ["y"])], {"x": of_rows(INT)}, {"y": of_rows(INT)})
+    with pytest.raises(onnx2nn.Error, match="BitwiseAnd is not in opset 17"):
+        onnx2nn.export_onnx(Bits(), of, path, for_pnnx=True)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_weights_that_were_trained_further(tmp_path: Path) -> None:
     """From written source; the weights' names are the module's keys."""
     net = onnx2nn.load(DIGITS)

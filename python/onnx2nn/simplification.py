@@ -164,6 +164,7 @@ def simplify_checked(
 
             outcome.culprit = _find_culprit(source, aside, result, options, is_right)
             return outcome
+        process.let_go_of_files()
         result["files"], diagnostics = staged.publish()
         if not result["files"]:
             raise refused(Source(str(final)), diagnostics)

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import ntpath
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from onnx import numpy_helper
 
 import onnx2nn
 from json_schema import conforms
-from onnx2nn.cli import ExitCode
+from onnx2nn.cli import ExitCode, many
 from programs import SCHEMA, Run
 from stand_in import make_model
 
@@ -34,6 +35,14 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).parent.mkdir(exist_ok=True)
         make_model(Path(name))
     Path("bad.onnx").write_bytes(b"junk")
+
+
+def test_folders_of_several_drives_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert many._told_apart(["/x/a", "/x/b/c"]) == ["a", "b/c"]
+    monkeypatch.setattr(many.os, "path", ntpath)
+    found = many._told_apart(["C:\\x\\a", "D:\\x\\a", "\\\\server\\share\\a"])
+    monkeypatch.undo()
+    assert found == ["C\\x\\a", "D\\x\\a", "server_share\\a"]
 
 
 def test_each_is_converted_and_the_worst_decides(python: Run) -> None:

@@ -1,13 +1,15 @@
 """The oracle's process: what it survives, what is said when it does not, and that nothing stays."""
 
+import _thread
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import ml_dtypes
@@ -16,8 +18,9 @@ import onnx
 import onnx.parser
 import pytest
 
-from onnx2nn.check import process, worker
+from onnx2nn.check import posix, process, wire, worker
 from onnx2nn.check.oracle import OracleDied, OracleError, Reference, Runtime
+from onnx2nn.check.skeleton import Skeleton
 from onnx2nn.check.verification import verify
 from onnx2nn.errors import Error
 from onnx2nn.source import Source
@@ -187,7 +190,7 @@ def test_threads_of_a_machine_of_many_cores_leave_room(monkeypatch: pytest.Monke
 
 
 def test_it_leaves_most_of_the_memory_alone_by_default() -> None:
-    free = process._free_memory()
+    free = posix.free_memory()
     assert 0 < process.worker()._memory < free * 1.2
 
 
@@ -228,15 +231,99 @@ def test_errors_come_back_with_the_same_first_line() -> None:
         np.random.default_rng(0).standard_normal(100_000),
     ],
 )
-def test_values_travel(value: Any) -> None:
-    import socket
-
-    from onnx2nn.check import wire
-
-    a, b = socket.socketpair()
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_values_travel(value: Any, kind: str) -> None:
+    a, b = socket.socketpair() if kind == "unix" else tcp_pair()
     with a, b:
-        wire.send(a, value)
+        sender = threading.Thread(target=wire.send, args=(a, value))
+        sender.start()
         same(wire.receive(b), value)
+        sender.join()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """What socket.socketpair is on Windows: it carries bytes, and no descriptors."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs = server.accept()[0]
+    for end in (ours, theirs):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs
+
+
+@pytest.fixture
+def no_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that is reached as on Windows."""
+    process.stop()
+    monkeypatch.setattr("socket.socketpair", tcp_pair)
+    yield
+    process.stop()
+
+
+@pytest.mark.usefixtures("no_descriptors")
+def test_it_needs_no_descriptors(limits: process.Limits) -> None:
+    runtime = Runtime(doubling(15))  # 8 MiB
+    x = np.random.default_rng(0).standard_normal(64).astype(np.float32)
+    [y] = runtime.run({"x0": x})
+    assert process.worker()._channel.family == socket.AF_INET
+    np.testing.assert_array_equal(y.reshape(-1, 64), np.broadcast_to(x, (2**15, 64)))
+    y[:] = 0  # it is ours
+    large = np.arange(2**20, dtype=np.float32)[::-1]
+    np.testing.assert_array_equal(Runtime(relu()).run({"x": large})[0], large)
+    with pytest.raises(OracleError, match="INVALID_ARGUMENT"):
+        runtime.run({"x0": np.zeros(2)})
+    looping, first = Runtime(loop()), pid()
+
+    def kill() -> None:
+        wait_until_it_computes(first)
+        os.kill(first, signal.SIGSEGV)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(OracleDied, match="SIGSEGV"):
+        looping.run(feed())
+    killer.join()
+    limits.seconds = 0.7
+    with pytest.raises(OracleDied, match=r"longer than 0\.7 s"):
+        looping.run(feed())
+    limits.seconds = process.TIMEOUT_S
+    [y] = runtime.run({"x0": x})
+    assert y.size == 64 * 2**15
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (-signal.SIGSEGV, "SIGSEGV"),
+        (-200, "signal 200"),
+        (0, None),
+        (3, None),
+        (0xC0000005, "access violation"),
+        (0xC00000FD, "stack overflow"),
+        (0xC0000142, "exception 0xc0000142"),
+    ],
+)
+def test_what_ended_a_process_is_said_of_every_system(code: int, how: str | None) -> None:
+    assert process.how_it_crashed(code) == how
+
+
+def test_weights_lie_below_the_model_by_the_rules_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def is_taken(location: str) -> bool:
+        found = Skeleton.__new__(Skeleton)
+        monkeypatch.setattr(Skeleton, "_map", lambda self, name: b"12345678")
+        return found._external({"location": location, "offset": "0", "length": "8"}) is not None
+
+    assert is_taken("a/b.data")
+    assert is_taken("a\\..\\b")  # a name, here
+    assert not is_taken("/a")
+    assert not is_taken("a/../b")
+    monkeypatch.setattr("onnx2nn.check.skeleton.PurePath", PureWindowsPath)
+    assert is_taken("a/b.data")
+    assert is_taken("a\\b.data")
+    for location in ("/a", "\\a", "C:a", "C:\\a", "\\\\server\\share\\a", "a\\..\\b", "../a"):
+        assert not is_taken(location), location
 
 
 def same(got: Any, want: Any) -> None:
@@ -346,6 +433,22 @@ except KeyboardInterrupt:
     out, _ = program.communicate()
     assert out.strip() == "[0.0, 2.0]"
     assert is_gone(worker)
+
+
+def test_interrupting_is_noticed_where_it_ends_no_wait() -> None:
+    # As on Windows: no signal comes, and only what runs in Python sees that one is meant.
+    looping, first = Runtime(loop()), pid()
+
+    def interrupt() -> None:
+        wait_until_it_computes(first)
+        _thread.interrupt_main()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        looping.run(feed())
+    thread.join()
+    assert is_gone(first)
 
 
 @pytest.mark.parametrize("closed", ["0", "0, 1, 2"])

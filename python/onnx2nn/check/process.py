@@ -18,10 +18,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from onnx2nn.errors import Error
+
+if sys.platform == "win32":
+    from onnx2nn.check import windows as system
+else:
+    from onnx2nn.check import posix as system
 
 __all__ = [
     "MEMORY_SHARE",
@@ -32,6 +36,7 @@ __all__ = [
     "Session",
     "Worker",
     "allowing",
+    "how_it_crashed",
     "limits",
     "start",
     "stop",
@@ -43,10 +48,20 @@ __all__ = [
 TIMEOUT_S = 120.0
 # How much of the memory that is free when the process starts it may take.
 MEMORY_SHARE = 0.8
-_CODE = (
-    "import sys; sys.path[:] = {path!r}; "
-    "from onnx2nn.check.worker import main; main({fd}, {parent}, {with_parent})"
-)
+# How long to wait for an answer before looking whether Ctrl-C was pressed, which ends no wait on Windows.
+_SLICE_S = 0.25
+_CODE = "import sys; sys.path[:] = {path!r}; from onnx2nn.check.worker import main; main()"
+# What Windows ends a process with where it does something that is no mistake of Python.
+_EXCEPTIONS = {
+    0xC0000005: "access violation",
+    0xC0000017: "no memory",
+    0xC000001D: "illegal instruction",
+    0xC0000094: "integer division by zero",
+    0xC00000FD: "stack overflow",
+    0xC0000374: "heap corruption",
+    0xC0000409: "abort",
+    0xE06D7363: "C++ exception",
+}
 
 
 class OracleError(Exception):
@@ -139,43 +154,28 @@ def stop() -> None:
         _worker = None
 
 
+def let_go_of_files() -> None:
+    """Unmap what sessions have mapped, before one of these files is replaced; asked, they map it again.
+
+    Needed on Windows alone, which replaces no file that is in use: there the process is ended.
+    """
+    with _lock:
+        if sys.platform == "win32" and _worker is not None:
+            _worker.end_when_idle()
+
+
 class Worker:
     """One process, and what was asked of it."""
 
     def __init__(self) -> None:
-        if sys.platform == "win32":
-            raise Error(
-                "models are not checked on Windows itself; in its Subsystem for Linux they are"
-            )
         if not sys.executable:
             raise Error("the oracle needs a process of its own: sys.executable names no Python")
-        # Where a standard stream is closed its descriptor would be taken, and written to as if it were.
-        ours, theirs = map(_above_standard, socket.socketpair())
-        on_main = threading.current_thread() is threading.main_thread()
-        code = _CODE.format(
-            path=[os.path.abspath(p) for p in sys.path],
-            fd=theirs.fileno(),
-            parent=os.getpid(),
-            # Where another thread starts the process, the system would kill it with that thread.
-            with_parent=on_main,
-        )
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                # Ctrl-C is for us: the process is ended where we end.
-                start_new_session=True,
-            )
+            self._child = system.Child(_CODE.format(path=[os.path.abspath(p) for p in sys.path]))
         except OSError as error:
-            ours.close()
             raise Error(f"the oracle's process cannot be started: {error.strerror}") from error
-        finally:
-            theirs.close()
-        self._channel = ours
-        self._memory = int(_free_memory() * MEMORY_SHARE)
+        self._process, self._channel = self._child.process, self._child.channel
+        self._memory = int(system.free_memory() * MEMORY_SHARE)
         self._closed: list[int] = []
         self._next = 0
         self._busy = threading.Lock()
@@ -248,7 +248,9 @@ class Worker:
 
         # One by one: another thread may add to them meanwhile.
         closed = [self._closed.pop() for _ in range(len(self._closed))]
-        wire.send(self._channel, {**request, "closed": closed, "memory": self._allowed()})
+        memory = self._allowed()
+        self._child.limit(memory)
+        wire.send(self._channel, {**request, "closed": closed, "memory": memory})
 
     def _epitaph(self) -> str:
         """How the process ended; it is gone afterwards."""
@@ -256,20 +258,22 @@ class Worker:
             self._process.wait(1.0)
         code = self._process.poll()
         self.kill()
-        if code is None or code >= 0:
+        how = None if code is None else how_it_crashed(code)
+        if how is None:
             return f"the oracle's process ended (exit code {code})"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        if name == "SIGKILL":
+        if how == "SIGKILL":
             return "the oracle was killed (SIGKILL), as the system does where memory runs out"
-        return f"the oracle crashed ({name})"
+        return f"the oracle crashed ({how})"
 
     def kill(self) -> None:
         """End the process and take it off the system's list."""
         self._ended = True
-        self._channel.close()
-        with contextlib.suppress(OSError):
-            self._process.kill()
-        self._process.wait()
+        self._child.kill()
+
+    def end_when_idle(self) -> None:
+        """End the process after the request that is under way."""
+        with self._busy:
+            self.kill()
 
     def forget(self) -> None:
         """In a forked child: the process is the parent's."""
@@ -304,9 +308,27 @@ class Session:
                 return process.ask({"do": do, "handle": handle, "feed": feed})
 
 
+def how_it_crashed(code: int) -> str | None:
+    """What ended a process that did not end itself, by its exit code as subprocess has it; None: it did."""
+    if code < 0:
+        return signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    if code >= 2**31:
+        return _EXCEPTIONS.get(code, f"exception {code:#010x}")
+    return None
+
+
 def _receive(channel: socket.socket, deadline: float) -> dict[str, Any]:
     from onnx2nn.check import wire
 
+    while True:  # until an answer begins
+        left = deadline - time.monotonic()
+        channel.settimeout(max(min(left, _SLICE_S), 0.001))
+        try:
+            channel.recv(1, socket.MSG_PEEK)
+            break
+        except TimeoutError:
+            if left <= _SLICE_S:
+                raise
     channel.settimeout(max(deadline - time.monotonic(), 0.001))
     answer = wire.receive(channel)
     assert isinstance(answer, dict)
@@ -324,38 +346,6 @@ def _error(kind: str, text: str, memory: int) -> Exception:
     return OracleError(text)
 
 
-def _above_standard(channel: socket.socket) -> socket.socket:
-    """The socket under a descriptor above those of the standard streams."""
-    import fcntl
-
-    with channel:
-        return socket.socket(fileno=fcntl.fcntl(channel.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
-
-
-def _free_memory() -> int:
-    """Bytes that may still be allocated here, also by the rules of a container; 0: not known."""
-    free = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
-    for folder in _control_groups():
-        with contextlib.suppress(OSError, ValueError):
-            most = int((folder / "memory.max").read_text())
-            free.append(max(most - int((folder / "memory.current").read_text()), 0))
-    return min(free, default=0)
-
-
-def _control_groups() -> list[Path]:
-    """The control group of this process and those above it."""
-    root = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        own = next(x for x in lines if x.startswith("0::"))[len("0::") :].strip("/")
-        folder = root / own
-        return [folder, *[p for p in folder.parents if p.is_relative_to(root)]]
-    return []
-
-
 def _after_fork() -> None:
     global _worker, _lock
     _lock = threading.RLock()
@@ -365,4 +355,5 @@ def _after_fork() -> None:
 
 
 atexit.register(stop)
-os.register_at_fork(after_in_child=_after_fork)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork)

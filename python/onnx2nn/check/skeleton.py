@@ -3,9 +3,11 @@
 import math
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any
 
@@ -146,7 +148,8 @@ class Skeleton:
     def _external(self, entry: dict[str, str]) -> tuple[str, int, int] | None:
         """Where external data lies; None leaves it to ONNX Runtime to say what is wrong with it."""
         location = entry.get("location", "")
-        if os.path.isabs(location) or ".." in location.split("/"):
+        path = PurePath(location)
+        if path.anchor or ".." in path.parts:
             return None
         try:
             offset, size = int(entry.get("offset", 0)), int(entry.get("length", 0))
@@ -177,12 +180,13 @@ class Weights:
             self.trim()
 
     def trim(self) -> None:
-        """Give the mapped pages back; they are read again where they are needed."""
-        for data in self._maps.values():
-            data.madvise(mmap.MADV_DONTNEED)
+        """Give the mapped pages back; they are read again where they are needed. Windows does it itself."""
+        if sys.platform != "win32":
+            for data in self._maps.values():
+                data.madvise(mmap.MADV_DONTNEED)
 
     def __enter__(self) -> "Weights":
-        if self._maps:
+        if self._maps and sys.platform != "win32":
             self._stop.clear()
             self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()

@@ -1,8 +1,8 @@
 """Messages between us and the oracle's process: JSON over a socket, arrays in shared memory.
 
-A message is a header (the lengths of both parts), JSON, and the arrays' bytes: a few follow, many lie
-in a file that has no name, whose descriptor travels with the header, so that nothing is left behind,
-whoever dies. In the JSON each value is a list that begins with its kind; none of it is ever executed.
+A message is a header (the lengths of both parts), JSON, and the arrays' bytes. A few bytes follow; many
+lie in memory whose descriptor travels with the header, or, where the socket carries none, as on Windows,
+follow as well. In the JSON each value is a list that begins with its kind; none of it is ever executed.
 """
 
 import array
@@ -11,22 +11,26 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from onnx2nn.tensors import numpy_dtype
 
+if sys.platform != "win32":
+    from onnx2nn.check import descriptors
+
 __all__ = ["receive", "send"]
 
 _HEADER = struct.Struct("<QQ")
 # Where arrays begin in the shared memory: as aligned as any of them asks for.
 _ALIGNMENT = 64
-# So few bytes of arrays are quicker through the socket.
+# So few bytes of arrays are quicker through the socket, and sent together.
 _INLINE = 2**16
-# The most that is written at once.
-_CHUNK = 2**28
+# The most that is sent at once: Windows would first take all of it into memory of its own.
+_CHUNK = 2**20
 
 
 class _Writer:
@@ -112,37 +116,40 @@ def _decode(value: Any, memory: Any) -> Any:
     raise ValueError(f"{value!r:.60} is no value")
 
 
-def _shared(size: int) -> int:
-    """A descriptor of a file without a name, in memory where the system has that."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("onnx2nn")
-    else:
-        with tempfile.TemporaryFile(prefix="onnx2nn-") as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, size)
-    return fd
-
-
 def send(channel: socket.socket, value: Any) -> None:
     """Send one value: None, numbers, strings, bytes, arrays, and lists, tuples and dicts of them."""
     writer = _Writer()
     text = json.dumps(writer.encode(value)).encode()
     header = _HEADER.pack(len(text), writer.size)
-    if writer.size <= _INLINE:
-        body = bytearray(writer.size)
-        for start, x in writer.arrays:
-            body[start : start + x.nbytes] = _raw(x)
-        channel.sendall(b"".join((header, text, body)))
-        return
-    fd = _shared(writer.size)
-    try:
-        for start, x in writer.arrays:
-            _write(fd, _raw(x), start)
-        rights = array.array("i", [fd])
-        sent = channel.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        channel.sendall(header[sent:] + text)
-    finally:
-        os.close(fd)
+    arrays = ((start, _raw(x)) for start, x in writer.arrays)
+    if sys.platform != "win32" and channel.family == socket.AF_UNIX and writer.size > _INLINE:
+        descriptors.send(channel, header, writer.size, arrays)
+        channel.sendall(text)
+    else:
+        for part in _parts(header + text, arrays):
+            channel.sendall(part)
+
+
+def _parts(
+    beginning: bytes, arrays: Iterable[tuple[int, memoryview]]
+) -> Iterator[bytearray | memoryview]:
+    """All bytes of a message in a row, few together and many without a copy."""
+    waiting = bytearray(beginning)
+    at = 0
+    for start, data in arrays:
+        waiting += bytes(start - at)
+        at = start + len(data)
+        if len(data) <= _INLINE:
+            waiting += data
+            if len(waiting) <= _INLINE:
+                continue
+            data = data[:0]
+        yield waiting
+        waiting = bytearray()
+        for k in range(0, len(data), _CHUNK):
+            yield data[k : k + _CHUNK]
+    if waiting:
+        yield waiting
 
 
 def _raw(x: Any) -> memoryview:
@@ -151,28 +158,14 @@ def _raw(x: Any) -> memoryview:
     return memoryview(flat)
 
 
-def _write(fd: int, data: memoryview, at: int) -> None:
-    # Quicker than through a mapping, whose pages would be made and filled one by one.
-    while data:
-        count = os.pwrite(fd, data[:_CHUNK], at)
-        data, at = data[count:], at + count
-
-
 def receive(channel: socket.socket) -> Any:
     """The next value; its arrays lie in memory that nobody else has. Raises EOFError at the end."""
     fds = array.array("i")
-    header = b""
     try:
-        while len(header) < _HEADER.size:
-            part, rights, _, _ = channel.recvmsg(
-                _HEADER.size - len(header), socket.CMSG_SPACE(fds.itemsize)
-            )
-            for level, kind, data in rights:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-            if not part:
-                raise EOFError
-            header += part
+        if sys.platform != "win32" and channel.family == socket.AF_UNIX:
+            header: Any = descriptors.receive(channel, _HEADER.size, fds)
+        else:
+            header = _exactly(channel, _HEADER.size)
         length, size = _HEADER.unpack(header)
         text = _exactly(channel, length)
         memory: Any = mmap.mmap(fds[0], size) if fds else _exactly(channel, size)

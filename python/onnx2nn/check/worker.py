@@ -9,41 +9,40 @@ import os
 import signal
 import socket
 import sys
-import threading
-import time
 from typing import Any
 
 from onnx2nn.check import wire
 from onnx2nn.check.sessions import LibraryError, ReferenceSession, RuntimeSession
 from onnx2nn.check.skeleton import Place
 
+if sys.platform == "win32":
+    from onnx2nn.check import windows as system
+else:
+    from onnx2nn.check import posix as system
+
 __all__ = ["main"]
 
-# How often to look whether the parent still lives, where it cannot be told by a signal.
-_WATCH_S = 0.5
-_PR_SET_PDEATHSIG = 1
 # What the runtimes say where an allocation fails, or the stack of a thread.
 _OUT_OF_MEMORY = ("bad_alloc", "BFCArena", "Cannot allocate memory")
 # A thread's stack and the heap that it allocates from count, whether they are written to or not.
 _THREAD_BYTES = 64 * 2**20
 
 
-def main(descriptor: int, parent: int, with_parent: bool) -> None:
-    """Serve requests from the socket of that descriptor, until it ends or the parent does.
+def main() -> None:
+    """Serve requests from the parent, until its socket is closed or the parent ends.
 
-    with_parent: whether the system is to kill this process with the thread that started it.
+    How the parent is reached stands in the program's arguments, for those of `system.connected`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(parent, with_parent)
+    channel = system.connected(*map(int, sys.argv[1:]))
     # While the parent is busy with other things. Where it fails, whoever asks for a session is told.
     with contextlib.suppress(Exception):
         importlib.import_module("onnxruntime")
     sessions: dict[int, Any] = {}
-    channel = socket.socket(fileno=descriptor)
     try:
         while True:
             request = wire.receive(channel)
-            _limit_memory(request["memory"])
+            system.limit_memory(request["memory"])
             for handle in request["closed"]:
                 sessions.pop(handle, None)
             if request["do"] != "close":
@@ -115,29 +114,3 @@ def _leaves(value: Any) -> Any:
             yield from _leaves(item)
     else:
         yield value
-
-
-def _limit_memory(limit: int) -> None:
-    """What this process may allocate, in bytes; 0 is no limit. Mapped files do not count."""
-    import resource
-
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    if limit and (hard == resource.RLIM_INFINITY or limit <= hard):
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-
-
-def _die_with(parent: int, with_parent: bool) -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if with_parent and sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_S)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()

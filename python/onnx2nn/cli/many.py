@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
 
 from onnx2nn import _native
+from onnx2nn.check.process import how_it_crashed
 from onnx2nn.cli.codes import ExitCode
 from onnx2nn.cli.output import (
     console_on,
@@ -159,7 +161,7 @@ def _outputs(command: str | None, models: list[str], a: SimpleNamespace) -> Sequ
     if command == "verify":
         return [None] * len(models)
     folder = str(getattr(a, "output", None) or getattr(a, "out", None) or "")
-    is_folder = not folder or folder.endswith("/") or os.path.isdir(folder)
+    is_folder = not folder or folder.endswith(("/", os.sep)) or os.path.isdir(folder)
     if not is_folder and os.path.splitext(folder)[1]:
         raise Error(f"{folder}: several models are written to a folder: -o FOLDER", usage=True)
     places = [_place(m) for m in models]
@@ -167,9 +169,8 @@ def _outputs(command: str | None, models: list[str], a: SimpleNamespace) -> Sequ
     meeting = [k for met in _meeting(command, places, folders) for k in met]
     if meeting:
         own = [os.path.dirname(os.path.abspath(places[k])) for k in meeting]
-        top = os.path.commonpath(own)
-        for k, where in zip(meeting, own, strict=True):
-            folders[k] = os.path.join(folder, os.path.normpath(os.path.relpath(where, top)), "")
+        for k, where in zip(meeting, _told_apart(own), strict=True):
+            folders[k] = os.path.join(folder, where, "")
     for met in _meeting(command, places, folders):
         files = _files(command, places[met[0]], folders[met[0]])
         names = " and ".join(models[k] for k in met[:2])
@@ -182,6 +183,16 @@ def _outputs(command: str | None, models: list[str], a: SimpleNamespace) -> Sequ
                     f"{model} would be written to {file}, which is one of the models", usage=True
                 )
     return folders
+
+
+def _told_apart(folders: list[str]) -> list[str]:
+    """What absolute folders do not share, as relative ones."""
+    try:
+        top = os.path.commonpath(folders)
+    except ValueError:  # of several drives: what lies on C: goes below C
+        parts = map(os.path.splitdrive, folders)
+        return [re.sub(r"\W+", "_", drive).strip("_") + rest for drive, rest in parts]
+    return [os.path.normpath(os.path.relpath(where, top)) for where in folders]
 
 
 def _place(model: str) -> str:
@@ -257,8 +268,11 @@ def _stop(processes: "list[subprocess.Popen[bytes]]") -> None:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform == "win32":  # what it has started ends with it
+                process.kill()
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -273,10 +287,10 @@ def _answer(job: _Job) -> dict[str, Any]:
         found = json.loads(text)
         if isinstance(found, dict) and "exit_code" in found:
             return found
-    number = -job.process.returncode
-    why = f"signal {number}" if number > 0 else f"exit code {job.process.returncode}"
-    with contextlib.suppress(ValueError):
-        why += f" ({signal.Signals(number).name})"
+    code = job.process.returncode
+    why = f"signal {-code}" if code < 0 else f"exit code {code}"
+    if (how := how_it_crashed(code)) and how != why:
+        why += f" ({how})"
     message = f"{job.model}: its process died of {why}, as one does that needs too much memory"
     return {
         "command": job.words[0],

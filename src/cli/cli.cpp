@@ -42,7 +42,7 @@ ExitCode failure(const Parsed& p, const std::vector<DiagnosticInfo>& list,
   const ExitCode code = exit_code_of(list, readable);
   if (p.json) {
     Json out = result_of(p, code);
-    out["error"] = text;
+    out["error"] = std::string(strip(text));
     out["diagnostics"] = json_of(list);
     print_json(out);
   } else {

@@ -209,7 +209,7 @@ Answer diff(const Parsed& p, std::size_t width) {
     Json out = result_of(p, code);
     out["target"] = p.text_of("other");
     out["diagnostics"] = json_of(d.diagnostics);
-    if (!compared) out["error"] = d.diagnostics_text;
+    if (!compared) out["error"] = std::string(strip(d.diagnostics_text));
     if (compared) add(out, d);
     answer.out = cli::text_of(out) + "\n";
     return answer;

@@ -325,7 +325,8 @@ std::string side_by_side(const std::vector<Model>& list, std::size_t width) {
 Json json_result(const Parsed& p, const Model& it) {
   Json out = result_of(p, it.code);
   out["model"] = it.path;
-  if (!it.found.readable || it.code == kUsage || it.code == kUnreadable) out["error"] = it.diagnostics_text;
+  if (!it.found.readable || it.code == kUsage || it.code == kUnreadable)
+    out["error"] = std::string(strip(it.diagnostics_text));
   add_inspected(out, it, p.flag("list_nodes"));
   return out;
 }

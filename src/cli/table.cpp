@@ -16,7 +16,7 @@ constexpr std::size_t kGap = 2;
 // Columns that a cell keeps.
 constexpr std::size_t kLeastName = 13;
 constexpr std::size_t kLeastNumber = 11;
-// Columns to which shorter cells are filled up: one name of a megabyte must not be paid for in each row.
+// Columns to which shorter cells are filled up: a name of a megabyte is not paid for in each row.
 constexpr std::size_t kMostFilled = 200;
 
 std::string scaled(std::uint64_t n, double unit, std::string_view steps, std::string_view suffix) {
@@ -78,7 +78,8 @@ std::string Table::text(std::size_t width) const {
   const std::size_t columns = header.size();
   std::vector<std::size_t> widths(columns);
   const auto measure = [&](const std::vector<std::string>& row) {
-    for (std::size_t k = 0; k < columns; ++k) widths[k] = std::max(widths[k], std::min(display_width(row[k]), kMostFilled));
+    for (std::size_t k = 0; k < columns; ++k)
+      widths[k] = std::max(widths[k], std::min(display_width(row[k]), kMostFilled));
   };
   measure(header);
   for (const auto& row : rows) measure(row);

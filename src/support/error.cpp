@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 #include <system_error>
+#include <tuple>
 
 #include <nlohmann/json.hpp>
 
@@ -106,11 +108,36 @@ void append_field(std::string& out, std::string_view label, std::string_view val
   }
 }
 
+// How many nodes are named that one and the same thing is wrong with.
+constexpr std::size_t kShownNodes = 5;
+
+using Group = std::vector<const Diagnostic*>;
+
+/// Diagnostics that say the same of several nodes together, in order of their first.
+std::vector<Group> grouped(const std::vector<Diagnostic>& list) {
+  std::vector<Group> groups;
+  const auto said = [](const Diagnostic& d) {
+    return std::tie(d.severity, d.code, d.message, d.op_type, d.domain, d.opset);
+  };
+  std::map<decltype(said(list.front())), std::size_t> places;
+  for (const Diagnostic& d : list) {
+    const auto [at, is_new] = places.try_emplace(said(d), groups.size());
+    if (is_new) groups.emplace_back();
+    groups[at->second].push_back(&d);
+  }
+  return groups;
+}
+
+std::string node_text(const Diagnostic& d) {
+  return d.node.empty() ? "(unnamed)" : printable(d.node);
+}
+
 }  // namespace
 
 std::string Diagnostics::text(std::string_view file) const {
   std::string out;
-  for (const Diagnostic& d : list_) {
+  for (const Group& same : grouped(list_)) {
+    const Diagnostic& d = *same.front();
     if (!file.empty()) out += printable(file) + ": ";
     out += fmt::format("{}[{}]: ", severity_name(d.severity), printable(d.code));
     // A message of ours may have several lines; the later ones are indented.
@@ -121,15 +148,19 @@ std::string Diagnostics::text(std::string_view file) const {
       first = false;
     }
     if (!d.node.empty() || !d.op_type.empty()) {
-      out += "  node    " + (d.node.empty() ? std::string("(unnamed)") : printable(d.node));
+      out += "  node    " + node_text(d);
       if (!d.op_type.empty()) {
         out += fmt::format("   ({}::{}", printable_domain(d), printable(d.op_type));
         if (d.opset > 0) out += fmt::format(", opset {}", d.opset);
         out += ")";
       }
       out += "\n";
+      for (std::size_t k = 1; k < std::min(same.size(), kShownNodes); ++k)
+        out += "          " + node_text(*same[k]) + "\n";
+      if (same.size() > kShownNodes)
+        out += fmt::format("          and {} more\n", same.size() - kShownNodes);
     }
-    if (!d.inputs.empty()) append_field(out, "inputs", d.inputs);
+    if (!d.inputs.empty() && same.size() == 1) append_field(out, "inputs", d.inputs);
     if (!d.hint.empty()) append_field(out, "hint", d.hint);
   }
   return out;

@@ -449,3 +449,13 @@ def test_what_is_refused_is_said_in_the_same_words_everywhere(run: Run) -> None:
         assert code == 1, err
         said = "in/m.onnx: error[bad-model]: MatMul: shapes [2, 3] and [5, 5] do not multiply\n"
         assert err.startswith(said), err
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert", "simplify", "diff"])
+def test_an_error_is_a_line_in_json(command: str, run: Run) -> None:
+    models = ["none.onnx"] * (1 + (command == "diff"))
+    code, out, _ = run(command, *models, "--json")
+    assert code == 3
+    error = json.loads(out)["error"]
+    assert error.startswith("none.onnx: ")
+    assert "\n" not in error

@@ -149,6 +149,24 @@ TEST(Diagnostics, Text) {
   EXPECT_EQ(all.count(Severity::Note), 1U);
 }
 
+TEST(Diagnostics, WhatIsWrongWithManyNodesIsSaidOnce) {
+  Diagnostics all;
+  for (int k = 0; k < 7; ++k) {
+    Diagnostic d = resize_diagnostic();
+    d.node = "n" + std::to_string(k);
+    all.add(d);
+  }
+  EXPECT_EQ(all.text("m.onnx"),
+            "m.onnx: error[unsupported-attribute]: Resize: no such mode\n"
+            "  node    n0   (ai.onnx::Resize, opset 18)\n"
+            "          n1\n"
+            "          n2\n"
+            "          n3\n"
+            "          n4\n"
+            "          and 2 more\n"
+            "  hint    export again\n");
+}
+
 TEST(Diagnostics, ModelTextStaysOnItsLine) {
   Diagnostic d = resize_diagnostic();
   d.node = "a\nb\x1b[2J\xff\xe2\x80\xae";

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "structure/elementwise.h"
@@ -25,111 +26,7 @@ constexpr double kLowest = -static_cast<double>(std::numeric_limits<float>::max(
 /// Added to a score, this or less leaves nothing of it.
 constexpr double kMasks = -1e3;
 
-// ---------------------------------------------------------------- Which variables follow
-
-/// What an operand says of the dtype of a result.
-enum class Says : std::uint8_t {
-  Nothing,  // it is a number, integers or booleans
-  Follows,  // floats in the dtype of the weights
-  Fixed,    // floats of another dtype, or it is not known
-};
-
-Says both(Says a, Says b) { return std::max(a, b); }
-
-bool compares(std::string_view f) {
-  return is_one_of(f, {"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "logical_and", "logical_or",
-                       "logical_not", "logical_xor", "argmax", "argmin"});
-}
-
-/// Whether a call names a dtype: `x.to(torch.float32)`, `x.sum(dtype=torch.float64)`.
-bool names_dtype(const Expr& e) {
-  const auto is_dtype = [](const ExprPtr& a) { return a->kind == ExprKind::DType; };
-  return std::any_of(e.args.begin(), e.args.end(), is_dtype) ||
-         std::any_of(e.keywords.begin(), e.keywords.end(), [&](const auto& k) { return is_dtype(k.second); });
-}
-
-Says says(const Expr& e);
-
-Says operands(const Expr& e, std::size_t first = 0) {
-  Says all = Says::Nothing;
-  for (std::size_t i = first; i < e.args.size(); ++i) all = both(all, says(*e.args[i]));
-  for (const auto& [_, v] : e.keywords) all = both(all, says(*v));
-  return all;
-}
-
-Says of_call(const Expr& e) {
-  const std::string_view f = e.kind == ExprKind::Aten ? torch::function_of(e) : std::string_view(e.text);
-  if (compares(f)) return Says::Nothing;
-  if (names_dtype(e)) return Says::Fixed;
-  const Says all = operands(e, f == "where" ? 1 : 0);
-  // With no floats among its operands torch.ones, and torch.where of two numbers, make float32.
-  return all == Says::Nothing ? Says::Fixed : all;
-}
-
-Says of_module(const Expr& e) {
-  for (const auto& [_, param] : e.module->params)
-    if (param->dtype == DType::Float32) return Says::Follows;
-  return operands(e);
-}
-
-Says says(const Expr& e) {
-  switch (e.kind) {
-    case ExprKind::Var:
-      if (e.var->in_weight_dtype) return Says::Follows;
-      return e.var->type == "int" || ir::is_integer(e.var->dtype) || e.var->dtype == DType::Bool
-                 ? Says::Nothing
-                 : Says::Fixed;
-    case ExprKind::Param:
-      return e.param->dtype == DType::Float32                                          ? Says::Follows
-             : ir::is_integer(e.param->dtype) || e.param->dtype == DType::Bool ? Says::Nothing
-                                                                                       : Says::Fixed;
-    case ExprKind::Module: return of_module(e);
-    case ExprKind::Aten:
-    case ExprKind::Helper:
-    case ExprKind::Function: return of_call(e);
-    case ExprKind::Op:
-    case ExprKind::List:
-    case ExprKind::Tuple: return operands(e);
-    case ExprKind::None:
-    case ExprKind::Bool:
-    case ExprKind::Int:
-    case ExprKind::Float:
-    case ExprKind::Str:
-    case ExprKind::Name:
-    case ExprKind::Size:
-    case ExprKind::ShapeOf: return Says::Nothing;
-    case ExprKind::DType:
-    case ExprKind::Constant:
-    case ExprKind::Dict:
-    case ExprKind::Lambda:
-    case ExprKind::Self:
-    case ExprKind::Attribute:
-    case ExprKind::Method: return Says::Fixed;
-  }
-  return Says::Fixed;
-}
-
-void count_targets(const torch::Block& block, std::unordered_map<const Var*, int>& times) {
-  for (const Stmt& s : block) {
-    for (const VarPtr& v : s.targets) ++times[v.get()];
-    count_targets(s.body, times);
-    count_targets(s.orelse, times);
-  }
-}
-
-void mark(const torch::Block& block, const std::unordered_map<const Var*, int>& times) {
-  for (const Stmt& s : block) {
-    if (s.kind == Stmt::Kind::Assign && says(*s.value) == Says::Follows)
-      for (const VarPtr& v : s.targets)
-        // One that is set in several places may be of several dtypes.
-        if (times.at(v.get()) == 1 && (v->dtype == DType::Float32 || v->dtype == DType::Undefined))
-          v->in_weight_dtype = true;
-    mark(s.body, times);
-    mark(s.orelse, times);
-  }
-}
-
-// ---------------------------------------------------------------- Masks that follow
+// ---------------------------------------------------------------- What masks
 
 bool is_float(const Expr& e) { return e.kind == ExprKind::Float; }
 bool is_lowest(const Expr& e) { return is_float(e) && e.number == kLowest; }
@@ -153,6 +50,184 @@ std::size_t lowest_of(const Expr& e) {
   return is_lowest(*e.args[1]) ? 1 : is_lowest(*e.args[2]) ? 2 : 0;
 }
 
+// ---------------------------------------------------------------- Which variables follow
+
+/// What an operand says of the dtype of a result.
+enum class Says : std::uint8_t {
+  Nothing,  // it is a number, integers or booleans
+  Weights,  // floats in the dtype of the weights, computed from nothing but weights
+  Follows,  // floats in that dtype, computed from inputs
+  Fixed,    // floats of another dtype, or it is not known
+};
+
+bool compares(std::string_view f) {
+  return is_one_of(f, {"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "logical_and", "logical_or",
+                       "logical_not", "logical_xor", "argmax", "argmin"});
+}
+
+/// Whether a call names a dtype: `x.to(torch.float32)`, `x.sum(dtype=torch.float64)`.
+bool names_dtype(const Expr& e) {
+  const auto is_dtype = [](const ExprPtr& a) { return a->kind == ExprKind::DType; };
+  return std::any_of(e.args.begin(), e.args.end(), is_dtype) ||
+         std::any_of(e.keywords.begin(), e.keywords.end(), [&](const auto& k) { return is_dtype(k.second); });
+}
+
+Says of_dtype(DType t) {
+  return t == DType::Float32                               ? Says::Weights
+         : ir::is_integer(t) || t == DType::Bool ? Says::Nothing
+                                                           : Says::Fixed;
+}
+
+/// Goes through the program as it is lowered.
+class Marking {
+ public:
+  explicit Marking(torch::Program& program) {
+    for (const torch::Port& p : program.inputs)
+      if (p.var && p.var->dtype == DType::Float32 && p.kind == "tensor") p.var->in_weight_dtype = true;
+    count_targets(program.forward);
+    mark(program.forward);
+  }
+
+ private:
+  void count_targets(const torch::Block& block) {
+    for (const Stmt& s : block) {
+      // One of several results, or one that is set in several places, cannot be converted alone.
+      for (const VarPtr& v : s.targets)
+        times_[v.get()] += s.kind == Stmt::Kind::Assign && s.targets.size() == 1 ? 1 : 2;
+      count_targets(s.body);
+      count_targets(s.orelse);
+    }
+  }
+
+  void mark(torch::Block& block) {
+    for (Stmt& s : block) {
+      if (is_aten(*s.value, "matmul") || is_aten(*s.value, "bmm")) keep_float32(s.value);
+      const Says all = says(*s.value);
+      if (s.kind == Stmt::Kind::Assign)
+        for (const VarPtr& v : s.targets) set(v, s, all);
+      mark(s.body);
+      mark(s.orelse);
+    }
+  }
+
+  /// Frequencies times positions, as a product of matrices, which takes one dtype.
+  void keep_float32(Ex& product) {
+    const auto float32 = [&](std::size_t i) {
+      auto copy = std::make_shared<Expr>(*product);
+      copy->args[i] = torch::aten("to.dtype", {Ex(copy->args[i]), Ex(DType::Float32)}).ptr();
+      product = Ex(ExprPtr(std::move(copy)));
+    };
+    const Says a = says(*product->args[0]);
+    const Says b = says(*product->args[1]);
+    if (a == Says::Weights && b == Says::Fixed) float32(0);
+    if (a == Says::Fixed && b == Says::Weights) float32(1);
+  }
+
+  void set(const VarPtr& v, const Stmt& s, Says all) {
+    const bool once = times_.at(v.get()) == 1 || (s.targets.size() > 1 && times_.at(v.get()) == 2);
+    if (!once || (v->dtype != DType::Float32 && v->dtype != DType::Undefined)) return;
+    v->in_weight_dtype = all == Says::Follows;
+    if (all == Says::Weights) weights_.insert(v.get());
+  }
+
+  Says of_variable(const VarPtr& v) const {
+    if (v->in_weight_dtype || v->to_weight_dtype) return Says::Follows;
+    if (weights_.count(v.get()) != 0) return Says::Weights;
+    // A float without axes has no say beside one with some.
+    if (v->type == "int" || (v->has_dims && v->dims.empty())) return Says::Nothing;
+    return v->dtype == DType::Float32 ? Says::Fixed : of_dtype(v->dtype);
+  }
+
+  /// Whether it is a variable of floats of another dtype, which can be converted where it is set.
+  bool is_convertible(const Expr& e) const {
+    if (e.kind != ExprKind::Var || e.var->dtype != DType::Float32 || of_variable(e.var) != Says::Fixed) return false;
+    const auto it = times_.find(e.var.get());
+    return it != times_.end() && it->second == 1;
+  }
+
+  Says operands(const Expr& e, std::size_t first = 0) {
+    std::vector<VarPtr> fixed;
+    bool other = false;  // something fixed that is no variable
+    Says all = Says::Nothing;
+    const auto see = [&](const ExprPtr& a) {
+      const Says one = says(*a);
+      if (one != Says::Fixed) {
+        all = std::max(all, one);
+      } else if (is_convertible(*a)) {
+        fixed.push_back(a->var);
+      } else {
+        other = true;
+      }
+    };
+    for (std::size_t i = first; i < e.args.size(); ++i) see(e.args[i]);
+    for (const auto& [_, v] : e.keywords) see(v);
+    if (other) return Says::Fixed;
+    if (fixed.empty()) return all;
+    // What is computed from weights and positions is float32 still: its angles need that.
+    if (all != Says::Follows) return Says::Fixed;
+    for (const VarPtr& v : fixed) v->to_weight_dtype = true;
+    return Says::Follows;
+  }
+
+  Says of_call(const Expr& e) {
+    const std::string_view f = e.kind == ExprKind::Aten ? torch::function_of(e) : std::string_view(e.text);
+    if (makes_mask(e)) return Says::Follows;
+    if (is_one_of(f, {"index", "index_select", "gather", "select", "slice"}) && !e.args.empty()) return says(*e.args[0]);
+    const Says all = operands(e, f == "where" ? 1 : 0);
+    if (compares(f)) return Says::Nothing;
+    // With no floats among its operands torch.ones makes float32.
+    return all == Says::Nothing || names_dtype(e) ? Says::Fixed : all;
+  }
+
+  Says of_module(const Expr& e) {
+    const Says all = operands(e);
+    if (e.module->type == "Embedding") return Says::Follows;  // of a tied weight, too
+    const bool has_weights = std::any_of(e.module->params.begin(), e.module->params.end(),
+                                         [](const auto& p) { return p.second->dtype == DType::Float32; });
+    if (!has_weights) return all;
+    for (const ExprPtr& a : e.args)
+      if (is_convertible(*a)) a->var->to_weight_dtype = true;
+    return Says::Follows;
+  }
+
+  Says says(const Expr& e) {
+    switch (e.kind) {
+      case ExprKind::Var: return of_variable(e.var);
+      case ExprKind::Param: return of_dtype(e.param->dtype);
+      case ExprKind::Module: return of_module(e);
+      case ExprKind::Aten:
+      case ExprKind::Helper:
+      case ExprKind::Function: return of_call(e);
+      case ExprKind::Op:
+        if (is_one_of(e.text, {".device", ".shape", ".dim", ".numel", "len", "int"})) return Says::Nothing;
+        return operands(e);
+      case ExprKind::List:
+      case ExprKind::Tuple: return operands(e);
+      case ExprKind::None:
+      case ExprKind::Bool:
+      case ExprKind::Int:
+      case ExprKind::Float:
+      case ExprKind::Str:
+      case ExprKind::Name:
+      case ExprKind::DType:
+      case ExprKind::Size:
+      case ExprKind::ShapeOf: return Says::Nothing;
+      case ExprKind::Constant:
+      case ExprKind::Dict:
+      case ExprKind::Lambda:
+      case ExprKind::Self:
+      case ExprKind::Attribute:
+      case ExprKind::Method: return Says::Fixed;
+    }
+    return Says::Fixed;
+  }
+
+  std::unordered_map<const Var*, int> times_;    // how often each is set
+  std::unordered_set<const Var*> weights_;       // computed from weights alone
+};
+
+// ---------------------------------------------------------------- Making them follow
+
 bool is_marked(const Var& v) {
   if (v.type != "Tensor") return false;
   for (const Var* p = &v; p != nullptr; p = p->of.get())
@@ -162,10 +237,30 @@ bool is_marked(const Var& v) {
 
 Ex dtype_of(const VarPtr& x) { return torch::op(".dtype", {Ex(x)}); }
 
+/// The value in the dtype of `x`.
+Ex converted(const Ex& value, const VarPtr& x) {
+  if (is_aten(*value, "zeros") || is_aten(*value, "ones") || is_aten(*value, "full")) {
+    auto copy = std::make_shared<Expr>(*value);
+    copy->keywords.clear();
+    copy->add("dtype", dtype_of(x).ptr());
+    for (const auto& [word, v] : value->keywords)
+      if (word != "dtype") copy->add(word, v);
+    return Ex(ExprPtr(std::move(copy)));
+  }
+  if (!is_aten(*value, "to") || value->args.size() != 2) return torch::aten("to.dtype", {value, dtype_of(x)});
+  // positions.float().to(x.dtype)
+  return torch::aten("to.dtype", {Ex(value->args[0]), dtype_of(x)});
+}
+
 class Followed {
  public:
   explicit Followed(torch::Function& f) {
-    for (const torch::Parameter& p : f.params) note(p.var);
+    for (const torch::Parameter& p : f.params) {
+      note(p.var);
+      set_.insert(p.var.get());
+    }
+    find_reads(f.body);
+    at_ = 0;
     walk(f.body);
   }
 
@@ -174,15 +269,27 @@ class Followed {
     if (is_marked(*v)) at_hand_.push_back(v);
   }
 
+  /// Notes the last statement that reads each variable; statements are counted as `walk` meets them.
+  void find_reads(const torch::Block& block) {
+    for (const Stmt& s : block) {
+      ++at_;
+      const auto read = [&](const Expr& e) {
+        if (e.kind == ExprKind::Var) last_read_[e.var.get()] = at_;
+      };
+      each_expr(*s.value, read);
+      each_expr(*s.place, read);
+      find_reads(s.body);
+      find_reads(s.orelse);
+    }
+  }
+
   /// The nearest variable that is read later as well, so that it isn't kept for its dtype.
-  VarPtr nearest(const torch::Block& block, std::size_t from) const {
-    std::vector<const Var*> later;
-    for (std::size_t i = from; i < block.size(); ++i)
-      each_var(block[i], [&](const VarPtr& v, bool set) {
-        if (!set) later.push_back(v.get());
-      });
-    for (std::size_t i = at_hand_.size(); i-- > 0;)
-      if (std::find(later.begin(), later.end(), at_hand_[i].get()) != later.end()) return at_hand_[i];
+  VarPtr nearest() const {
+    constexpr std::size_t kLooks = 64;
+    for (std::size_t i = 0; i < std::min(at_hand_.size(), kLooks); ++i) {
+      const VarPtr& v = at_hand_[at_hand_.size() - 1 - i];
+      if (const auto it = last_read_.find(v.get()); it != last_read_.end() && it->second >= at_) return v;
+    }
     return nullptr;
   }
 
@@ -205,12 +312,19 @@ class Followed {
 
   void walk(torch::Block& block) {
     const std::size_t before = at_hand_.size();
-    for (std::size_t i = 0; i < block.size(); ++i) {
-      Stmt& s = block[i];
-      bool found = false;
+    for (Stmt& s : block) {
+      ++at_;
+      // A variable that a loop sets anew has been converted before it.
+      const bool converts = s.kind == Stmt::Kind::Assign && s.targets.size() == 1 &&
+                            s.targets[0]->to_weight_dtype && set_.insert(s.targets[0].get()).second;
+      bool found = converts;
       each_expr(*s.value, [&](const Expr& e) { found = found || makes_mask(e) || lowest_of(e) != 0; });
-      if (found)
-        if (const VarPtr x = nearest(block, i)) s.value = Ex(changed(s.value.ptr(), x));
+      if (found) {
+        if (const VarPtr x = nearest()) {
+          s.value = Ex(changed(s.value.ptr(), x));
+          if (converts) s.value = converted(s.value, x);
+        }
+      }
       walk(s.body);
       walk(s.orelse);
       if (s.kind == Stmt::Kind::Assign)
@@ -220,16 +334,18 @@ class Followed {
   }
 
   std::vector<VarPtr> at_hand_;  // set before, in this block or one around it
+  std::unordered_set<const Var*> set_;
+  std::unordered_map<const Var*, std::size_t> last_read_;
+  std::size_t at_ = 0;
 };
 
 }  // namespace
 
 void mark_weight_dtypes(torch::Program& program) {
-  std::unordered_map<const Var*, int> times;
-  count_targets(program.forward, times);
-  for (const torch::Port& p : program.inputs)
-    if (p.var && p.var->dtype == DType::Float32 && p.kind == "tensor") p.var->in_weight_dtype = true;
-  mark(program.forward, times);
+  // Where the file has halves or doubles, its author chose what is float32.
+  for (const auto& p : program.params)
+    if (of_dtype(p->dtype) == Says::Fixed) return;
+  Marking{program};
 }
 
 void follow_weight_dtypes(torch::Function& function) { Followed{function}; }

@@ -31,6 +31,7 @@ struct Var {
   std::string type;  // its annotation, "Tensor" or "int"; empty where it is another or not known
   ir::DType dtype = ir::DType::Undefined;  // of a tensor as the file has it; Undefined: not known
   bool in_weight_dtype = false;  // a tensor whose dtype is that which the weights are loaded in
+  bool to_weight_dtype = false;  // one that is float32 as it is made, and meets such tensors
   std::string name;  // as it is printed; the stage structure gives it
   std::shared_ptr<const Var> of;  // what a method's parameter is for the caller
   int id = 0;

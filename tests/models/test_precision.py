@@ -53,6 +53,54 @@ class Encoder(nn.Module):
         return x
 
 
+class Rotary(nn.Module):
+    """What exporters write of decoders: angles of positions, by a product or by one of matrices."""
+
+    def __init__(self, matrices: bool) -> None:
+        super().__init__()
+        self.matrices = matrices
+        self.embeddings = nn.Embedding(20, WIDTH)
+        self.register_buffer("frequencies", 100 ** -torch.arange(0, 1, 2 / WIDTH))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embeddings(ids)
+        positions = (ids > 1).long().cumsum(1)
+        if self.matrices:
+            column = self.frequencies[None, :, None].expand(ids.shape[0], -1, 1)
+            angles = (column @ positions[:, None].float()).transpose(1, 2)
+        else:
+            angles = positions[:, :, None].float() * self.frequencies
+        angles = torch.cat([angles, angles], dim=-1)
+        y = self.norm(x)
+        half = torch.cat([-y[..., WIDTH // 2 :], y[..., : WIDTH // 2]], dim=-1)
+        return self.out(y * angles.cos() + half * angles.sin())
+
+
+class Steps(nn.Module):
+    """A diffusion network's: waves of a step go into a linear layer, and a mask of 0 and 1 is a factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Embedding(20, WIDTH)
+        self.register_buffer("frequencies", 100 ** -torch.arange(0, 1, 2 / WIDTH))
+        self.steps = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embeddings(ids) * (ids > 4).float().unsqueeze(2)
+        angles = ids[:, :1].float() * self.frequencies
+        return x + self.steps(torch.cat([angles.sin(), angles.cos()], dim=1)).unsqueeze(1)
+
+
+NETS = {
+    "encoder": Encoder,
+    "rotary": lambda: Rotary(False),
+    "rotary-matrices": lambda: Rotary(True),
+    "steps": Steps,
+}
+
+
 @pytest.fixture
 def ids() -> Tensor:
     """The second row has nothing but padding, as rows of a left-padded decoder have."""
@@ -85,26 +133,34 @@ class Attention(TorchDispatchMode):
 def test_masks_have_the_dtype_of_the_weights(
     tmp_path: Path, ids: Tensor, dynamo: bool, dtype: torch.dtype
 ) -> None:
-    net = drawn(Encoder())
-    path = export_one(net, ids, tmp_path / "m.onnx", dynamo)
+    path = export_one(drawn(Encoder()), ids, tmp_path / "m.onnx", dynamo)
     with torch.no_grad(), Attention() as seen:
-        answer = onnx2nn.load(path, dtype=dtype)(ids)
+        onnx2nn.load(path, dtype=dtype)(ids)
     assert seen.dtypes == {dtype}
-    assert answer.dtype == dtype
-    with torch.no_grad():
-        torch.testing.assert_close(answer.float(), net(ids), rtol=0.05, atol=0.1)
 
 
-def test_torchscript_in_half_precision(tmp_path: Path, ids: Tensor) -> None:
-    net = drawn(Encoder())
-    convert(export_one(net, ids, tmp_path / "m.onnx", True), tmp_path / "m.pt")
+@BOTH
+@pytest.mark.parametrize("name", NETS)
+def test_half_precision(tmp_path: Path, ids: Tensor, dynamo: bool, name: str) -> None:
+    net = drawn(NETS[name]())
+    path = export_one(net, ids, tmp_path / "m.onnx", dynamo)
+    convert(path, tmp_path / "m.pt")
     script = torch.jit.load(tmp_path / "m.pt")
     with torch.no_grad():
-        torch.testing.assert_close(script(ids), net(ids), rtol=1e-5, atol=1e-5)
-        with Attention() as seen:
-            answer = script.half()(ids)
-        assert seen.dtypes == {torch.float16}
-        torch.testing.assert_close(answer.float(), net(ids), rtol=0.05, atol=0.1)
+        right = net(ids)
+        torch.testing.assert_close(onnx2nn.load(path)(ids), right, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(script(ids), right, rtol=1e-5, atol=1e-5)
+        for half in (onnx2nn.load(path, dtype=torch.float16), script.half()):
+            answer = half(ids)
+            assert answer.dtype == torch.float16
+            torch.testing.assert_close(answer.float(), right, rtol=0.05, atol=0.05)
+
+
+def test_masks_of_torchscript(tmp_path: Path, ids: Tensor) -> None:
+    convert(export_one(drawn(Encoder()), ids, tmp_path / "m.onnx", True), tmp_path / "m.pt")
+    with torch.no_grad(), Attention() as seen:
+        torch.jit.load(tmp_path / "m.pt").half()(ids)
+    assert seen.dtypes == {torch.float16}
 
 
 @BOTH

@@ -89,7 +89,8 @@ def _proto_source(model: ModelProto) -> Source:
             data = model.SerializeToString()
             if len(data) <= _PROTOBUF_LIMIT:
                 return Source(data)
-    folder = tempfile.TemporaryDirectory(prefix="onnx2nn-")
+    # What is mapped stays on Windows, which is no fault of the model.
+    folder = tempfile.TemporaryDirectory(prefix="onnx2nn-", ignore_cleanup_errors=True)
     path = os.path.join(folder.name, "model.onnx")
     try:
         pieces.save(model, path)

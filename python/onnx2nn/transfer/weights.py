@@ -273,7 +273,9 @@ def _exported(dynamo: bool, net: nn.Module, args: tuple[Any, ...]) -> nn.Module:
             "training": torch.onnx.TrainingMode.PRESERVE,
             "opset_version": 17,
         }
-    with tempfile.TemporaryDirectory(prefix="onnx2nn-") as folder, _silent():
+    # Windows removes no file whose weights are mapped, and leaves it to whoever empties that folder.
+    aside = tempfile.TemporaryDirectory(prefix="onnx2nn-", ignore_cleanup_errors=True)
+    with aside as folder, _silent():
         path = os.path.join(folder, "module.onnx")
         torch.onnx.export(net, args, path, **options)
         return load(path)

@@ -151,7 +151,9 @@ def toolchain(programs: Path, platform: Platform) -> dict[str, str]:
         script.write_text(f'#!/bin/sh\nexec "{zig.strip()}/zig" {does} "$@"\n')
         script.chmod(0o755)
     file = folder / "toolchain.cmake"
-    # -g0: by itself Zig adds what a debugger needs; -s: no names of what is not exported.
+    apple = platform.system == "Darwin"
+    # -g0: by itself Zig adds what a debugger needs; -s, and for Apple -x: no names of what is not exported.
+    strip = "-s -Wl,-x" if apple else "-s"
     file.write_text(f"""set(CMAKE_SYSTEM_NAME {platform.system})
 set(CMAKE_SYSTEM_PROCESSOR {platform.processor})
 set(CMAKE_CXX_COMPILER {folder}/c++)
@@ -159,9 +161,11 @@ set(CMAKE_AR {folder}/ar)
 set(CMAKE_RANLIB {folder}/ranlib)
 set(CMAKE_RC_COMPILER {folder}/rc)
 set(CMAKE_CXX_FLAGS_INIT -g0)
-set(CMAKE_SHARED_LINKER_FLAGS_INIT -s)
-set(CMAKE_EXE_LINKER_FLAGS_INIT -s)
+set(CMAKE_SHARED_LINKER_FLAGS_INIT "{strip}")
+set(CMAKE_EXE_LINKER_FLAGS_INIT "{strip}")
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY NEVER)
+# Where a program looks for its library is changed at installation by a tool that Zig has not for Apple.
+set(CMAKE_BUILD_WITH_INSTALL_RPATH {"ON" if apple else "OFF"})
 """)
     return {
         "CMAKE_TOOLCHAIN_FILE": str(file),

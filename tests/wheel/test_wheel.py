@@ -115,16 +115,53 @@ def pythons() -> list[Path]:
     return [p for p in paths if subprocess.run([p, *works], capture_output=True).returncode == 0]
 
 
+# Eight threads convert, each to its own file, and say how many pages there are; where Python has no lock they
+# really do so at once, and the package brings none back.
+AT_ONCE = """
+import sys, threading
+locked = getattr(sys, "_is_gil_enabled", lambda: True)
+before, pages, ready = locked(), [], threading.Barrier(8)
+import onnx2nn
+def work(k):
+    ready.wait()
+    onnx2nn.convert(sys.argv[1], f"{k}/net.py")
+    for _ in range(5):
+        onnx2nn.inspect(sys.argv[1])
+    with open(f"{k}/net.py") as file:
+        pages.append(file.read())
+threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+assert locked() == before
+print(len(pages), len({*pages}))
+"""
+
+
 def test_every_python_here_takes_it(built: tuple[Path, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         archive.extractall(tmp_path / "site")
     env = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"}
     env["PYTHONPATH"] = str(tmp_path / "site")
     for number, python in enumerate([Path(sys.executable), *pythons()]):
-        to = tmp_path / f"{number}.py"
-        command = (python, "-m", "onnx2nn", "convert", MODEL, "-o", to, "--no-check", "--quiet")
-        run(*command, cwd=tmp_path, env=env)
-        assert to.stat().st_size > 1000, python
+        folder = tmp_path / f"{number}"
+        for k in range(8):
+            (folder / f"{k}").mkdir(parents=True)
+        command = (
+            python,
+            "-m",
+            "onnx2nn",
+            "convert",
+            MODEL,
+            "-o",
+            "net.py",
+            "--no-check",
+            "--quiet",
+        )
+        run(*command, cwd=folder, env=env)
+        assert (folder / "net.py").stat().st_size > 1000, python
+        assert run(python, "-c", AT_ONCE, MODEL, cwd=folder, env=env).split() == ["8", "1"], python
 
 
 def test_the_native_program_is_in_it(installed: Path, tmp_path: Path) -> None:
@@ -208,3 +245,42 @@ def test_a_wheel_for_another_processor_has_its_tag(
     run(sys.executable, "-c", packing, TOOLS, made, tmp_path / "dist")
     packed = [p.name for p in (tmp_path / "dist").iterdir()]
     assert packed == ["it-1-py3-none-manylinux_2_28_aarch64.whl"]
+
+
+def test_a_program_for_macos_finds_its_library_beside_it(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Built on another system, which has no tool that would say so when it is installed."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "it.cpp").write_text(
+        "__attribute__((noinline)) static int hidden_name(int x) { return x * x; }\n"
+        'extern "C" int it(int x) { return hidden_name(x) + hidden_name(x + 1); }\n'
+    )
+    (project / "main.cpp").write_text(
+        'extern "C" int it(int);\nint main(int n, char**) { return it(n); }\n'
+    )
+    (project / "CMakeLists.txt").write_text("""cmake_minimum_required(VERSION 3.25)
+project(it LANGUAGES CXX)
+add_library(it SHARED it.cpp)
+add_executable(run main.cpp)
+target_link_libraries(run PRIVATE it)
+set_target_properties(run PROPERTIES INSTALL_RPATH @loader_path)
+install(TARGETS it run LIBRARY DESTINATION . RUNTIME DESTINATION .)
+""")
+    asking = f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}]; import wheel; from pathlib import Path; "
+    asking += "print(wheel.toolchain(Path(sys.argv[1]), wheel.PLATFORMS['macos-arm64'])['CMAKE_TOOLCHAIN_FILE'])"
+    toolchain = run(sys.executable, "-c", asking, TOOLS).strip()
+    build, to = tmp_path / "build", tmp_path / "installed"
+    env = os.environ | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+    # Without a C++ library, which Zig would compile first.
+    flags = ("-DCMAKE_CXX_FLAGS=-nostdlib++ -nostdinc++", "-DCMAKE_BUILD_TYPE=MinSizeRel")
+    configure = (TOOLS / "cmake", "-G", "Ninja", "-S", project, "-B", build)
+    run(*configure, *flags, f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", env=env)
+    run(TOOLS / "cmake", "--build", build, env=env)
+    run(TOOLS / "cmake", "--install", build, "--prefix", to, env=env)
+    program, library = (to / "run").read_bytes(), (to / "libit.dylib").read_bytes()
+    assert b"@loader_path" in program
+    assert str(tmp_path).encode() not in program
+    assert b"_it" in library
+    assert b"hidden_name" not in library

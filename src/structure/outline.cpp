@@ -128,7 +128,7 @@ class Outliner {
     for (std::size_t i = 0; i < items.size(); ++i) {
       const int at = static_cast<int>(i);
       auto& b = before[i];
-      each_var(items[i].stmt, [&](const VarPtr& v, bool sets) {
+      const auto see = [&](const VarPtr& v, bool sets) {
         if (const auto it = writer.find(v->id); it != writer.end() && it->second != at)
           b.push_back(it->second);
         if (!sets) {
@@ -141,9 +141,14 @@ class Outliner {
           it->second.clear();
         }
         writer[v->id] = at;
-      });
+      };
+      each_var(items[i].stmt, see);
       bool random = false;
-      each_expr(items[i].stmt, [&](const Expr& e) { random = random || draws(e); });
+      each_expr(items[i].stmt, [&](const Expr& e) {
+        random = random || draws(e);
+        if (e.kind == ExprKind::Op && e.text == ".append" && e.args[0]->kind == ExprKind::Var)
+          see(e.args[0]->var, true);  // what the list holds is another thing from here on
+      });
       if (random) {
         if (drawn >= 0) b.push_back(drawn);
         drawn = at;
@@ -292,19 +297,24 @@ class Outliner {
     std::vector<VarPtr> results;  // in the order in which they are made
     std::unordered_set<int> seen_taken;
     std::unordered_set<int> seen_result;
+    // What is set for the first time here is not taken, though it is set again elsewhere.
+    std::unordered_set<int> made;
+    const auto take = [&](const VarPtr& v) {
+      if (!is_local(v->id) && made.count(v->id) == 0 && seen_taken.insert(v->id).second)
+        taken.push_back(v);
+    };
     for (const Item& item : items) {
-      each_taken(item.stmt, [&](const VarPtr& v) {
-        if (!is_local(v->id) && seen_taken.insert(v->id).second) taken.push_back(v);
-      });
+      each_taken(item.stmt, take);
+      if (item.stmt.kind == Stmt::Kind::Assign)
+        for (const VarPtr& v : item.stmt.targets) made.insert(v->id);
       each_var(item.stmt, [&](const VarPtr& v, bool sets) {
         if (!sets) return;
-        if (!is_local(v->id) && seen_taken.insert(v->id).second) taken.push_back(v);
+        take(v);
         const bool used = at(all.reads, v->id) > at(inside.reads, v->id) || needed.count(v->id) != 0 ||
                           !is_local(v->id);
         if (used && seen_result.insert(v->id).second) results.push_back(v);
       });
     }
-    // What is set for the first time here is not taken, though it is set again elsewhere.
     Method method;
     std::unordered_map<int, VarPtr> names;
     torch::Args args;

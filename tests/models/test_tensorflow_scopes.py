@@ -1,6 +1,7 @@
 """Layers of Keras and scopes of TensorFlow, from the names that their exporters give to nodes."""
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -108,3 +109,63 @@ def test_other_tools_names_are_not_read() -> None:
     """Caffe's names have one level for several layers."""
     names = {k: [k, k + "_bias", k + "_relu"] for k in ("inception/1x1", "inception/3x3")}
     assert keys(dense(list(names), names)) == ["linear_1", "linear_2"]
+
+
+def recurrent(layer: str, x: str) -> list[onnx.NodeProto]:
+    """Three rounds of tanh(h W + x) as Keras' exporters write a layer, whose test has no scope; its last h."""
+    kinds = (TensorProto.INT64, []), (TensorProto.BOOL, []), (TensorProto.FLOAT, [1, D])
+    node, scope = helper.make_node, f"m/{layer}/"
+    steps = [
+        node(
+            "MatMul", ["h", f"{scope}Cast/ReadVariableOp:0"], [f"{scope}mm"], f"{scope}while/MatMul"
+        ),
+        node("Add", [f"{scope}mm", x], [f"{scope}add"], f"{scope}while/add"),
+        node("Tanh", [f"{scope}add"], ["next"], f"{scope}while/Tanh"),
+        node("Less", ["i", "five"], ["more"], f"cond___{scope}while/Less"),
+        node("Identity", ["next"], ["row"]),
+    ]
+    ins = [helper.make_tensor_value_info(n, *k) for n, k in zip(("i", "c", "h"), kinds)]
+    outs = [
+        helper.make_tensor_value_info(n, *k)
+        for n, k in zip(("more", "next", "row"), (*kinds[1:], kinds[2]))
+    ]
+    body = helper.make_graph(steps, "body", ins, outs)
+    rows = [f"{scope}last", f"{scope}rows"]
+    return [
+        node("Loop", ["three", "yes", "m/zeros"], rows, f"{scope}while_loop", body=body),
+        node("Gather", [rows[1], "minus_one"], [f"{scope}out"], f"{scope}strided_slice", axis=0),
+    ]
+
+
+def test_what_a_loop_collects_is_read_after_it() -> None:
+    """Also where the layers around the loops are modules, and the loops are not."""
+    node = helper.make_node
+    nodes = [
+        *recurrent("forward", "x"),
+        node("Neg", ["x"], ["m/backward/x"], "m/backward/Neg"),
+        *recurrent("backward", "m/backward/x"),
+        node("Concat", ["m/forward/out", "m/backward/out"], ["m/both"], "m/concat", axis=1),
+        node("MatMul", ["m/both", "m/dense/MatMul/ReadVariableOp:0"], ["y"], "m/dense/MatMul"),
+    ]
+    random = np.random.default_rng(0)
+    weights = {
+        "three": np.array(3),
+        "five": np.array(5),
+        "minus_one": np.array(-1),
+        "yes": np.array(True),
+        "m/zeros": np.zeros((1, D), "f"),
+        "m/forward/Cast/ReadVariableOp:0": random.normal(size=(D, D)).astype("f"),
+        "m/backward/Cast/ReadVariableOp:0": random.normal(size=(D, D)).astype("f"),
+        "m/dense/MatMul/ReadVariableOp:0": random.normal(size=(2 * D, D)).astype("f"),
+    }
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, D]) for n in ("x", "y")]
+    tensors = [numpy_helper.from_array(v, k) for k, v in weights.items()]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], tensors)
+    opset = helper.make_opsetid("", 15)
+    data = helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    x = random.normal(size=(1, D)).astype("f")
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"x": x})[0]
+    for flat in (False, True):
+        net = build(run_native(as_source(data), {"flat": flat}))
+        np.testing.assert_allclose(net(torch.from_numpy(x)).detach().numpy(), expected, atol=1e-5)

@@ -38,7 +38,7 @@ debian_packages() {
 make_venv() {
   [ -x "$venv/bin/pip" ] && return 0
   local python
-  for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
+  for python in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11 python3.10; do
     if command -v "$python" >/dev/null && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
       if [ "$(command -v "$python")" = /usr/bin/python3 ]; then
         debian_packages python3-venv python3-dev
@@ -54,11 +54,25 @@ make_venv() {
   return 1
 }
 
-# pip_install ARGUMENT...: quietly, at the pinned versions, those of isolated builds too.
-pip_install() {
+# pip_pinned ARGUMENT...: pip install at the pinned versions, those of isolated builds too.
+pip_pinned() {
   PIP_CONSTRAINT="$root/constraints.txt${PIP_CONSTRAINT:+ $PIP_CONSTRAINT}" \
-    "$venv/bin/python" -m pip install --quiet -c "$root/constraints.txt" "$@" \
+    "$venv/bin/python" -m pip install -c "$root/constraints.txt" "$@" \
     2> >(grep -v '^WARNING: Location' >&2)
+}
+
+# pip_install ARGUMENT...: quietly.
+pip_install() { pip_pinned --quiet "$@"; }
+
+# pip_tell ARGUMENT...: what takes minutes, with what it downloads: pip's own bars on a terminal, else a line for each file.
+pip_tell() {
+  if [ -t 2 ]; then
+    pip_pinned "$@" >&2
+    return
+  fi
+  pip_pinned "$@" | sed -un 's/^ *Downloading \(.*\)/onnx2nn:    downloading \1/p
+    s/^Installing collected packages.*/onnx2nn:    installing them/p' >&2
+  return "${PIPESTATUS[0]}"
 }
 
 # is_current STAMP PATH...: true when nothing below the paths is newer than the stamp.

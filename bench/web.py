@@ -1,9 +1,10 @@
 """The page in the browser against the native program: time and memory on models of several sizes.
 
-    .cache/environments/browser-*/bin/python bench/web.py DIST NATIVE [--megabytes 10,100,300,1000] [--models FILE...]
+    PYTHONPATH=$(echo .cache/environments/browser-*/lib/python*/site-packages) .venv/bin/python bench/web.py \\
+        DIST NATIVE [--megabytes 10,100,300,1000] [--models FILE...]
 
-It runs in an environment with selenium, numpy and onnx beside Debian's Chromium; DIST is what tools/web.sh built and NATIVE
-the native program of a release build. The models are chains of blocks, each a product that PyTorch stores the other way
+It needs selenium, numpy and onnx, and Debian's Chromium; DIST is what tools/web.sh built and NATIVE the native program of a
+release build or of the wheel. The models are chains of blocks, each a product that PyTorch stores the other way
 round and one that it stores as it is. Both sides make source, safetensors and the simplified model, then TorchScript (the last columns).
 Memory of the page is the proportional set size of all processes of the browser, at its highest, above what it was before;
 the heap of WebAssembly is of addresses, of which only those count that are written to.

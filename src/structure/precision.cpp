@@ -73,9 +73,8 @@ bool names_dtype(const Expr& e) {
 }
 
 Says of_dtype(DType t) {
-  return t == DType::Float32                               ? Says::Weights
-         : ir::is_integer(t) || t == DType::Bool ? Says::Nothing
-                                                           : Says::Fixed;
+  if (t == DType::Float32) return Says::Weights;
+  return ir::is_integer(t) || t == DType::Bool ? Says::Nothing : Says::Fixed;
 }
 
 /// Goes through the program as it is lowered.
@@ -172,7 +171,8 @@ class Marking {
   Says of_call(const Expr& e) {
     const std::string_view f = e.kind == ExprKind::Aten ? torch::function_of(e) : std::string_view(e.text);
     if (makes_mask(e)) return Says::Follows;
-    if (is_one_of(f, {"index", "index_select", "gather", "select", "slice"}) && !e.args.empty()) return says(*e.args[0]);
+    if (is_one_of(f, {"index", "index_select", "gather", "select", "slice"}) && !e.args.empty())
+      return says(*e.args[0]);
     const Says all = operands(e, f == "where" ? 1 : 0);
     if (compares(f)) return Says::Nothing;
     // With no floats among its operands torch.ones makes float32.

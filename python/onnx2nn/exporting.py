@@ -264,19 +264,29 @@ def _feeds(source: Source) -> Iterator[dict[str, Any]]:
         proto = read_proto(source)
     except ImportError as error:
         raise Error(f"{source.name}: exporting draws inputs by onnx: pip install onnx") from error
-    open_dims: dict[str, int] = {}
-    shapes: dict[str, list[Any]] = {}
-    for wanted in wanted_inputs(proto):
-        dims = []
-        for d in wanted.dims or []:
-            if isinstance(d, str):
-                dims.append(open_dims.setdefault(d, _LEAST + len(open_dims)) if d else None)
-            else:
-                dims.append(d)
-        if wanted.dims:
-            shapes[wanted.name] = dims
-    for sizes in (shapes, None):
+    declared = {w.name: w.dims for w in wanted_inputs(proto) if w.dims}
+    for sizes in (_all_different(declared), _same_by_axis(declared), None):
         yield from candidates(proto, 0, None, sizes)
+
+
+def _all_different(declared: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Sizes by input, one for each name; a dim without a name is like no other."""
+    sizes: dict[Any, int] = {}
+    return {
+        name: [
+            sizes.setdefault(d or (name, axis), _LEAST + len(sizes)) if isinstance(d, str) else d
+            for axis, d in enumerate(dims)
+        ]
+        for name, dims in declared.items()
+    }
+
+
+def _same_by_axis(declared: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """For inputs that belong together though each calls its batch and length by names of its own."""
+    return {
+        name: [_LEAST + axis if isinstance(d, str) else d for axis, d in enumerate(dims)]
+        for name, dims in declared.items()
+    }
 
 
 def _example(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> tuple[Any, ...]:
@@ -303,9 +313,9 @@ def _example(net: "nn.Module", inputs: list[dict[str, Any]], source: Source) -> 
 _MOST_FEEDS = 24
 
 
-def is_name(dim: str) -> bool:
-    """Whether an open dim is a plain name, no sum or product of others and not unknown."""
-    return re.fullmatch(r"[^\W\d]\w*", dim) is not None
+def is_name(dim: int | str | None) -> bool:
+    """Whether a dim is a plain name: no number, no sum or product of others, and not unknown."""
+    return isinstance(dim, str) and re.fullmatch(r"[^\W\d]\w*", dim) is not None
 
 
 def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...], stride: int = 1) -> tuple[Any, ...]:
@@ -319,8 +329,8 @@ def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...], stride: int = 1) 
     known: dict[str, Any] = {}
     taken: set[str] = set()
 
-    def dim(name: str, size: int) -> Any:
-        if not is_name(name):
+    def dim(name: str | None, size: int) -> Any:
+        if name is None or not is_name(name):
             return Dim.AUTO  # a sum or product of others, or unknown
         if name not in known:
             text = re.sub(r"[^0-9A-Za-z_]", "_", name)
@@ -336,9 +346,9 @@ def _dims(inputs: list[dict[str, Any]], args: tuple[Any, ...], stride: int = 1) 
         if not isinstance(value, torch.Tensor):
             out.append(None)
             continue
-        shape = i.get("shape") or ["?"] * value.dim()
+        shape = i.get("shape") or [None] * value.dim()
         axes = {
-            axis: dim(str(d), value.shape[axis])
+            axis: dim(d, value.shape[axis])
             for axis, d in enumerate(shape)
             if not str(d).lstrip("-").isdigit()
         }

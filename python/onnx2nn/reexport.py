@@ -157,10 +157,10 @@ def _dim_names(
     kept = [values[name] for name in program.graph_signature.user_inputs]
     return tuple(
         {
-            axis: str(d)
+            axis: d
             for axis, d in enumerate(i.get("shape") or [])
             # A symbol that torch has found to be one number is that number as text.
-            if is_name(str(d)) and not str(value.shape[axis]).isdigit()
+            if is_name(d) and not str(value.shape[axis]).isdigit()
         }
         or None
         if isinstance(value, torch.Tensor)

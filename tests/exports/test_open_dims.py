@@ -157,7 +157,29 @@ def with_layers_inside() -> onnx.ModelProto:
     )
 
 
+def unnamed() -> onnx.ModelProto:
+    """Dims without a name, of which none is another's equal."""
+    return parsed("g (float[?, ?] x) => (float[?, ?] y) { y = Relu(x) }")
+
+
+def named_by_input() -> onnx.ModelProto:
+    """Inputs that belong together, with dims of their own names, as tf2onnx writes them."""
+    return parsed(
+        """
+        g (float[unk__1, unk__2, 4] x, float[unk__3, unk__4] mask) => (float[unk__5, unk__6, 4] y) {
+            m = Unsqueeze(mask, last)
+            y = Mul(x, m)
+        }""",
+        last=np.array([-1]),
+    )
+
+
 CASES = {
+    "no names": (unnamed(), [(drawn(2, 3),), (drawn(1, 5),)]),
+    "names of each input": (
+        named_by_input(),
+        [(drawn(n, t, 4), drawn(n, t)) for n, t in ((1, 6), (3, 2))],
+    ),
     "steps of inputs": (over_steps(), [(drawn(n, 2, 3), drawn(2, n, 3)) for n in (1, 2, 6)]),
     "rows of a table": (of_a_table(), [(drawn(2, n, 4),) for n in (2, 8)]),
     "maps of several scales": (of_scales(), [(drawn(1, 2, h, 96),) for h in (64, 160)]),

@@ -47,7 +47,8 @@ struct Conversion::Impl {
   torch::Program program;
   std::unordered_set<const torch::Param*> shared;  // see structure::Page
   torch::Program with_tables;                      // the same
-  Diagnostics diagnostics;
+  Diagnostics diagnostics;    // of the conversion, and of the last attempt to write it
+  Diagnostics of_conversion;  // alone
   std::vector<DiagnosticInfo> diagnostic_infos;
   std::string source;
   std::vector<PortInfo> inputs, outputs;
@@ -421,6 +422,12 @@ void guarded(Impl& c, const std::function<void()>& work) {
   c.diagnostic_infos = infos_of(c.diagnostics);
 }
 
+Conversion converted(const std::shared_ptr<Impl>& c, const std::function<void()>& work) {
+  guarded(*c, work);
+  c->of_conversion = c->diagnostics;
+  return Conversion(c);
+}
+
 }  // namespace
 
 Conversion::Conversion(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -471,6 +478,8 @@ std::string_view Conversion::weight_bytes(std::size_t i, std::size_t piece) cons
 std::vector<std::string> Conversion::write(const std::string& python_path,
                                            const std::string& weights_path) {
   std::vector<std::string> written;
+  if (impl_->of_conversion.has_errors()) return written;
+  impl_->diagnostics = impl_->of_conversion;
   guarded(*impl_, [&] {
     const std::string suffix = to_lower(suffix_of(python_path));
     if (suffix == ".pt2" || suffix == ".pte")
@@ -505,10 +514,7 @@ Conversion convert_file(const std::string& path, const ConvertOptions& options) 
   c->file_name = file_name_of(path);
   c->shown_name = path;
   c->options = options;
-  guarded(*c, [&] {
-    run(*c, InputFile::open(path), folder_of(path), stem_of(path));
-  });
-  return Conversion(c);
+  return converted(c, [&] { run(*c, InputFile::open(path), folder_of(path), stem_of(path)); });
 }
 
 Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
@@ -517,8 +523,7 @@ Conversion convert_bytes(std::string bytes, const ConvertOptions& options,
   c->file_name = name;
   c->shown_name = name;
   c->options = options;
-  guarded(*c, [&] { run(*c, InputFile::from_memory(std::move(bytes)), "", name); });
-  return Conversion(c);
+  return converted(c, [&] { run(*c, InputFile::from_memory(std::move(bytes)), "", name); });
 }
 
 }  // namespace onnx2nn

@@ -156,7 +156,8 @@ class Conversion {
   /// The bytes of weight `i` as the model holds them; of the tensor of `piece` where it has pieces.
   std::string_view weight_bytes(std::size_t i, std::size_t piece = 0) const;
   /// Writes the source to `python_path` and the weights beside it (or to `weights_path`), all or
-  /// nothing. Returns the files written, or nothing and an added diagnostic.
+  /// nothing. Returns the files written, or nothing and an added diagnostic, which is there until
+  /// the next call.
   std::vector<std::string> write(const std::string& python_path,
                                  const std::string& weights_path = "");
 

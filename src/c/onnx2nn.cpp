@@ -115,7 +115,7 @@ onnx2nn_status onnx2nn_write(onnx2nn_result* conversion, const char* path,
   return guarded(r, [&] {
     require(path, "path");
     if (!r.conversion) throw onnx2nn::Error("bad-option", "this is no conversion");
-    if (!r.conversion->ok()) return;
+    if (r.conversion->source().empty()) return;  // refused
     r.said = Json::object();
     const onnx2nn::OutputPaths paths = onnx2nn::output_paths(r.model_path, path);
     onnx2nn::make_folder_of(paths.source);

@@ -93,6 +93,9 @@ static void convert(const char *model, const char *folder, const void *bytes, si
   check(onnx2nn_write(from_bytes, model, NULL) != ONNX2NN_DONE, "the model is not replaced", from_bytes);
   check(onnx2nn_write(from_bytes, NULL, NULL) == ONNX2NN_USAGE, "a path is needed", from_bytes);
   check(onnx2nn_result_status(from_bytes) == ONNX2NN_USAGE, "the handle has its last status", from_bytes);
+  snprintf(path, sizeof path, "%s/again.pt", folder);
+  check(onnx2nn_write(from_bytes, path, NULL) == ONNX2NN_DONE, "what failed before is no matter", from_bytes);
+  check(onnx2nn_diagnostics(from_bytes).size == 0, "nor is it said any longer", from_bytes);
   onnx2nn_free(from_bytes);
   onnx2nn_free(from_file);
 }

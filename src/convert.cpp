@@ -409,7 +409,7 @@ void run(Impl& c, std::shared_ptr<const InputFile> file, const std::string& fold
   python.weights_name = loaded_name(c, emit_weights_name(c));
   if (!c.options.comments_origin) python.comments = std::move(page.shapes);
   if (c.options.tp_plan)
-    python.tp_plan = emit::TpPlan{page.tp_plan.styles, page.tp_plan.whole, page.tp_plan.heads};
+    python.tp_plan = emit::TpPlan{page.tp_plan.styles, page.tp_plan.whole, page.tp_plan.parts};
   if (!pages.trace) python.decoder = structure::decoder_of(c.program, python.helpers);
   c.source = emit::print_python(c.program, python);
   for (const auto& p : c.program.inputs) c.inputs.push_back(port_info(p));

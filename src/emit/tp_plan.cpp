@@ -22,10 +22,9 @@ std::string quoted_text(std::string_view text) {
 
 std::string tp_plan_source(const TpPlan& plan) {
   std::string out = "def tp_plan() -> dict[str, Any]:\n";
-  const std::string first = plan.styles.empty() ? "which splits nothing of this model"
-                            : plan.heads > 1
-                                ? fmt::format("for a number of processes that divides {}", plan.heads)
-                                : "for any number of processes";
+  const std::string first = plan.styles.empty()
+                                ? "which splits nothing of this model"
+                                : fmt::format("for a number of processes that divides {}", plan.parts);
   out += fmt::format("    \"\"\"The plan of parallelize_module, {}.", first);
   if (!plan.whole.empty()) {
     out += "\n\n    Layers that stay whole, as their block cannot be split so:\n";

@@ -11,7 +11,7 @@ namespace onnx2nn::emit {
 struct TpPlan {
   std::vector<std::pair<std::string, std::string>> styles;  // patterns of modules, torch's classes
   std::vector<std::pair<std::string, std::string>> whole;   // patterns of others, why
-  std::int64_t heads = 0;  // which the number of processes divides; 0: any does
+  std::int64_t parts = 0;  // which the number of processes divides
 };
 
 /// The function; it needs `Any` of typing.

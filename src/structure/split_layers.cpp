@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -97,23 +96,20 @@ class Reading {
     return out;
   }
 
-  /// All linear layers in the order of their first calls; `heads`: what their number of processes divides.
-  std::vector<SplitLayer> result(Block& forward, const Whole& whole, std::int64_t& heads) {
+  /// All linear layers in the order of their first calls; `parts`: what their number of processes divides.
+  std::vector<SplitLayer> result(Block& forward, const Whole& whole, std::int64_t& parts) {
     close();
     std::vector<SplitLayer> out;
-    std::set<int> split;
     for (const int i : order_) {
       const Layer& l = layers_[static_cast<std::size_t>(i)];
       if (is_split(i)) {
         out.push_back({l.module, l.style, ""});
-        split.insert(find(i));
+        parts = std::gcd(parts, std::gcd(features(l), heads_[static_cast<std::size_t>(find(i))]));
       } else {
         const auto known = whole.find(l.module.get());
         out.push_back({l.module, Style::Whole, known != whole.end() ? known->second : reason(i)});
       }
     }
-    for (const int group : split)
-      heads = std::gcd(heads, heads_[static_cast<std::size_t>(group)]);
     rewrite(forward, [&](const ExprPtr& e) { return changed(e); });
     return out;
   }
@@ -129,6 +125,13 @@ class Reading {
     int group;
     std::vector<ExprPtr> sizes;
   };
+
+  /// How many each process has a share of: where they are not equal, torch refuses the product.
+  static std::int64_t features(const Layer& l) {
+    for (const auto& [name, param] : l.module->params)
+      if (name == "weight") return param->shape.at(l.style == Style::Columns ? 0 : 1);
+    return 0;
+  }
 
   int find(int i) {
     while (parent_[static_cast<std::size_t>(i)] != i) {
@@ -578,14 +581,14 @@ class Reading {
 
 }  // namespace
 
-std::vector<SplitLayer> split_layers(torch::Program& program, std::int64_t& heads) {
+std::vector<SplitLayer> split_layers(torch::Program& program, std::int64_t& parts) {
   // A layer that begins no block may be what kept others from beginning one.
   constexpr int kReadings = 4;
   Whole whole;
   for (int i = 1;; ++i) {
     Reading reading(program, whole);
     const Whole wrong = reading.wrong_beginnings();
-    if (wrong.empty() || i == kReadings) return reading.result(program.forward, whole, heads);
+    if (wrong.empty() || i == kReadings) return reading.result(program.forward, whole, parts);
     whole.insert(wrong.begin(), wrong.end());
   }
 }

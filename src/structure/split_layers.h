@@ -18,8 +18,8 @@ struct SplitLayer {
 };
 
 /// All linear layers in the order of their first calls, each with how it may be split; changes the
-/// program's sizes that would be another with each number of processes. `heads`: what that number
+/// program's sizes that would be another with each number of processes. `parts`: what that number
 /// divides.
-std::vector<SplitLayer> split_layers(torch::Program& program, std::int64_t& heads);
+std::vector<SplitLayer> split_layers(torch::Program& program, std::int64_t& parts);
 
 }  // namespace onnx2nn::structure

@@ -69,7 +69,7 @@ std::vector<torch::ParamPtr> multiplied(const torch::Program& program) {
 
 TensorParallelPlan tensor_parallel(torch::Program& program) {
   TensorParallelPlan out;
-  const std::vector<SplitLayer> layers = split_layers(program, out.heads);
+  const std::vector<SplitLayer> layers = split_layers(program, out.parts);
   const Patterns patterns(program);
   std::unordered_map<std::string, std::size_t> alike;  // pattern and style: how many
   const auto key_of = [](const std::string& pattern, const SplitLayer& l) {

@@ -15,8 +15,8 @@ struct TensorParallelPlan {
   std::vector<std::pair<std::string, std::string>> styles;
   /// Of the other linear layers, the reason why they stay whole.
   std::vector<std::pair<std::string, std::string>> whole;
-  /// The number of processes has to divide it: the numbers of heads. 0 where any does.
-  std::int64_t heads = 0;
+  /// The number of processes has to divide it: the numbers of heads and of features. 0 where nothing is split.
+  std::int64_t parts = 0;
 };
 
 /// Blocks that begin with layers split by columns and end with layers split by rows, each process

@@ -30,11 +30,19 @@ def length_kept_open() -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
+        stack.callback(_choose_kernels_anew)
         for kind in ("lstm", "gru"):
             manager = getattr(_patches, f"register_{kind}_while_loop_decomposition", None)
             if manager is not None:
                 stack.enter_context(manager())
+        _choose_kernels_anew()
         yield
+
+
+def _choose_kernels_anew() -> None:
+    """Torch keeps what it chose for an operator, and the decompositions above do not tell it that they came or went."""
+    for layer in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        layer._dispatch_cache.clear()
 
 
 def translations() -> dict[Any, Callable[..., Any]]:

@@ -1,11 +1,17 @@
-"""Convolutions of doubles, of which ONNX Runtime has none, in programs of torch.export: as products of matrices."""
+"""Convolutions that a runtime has no kernel for, in programs of torch.export.
+
+Of doubles for ONNX Runtime, as products of matrices; of volumes for ExecuTorch, as convolutions of planes.
+"""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-__all__ = ["as_products"]
+__all__ = ["as_products", "by_planes"]
 
 
 def as_products(graph: Any, node: Any) -> None:
@@ -49,6 +55,42 @@ def as_products(graph: Any, node: Any) -> None:
             y = call(aten.add.Tensor, y, call(aten.reshape.default, bias, [-1] + [1] * len(kernel)))
     node.replace_all_uses_with(y)
     graph.erase_node(node)
+
+
+def by_planes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1,),
+    padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,),
+    groups: int = 1,
+) -> Tensor:
+    """conv3d: for each place of the kernel along the first axis, frames as a batch of planes.
+
+    x: (batch, channels, frames, height, width); weight: (out, channels / groups, depth, height, width).
+    """
+    strides, pads, wide = ([*v] * (3 // len(v)) for v in (stride, padding, dilation))
+    x = F.pad(x, [0, 0, 0, 0, pads[0], pads[0]])
+    depth = weight.shape[2]
+    frames = (x.shape[2] - wide[0] * (depth - 1) - 1) // strides[0] + 1
+    total: Tensor | None = None
+    for k in range(depth):
+        start = k * wide[0]
+        part = x[:, :, start : start + (frames - 1) * strides[0] + 1 : strides[0]]
+        planes = part.transpose(1, 2).flatten(0, 1)
+        y = F.conv2d(
+            planes,
+            weight[:, :, k],
+            bias if k == 0 else None,
+            strides[1:],
+            pads[1:],
+            wide[1:],
+            groups,
+        )
+        total = y if total is None else total + y
+    assert total is not None
+    return total.reshape(-1, frames, *total.shape[1:]).transpose(1, 2)
 
 
 def _arguments(node: Any) -> list[Any]:

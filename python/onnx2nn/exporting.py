@@ -368,6 +368,7 @@ def _executorch(program: "ExportedProgram") -> bytes:
         raise Error(
             "a .pte file is written by ExecuTorch, which is not installed: pip install executorch"
         ) from error
+    program = _with_planes(program)
     reasons = []
     for lay_out in (False, True):
         if lay_out and not _lay_out_attention(program):
@@ -384,6 +385,25 @@ def _executorch(program: "ExportedProgram") -> bytes:
         except Exception as error:
             reasons.append(described(error))
     raise Error(f"ExecuTorch refuses the program: {reasons[-1]}")
+
+
+def _with_planes(program: "ExportedProgram") -> "ExportedProgram":
+    """The program with convolutions of planes for those of volumes, of which ExecuTorch has no kernel."""
+    import torch
+
+    conv3d = torch.ops.aten.conv3d.default
+    if all(n.target is not conv3d for n in program.graph.nodes):
+        return program
+    from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+
+    from onnx2nn.convolutions import by_planes
+
+    # XNNPACK takes weights that are constants: planes of a weight are made so.
+    folded: ExportedProgram = constant_prop_pass(program.run_decompositions({conv3d: by_planes}))
+    for name, value in folded.constants.items():
+        if isinstance(value, torch.Tensor):
+            folded.constants[name] = value.detach()  # it was computed from parameters
+    return folded
 
 
 def _lay_out_attention(program: "ExportedProgram") -> bool:

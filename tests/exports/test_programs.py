@@ -288,14 +288,42 @@ def talking_heads() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def volumes() -> onnx.ModelProto:
+    """Convolutions of three axes, of which ExecuTorch has no kernel: with strides, pads, holes, and in groups."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    rng = np.random.default_rng(0)
+    weights = {
+        "w0": rng.normal(size=(6, 2, 3, 3, 3)).astype("f"),
+        "b0": rng.normal(size=6).astype("f"),
+        "w1": rng.normal(size=(4, 3, 2, 1, 3)).astype("f"),
+    }
+    graph = helper.make_graph(
+        [
+            node("Conv", ["x", "w0", "b0"], ["h"], strides=[2, 1, 2], pads=[1, 1, 1, 1, 1, 1]),
+            node("Relu", ["h"], ["r"]),
+            node("Conv", ["r", "w1"], ["y"], group=2, dilations=[2, 1, 1]),
+        ],
+        "g",
+        [info("x", TensorProto.FLOAT, ["batch", 2, 6, 6, 8])],
+        [info("y", TensorProto.FLOAT, ["batch", 4, 1, 6, 2])],
+        [numpy_helper.from_array(w, k) for k, w in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_executorch(tmp_path: Path) -> None:
     """.pte files, run by ExecuTorch's own runtime."""
-    heads, mixed = tmp_path / "attention.onnx", tmp_path / "mixed.onnx"
-    onnx.save(attention(), heads)
-    onnx.save(talking_heads(), mixed)
-    for path, shape in (DIGITS, (1, 1, 8, 8)), (heads, (2, 3, 8)), (mixed, (2, 4, 5, 5)):
+    cases = [(DIGITS, (1, 1, 8, 8))]
+    for model, shape in (
+        (attention(), (2, 3, 8)),
+        (talking_heads(), (2, 4, 5, 5)),
+        (volumes(), (2, 2, 6, 6, 8)),
+    ):
+        cases.append((tmp_path / f"{len(cases)}.onnx", shape))
+        onnx.save(model, cases[-1][0])
+    for path, shape in cases:
         x = torch.randn(shape)
         np.save(tmp_path / "x.npy", x.numpy())
         got = run("executorch", WRITE_AND_RUN, tmp_path, str(ROOT / "python"), str(path))

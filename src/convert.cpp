@@ -319,6 +319,7 @@ void describe_weights(Impl& c) {
     w.trainable = p->trainable;
     w.is_buffer = !p->trainable;
     w.persistent = p->persistent;
+    w.exact = p->exact;
     if (p->tensor) {
       const WeightPiece whole = place_of(p->tensor->source());
       w.file = whole.file;

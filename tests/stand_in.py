@@ -144,6 +144,7 @@ class FakeConversion:
                 "shape": shape,
                 "requires_grad": True,
                 "is_buffer": False,
+                "exact": False,
                 "file": None,
                 "offset": 0,
                 "nbytes": 4 * int(np.prod(shape)),

@@ -98,6 +98,7 @@ struct WeightInfo {
   bool trainable = false;
   bool is_buffer = false;
   bool persistent = true;  // an entry of the state_dict
+  bool exact = false;      // float32 whatever dtype the others are loaded in
   std::string file;  // where its bytes lie; empty where only in memory
   std::uint64_t offset = 0;
   std::uint64_t nbytes = 0;

@@ -91,7 +91,15 @@ def load(
     def placed(t: torch.Tensor) -> torch.Tensor:
         return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
+    def tensors() -> dict[str, torch.Tensor]:
+        return {**dict(net.named_parameters()), **dict(net.named_buffers())}
+
+    exact = [w["key"] for w in conversion.weights if w["exact"]]
+    kept = {key: t.detach() for key, t in tensors().items() if key in exact} if exact else {}
     net._apply(placed)  # type: ignore[no-untyped-call,unused-ignore]
+    for key, t in tensors().items() if exact else ():
+        if key in kept:
+            t.data = kept[key].to(device)
     return net
 
 

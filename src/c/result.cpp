@@ -39,6 +39,7 @@ Json weights_of(const onnx2nn_result& r) {
                    {"requires_grad", w.trainable},
                    {"is_buffer", w.is_buffer},
                    {"persistent", w.persistent},
+                   {"exact", w.exact},
                    {"file", place_of(w.file)},
                    {"offset", w.offset},
                    {"nbytes", w.nbytes},

@@ -387,6 +387,14 @@ std::string Printer::run() {
     if (!sharded || by_helper)
       out += "    state = " + (by_helper ? "dequantized(" + read + ", model.state_dict())" : read) + "\n";
     if (!by_helper) out += dequantizing(program_);
+    std::vector<Text> exact;
+    for (const auto& p : program_.params)
+      if (p->exact) exact.push_back(atom(python_quote(p->key())));
+    if (!exact.empty()) {
+      out += "    # Positions are multiplied by these, which takes float32.\n";
+      out += statement_text(4, "in_float32 = ", brackets("[", std::vector<Text>(exact), "]"), "");
+      out += "    exact = {key: state[key] for key in in_float32}\n";
+    }
     const bool has_constants =
         std::any_of(program_.params.begin(), program_.params.end(),
                     [](const auto& p) { return !p->persistent && !p->quantized; });
@@ -409,7 +417,16 @@ std::string Printer::run() {
       out += "        state[key] = tied\n";
     }
     out += "    model.load_state_dict(state, strict=True, assign=True)\n";
-    out += "    return model.to(device, dtype).eval()\n";
+    if (exact.empty()) {
+      out += "    return model.to(device, dtype).eval()\n";
+    } else {
+      out +=
+          "    model.to(device, dtype)\n"
+          "    for key, value in exact.items():\n"
+          "        owner, _, name = key.rpartition(\".\")\n"
+          "        getattr(model.get_submodule(owner), name).data = value.to(device)\n"
+          "    return model.eval()\n";
+    }
   } else {
     out += "    return " + program_.class_name + "().eval()\n";
   }

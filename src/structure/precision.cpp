@@ -57,7 +57,8 @@ enum class Says : std::uint8_t {
   Nothing,  // it is a number, integers or booleans
   Weights,  // floats in the dtype of the weights, computed from nothing but weights
   Follows,  // floats in that dtype, computed from inputs
-  Fixed,    // floats of another dtype, or it is not known
+  Made,     // float32 whatever that dtype is: computed from integers, or from them and weights
+  Unknown,
 };
 
 bool compares(std::string_view f) {
@@ -74,7 +75,7 @@ bool names_dtype(const Expr& e) {
 
 Says of_dtype(DType t) {
   if (t == DType::Float32) return Says::Weights;
-  return ir::is_integer(t) || t == DType::Bool ? Says::Nothing : Says::Fixed;
+  return ir::is_integer(t) || t == DType::Bool ? Says::Nothing : Says::Unknown;
 }
 
 /// Goes through the program as it is lowered.
@@ -83,18 +84,27 @@ class Marking {
   explicit Marking(torch::Program& program) {
     for (const torch::Port& p : program.inputs)
       if (p.var && p.var->dtype == DType::Float32 && p.kind == "tensor") p.var->in_weight_dtype = true;
-    count_targets(program.forward);
+    count(program.forward);
     mark(program.forward);
+    for (const auto& [param, n] : positions_)
+      if (n == reads_of_params_.at(param.get())) param->exact = true;
   }
 
  private:
-  void count_targets(const torch::Block& block) {
+  /// How often variables are set, and variables and weights are read.
+  void count(const torch::Block& block) {
     for (const Stmt& s : block) {
       // One of several results, or one that is set in several places, cannot be converted alone.
       for (const VarPtr& v : s.targets)
         times_[v.get()] += s.kind == Stmt::Kind::Assign && s.targets.size() == 1 ? 1 : 2;
-      count_targets(s.body);
-      count_targets(s.orelse);
+      const auto read = [&](const Expr& e) {
+        if (e.kind == ExprKind::Var) ++reads_[e.var.get()];
+        if (e.kind == ExprKind::Param) ++reads_of_params_[e.param.get()];
+      };
+      each_expr(*s.value, read);
+      each_expr(*s.place, read);
+      count(s.body);
+      count(s.orelse);
     }
   }
 
@@ -109,24 +119,43 @@ class Marking {
     }
   }
 
-  /// Frequencies times positions, as a product of matrices, which takes one dtype.
+  /// Frequencies times positions as a product of matrices, which takes one dtype.
   void keep_float32(Ex& product) {
-    const auto float32 = [&](std::size_t i) {
-      auto copy = std::make_shared<Expr>(*product);
-      copy->args[i] = torch::aten("to.dtype", {Ex(copy->args[i]), Ex(DType::Float32)}).ptr();
-      product = Ex(ExprPtr(std::move(copy)));
-    };
-    const Says a = says(*product->args[0]);
-    const Says b = says(*product->args[1]);
-    if (a == Says::Weights && b == Says::Fixed) float32(0);
-    if (a == Says::Fixed && b == Says::Weights) float32(1);
+    const Says first = says(*product->args[0]);
+    const Says second = says(*product->args[1]);
+    if (std::min(first, second) != Says::Weights || std::max(first, second) != Says::Made) return;
+    const std::size_t i = first == Says::Weights ? 0 : 1;
+    if (const torch::ParamPtr param = weight_of(*product->args[i])) ++positions_[param];
+    auto copy = std::make_shared<Expr>(*product);
+    copy->args[i] = torch::aten("to.dtype", {Ex(copy->args[i]), Ex(DType::Float32)}).ptr();
+    product = Ex(ExprPtr(std::move(copy)));
   }
 
   void set(const VarPtr& v, const Stmt& s, Says all) {
     const bool once = times_.at(v.get()) == 1 || (s.targets.size() > 1 && times_.at(v.get()) == 2);
     if (!once || (v->dtype != DType::Float32 && v->dtype != DType::Undefined)) return;
     v->in_weight_dtype = all == Says::Follows;
-    if (all == Says::Weights) weights_.insert(v.get());
+    if (all == Says::Made && s.targets.size() == 1) made_.insert(v.get());
+    if (all != Says::Weights) return;
+    weights_.insert(v.get());
+    if (const torch::ParamPtr param = weight_of(*s.value)) weight_of_[v.get()] = param;
+  }
+
+  /// The one weight that the expression is computed from, where nothing else is computed from it; null: none is.
+  torch::ParamPtr weight_of(const Expr& e) const {
+    torch::ParamPtr found;
+    int weights = 0;
+    each_expr(e, [&](const Expr& x) {
+      if (x.kind == ExprKind::Param) {
+        ++weights;
+        found = x.param;
+      }
+      if (x.kind != ExprKind::Var || weights_.count(x.var.get()) == 0) return;
+      ++weights;
+      if (const auto it = weight_of_.find(x.var.get()); it != weight_of_.end() && reads_.at(x.var.get()) == 1)
+        found = it->second;
+    });
+    return weights == 1 ? found : nullptr;
   }
 
   Says of_variable(const VarPtr& v) const {
@@ -134,38 +163,39 @@ class Marking {
     if (weights_.count(v.get()) != 0) return Says::Weights;
     // A float without axes has no say beside one with some.
     if (v->type == "int" || (v->has_dims && v->dims.empty())) return Says::Nothing;
-    return v->dtype == DType::Float32 ? Says::Fixed : of_dtype(v->dtype);
+    if (made_.count(v.get()) != 0) return Says::Made;
+    return v->dtype == DType::Float32 ? Says::Unknown : of_dtype(v->dtype);
   }
 
-  /// Whether it is a variable of floats of another dtype, which can be converted where it is set.
+  /// Whether it is a variable that can be converted where it is set.
   bool is_convertible(const Expr& e) const {
-    if (e.kind != ExprKind::Var || e.var->dtype != DType::Float32 || of_variable(e.var) != Says::Fixed) return false;
-    const auto it = times_.find(e.var.get());
-    return it != times_.end() && it->second == 1;
+    return e.kind == ExprKind::Var && e.var->dtype == DType::Float32 && of_variable(e.var) == Says::Made;
   }
 
   Says operands(const Expr& e, std::size_t first = 0) {
-    std::vector<VarPtr> fixed;
-    bool other = false;  // something fixed that is no variable
-    Says all = Says::Nothing;
-    const auto see = [&](const ExprPtr& a) {
-      const Says one = says(*a);
-      if (one != Says::Fixed) {
-        all = std::max(all, one);
-      } else if (is_convertible(*a)) {
-        fixed.push_back(a->var);
+    std::vector<ExprPtr> all;
+    for (std::size_t i = first; i < e.args.size(); ++i) all.push_back(e.args[i]);
+    for (const auto& [_, v] : e.keywords) all.push_back(v);
+    std::vector<VarPtr> made;
+    Says others = Says::Nothing;  // what those say that cannot be converted
+    for (const ExprPtr& a : all) {
+      if (const Says one = says(*a); one == Says::Made && is_convertible(*a)) {
+        made.push_back(a->var);
       } else {
-        other = true;
+        others = std::max(others, one);
       }
-    };
-    for (std::size_t i = first; i < e.args.size(); ++i) see(e.args[i]);
-    for (const auto& [_, v] : e.keywords) see(v);
-    if (other) return Says::Fixed;
-    if (fixed.empty()) return all;
-    // What is computed from weights and positions is float32 still: its angles need that.
-    if (all != Says::Follows) return Says::Fixed;
-    for (const VarPtr& v : fixed) v->to_weight_dtype = true;
-    return Says::Follows;
+    }
+    if (made.empty()) return others;
+    if (others == Says::Follows) {
+      for (const VarPtr& v : made) v->to_weight_dtype = true;
+      return Says::Follows;
+    }
+    // What is computed from weights and positions is float32 still, and so are these weights: angles need that.
+    const bool multiplies = is_aten(e, "mul") || (e.kind == ExprKind::Op && e.text == "*");
+    if (others == Says::Weights && multiplies)
+      for (const ExprPtr& a : all)
+        if (const torch::ParamPtr param = weight_of(*a)) ++positions_[param];
+    return std::max(others, Says::Made);
   }
 
   Says of_call(const Expr& e) {
@@ -176,7 +206,9 @@ class Marking {
     const Says all = operands(e, f == "where" ? 1 : 0);
     if (compares(f)) return Says::Nothing;
     // With no floats among its operands torch.ones makes float32.
-    return all == Says::Nothing || names_dtype(e) ? Says::Fixed : all;
+    if (all == Says::Nothing) return Says::Made;
+    if (!names_dtype(e)) return all;
+    return all == Says::Weights ? Says::Made : Says::Unknown;
   }
 
   Says of_module(const Expr& e) {
@@ -217,13 +249,18 @@ class Marking {
       case ExprKind::Lambda:
       case ExprKind::Self:
       case ExprKind::Attribute:
-      case ExprKind::Method: return Says::Fixed;
+      case ExprKind::Method: return Says::Unknown;
     }
-    return Says::Fixed;
+    return Says::Unknown;
   }
 
   std::unordered_map<const Var*, int> times_;    // how often each is set
-  std::unordered_set<const Var*> weights_;       // computed from weights alone
+  std::unordered_map<const Var*, int> reads_;
+  std::unordered_map<const torch::Param*, int> reads_of_params_;
+  std::unordered_set<const Var*> weights_;  // computed from weights alone
+  std::unordered_set<const Var*> made_;     // from integers, or from them and weights
+  std::unordered_map<const Var*, torch::ParamPtr> weight_of_;  // those computed from one weight: which
+  std::unordered_map<torch::ParamPtr, int> positions_;       // how often a weight meets positions
 };
 
 // ---------------------------------------------------------------- Making them follow
@@ -344,7 +381,7 @@ class Followed {
 void mark_weight_dtypes(torch::Program& program) {
   // Where the file has halves or doubles, its author chose what is float32.
   for (const auto& p : program.params)
-    if (of_dtype(p->dtype) == Says::Fixed) return;
+    if (of_dtype(p->dtype) == Says::Unknown) return;
   Marking{program};
 }
 

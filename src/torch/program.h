@@ -33,6 +33,7 @@ struct Param {
   bool trainable = false;                // nn.Parameter; else a buffer
   bool transpose = false;                // the tensor is 2-D and stored the other way round
   bool persistent = true;                // an entry of the state_dict
+  bool exact = false;  // float32 whatever `load` is given: it is multiplied by positions
   std::string onnx_name;
   /// Of the scale or zero point of a weight that the file holds in integers: that weight. They are in
   /// the file only, where `load` makes the weight real by them, and no members of the module.

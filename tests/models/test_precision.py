@@ -1,5 +1,6 @@
 """Pages in half precision: masks have the dtype that the weights are loaded in."""
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,9 @@ class Encoder(nn.Module):
 class Rotary(nn.Module):
     """What exporters write of decoders: angles of positions, by a product or by one of matrices."""
 
-    def __init__(self, matrices: bool) -> None:
+    def __init__(self, matrices: bool, first: int = 0) -> None:
         super().__init__()
-        self.matrices = matrices
+        self.matrices, self.first = matrices, first
         self.embeddings = nn.Embedding(20, WIDTH)
         self.register_buffer("frequencies", 100 ** -torch.arange(0, 1, 2 / WIDTH))
         self.norm = nn.LayerNorm(WIDTH)
@@ -66,9 +67,9 @@ class Rotary(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embeddings(ids)
-        positions = (ids > 1).long().cumsum(1)
+        positions = (ids > 1).long().cumsum(1) + self.first
         if self.matrices:
-            column = self.frequencies[None, :, None].expand(ids.shape[0], -1, 1)
+            column = self.frequencies[None, :, None]
             angles = (column @ positions[:, None].float()).transpose(1, 2)
         else:
             angles = positions[:, :, None].float() * self.frequencies
@@ -108,6 +109,15 @@ def ids() -> Tensor:
     rows[0, -2:] = 1
     rows[1] = 2
     return rows
+
+
+def of_page(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("page", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Attention(TorchDispatchMode):
@@ -154,6 +164,24 @@ def test_half_precision(tmp_path: Path, ids: Tensor, dynamo: bool, name: str) ->
             answer = half(ids)
             assert answer.dtype == torch.float16
             torch.testing.assert_close(answer.float(), right, rtol=0.05, atol=0.05)
+
+
+@BOTH
+@pytest.mark.parametrize("matrices", [False, True])
+def test_far_positions(tmp_path: Path, ids: Tensor, dynamo: bool, matrices: bool) -> None:
+    """In bfloat16 the frequency 0.56 is off by a thousandth: at position 5,000 by five radians."""
+    net = drawn(Rotary(matrices, 5000))
+    net.frequencies.copy_(100 ** -torch.arange(0, 1, 2 / WIDTH))
+    path = export_one(net, ids, tmp_path / "m.onnx", dynamo)
+    convert(path, tmp_path / "m.py")
+    with torch.no_grad():
+        for half in (
+            onnx2nn.load(path, dtype=torch.bfloat16),
+            of_page(tmp_path / "m.py").load(dtype=torch.bfloat16),
+        ):
+            answer = half(ids)
+            assert answer.dtype == torch.bfloat16
+            torch.testing.assert_close(answer.float(), net(ids), rtol=0.05, atol=0.05)
 
 
 def test_masks_of_torchscript(tmp_path: Path, ids: Tensor) -> None:

@@ -292,9 +292,10 @@ Ex converted(const Ex& value, const VarPtr& x) {
 class Followed {
  public:
   explicit Followed(torch::Function& f) {
-    for (const torch::Parameter& p : f.params) {
-      note(p.var);
-      set_.insert(p.var.get());
+    // Of the parameters the first is the nearest: `x`, or the queries.
+    for (auto p = f.params.rbegin(); p != f.params.rend(); ++p) {
+      note(p->var);
+      set_.insert(p->var.get());
     }
     find_reads(f.body);
     at_ = 0;

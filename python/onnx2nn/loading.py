@@ -8,6 +8,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
@@ -91,15 +92,11 @@ def load(
     def placed(t: torch.Tensor) -> torch.Tensor:
         return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
-    def tensors() -> dict[str, torch.Tensor]:
-        return {**dict(net.named_parameters()), **dict(net.named_buffers())}
-
-    exact = [w["key"] for w in conversion.weights if w["exact"]]
-    kept = {key: t.detach() for key, t in tensors().items() if key in exact} if exact else {}
+    exact = [attrgetter(w["key"]) for w in conversion.weights if w["exact"]]
+    kept = [tensor_of(net).detach() for tensor_of in exact]
     net._apply(placed)  # type: ignore[no-untyped-call,unused-ignore]
-    for key, t in tensors().items() if exact else ():
-        if key in kept:
-            t.data = kept[key].to(device)
+    for tensor_of, value in zip(exact, kept, strict=True):
+        tensor_of(net).data = value.to(device)
     return net
 
 

@@ -320,7 +320,7 @@ class Namer {
       for (const std::string_view angle : {"cos", "sin"})
         if (e.args[0]->text.starts_with(angle)) return std::string(angle);
     const auto counts = [](const auto& a) {
-      return a->kind == ExprKind::Aten && torch::function_of(*a) == "arange";
+      return is_aten(*a, "arange");
     };
     if (base == "add" && std::any_of(e.args.begin(), e.args.end(), counts)) return "positions";
     return std::string(result_name(base));

@@ -1,7 +1,6 @@
 #include "structure/precision.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <unordered_map>
 #include <unordered_set>
@@ -31,10 +30,6 @@ constexpr double kMasks = -1e3;
 bool is_float(const Expr& e) { return e.kind == ExprKind::Float; }
 bool is_lowest(const Expr& e) { return is_float(e) && e.number == kLowest; }
 bool masks(const Expr& e) { return is_float(e) && e.number <= kMasks; }
-
-bool is_aten(const Expr& e, std::string_view f) {
-  return e.kind == ExprKind::Aten && torch::function_of(e) == f;
-}
 
 /// `torch.where` of two numbers, one of which masks.
 bool makes_mask(const Expr& e) {

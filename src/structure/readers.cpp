@@ -20,10 +20,6 @@ using torch::Stmt;
 
 constexpr const char* kResidual = "residual";
 
-bool is_aten(const Expr& e, std::string_view name) {
-  return e.kind == ExprKind::Aten && torch::function_of(e) == name;
-}
-
 /// By the table: its role.
 using Tables = std::unordered_map<const torch::Param*, std::string>;
 

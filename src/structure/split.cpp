@@ -308,7 +308,7 @@ class Splitter {
       each_expr(s, [&](const Expr& e) {
         layers = layers || e.kind == ExprKind::Self;
         if (e.kind == ExprKind::Attribute && e.text.find("emb") != std::string::npos) lookup = true;
-        if (e.kind == ExprKind::Aten && torch::function_of(e) == "embedding") lookup = true;
+        if (is_aten(e, "embedding")) lookup = true;
       });
     if (!layers) return last ? "decode" : first ? "prepare" : "compute";
     if (first) return lookup ? "embed" : "stem";

@@ -9,6 +9,11 @@
 
 namespace onnx2nn::structure {
 
+/// Whether it is a call of an ATen function, whatever its overload.
+inline bool is_aten(const torch::Expr& e, std::string_view function) {
+  return e.kind == torch::ExprKind::Aten && torch::function_of(e) == function;
+}
+
 /// Calls `see(expr)` for the expression and all in it, outer ones first.
 template <typename See>
 void each_expr(const torch::Expr& e, See&& see) {

@@ -1,6 +1,5 @@
 """Weights in several files and an index: `--max-shard-size`."""
 
-import importlib.util
 import json
 import os
 import resource
@@ -21,6 +20,7 @@ from safetensors.torch import load_file
 import onnx2nn
 from onnx2nn.api import Error
 from onnx2nn.cli.convert import usage
+from pages import imported
 from product import write_layers
 from programs import PROGRAM
 
@@ -33,15 +33,6 @@ def shards(count: int, stem: str = "net") -> set[str]:
 
 def written(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir() if p.suffix != ".onnx"}
-
-
-def page(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"page_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -66,7 +57,7 @@ def test_index_and_source(folder: Path) -> None:
             assert {index["weight_map"][key] for key in file.keys()} == {name}  # noqa: SIM118
             assert file.metadata() == {"format": "pt", "onnx2nn": "1.onnx"}
     # In double precision: sums of floats depend on where in memory the weights lie.
-    net = page(folder / "net.py").load(dtype=torch.float64)
+    net = imported(folder / "net.py").load(dtype=torch.float64)
     direct = onnx2nn.load("1.onnx").double()
     x = torch.randn(2, 32, dtype=torch.float64)
     torch.testing.assert_close(net(x), direct(x))
@@ -136,7 +127,7 @@ def test_what_an_earlier_conversion_left_goes(folder: Path) -> None:
         for model in ("1.onnx", "2.onnx"):
             onnx2nn.convert(model, "net.py", max_shard_size=size)
             assert written(folder) == files | others
-            assert int(page(folder / "net.py").load().a.weight[0, 0]) == int(model[0])
+            assert int(imported(folder / "net.py").load().a.weight[0, 0]) == int(model[0])
 
 
 def test_files_of_others_stay(folder: Path) -> None:
@@ -193,15 +184,15 @@ def test_tied_weights_and_constants(folder: Path) -> None:
     onnx.save(tied(), "tied.onnx")
     onnx2nn.convert("tied.onnx", "whole.py")
     onnx2nn.convert("tied.onnx", "net.py", max_shard_size=1)
-    whole, net = page(folder / "whole.py").load(), page(folder / "net.py").load()
+    whole, net = imported(folder / "whole.py").load(), imported(folder / "net.py").load()
     assert net.lm_head.weight is net.wte.weight
     assert {n for n, _ in net.named_buffers()} - net.state_dict().keys()
     ids = torch.randint(0, 200, (2, 8))
     assert torch.equal(net(ids), whole(ids))
     assert onnx2nn.verify("tied.onnx", "net.py").ok
-    half = page(folder / "net.py").load(dtype=torch.float16)
+    half = imported(folder / "net.py").load(dtype=torch.float16)
     assert {t.dtype for t in half.state_dict().values()} == {torch.float16}
-    empty = page(folder / "net.py").load(device="meta")
+    empty = imported(folder / "net.py").load(device="meta")
     assert {t.device.type for t in [*empty.parameters(), *empty.buffers()]} == {"meta"}
 
 
@@ -224,7 +215,7 @@ def test_quantised_weights(folder: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), "q.onnx")
     onnx2nn.convert("q.onnx", "net.py", max_shard_size=1)
     assert len(shards(2) & written(folder)) == 2
-    net = page(folder / "net.py").load()
+    net = imported(folder / "net.py").load()
     x = torch.randn(3, 16)
     torch.testing.assert_close(net(x), x @ torch.from_numpy(weight * scale))
     torch.testing.assert_close(net(x), onnx2nn.load("q.onnx")(x))

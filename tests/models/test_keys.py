@@ -2,13 +2,11 @@
 are the original's. Tied weights are one parameter under both keys; what the graph computes is no entry."""
 
 import copy
-import importlib.util
 import io
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import onnx2nn
+from pages import written
 
 
 class Head(nn.Module):
@@ -270,16 +269,6 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     ),
     "encoder": (encoder, lambda: torch.randn(2, 5, 16)),
 }
-
-
-def written(model: bytes, folder: Path) -> Any:
-    onnx2nn.convert(model, folder / "net.py")
-    spec = importlib.util.spec_from_file_location("net", folder / "net.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load()
 
 
 def exported(net: nn.Module, x: Tensor, dynamo: bool) -> bytes:

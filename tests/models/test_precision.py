@@ -1,6 +1,5 @@
 """Pages in half precision: masks have the dtype that the weights are loaded in."""
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import onnx2nn
 from exported_pairs import BOTH, drawn
 from exported_pairs import export as export_one
 from onnx2nn.api import convert
+from pages import imported
 
 HEADS, WIDTH, TOKENS = 2, 16, 6
 
@@ -111,15 +111,6 @@ def ids() -> Tensor:
     return rows
 
 
-def of_page(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("page", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class Attention(TorchDispatchMode):
     """Notes the dtypes of all that attention is called with."""
 
@@ -177,7 +168,7 @@ def test_far_positions(tmp_path: Path, ids: Tensor, dynamo: bool, matrices: bool
     with torch.no_grad():
         for half in (
             onnx2nn.load(path, dtype=torch.bfloat16),
-            of_page(tmp_path / "m.py").load(dtype=torch.bfloat16),
+            imported(tmp_path / "m.py").load(dtype=torch.bfloat16),
         ):
             answer = half(ids)
             assert answer.dtype == torch.bfloat16

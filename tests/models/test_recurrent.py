@@ -1,7 +1,6 @@
 """nn.LSTM, nn.GRU and nn.RNN come back as the modules that they were: one of each, with all layers, under the
 author's keys and in torch's layout, whichever exporter of torch took their weights apart."""
 
-import importlib.util
 import io
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import onnx2nn
+from pages import written
 
 
 class Tagger(nn.Module):
@@ -115,16 +115,6 @@ def exported(net: nn.Module, dynamo: bool) -> bytes:
         else:
             torch.onnx.export(net, inputs_for(net), file, dynamo=False)
     return file.getvalue()
-
-
-def written(model: bytes, folder: Path) -> Any:
-    onnx2nn.convert(model, folder / "net.py")
-    spec = importlib.util.spec_from_file_location("net", folder / "net.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load()
 
 
 def check(net: nn.Module, dynamo: bool, folder: Path) -> list[Any]:

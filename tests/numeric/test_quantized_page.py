@@ -1,6 +1,5 @@
 """Quantised networks: their pages, their weights in integers, and that they can be fine-tuned."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file
 
 import onnx2nn
+from pages import imported
 
 from .harness import Array, expected_outputs
 
@@ -97,12 +97,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("quantised")
     onnx.save(network(True), str(folder / "net.onnx"))
     onnx2nn.convert(folder / "net.onnx", folder / "net.py")
-    spec = importlib.util.spec_from_file_location("quantised_net", folder / "net.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return folder / "net.onnx", module
+    return folder / "net.onnx", imported(folder / "net.py")
 
 
 def images() -> Array:
